@@ -1,0 +1,293 @@
+"""Bridges over the breakages of third-party packages, all in one place.
+
+Some packages this project builds on no longer import beside the current
+versions of each other. A bridge surrounds the import of the one module that
+needs it: it supplies what is missing, lets the import run, and takes the
+supplied names away again. :func:`install_bridges` puts a finder in front of
+``sys.meta_path``, so nothing is imported or changed before that import happens,
+and nothing at all when upstream has fixed the problem. ``tests/test_compat.py``
+fails for every bridge that is no longer needed or no longer works.
+"""
+
+import importlib.machinery
+import logging
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+Bridge = Callable[[Callable[[], None]], None]
+"""Takes the function that executes a module, and calls it."""
+
+_BRIDGES: dict[str, Bridge] = {}
+
+# Distributions whose maintained fork installs into the same folder.
+_FORKS = {
+    'mmengine': 'onedl-mmengine',
+    'mmengine-lite': 'onedl-mmengine',
+    'mmcv': 'onedl-mmcv',
+    'mmcv-lite': 'onedl-mmcv',
+    'mmcv-full': 'onedl-mmcv',
+    'mmpretrain': 'onedl-mmpretrain',
+    'mmdet': 'onedl-mmdetection',
+    'mmsegmentation': 'onedl-mmsegmentation',
+}
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def check_distributions() -> None:
+    """Check that no package is installed beside its own fork.
+
+    The ``onedl-*`` forks keep the import names of the original OpenMMLab
+    packages. With both installed, the files of one have overwritten those of the
+    other, and what is imported is a mixture.
+
+    Raises:
+        ImportError: If an original and its fork are both installed; the message
+            gives the pip commands that repair it.
+    """
+    mixed = {
+        original: fork
+        for original, fork in _FORKS.items()
+        if _installed(original) and _installed(fork)
+    }
+    if not mixed:
+        return
+    forks = sorted(set(mixed.values()))
+    raise ImportError(
+        'mmtransmamba needs the maintained forks of the OpenMMLab packages, but '
+        + ', '.join(f'"{original}"' for original in mixed)
+        + ' is installed beside '
+        + ', '.join(f'"{fork}"' for fork in forks)
+        + ', and they share one folder. Run:\n'
+        f'  pip uninstall -y {" ".join([*mixed, *forks])}\n'
+        f'  pip install {" ".join(forks)}'
+    )
+
+
+def _bridges(module: str) -> Callable[[Bridge], Bridge]:
+    def register(bridge: Bridge) -> Bridge:
+        _BRIDGES[module] = bridge
+        return bridge
+
+    return register
+
+
+@contextmanager
+def _supplied(module: types.ModuleType, **names: Any) -> Iterator[None]:
+    """Give ``module`` those of ``names`` that it lacks, for the time of the block."""
+    missing = [name for name in names if not hasattr(module, name)]
+    for name in missing:
+        setattr(module, name, names[name])
+    try:
+        yield
+    finally:
+        for name in missing:
+            delattr(module, name)
+
+
+@contextmanager
+def _replaced(module: types.ModuleType, name: str, value: Any) -> Iterator[None]:
+    """Set the attribute ``name`` of ``module`` for the time of the block."""
+    original = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, original)
+
+
+def _find_pruneable_heads_and_indices(
+    heads: Iterable[int], n_heads: int, head_size: int, already_pruned_heads: set[int]
+) -> tuple[set[int], Any]:
+    """Tell which rows of an attention projection stay when heads are pruned.
+
+    transformers removed this function in version 5; mmpretrain and mmaction
+    import it from there.
+
+    Args:
+        heads: Heads to prune, numbered as in the unpruned layer.
+        n_heads: Number of heads the layer has now.
+        head_size: Rows per head.
+        already_pruned_heads: Heads pruned before, numbered likewise.
+
+    Returns:
+        The heads that are really still to prune, and an int64 tensor
+        ``[rows kept]`` with the indices of the rows that stay.
+    """
+    import torch
+
+    to_prune = set(heads) - already_pruned_heads
+    gone = {
+        head - sum(pruned < head for pruned in already_pruned_heads)
+        for head in to_prune
+    }
+    kept = torch.tensor([head not in gone for head in range(n_heads)], dtype=torch.bool)
+    return to_prune, kept.repeat_interleave(head_size).nonzero().flatten()
+
+
+@_bridges('mmpretrain.models')
+def _restore_transformers_names_for_mmpretrain(execute: Callable[[], None]) -> None:
+    """Names that transformers 5 removed and mmpretrain's multi-modal models import.
+
+    mmpretrain imports these models only when pycocotools and transformers are
+    there, which is then also the only case that may import transformers here.
+    """
+    if not import_module('mmpretrain.utils.dependency').WITH_MULTIMODAL:
+        execute()
+        return
+    configuration_utils = import_module('transformers.configuration_utils')
+    with (
+        _supplied(
+            import_module('transformers.pytorch_utils'),
+            find_pruneable_heads_and_indices=_find_pruneable_heads_and_indices,
+        ),
+        _supplied(
+            import_module('transformers.modeling_utils'),
+            PretrainedConfig=configuration_utils.PreTrainedConfig,
+        ),
+    ):
+        execute()
+
+
+@_bridges('mmpretrain.datasets')
+def _drop_debug_print_of_mmpretrain(execute: Callable[[], None]) -> None:
+    """mmpretrain prints a debug message about an optional package to stdout.
+
+    ``print_log`` without a logger prints whatever the level is.
+    """
+    mmengine_logging = import_module('mmengine.logging')
+    print_log = mmengine_logging.print_log
+
+    def print_log_above_debug(msg, logger=None, level=logging.INFO):
+        if logger is not None or level > logging.DEBUG:
+            print_log(msg, logger, level)
+
+    with _replaced(mmengine_logging, 'print_log', print_log_above_debug):
+        execute()
+
+
+@_bridges('mmcv.cnn.bricks.transformer')
+def _quiet_missing_mmcv_ops(execute: Callable[[], None]) -> None:
+    """mmcv from a plain ``pip install`` has no compiled ops and warns at import.
+
+    Nothing here uses deformable attention; mmdet, which does, raises an error of
+    its own.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformable')
+        execute()
+
+
+@_bridges('mmaction')
+def _accept_newer_mmcv_in_mmaction(execute: Callable[[], None]) -> None:
+    """mmaction 1.2.0 asserts ``mmcv < 2.2.0``; it works with the newer fork.
+
+    Its ``__init__`` only checks versions, so it can be executed again.
+    """
+    try:
+        execute()
+    except AssertionError as error:
+        if 'MMCV' not in str(error):
+            raise
+        with _replaced(import_module('mmcv'), '__version__', '2.1.0'):
+            execute()
+
+
+@_bridges('mmaction.models')
+def _complete_mmaction_models(execute: Callable[[], None]) -> None:
+    """What mmaction 1.2.0 imports and neither its wheel nor transformers has.
+
+    The wheel lacks ``localizers/drn``, which breaks the import of all its models.
+    """
+    names = {}
+    if import_module('mmaction.utils.dependency').WITH_MULTIMODAL:
+        pytorch_utils = import_module('transformers.pytorch_utils')
+        names = {
+            'apply_chunking_to_forward': pytorch_utils.apply_chunking_to_forward,
+            'prune_linear_layer': pytorch_utils.prune_linear_layer,
+            'find_pruneable_heads_and_indices': _find_pruneable_heads_and_indices,
+        }
+    package_dir = Path(import_module('mmaction').__file__).parent
+    drn = 'mmaction.models.localizers.drn.drn'
+    lacks_drn = not (package_dir / 'models/localizers/drn').is_dir()
+    if lacks_drn:
+        sys.modules[drn] = types.ModuleType(drn)
+        sys.modules[drn].DRN = _MissingDRN
+    try:
+        if names:
+            with _supplied(import_module('transformers.modeling_utils'), **names):
+                execute()
+        else:
+            execute()
+    finally:
+        if lacks_drn:
+            del sys.modules[drn]
+
+
+class _MissingDRN:
+    """Stands where mmaction's wheel lacks its DRN localizer."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise ImportError(
+            'DRN is not part of the installed mmaction2; install mmaction2 from '
+            'its source repository to use it.'
+        )
+
+
+class _BridgedLoader:
+    """Runs the loader of a module inside its bridge."""
+
+    def __init__(self, loader: Any, bridge: Bridge) -> None:
+        self._loader = loader
+        self._bridge = bridge
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> Any:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        # From here on the module is an ordinary one: pickling, inspect and
+        # importlib.resources see the loader they expect.
+        module.__spec__.loader = module.__loader__ = self._loader
+        self._bridge(lambda: self._loader.exec_module(module))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+
+class _BridgeFinder:
+    """Finds the modules that have a bridge, by asking the other finders."""
+
+    def find_spec(
+        self, fullname: str, path: Any = None, target: Any = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        bridge = _BRIDGES.get(fullname)
+        if bridge is None:
+            return None
+        for finder in sys.meta_path:
+            # Python 3.10 and 3.11 still accept finders without find_spec.
+            if isinstance(finder, _BridgeFinder) or not hasattr(finder, 'find_spec'):
+                continue
+            spec = finder.find_spec(fullname, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = _BridgedLoader(spec.loader, bridge)
+                return spec
+        return None
+
+
+def install_bridges() -> None:
+    """Make the imports of this process use the bridges; repeated calls do nothing."""
+    if not any(isinstance(finder, _BridgeFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _BridgeFinder())

@@ -1,0 +1,94 @@
+"""The registries of the scope ``mmtransmamba``.
+
+Each one is a child of the mmengine root registry of the same kind. mmengine
+imports ``mmtransmamba.registry`` by itself when it meets a ``type`` that starts
+with ``mmtransmamba.``, and a registry imports its ``locations`` at the first
+look-up, so configs need no ``custom_imports``.
+
+Registries without locations hold nothing of ours yet. They exist because
+mmengine looks into the one of the default scope and warns when it is absent.
+"""
+
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import EVALUATOR as MMENGINE_EVALUATOR
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import LOG_PROCESSORS as MMENGINE_LOG_PROCESSORS
+from mmengine.registry import LOOPS as MMENGINE_LOOPS
+from mmengine.registry import METRICS as MMENGINE_METRICS
+from mmengine.registry import MODEL_WRAPPERS as MMENGINE_MODEL_WRAPPERS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import (
+    OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
+)
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
+from mmengine.registry import OPTIMIZERS as MMENGINE_OPTIMIZERS
+from mmengine.registry import PARAM_SCHEDULERS as MMENGINE_PARAM_SCHEDULERS
+from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
+from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine.registry import VISBACKENDS as MMENGINE_VISBACKENDS
+from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
+from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
+from mmengine.registry import Registry
+
+__all__ = [
+    'DATASETS',
+    'DATA_SAMPLERS',
+    'EVALUATORS',
+    'HOOKS',
+    'LOG_PROCESSORS',
+    'LOOPS',
+    'METRICS',
+    'MODELS',
+    'MODEL_WRAPPERS',
+    'OPTIMIZERS',
+    'OPTIM_WRAPPERS',
+    'OPTIM_WRAPPER_CONSTRUCTORS',
+    'PARAM_SCHEDULERS',
+    'RUNNERS',
+    'TASK_UTILS',
+    'TRANSFORMS',
+    'VISBACKENDS',
+    'VISUALIZERS',
+    'WEIGHT_INITIALIZERS',
+    'WEIGHT_MAPS',
+]
+
+SCOPE = 'mmtransmamba'
+_DATASETS = ['mmtransmamba.datasets']
+_ENGINE = ['mmtransmamba.engine']
+_MODELS = ['mmtransmamba.models', 'mmtransmamba.transfer']
+
+
+def _child(parent: Registry, locations: list[str] | None = None) -> Registry:
+    return Registry(parent.name, parent=parent, scope=SCOPE, locations=locations or [])
+
+
+MODELS = _child(MMENGINE_MODELS, _MODELS)
+MODEL_WRAPPERS = _child(MMENGINE_MODEL_WRAPPERS)
+WEIGHT_INITIALIZERS = _child(MMENGINE_WEIGHT_INITIALIZERS)
+TASK_UTILS = _child(MMENGINE_TASK_UTILS)
+
+DATASETS = _child(MMENGINE_DATASETS, _DATASETS)
+DATA_SAMPLERS = _child(MMENGINE_DATA_SAMPLERS, _DATASETS)
+TRANSFORMS = _child(MMENGINE_TRANSFORMS, _DATASETS)
+
+RUNNERS = _child(MMENGINE_RUNNERS)
+LOOPS = _child(MMENGINE_LOOPS, _ENGINE)
+HOOKS = _child(MMENGINE_HOOKS, _ENGINE)
+LOG_PROCESSORS = _child(MMENGINE_LOG_PROCESSORS)
+OPTIMIZERS = _child(MMENGINE_OPTIMIZERS)
+OPTIM_WRAPPERS = _child(MMENGINE_OPTIM_WRAPPERS, _ENGINE)
+OPTIM_WRAPPER_CONSTRUCTORS = _child(MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, _ENGINE)
+PARAM_SCHEDULERS = _child(MMENGINE_PARAM_SCHEDULERS, _ENGINE)
+
+METRICS = _child(MMENGINE_METRICS)
+EVALUATORS = _child(MMENGINE_EVALUATOR)
+VISUALIZERS = _child(MMENGINE_VISUALIZERS)
+VISBACKENDS = _child(MMENGINE_VISBACKENDS)
+
+WEIGHT_MAPS = Registry(
+    'weight map', scope=SCOPE, locations=['mmtransmamba.transfer.weight_maps']
+)
+"""Which teacher weight goes to which student weight, per teacher-student pair."""

@@ -1,0 +1,27 @@
+"""Fixtures and settings that every test shares."""
+
+import os
+from pathlib import Path
+
+# Set before torch is imported: the tests use small tensors, for which many
+# threads only wait for each other. Processes started by tests inherit it.
+os.environ.setdefault('OMP_NUM_THREADS', '2')
+
+import pytest
+
+REPO_DIR = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope='session')
+def repo_dir() -> Path:
+    """The root of the source tree."""
+    return REPO_DIR
+
+
+@pytest.fixture(scope='session')
+def shared_dir() -> Path:
+    """The folder of shared test data, beside the source tree."""
+    path = REPO_DIR.parent / 'shared'
+    if not path.is_dir():
+        pytest.skip('no "shared" data folder beside the source tree')
+    return path
