@@ -1,0 +1,6 @@
+"""Tensor functions: selective scan, scan orders and the choice of backend."""
+
+from . import backends, scan_order
+from .selective_scan import selective_scan_directions, selective_scan_fn
+
+__all__ = ['backends', 'scan_order', 'selective_scan_directions', 'selective_scan_fn']

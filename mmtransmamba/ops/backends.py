@@ -1,0 +1,159 @@
+"""Which implementation of an op runs, and why another one does not.
+
+Every op has a table of backends, best first. A backend is a module with
+
+* ``unavailable() -> str | None``: why it cannot run in this process at all,
+* ``refuses(tensors) -> str | None``: why it cannot take these tensors,
+
+and the functions of its op. It is imported when it is first asked for, so a
+backend whose dependencies are missing costs nothing. Adding a backend means one
+file and one line in ``_TABLE``.
+
+The choice, strongest first: the ``backend=`` argument of the op,
+:func:`use_backend`, the environment variable ``MMTRANSMAMBA_BACKEND``, and last
+the first backend of the table that is available and takes the tensors.
+"""
+
+import functools
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
+
+import torch
+
+ENV_VAR = 'MMTRANSMAMBA_BACKEND'
+
+_TABLE = {
+    'selective_scan': {
+        'reference': 'mmtransmamba.ops.selective_scan.reference',
+    },
+}
+
+_forced: list[str] = []
+
+
+def available(op: str) -> dict[str, str | None]:
+    """Report the backends of an op.
+
+    Args:
+        op (str): Name of the op, for example ``'selective_scan'``.
+
+    Returns:
+        dict[str, str | None]: Backend name to None when it can run in this
+        process, or to the reason why it cannot. The best backend comes first.
+
+    Raises:
+        ValueError: If there is no such op.
+    """
+    return {name: _unavailable(op, name) for name in _names(op)}
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Run every op inside the ``with`` block on one backend.
+
+    The setting is one for the process, not one per thread. A function that was
+    compiled by ``torch.compile`` is compiled again when the setting changes.
+
+    Args:
+        name (str): A backend name, for example ``'reference'``.
+
+    Raises:
+        ValueError: If no op has a backend of this name.
+    """
+    known = sorted({backend for table in _TABLE.values() for backend in table})
+    if name not in known:
+        raise ValueError(f'backend {name!r} is unknown; accepted: {", ".join(known)}')
+    _forced.append(name)
+    try:
+        yield
+    finally:
+        _forced.pop()
+
+
+def resolve(
+    op: str, tensors: Mapping[str, torch.Tensor | None], backend: str | None = None
+) -> ModuleType:
+    """Choose the backend module that runs an op on the given tensors.
+
+    Args:
+        op (str): Name of the op.
+        tensors (Mapping[str, Tensor | None]): The tensor arguments by name.
+        backend (str, optional): The name asked for by the caller.
+
+    Returns:
+        ModuleType: The backend module.
+
+    Raises:
+        ValueError: If there is no such op or backend, or if the backend that was
+            asked for refuses the tensors.
+        RuntimeError: If the backend that was asked for is not available.
+    """
+    asked, source = backend, 'the argument backend='
+    if asked is None and _forced:
+        asked, source = _forced[-1], 'use_backend()'
+    if asked is None and os.environ.get(ENV_VAR):
+        asked, source = os.environ[ENV_VAR], f'the environment variable {ENV_VAR}'
+    if asked is None:
+        return _best(op, tensors)
+
+    if asked not in _names(op):
+        raise ValueError(
+            f'{op} has no backend {asked!r} (asked for by {source}); '
+            f'accepted: {", ".join(_names(op))}'
+        )
+    reason = _unavailable(op, asked)
+    if reason is not None:
+        raise RuntimeError(
+            f'backend {asked!r} of {op} (asked for by {source}) '
+            f'is not available: {reason}'
+        )
+    module = _module(op, asked)
+    reason = module.refuses(tensors)
+    if reason is not None:
+        raise ValueError(
+            f'backend {asked!r} of {op} (asked for by {source}) '
+            f'cannot take these tensors: {reason}'
+        )
+    return module
+
+
+def _best(op: str, tensors: Mapping[str, torch.Tensor | None]) -> ModuleType:
+    refusals = []
+    for name in _names(op):
+        reason = _unavailable(op, name)
+        if reason is None:
+            module = _module(op, name)
+            reason = module.refuses(tensors)
+            if reason is None:
+                return module
+        refusals.append(f'{name}: {reason}')
+    raise RuntimeError(f'no backend of {op} takes these tensors; {"; ".join(refusals)}')
+
+
+def _names(op: str) -> tuple[str, ...]:
+    if op not in _TABLE:
+        raise ValueError(f'op {op!r} is unknown; accepted: {", ".join(_TABLE)}')
+    return tuple(_TABLE[op])
+
+
+@torch.compiler.assume_constant_result
+def _module(op: str, name: str) -> ModuleType:
+    return import_module(_TABLE[op][name])
+
+
+@torch.compiler.assume_constant_result
+@functools.cache
+def _unavailable(op: str, name: str) -> str | None:
+    module = _module(op, name)
+    reason = module.unavailable()
+    if reason is not None and getattr(module, 'WARN_WHEN_UNAVAILABLE', False):
+        warnings.warn(
+            f'{op}: backend {name!r} is not available, slower ones are used '
+            f'instead. {reason}',
+            stacklevel=2,
+        )
+    return reason

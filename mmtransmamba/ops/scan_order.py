@@ -1,0 +1,146 @@
+"""Orders in which a one-dimensional scan visits the tokens of an image.
+
+An order is an int64 tensor: step ``t`` of the scan reads raster token
+``order[t]``, where the token at row ``r`` and column ``c`` of a grid ``(H, W)``
+has raster index ``r * W + c``. A single order has shape ``[L]``, a set of ``K``
+directions ``[K, L]``, with ``L = H * W``.
+
+The tensors are cached and shared between callers: do not modify them in place.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# A model sees a handful of grid sizes; multi-scale training a few dozen.
+_CACHE = 128
+
+
+class ContinuousScan(NamedTuple):
+    """The four continuous scans of PlainMamba over a grid, each ``[4, L]`` int64.
+
+    Attributes:
+        order (Tensor): Step to raster token.
+        inverse (Tensor): Raster token to step.
+        direction (Tensor): How each step was reached from the one before:
+            0 start, 1 to the right, 2 to the left, 3 up, 4 down.
+    """
+
+    order: Tensor
+    inverse: Tensor
+    direction: Tensor
+
+
+def raster(height: int, width: int, device: str = 'cpu') -> Tensor:
+    """Row by row, each row from left to right: ``[L]``."""
+    return _grid(height, width, device).flatten()
+
+
+def column(height: int, width: int, device: str = 'cpu') -> Tensor:
+    """Column by column, each column from top to bottom: ``[L]``."""
+    return _grid(height, width, device).T.flatten()
+
+
+def snake_rows(height: int, width: int, device: str = 'cpu') -> Tensor:
+    """Row by row, every second row from right to left: ``[L]``."""
+    return _snake(_grid(height, width, device))
+
+
+def snake_columns(height: int, width: int, device: str = 'cpu') -> Tensor:
+    """Column by column, every second column from bottom to top: ``[L]``."""
+    return _snake(_grid(height, width, device).T)
+
+
+def reverse(order: Tensor) -> Tensor:
+    """The same path walked backwards, for ``[L]`` or ``[K, L]``."""
+    return order.flip(-1)
+
+
+def inverse(order: Tensor) -> Tensor:
+    """Raster token to step, so that ``order.gather(-1, inverse(order))`` counts up.
+
+    Args:
+        order (Tensor): Permutations ``[L]`` or ``[K, L]``.
+
+    Returns:
+        Tensor: The inverse permutations, of the same shape.
+    """
+    return order.argsort(-1)
+
+
+@lru_cache(maxsize=_CACHE)
+def continuous_2d(height: int, width: int, device: str = 'cpu') -> ContinuousScan:
+    """PlainMamba's four continuous scans (o1 to o4).
+
+    Rows from the top left corner in a snake, the same path backwards, columns
+    from the top left corner in a snake, the same path backwards. Neighbours in
+    every scan are neighbours in the image.
+
+    Args:
+        height (int): Rows of the grid, at least 1.
+        width (int): Columns of the grid, at least 1.
+        device (str): Device of the tensors.
+
+    Returns:
+        ContinuousScan: ``order``, ``inverse`` and ``direction``, each ``[4, L]``.
+    """
+    # A tensor born in inference mode could not take part in later training.
+    with torch.inference_mode(False):
+        rows = snake_rows(height, width, device)
+        columns = snake_columns(height, width, device)
+        order = torch.stack([rows, reverse(rows), columns, reverse(columns)])
+        move = order.diff(dim=-1)
+        down = move // width
+        # With a single column a vertical move changes the index by one as well.
+        horizontal = (move.abs() == 1) & (width > 1)
+        step = torch.where(horizontal, torch.where(move > 0, 1, 2), 0)
+        step = torch.where(horizontal, step, torch.where(down > 0, 4, 3))
+        direction = torch.cat([torch.zeros_like(order[:, :1]), step], dim=-1)
+        return ContinuousScan(order, inverse(order), direction)
+
+
+@lru_cache(maxsize=_CACHE)
+def cross_scan(height: int, width: int, device: str = 'cpu') -> Tensor:
+    """VMamba's four scans: rows, columns, rows backwards, columns backwards.
+
+    Args:
+        height (int): Rows of the grid, at least 1.
+        width (int): Columns of the grid, at least 1.
+        device (str): Device of the tensor.
+
+    Returns:
+        Tensor: Orders ``[4, L]`` int64.
+    """
+    with torch.inference_mode(False):
+        paths = torch.stack(
+            [raster(height, width, device), column(height, width, device)]
+        )
+        return torch.cat([paths, reverse(paths)])
+
+
+@lru_cache(maxsize=_CACHE)
+def bidirectional(length: int, device: str = 'cpu') -> Tensor:
+    """Forwards and backwards over a sequence (Vim, VideoMamba): ``[2, L]`` int64.
+
+    Args:
+        length (int): Number of tokens, at least 1.
+        device (str): Device of the tensor.
+    """
+    with torch.inference_mode(False):
+        forward = raster(1, length, device)
+        return torch.stack([forward, reverse(forward)])
+
+
+def _grid(height: int, width: int, device: str) -> Tensor:
+    if height < 1 or width < 1:
+        raise ValueError(
+            f'a scan needs at least one row and one column, got {height} x {width}'
+        )
+    return torch.arange(height * width, device=device).view(height, width)
+
+
+def _snake(grid: Tensor) -> Tensor:
+    odd = (torch.arange(grid.shape[0], device=grid.device) % 2 == 1)[:, None]
+    return torch.where(odd, grid.flip(1), grid).flatten()
