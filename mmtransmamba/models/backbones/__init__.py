@@ -1,0 +1,3 @@
+from .plain_mamba import PlainMamba
+
+__all__ = ['PlainMamba']

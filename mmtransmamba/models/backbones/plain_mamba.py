@@ -1,0 +1,338 @@
+"""PlainMamba: a non-hierarchical vision backbone of selective scans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torchvision.ops import StochasticDepth
+
+from mmtransmamba.models.backbones.arch import resolve_arch
+from mmtransmamba.models.mixers import PlainMambaMixer
+from mmtransmamba.models.pos_embed import resize_pos_embed
+from mmtransmamba.models.taps import LayerTap
+from mmtransmamba.registry import MODELS
+
+STEM_CHANNELS = 64
+STEM_STRIDE = 2
+
+
+class ConvPatchEmbed(nn.Module):
+    """Image to tokens: a strided 7x7 convolution, 3x3 ones, and a projection.
+
+    Args:
+        in_channels: Channels of the image.
+        embed_dims: Width of the tokens.
+        patch_size: Pixels per token and axis, a multiple of 2 (the stem's stride).
+        num_convs: Number of 3x3 convolutions between stem and projection.
+    """
+
+    def __init__(
+        self, in_channels: int, embed_dims: int, patch_size: int, num_convs: int
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(
+                in_channels, STEM_CHANNELS, 7, STEM_STRIDE, padding=3, bias=False
+            ),
+            nn.BatchNorm2d(STEM_CHANNELS),
+            nn.ReLU(),
+        )
+        convs: list[nn.Module] = []
+        for _ in range(num_convs):
+            convs += [
+                nn.Conv2d(STEM_CHANNELS, STEM_CHANNELS, 3, padding=1, bias=False),
+                nn.BatchNorm2d(STEM_CHANNELS),
+                nn.ReLU(),
+            ]
+        self.convs = nn.Sequential(*convs)
+        stride = patch_size // STEM_STRIDE
+        self.projection = nn.Conv2d(STEM_CHANNELS, embed_dims, stride, stride)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Tokens ``[B, L, C]`` in raster order, and their grid."""
+        x = self.projection(self.convs(self.stem(images)))
+        return x.flatten(2).transpose(1, 2), (x.shape[2], x.shape[3])
+
+
+class PlainMambaBlock(nn.Module):
+    """Pre-norm residual block around the mixer.
+
+    Args:
+        embed_dims: Width C of the tokens.
+        drop_path: Probability of skipping the residual branch of a sample.
+        dwconv: Send the stream, after the residual sum and without a skip, through
+            a depthwise 3x3 convolution, BatchNorm and GELU (L1's first block).
+        mixer: Arguments of :class:`PlainMambaMixer`.
+    """
+
+    def __init__(
+        self, embed_dims: int, drop_path: float, dwconv: bool, mixer: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(embed_dims)
+        self.mamba = PlainMambaMixer(embed_dims, **mixer)
+        self.drop_path = StochasticDepth(drop_path, mode='row')
+        self.dw = None
+        if dwconv:
+            self.dw = nn.Sequential(
+                nn.Conv2d(
+                    embed_dims, embed_dims, 3, padding=1, groups=embed_dims, bias=False
+                ),
+                nn.BatchNorm2d(embed_dims),
+                nn.GELU(),
+            )
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Map tokens ``[B, L, C]`` of a ``grid`` to tokens of the same shape."""
+        tokens = tokens + self.drop_path(self.mamba(self.norm(tokens), grid))
+        if self.dw is not None:
+            x = tokens.transpose(1, 2).unflatten(2, grid)
+            tokens = self.dw(x).flatten(2).transpose(1, 2)
+        return tokens
+
+
+@MODELS.register_module()
+class PlainMamba(BaseModule):
+    """PlainMamba (Yang et al., 2024), official parameter names, no class token.
+
+    ``L1``, ``L2`` and ``L3`` are the official sizes; ``T``, ``S`` and ``B`` the
+    twelve-layer variants of TransMamba (Table II). Official checkpoints load
+    unchanged into a classifier with a ``GlobalAveragePooling`` neck and a
+    ``LinearClsHead``; :func:`mmtransmamba.models.load_pretrained` loads them into
+    the bare backbone. A position embedding of another grid is resampled on loading.
+
+    Args:
+        arch: A name in :attr:`ARCHS`, or a dict with its keys.
+        img_size: Size in pixels that ``pos_embed`` is made for (side, or height
+            and width). Images of another size are accepted: the embedding is
+            resampled.
+        patch_size: Pixels per token and axis, a multiple of 2.
+        in_channels: Channels of the images.
+        drop_path_rate: Stochastic depth of the last block, rising linearly from 0
+            in the first; the architecture's own rate by default.
+        out_indices: Blocks whose feature maps are returned; negative from the end.
+        permute_params: See :class:`PlainMambaMixer`.
+        with_cp: Recompute the blocks in the backward pass instead of storing
+            their activations.
+        init_cfg: mmengine initialisation config. With ``Pretrained`` the file is
+            read by :func:`mmtransmamba.models.load_pretrained`.
+    """
+
+    ARCHS = {
+        'L1': dict(
+            embed_dims=192,
+            depth=24,
+            num_convs=1,
+            dwconv_layers=(0,),
+            drop_path_rate=0.2,
+            d_state=16,
+            expand=2,
+        ),
+        'L2': dict(
+            embed_dims=384,
+            depth=24,
+            num_convs=2,
+            dwconv_layers=(),
+            drop_path_rate=0.2,
+            d_state=16,
+            expand=2,
+        ),
+        'L3': dict(
+            embed_dims=448,
+            depth=36,
+            num_convs=2,
+            dwconv_layers=(),
+            drop_path_rate=0.4,
+            d_state=16,
+            expand=2,
+        ),
+        'T': dict(
+            embed_dims=192,
+            depth=12,
+            num_convs=2,
+            dwconv_layers=(),
+            drop_path_rate=0.0,
+            d_state=16,
+            expand=2,
+        ),
+        'S': dict(
+            embed_dims=384,
+            depth=12,
+            num_convs=2,
+            dwconv_layers=(),
+            drop_path_rate=0.0,
+            d_state=16,
+            expand=2,
+        ),
+        'B': dict(
+            embed_dims=768,
+            depth=12,
+            num_convs=2,
+            dwconv_layers=(),
+            drop_path_rate=0.0,
+            d_state=16,
+            expand=2,
+        ),
+    }
+
+    def __init__(
+        self,
+        arch: str | dict[str, Any] = 'T',
+        img_size: int | Sequence[int] = 224,
+        patch_size: int = 16,
+        in_channels: int = 3,
+        drop_path_rate: float | None = None,
+        out_indices: int | Sequence[int] = -1,
+        permute_params: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if patch_size < STEM_STRIDE or patch_size % STEM_STRIDE:
+            raise ValueError(
+                f'PlainMamba: patch_size={patch_size} must be a positive multiple of '
+                f"{STEM_STRIDE}, the patch embedding's stem stride."
+            )
+        settings = resolve_arch('PlainMamba', arch, self.ARCHS)
+        self.embed_dims: int = settings['embed_dims']
+        self.depth: int = settings['depth']
+        self.patch_size = patch_size
+        self.with_cp = with_cp
+        self.out_indices = self._resolve_indices(out_indices)
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        self.pos_embed_grid = (height // patch_size, width // patch_size)
+        if min(self.pos_embed_grid) < 1:
+            raise ValueError(
+                f'PlainMamba: img_size={img_size} is smaller than one patch '
+                f'(patch_size={patch_size}).'
+            )
+
+        self.patch_embed = ConvPatchEmbed(
+            in_channels, self.embed_dims, patch_size, settings['num_convs']
+        )
+        num_patches = self.pos_embed_grid[0] * self.pos_embed_grid[1]
+        self.pos_embed = nn.Parameter(torch.zeros(1, num_patches, self.embed_dims))
+        if drop_path_rate is None:
+            drop_path_rate = settings['drop_path_rate']
+        rates = torch.linspace(0, drop_path_rate, self.depth).tolist()
+        mixer = dict(
+            d_state=settings['d_state'],
+            expand=settings['expand'],
+            permute_params=permute_params,
+        )
+        self.layers = nn.ModuleList(
+            PlainMambaBlock(
+                self.embed_dims, rate, i in settings['dwconv_layers'], mixer
+            )
+            for i, rate in enumerate(rates)
+        )
+        self.layer_taps = nn.ModuleList(LayerTap(self.embed_dims) for _ in rates)
+        self.ln1 = nn.LayerNorm(self.embed_dims, eps=1e-6)
+        self._register_load_state_dict_pre_hook(self._fit_pos_embed)
+
+    def _resolve_indices(self, out_indices: int | Sequence[int]) -> tuple[int, ...]:
+        if isinstance(out_indices, int):
+            out_indices = (out_indices,)
+        bad = [i for i in out_indices if not -self.depth <= i < self.depth]
+        if bad:
+            raise ValueError(
+                f'PlainMamba: out_indices={tuple(out_indices)} must lie in '
+                f'[{-self.depth}, {self.depth - 1}] for {self.depth} blocks.'
+            )
+        return tuple(i % self.depth for i in out_indices)
+
+    def init_weights(self) -> None:
+        """Initialise as the official code, then apply ``init_cfg``.
+
+        Truncated normal (std 0.02) with zero bias for every linear layer, dt_proj
+        included, and for pos_embed; S4D-real A; D = 1; PyTorch's own default for
+        convolutions.
+        """
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, PlainMambaMixer):
+                module.reset_ssm_parameters()
+        if isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained':
+            from mmtransmamba.models.checkpoint import load_pretrained
+
+            load_pretrained(self, self.init_cfg['checkpoint'])
+        else:
+            super().init_weights()
+
+    def _fit_pos_embed(self, state_dict: dict[str, Tensor], prefix: str, *_) -> None:
+        """Resample a loaded pos_embed of another square grid to this one's."""
+        key = prefix + 'pos_embed'
+        loaded = state_dict.get(key)
+        if loaded is None or loaded.shape == self.pos_embed.shape:
+            return
+        side = round(loaded.shape[1] ** 0.5)
+        if side * side == loaded.shape[1] and loaded.shape[2] == self.embed_dims:
+            state_dict[key] = resize_pos_embed(
+                loaded, (side, side), self.pos_embed_grid
+            )
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that weight decay must spare."""
+        return {'pos_embed'} | {
+            name
+            for name, _ in self.named_parameters()
+            if name.endswith(('.A_log', '.D', '.direction_Bs'))
+        }
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter for layer-wise learning rate decay.
+
+        Returns:
+            The parameter's depth (0 for the embeddings, i + 1 for block i) and the
+            number of depths, ``depth + 2``.
+        """
+        num_depths = self.depth + 2
+        if not param_name.startswith(prefix):
+            return num_depths - 1, num_depths
+        name = param_name[len(prefix) :]
+        if name.startswith(('pos_embed', 'patch_embed')):
+            return 0, num_depths
+        if name.startswith('layers.'):
+            return int(name.split('.')[1]) + 1, num_depths
+        return num_depths - 1, num_depths
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps ``[B, C, H, W]`` of the blocks in ``out_indices``.
+
+        The last block's map is normalised by ``ln1``.
+
+        Args:
+            images: ``[B, in_channels, height, width]``, normalised.
+
+        Raises:
+            ValueError: An image side is smaller than one patch.
+        """
+        if min(images.shape[-2:]) < self.patch_size:
+            raise ValueError(
+                f'PlainMamba: images of {images.shape[-2]}x{images.shape[-1]} pixels '
+                f'are smaller than one patch (patch_size={self.patch_size}).'
+            )
+        tokens, grid = self.patch_embed(images)
+        tokens = tokens + resize_pos_embed(self.pos_embed, self.pos_embed_grid, grid)
+        maps = {}
+        for i, (layer, tap) in enumerate(
+            zip(self.layers, self.layer_taps, strict=True)
+        ):
+            if self.with_cp and torch.is_grad_enabled():
+                tokens = checkpoint(layer, tokens, grid, use_reentrant=False)
+            else:
+                tokens = layer(tokens, grid)
+            tokens = tap(tokens, grid)
+            if i in self.out_indices:
+                out = self.ln1(tokens) if i == self.depth - 1 else tokens
+                maps[i] = out.transpose(1, 2).unflatten(2, grid)
+        return tuple(maps[i] for i in self.out_indices)

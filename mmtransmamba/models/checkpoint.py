@@ -1,0 +1,184 @@
+"""Reading checkpoints of any container, and loading them without silent gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+CONTAINERS = ('state_dict', 'model', 'model_ema', 'module')
+PREFIXES = ('module.', 'backbone.')
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or does not fit the model."""
+
+
+def _is_state_dict(obj: object) -> bool:
+    return (
+        isinstance(obj, Mapping)
+        and len(obj) > 0
+        and all(isinstance(value, Tensor) for value in obj.values())
+    )
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint file onto the CPU.
+
+    Args:
+        path: ``.safetensors``, or a file of ``torch.save`` holding a flat state
+            dict or one under ``state_dict``, ``model``, ``model_ema`` or ``module``.
+            It is read with ``weights_only=True``. A ``module.`` common to all keys
+            is removed.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: The file cannot be read, or holds no state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'No checkpoint file at {path}.')
+    if path.suffix == '.safetensors':
+        from safetensors.torch import load_file
+
+        state = load_file(path)
+    else:
+        try:
+            content = torch.load(path, map_location='cpu', weights_only=True)
+        except Exception as error:
+            raise CheckpointError(
+                f'{path} cannot be read as a PyTorch checkpoint with '
+                f'weights_only=True: {error}'
+            ) from error
+        candidates = [content]
+        if isinstance(content, Mapping):
+            candidates = [content[c] for c in CONTAINERS if c in content] + candidates
+        state = next((dict(c) for c in candidates if _is_state_dict(c)), None)
+        if state is None:
+            raise CheckpointError(
+                f'{path} holds no state dict: expected a mapping of names to tensors, '
+                f'flat or under one of {", ".join(CONTAINERS)}.'
+            )
+    if all(key.startswith('module.') for key in state):
+        state = {key[len('module.') :]: value for key, value in state.items()}
+    return state
+
+
+@dataclass
+class LoadReport:
+    """What :func:`load_pretrained` did, in names of the model's tensors.
+
+    Attributes:
+        loaded: Tensors taken over unchanged.
+        converted: Tensors changed on the way (resampled), with how.
+        missing: Tensors of the model that the file does not have.
+        left_over: Tensors of the file that the model does not have.
+        mismatched: Tensors of differing shape, with both shapes.
+    """
+
+    loaded: list[str] = field(default_factory=list)
+    converted: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    left_over: list[str] = field(default_factory=list)
+    mismatched: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f'{len(self.loaded)} tensors loaded']
+        for title, names in (
+            ('converted', [f'{k} ({v})' for k, v in self.converted.items()]),
+            ('missing in the file', self.missing),
+            ('left over in the file', self.left_over),
+            ('of another shape', [f'{k} ({v})' for k, v in self.mismatched.items()]),
+        ):
+            if names:
+                shown = ', '.join(names[:8]) + (', …' if len(names) > 8 else '')
+                lines.append(f'{len(names)} {title}: {shown}')
+        return '; '.join(lines)
+
+
+def _without_prefix(state: dict[str, Tensor], model_keys: set[str]) -> dict:
+    """Drop the prefix under which most keys are the model's."""
+
+    def matches(prefix: str) -> int:
+        return sum(
+            key.startswith(prefix) and key[len(prefix) :] in model_keys for key in state
+        )
+
+    best = max(('', *PREFIXES), key=matches)
+    if not best:
+        return state
+    return {
+        key[len(best) :] if key.startswith(best) else key: value
+        for key, value in state.items()
+    }
+
+
+def load_pretrained(
+    model: nn.Module,
+    checkpoint: str | Path | Mapping[str, Tensor],
+    allow_missing: tuple[str, ...] = (),
+    allow_left_over: tuple[str, ...] = ('head.', 'neck.', 'distiller.'),
+) -> LoadReport:
+    """Load a released or trained checkpoint, refusing a silent mismatch.
+
+    Args:
+        model: A backbone or a classifier.
+        checkpoint: A file (see :func:`read_state_dict`) or a state dict. A
+            ``backbone.`` prefix is removed when the model's names have none.
+        allow_missing: Prefixes of the model's tensors that the file may lack.
+        allow_left_over: Prefixes of the file's tensors that the model may lack: by
+            default the head when a backbone is loaded, and a distiller's aligners.
+
+    Returns:
+        The report; tensors the model's own loading hooks changed (a resampled
+        ``pos_embed``) are listed as converted.
+
+    Raises:
+        CheckpointError: Something is missing, left over or of another shape beyond
+            what was allowed. The model is then unchanged.
+    """
+    own = model.state_dict()
+    if isinstance(checkpoint, Mapping):
+        name, state = 'the state dict', dict(checkpoint)
+    else:
+        name, state = str(checkpoint), read_state_dict(checkpoint)
+    state = _without_prefix(state, set(own))
+    given_shapes = {key: tuple(value.shape) for key, value in state.items()}
+
+    def local_metadata(prefix: str) -> dict:
+        return getattr(state, '_metadata', {}).get(prefix[:-1], {})
+
+    for prefix, module in model.named_modules():
+        prefix = prefix + '.' if prefix else ''
+        for hook in module._load_state_dict_pre_hooks.values():
+            hook(state, prefix, local_metadata(prefix), True, [], [], [])
+
+    report = LoadReport()
+    for key, value in own.items():
+        if key not in state:
+            if not key.endswith('num_batches_tracked'):
+                report.missing.append(key)
+        elif state[key].shape != value.shape:
+            report.mismatched[key] = (
+                f'file {tuple(state[key].shape)}, model {tuple(value.shape)}'
+            )
+        elif given_shapes.get(key) != tuple(value.shape):
+            report.converted[key] = f'{given_shapes.get(key)} to {tuple(value.shape)}'
+        else:
+            report.loaded.append(key)
+    report.left_over = [key for key in state if key not in own]
+
+    refused = (
+        [key for key in report.missing if not key.startswith(allow_missing)]
+        + [key for key in report.left_over if not key.startswith(allow_left_over)]
+        + list(report.mismatched)
+    )
+    if refused or not report.loaded:
+        raise CheckpointError(
+            f'{name} does not fit {type(model).__name__}: {report}. Nothing was loaded.'
+        )
+    model.load_state_dict({**own, **{k: v for k, v in state.items() if k in own}})
+    return report

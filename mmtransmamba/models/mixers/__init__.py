@@ -1,0 +1,3 @@
+from .plain_mamba import PlainMambaMixer
+
+__all__ = ['PlainMambaMixer']

@@ -1,0 +1,143 @@
+"""PlainMamba's token mixer: a 2D convolution and four continuous (snake) scans."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmtransmamba.models.taps import DirectionFeature, DirectionTap
+from mmtransmamba.ops import selective_scan_directions
+from mmtransmamba.ops.scan_order import continuous_2d
+
+NUM_DIRECTIONS = 4
+NUM_DIRECTION_KINDS = 5  # start of a path, step right, left, up, down
+
+
+class PlainMambaMixer(nn.Module):
+    r"""Selective scan along four snake paths with direction-aware updates.
+
+    With :math:`x, z` the halves of ``in_proj``, :math:`u = \mathrm{SiLU}(
+    \mathrm{conv2d}(x))` and one set of :math:`\Delta, B, C` computed from ``u``,
+    direction k scans ``u`` along its path with :math:`B + B^{dir}_k`, where
+    :math:`B^{dir}_k` tells by which step (right, left, up, down) the path arrived.
+    The output is ``out_proj(SiLU(z) * sum_k y_k)``. Names and shapes of the
+    parameters are those of the official checkpoints (Yang et al., "PlainMamba:
+    Improving Non-Hierarchical Mamba in Visual Recognition", 2024).
+
+    Two habits of the official code are kept because its weights depend on them:
+    the bias of ``dt_proj`` counts twice, and only ``u`` follows the path while
+    dt, B and C are read in raster order.
+
+    Args:
+        embed_dims: Width C of the tokens.
+        d_state: State size N.
+        expand: Inner width D as a multiple of ``embed_dims``.
+        conv_size: Side of the depthwise convolution's kernel.
+        dt_rank: Rank of dt's projection; ``embed_dims / 16`` rounded up by default.
+        permute_params: Let dt, B and C follow the path as ``u`` does. More
+            consistent, but not the function official weights were trained for.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        d_state: int = 16,
+        expand: float = 2,
+        conv_size: int = 7,
+        dt_rank: int | None = None,
+        permute_params: bool = False,
+    ) -> None:
+        super().__init__()
+        self.d_inner = int(expand * embed_dims)
+        self.d_state = d_state
+        self.dt_rank = dt_rank or math.ceil(embed_dims / 16)
+        self.permute_params = permute_params
+
+        self.in_proj = nn.Linear(embed_dims, 2 * self.d_inner)
+        self.conv2d = nn.Conv2d(
+            self.d_inner,
+            self.d_inner,
+            conv_size,
+            padding=conv_size // 2,
+            groups=self.d_inner,
+        )
+        self.x_proj = nn.Linear(self.d_inner, self.dt_rank + 2 * d_state, bias=False)
+        self.dt_proj = nn.Linear(self.dt_rank, self.d_inner)
+        self.A_log = nn.Parameter(torch.empty(self.d_inner, d_state))
+        self.D = nn.Parameter(torch.empty(self.d_inner))
+        self.direction_Bs = nn.Parameter(torch.empty(NUM_DIRECTION_KINDS, d_state))
+        self.out_proj = nn.Linear(self.d_inner, embed_dims)
+        self.direction_tap = DirectionTap(self.d_inner, NUM_DIRECTIONS)
+        self.reset_ssm_parameters()
+
+    def reset_ssm_parameters(self) -> None:
+        """Initialise what is neither a linear nor a convolution: A, D, B's bias.
+
+        A is S4D-real, ``-(1..N)`` in every channel; D is one.
+        """
+        n = torch.arange(1, self.d_state + 1, dtype=torch.float32)
+        with torch.no_grad():
+            self.A_log.copy_(n.log().expand_as(self.A_log))
+            self.D.fill_(1)
+        nn.init.trunc_normal_(self.direction_Bs, std=0.02)
+
+    def _direction_biases(self, kinds: Tensor, scan_order: Tensor) -> Tensor:
+        """``direction_Bs`` laid out as the scan reads B: ``[K, N, L]``."""
+        if self.permute_params:
+            kinds = torch.empty_like(kinds).scatter_(1, scan_order, kinds)
+        return self.direction_Bs[kinds].transpose(1, 2)
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Mix ``tokens`` ``[B, L, C]`` of a ``grid`` with ``H * W == L``."""
+        B, L, _ = tokens.shape
+        x_BLD, z_BLD = self.in_proj(tokens).chunk(2, dim=-1)
+        u_BDHW = x_BLD.transpose(1, 2).reshape(B, self.d_inner, *grid)
+        u_BDL = F.silu(self.conv2d(u_BDHW)).flatten(2)
+
+        dt, B_ssm, C_ssm = self.x_proj(u_BDL.transpose(1, 2)).split(
+            (self.dt_rank, self.d_state, self.d_state), dim=-1
+        )
+        dt_BDL = self.dt_proj(dt).transpose(1, 2)
+
+        scan_order, _, kinds = continuous_2d(*grid, device=str(tokens.device))
+        B_BKNL = B_ssm.transpose(1, 2).unsqueeze(1) + self._direction_biases(
+            kinds, scan_order
+        )
+        steps = self.direction_tap.steps(scan_order)
+        y_BDL, tapped = selective_scan_directions(
+            u_BDL.unsqueeze(1),
+            dt_BDL.unsqueeze(1),
+            -torch.exp(self.A_log.float()).unsqueeze(0),
+            B_BKNL,
+            C_ssm.transpose(1, 2).unsqueeze(1),
+            self.D.float().unsqueeze(0),
+            order=scan_order,
+            permute_params=self.permute_params,
+            tap_index=steps,
+            delta_bias=self.dt_proj.bias.float().unsqueeze(0),
+            delta_softplus=True,
+        )
+        gate_BLD = F.silu(z_BLD)
+        if tapped is not None:
+            self._tell(tapped, scan_order.gather(1, steps), grid, gate_BLD)
+        return self.out_proj(y_BDL.transpose(1, 2) * gate_BLD)
+
+    def _tell(
+        self,
+        tapped: Tensor,
+        token_index: Tensor,
+        grid: tuple[int, int],
+        gate_BLD: Tensor,
+    ) -> None:
+        """Hand the directions' outputs ``[B, K, D, M]`` to the tap's listener."""
+
+        def project(values_BKMD: Tensor) -> Tensor:
+            gate = gate_BLD[:, token_index]
+            return F.linear(values_BKMD.to(gate.dtype) * gate, self.out_proj.weight)
+
+        self.direction_tap(
+            DirectionFeature(tapped.transpose(2, 3), token_index, grid, project)
+        )

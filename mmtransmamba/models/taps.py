@@ -1,0 +1,117 @@
+"""Taps: identity modules through which features leave a model.
+
+A backbone places a :class:`LayerTap` after every block and a mixer a
+:class:`DirectionTap` beside its scan. Nobody listening, a tap returns at once and
+the mixer computes nothing extra; so training without a teacher, inference and
+export pay nothing. :mod:`mmtransmamba.transfer.taps` listens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class LayerFeature:
+    """Tokens after one block.
+
+    Attributes:
+        tokens: Patch tokens in raster order, ``[B, L, C]``.
+        grid: Rows and columns of the token grid, ``H * W == L``.
+        cls: Class token ``[B, C]``, or None in a model without one.
+    """
+
+    tokens: Tensor
+    grid: tuple[int, int]
+    cls: Tensor | None = None
+
+
+@dataclass
+class DirectionFeature:
+    """Outputs of the single scan directions of one mixer, at chosen steps.
+
+    Attributes:
+        values: Output of direction k at its m-th chosen step, ``[B, K, M, D]``.
+        token_index: Raster index of the token each value belongs to, ``[K, M]``.
+        grid: Rows and columns of the token grid.
+        project: Maps ``values`` to ``[B, K, M, C]``, the contribution of each
+            direction to the mixer's output (gate and shared output projection).
+    """
+
+    values: Tensor
+    token_index: Tensor
+    grid: tuple[int, int]
+    project: Callable[[Tensor], Tensor]
+
+
+class LayerTap(nn.Module):
+    """Identity on the tokens after a block, see the module's docstring.
+
+    Args:
+        dim: Width C of the tokens.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.listener: Callable[[LayerFeature], None] | None = None
+
+    def forward(
+        self, tokens: Tensor, grid: tuple[int, int], cls_index: int | None = None
+    ) -> Tensor:
+        """Return ``tokens`` ``[B, L (+1), C]`` unchanged, telling the listener.
+
+        Args:
+            tokens: Tokens after the block.
+            grid: Rows and columns of the patch tokens.
+            cls_index: Position of the class token among them, if there is one.
+        """
+        if self.listener is None:
+            return tokens
+        if cls_index is None:
+            self.listener(LayerFeature(tokens, grid))
+        else:
+            patches = torch.cat(
+                (tokens[:, :cls_index], tokens[:, cls_index + 1 :]), dim=1
+            )
+            self.listener(LayerFeature(patches, grid, tokens[:, cls_index]))
+        return tokens
+
+    def extra_repr(self) -> str:
+        return f'dim={self.dim}'
+
+
+class DirectionTap(nn.Module):
+    """Where the directions of a multi-directional mixer can be read.
+
+    The mixer asks :meth:`steps` which scan steps are wanted (None: nobody
+    listens), has the scan return those, and hands them to :meth:`forward`.
+
+    Args:
+        dim: Width D of a direction's inner output.
+        num_directions: Number K of directions.
+    """
+
+    def __init__(self, dim: int, num_directions: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.num_directions = num_directions
+        self.select: Callable[[Tensor], Tensor] | None = None
+        self.listener: Callable[[DirectionFeature], None] | None = None
+
+    def steps(self, scan_order: Tensor) -> Tensor | None:
+        """Steps ``[K, M]`` to read of the scans in ``scan_order`` ``[K, L]``."""
+        if self.listener is None or self.select is None:
+            return None
+        return self.select(scan_order)
+
+    def forward(self, feature: DirectionFeature) -> None:
+        if self.listener is not None:
+            self.listener(feature)
+
+    def extra_repr(self) -> str:
+        return f'dim={self.dim}, num_directions={self.num_directions}'
