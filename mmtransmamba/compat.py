@@ -137,6 +137,14 @@ def _find_pruneable_heads_and_indices(
     return to_prune, kept.repeat_interleave(head_size).nonzero().flatten()
 
 
+@_bridges('mmengine.config.utils')
+def _announce_to_mmengine_hub(execute: Callable[[], None]) -> None:
+    """``mmengine.hub`` and ``_base_ = 'package::…'`` accept only listed packages."""
+    execute()
+    packages = sys.modules['mmengine.config.utils'].MODULE2PACKAGE
+    packages.setdefault('mmtransmamba', 'mmtransmamba')
+
+
 @_bridges('mmpretrain.models')
 def _restore_transformers_names_for_mmpretrain(execute: Callable[[], None]) -> None:
     """Names that transformers 5 removed and mmpretrain's multi-modal models import.
@@ -291,3 +299,5 @@ def install_bridges() -> None:
     """Make the imports of this process use the bridges; repeated calls do nothing."""
     if not any(isinstance(finder, _BridgeFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _BridgeFinder())
+    if 'mmengine.config.utils' in sys.modules:
+        _announce_to_mmengine_hub(lambda: None)

@@ -5,8 +5,8 @@ imports ``mmtransmamba.registry`` by itself when it meets a ``type`` that starts
 with ``mmtransmamba.``, and a registry imports its ``locations`` at the first
 look-up, so configs need no ``custom_imports``.
 
-Registries without locations hold nothing of ours yet. They exist because
-mmengine looks into the one of the default scope and warns when it is absent.
+Some registries hold nothing of ours. They exist because mmengine looks into the
+one of the default scope and warns when it is absent.
 """
 
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
@@ -59,10 +59,12 @@ SCOPE = 'mmtransmamba'
 _DATASETS = ['mmtransmamba.datasets']
 _ENGINE = ['mmtransmamba.engine']
 _MODELS = ['mmtransmamba.models', 'mmtransmamba.transfer']
+# An empty list would make mmengine import all modules at the first look-up.
+_NONE = ['mmtransmamba']
 
 
-def _child(parent: Registry, locations: list[str] | None = None) -> Registry:
-    return Registry(parent.name, parent=parent, scope=SCOPE, locations=locations or [])
+def _child(parent: Registry, locations: list[str] = _NONE) -> Registry:
+    return Registry(parent.name, parent=parent, scope=SCOPE, locations=locations)
 
 
 MODELS = _child(MMENGINE_MODELS, _MODELS)

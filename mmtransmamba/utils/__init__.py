@@ -1,0 +1,5 @@
+"""What OpenMMLab tooling expects to find in a package."""
+
+from .setup_env import register_all_modules
+
+__all__ = ['register_all_modules']

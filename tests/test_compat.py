@@ -1,0 +1,221 @@
+"""Every bridge of ``mmtransmamba/compat.py``: still needed, and working."""
+
+import json
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+import torch
+
+from mmtransmamba import compat
+
+REPORT = """
+import contextlib, importlib, io, json, sys, warnings
+
+IMPORTS = [
+    'mmcv.cnn.bricks.transformer', 'mmpretrain.models', 'mmpretrain.datasets',
+    'mmaction', 'mmaction.models', 'mmaction.datasets', 'mmaction.evaluation',
+]
+if {bridged}:
+    import mmtransmamba
+report = {{}}
+for name in IMPORTS:
+    printed = io.StringIO()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        with contextlib.redirect_stdout(printed):
+            try:
+                importlib.import_module(name)
+                error = None
+            except Exception as exception:
+                error = f'{{type(exception).__name__}}: {{exception}}'
+    report[name] = dict(
+        error=error,
+        printed=printed.getvalue(),
+        warnings=[str(warning.message) for warning in caught],
+    )
+
+import mmcv, transformers.modeling_utils, transformers.pytorch_utils
+from mmengine.config.utils import MODULE2PACKAGE
+
+names = dict(
+    modeling_utils=dir(transformers.modeling_utils),
+    pytorch_utils=dir(transformers.pytorch_utils),
+)
+print(json.dumps(dict(
+    imports=report,
+    names=names,
+    mmcv=mmcv.__version__,
+    hub=list(MODULE2PACKAGE),
+    drn=[name for name in sys.modules if name.endswith('localizers.drn.drn')],
+)))
+"""
+
+
+def _report(bridged: bool) -> dict:
+    run = subprocess.run(
+        [sys.executable, '-c', REPORT.format(bridged=bridged)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def _require(*distributions: str) -> None:
+    for name in distributions:
+        try:
+            metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            pytest.skip(f'{name} is not installed; it is one of the "tests" extras')
+
+
+@pytest.fixture(scope='module')
+def plain() -> dict:
+    """What a process sees that does not import mmtransmamba."""
+    return _report(bridged=False)
+
+
+@pytest.fixture(scope='module')
+def bridged() -> dict:
+    """What a process sees that does."""
+    return _report(bridged=True)
+
+
+def test_transformers_names_are_needed_and_taken_away_again(plain, bridged):
+    _require('pycocotools')
+    assert plain['imports']['mmpretrain.models']['error'] is not None
+    assert bridged['imports']['mmpretrain.models']['error'] is None
+    missing = {
+        'modeling_utils': {'PretrainedConfig', 'find_pruneable_heads_and_indices'},
+        'pytorch_utils': {'find_pruneable_heads_and_indices'},
+    }
+    for report in (plain, bridged):
+        for module, names in missing.items():
+            assert names.isdisjoint(report['names'][module])
+
+
+def test_debug_print_of_mmpretrain(plain, bridged):
+    assert 'OneDL' in plain['imports']['mmpretrain.datasets']['printed']
+    assert bridged['imports']['mmpretrain.datasets']['printed'] == ''
+    assert bridged['imports']['mmpretrain.datasets']['error'] is None
+
+
+def test_warning_of_mmcv_without_ops(plain, bridged):
+    name = 'mmcv.cnn.bricks.transformer'
+    expected = 'MultiScaleDeformableAttention'
+    assert any(expected in text for text in plain['imports'][name]['warnings'])
+    assert not any(expected in text for text in bridged['imports'][name]['warnings'])
+
+
+def test_mmcv_version_assertion_of_mmaction(plain, bridged):
+    _require('mmaction2')
+    assert 'AssertionError: MMCV' in plain['imports']['mmaction']['error']
+    assert bridged['imports']['mmaction']['error'] is None
+    assert bridged['mmcv'] == metadata.version('onedl-mmcv')
+
+
+def test_missing_module_and_names_of_mmaction_models(bridged):
+    _require('mmaction2')
+    package = metadata.distribution('mmaction2').locate_file('mmaction')
+    assert not (package / 'models' / 'localizers' / 'drn').exists()
+    names = bridged['names']['modeling_utils']
+    assert 'apply_chunking_to_forward' not in names
+    assert 'prune_linear_layer' not in names
+    for name in ('models', 'datasets', 'evaluation'):
+        assert bridged['imports'][f'mmaction.{name}']['error'] is None
+    assert bridged['drn'] == []
+
+
+def test_stand_in_for_drn_says_what_is_missing():
+    with pytest.raises(ImportError, match='mmaction2 from its source repository'):
+        compat._MissingDRN()
+
+
+def test_hub_knows_the_package(plain, bridged):
+    assert 'mmtransmamba' not in plain['hub']
+    assert 'mmtransmamba' in bridged['hub']
+
+
+@pytest.mark.parametrize(
+    ('heads', 'n_heads', 'pruned', 'expected_heads', 'expected_index'),
+    [
+        ({1}, 3, set(), {1}, [0, 1, 4, 5]),
+        # Heads 0 and 2 of four are gone already: head 3 is now the second one.
+        ({0, 3}, 2, {0, 2}, {3}, [0, 1]),
+        ({0}, 2, {0}, set(), [0, 1, 2, 3]),
+    ],
+)
+def test_find_pruneable_heads(heads, n_heads, pruned, expected_heads, expected_index):
+    to_prune, index = compat._find_pruneable_heads_and_indices(
+        heads, n_heads, 2, pruned
+    )
+    assert to_prune == expected_heads
+    assert index.dtype == torch.int64
+    assert index.tolist() == expected_index
+
+
+def _install_distribution(folder, name):
+    info = folder / f'{name.replace("-", "_")}-1.0.dist-info'
+    info.mkdir()
+    (info / 'METADATA').write_text(
+        f'Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n'
+    )
+
+
+def test_original_beside_its_fork_is_an_error(tmp_path, monkeypatch):
+    _install_distribution(tmp_path, 'mmcv')
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError) as error:
+        compat.check_distributions()
+    message = str(error.value)
+    assert '"mmcv" is installed beside "onedl-mmcv"' in message
+    assert 'pip uninstall -y mmcv onedl-mmcv\n  pip install onedl-mmcv' in message
+
+
+def test_forks_alone_are_no_error():
+    compat.check_distributions()
+
+
+def test_bridged_module_keeps_its_own_loader(tmp_path, monkeypatch):
+    (tmp_path / 'bridged_example.py').write_text('value = supplied')
+    monkeypatch.syspath_prepend(tmp_path)
+    order = []
+
+    def bridge(execute):
+        order.append('before')
+        with compat._supplied(sys.modules['builtins'], supplied=3):
+            execute()
+        order.append('after')
+
+    monkeypatch.setitem(compat._BRIDGES, 'bridged_example', bridge)
+    compat.install_bridges()
+    import bridged_example
+
+    assert bridged_example.value == 3
+    assert order == ['before', 'after']
+    assert not hasattr(sys.modules['builtins'], 'supplied')
+    assert type(bridged_example.__loader__).__name__ == 'SourceFileLoader'
+    assert bridged_example.__spec__.loader is bridged_example.__loader__
+    del sys.modules['bridged_example']
+
+
+def test_supplied_keeps_what_upstream_has():
+    import types
+
+    module = types.ModuleType('upstream')
+    module.fixed = 'upstream'
+    with compat._supplied(module, fixed='bridge', missing='bridge'):
+        assert module.fixed == 'upstream'
+        assert module.missing == 'bridge'
+    assert module.fixed == 'upstream'
+    assert not hasattr(module, 'missing')
+
+
+def test_installing_twice_adds_one_finder():
+    compat.install_bridges()
+    compat.install_bridges()
+    finders = [f for f in sys.meta_path if isinstance(f, compat._BridgeFinder)]
+    assert len(finders) == 1
