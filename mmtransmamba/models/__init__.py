@@ -1,4 +1,4 @@
-from . import backbones
+from . import backbones, teachers
 from .backbones import PlainMamba
 from .checkpoint import CheckpointError, LoadReport, load_pretrained, read_state_dict
 
@@ -9,4 +9,5 @@ __all__ = [
     'backbones',
     'load_pretrained',
     'read_state_dict',
+    'teachers',
 ]

@@ -219,7 +219,7 @@ class PlainMamba(BaseModule):
         self.pos_embed = nn.Parameter(torch.zeros(1, num_patches, self.embed_dims))
         if drop_path_rate is None:
             drop_path_rate = settings['drop_path_rate']
-        rates = torch.linspace(0, drop_path_rate, self.depth).tolist()
+        rates = [drop_path_rate * i / max(self.depth - 1, 1) for i in range(self.depth)]
         mixer = dict(
             d_state=settings['d_state'],
             expand=settings['expand'],

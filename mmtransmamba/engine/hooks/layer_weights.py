@@ -1,0 +1,38 @@
+"""Logging the layer weights of a distiller over time."""
+
+from __future__ import annotations
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmtransmamba.registry import HOOKS
+
+
+@HOOKS.register_module()
+class LayerWeightsHook(Hook):
+    """Writes each layer's weight to the visualizer, averaged over directions.
+
+    The scalars are named ``layer_weight/TERM/INDEX`` with the student's layers
+    counted from 0.
+
+    Args:
+        interval: Iterations between two records.
+    """
+
+    def __init__(self, interval: int = 50) -> None:
+        self.interval = interval
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
+    ) -> None:
+        if not self.every_n_train_iters(runner, self.interval):
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        scalars = {
+            f'layer_weight/{term}/{i}': weight
+            for term, weights in model.layer_weights().items()
+            for i, weight in enumerate(weights.tolist())
+        }
+        if scalars:
+            runner.visualizer.add_scalars(scalars, step=runner.iter + 1)

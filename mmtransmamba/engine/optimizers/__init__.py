@@ -1,0 +1,3 @@
+from .no_weight_decay import NoWeightDecayConstructor
+
+__all__ = ['NoWeightDecayConstructor']

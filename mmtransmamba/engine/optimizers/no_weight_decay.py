@@ -1,0 +1,28 @@
+"""Optimizer settings that ask the model what weight decay must spare."""
+
+from __future__ import annotations
+
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from torch import nn
+
+from mmtransmamba.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class NoWeightDecayConstructor(DefaultOptimWrapperConstructor):
+    """mmengine's constructor, honouring the modules' ``no_weight_decay()``.
+
+    Every parameter that a module's ``no_weight_decay()`` names gets
+    ``decay_mult=0``, besides what ``paramwise_cfg`` says; a ``custom_keys`` entry
+    for the same parameter goes first.
+    """
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        model = getattr(model, 'module', model)
+        custom_keys = self.paramwise_cfg.setdefault('custom_keys', {})
+        for prefix, module in model.named_modules():
+            if callable(getattr(module, 'no_weight_decay', None)):
+                for name in sorted(module.no_weight_decay()):
+                    full_name = f'{prefix}.{name}' if prefix else name
+                    custom_keys.setdefault(full_name, dict(decay_mult=0.0))
+        return super().__call__(model)

@@ -1,0 +1,128 @@
+"""Bringing teacher features onto the student's grid, scan order and width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import orthogonal
+
+from mmtransmamba.models.taps import LayerFeature
+
+
+def resample_tokens(
+    tokens: Tensor, grid: tuple[int, int], target: tuple[int, int]
+) -> Tensor:
+    """Tokens ``[B, h*w, C]`` of ``grid`` on the grid ``target``, bilinearly."""
+    if tuple(grid) == tuple(target):
+        return tokens
+    maps = tokens.transpose(1, 2).unflatten(2, grid)
+    maps = F.interpolate(maps.float(), size=target, mode='bilinear', antialias=True)
+    return maps.flatten(2).transpose(1, 2)
+
+
+def match_layers(
+    num_student: int, num_teacher: int, choice: str | int | Sequence[int]
+) -> list[int]:
+    """Which teacher layer supervises each student layer.
+
+    Args:
+        num_student: Number of student layers.
+        num_teacher: Number of teacher layers.
+        choice: ``'auto'``: layer i with layer i if the depths agree (Eq. 4), else
+            the last for all (Eq. 5); ``'last'``; ``'uniform'``: evenly spread over
+            the teacher's depth; one index for all; or a list with one per student
+            layer. Indices count from 0, or from the end if negative.
+
+    Returns:
+        ``num_student`` indices in ``[0, num_teacher)``.
+
+    Raises:
+        ValueError: Unknown choice, wrong length, or index out of range.
+    """
+    if choice == 'auto':
+        choice = list(range(num_student)) if num_student == num_teacher else 'last'
+    if choice == 'last':
+        choice = num_teacher - 1
+    if choice == 'uniform':
+        choice = [
+            round((i + 1) * num_teacher / num_student) - 1 for i in range(num_student)
+        ]
+        choice = [max(i, 0) for i in choice]
+    if isinstance(choice, int):
+        choice = [choice] * num_student
+    if isinstance(choice, str) or len(choice) != num_student:
+        raise ValueError(
+            f"teacher_layer={choice!r} must be 'auto', 'last', 'uniform', an index, or "
+            f'a list of {num_student} indices, one per student layer.'
+        )
+    bad = [i for i in choice if not -num_teacher <= i < num_teacher]
+    if bad:
+        raise ValueError(
+            f'teacher_layer={list(choice)}: the teacher has {num_teacher} layers, '
+            f'indices lie in [{-num_teacher}, {num_teacher - 1}].'
+        )
+    return [i % num_teacher for i in choice]
+
+
+class TeacherTokens:
+    """The teacher's layers of one step, resampled once per layer and grid.
+
+    Args:
+        layers: Features of the teacher's layers.
+    """
+
+    def __init__(self, layers: Sequence[LayerFeature]) -> None:
+        self._layers = layers
+        self._cache: dict[tuple[int, tuple[int, int]], Tensor] = {}
+
+    def on_grid(self, layer: int, grid: tuple[int, int]) -> Tensor:
+        """Patch tokens ``[B, H*W, C]`` of ``layer`` on ``grid``, in raster order."""
+        key = (layer, tuple(grid))
+        if key not in self._cache:
+            feature = self._layers[layer]
+            self._cache[key] = resample_tokens(feature.tokens, feature.grid, grid)
+        return self._cache[key]
+
+
+class Aligner(nn.Linear):
+    """Learned linear map from the student's width to the teacher's.
+
+    It starts as the identity on the channels both have.
+    """
+
+    def reset_parameters(self) -> None:
+        with torch.no_grad():
+            nn.init.eye_(self.weight)
+            nn.init.zeros_(self.bias)
+
+
+class ReverseProjection(nn.Module):
+    r"""The "reverse-aware" projection of teacher tokens (TransMamba Eq. 11).
+
+    One learned linear map per direction, shared by the layers. It is kept orthogonal:
+    student and teacher are both mapped by learned matrices before their cosine is
+    taken, and an unconstrained pair could agree on mapping everything to one vector.
+    The first direction, the forward scan, is compared with the teacher as it is
+    (Eq. 10). All start as the identity.
+
+    Args:
+        dim: Width C of the teacher's tokens.
+        num_directions: Number K of directions.
+    """
+
+    def __init__(self, dim: int, num_directions: int) -> None:
+        super().__init__()
+        self.maps = nn.ModuleList()
+        for _ in range(num_directions - 1):
+            linear = nn.Linear(dim, dim, bias=False)
+            nn.init.eye_(linear.weight)
+            self.maps.append(orthogonal(linear))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens ``[B, K, M, C]``, direction k by its own matrix."""
+        mapped = [tokens[:, 0]]
+        mapped += [m(tokens[:, k]) for k, m in enumerate(self.maps, start=1)]
+        return torch.stack(mapped, dim=1)

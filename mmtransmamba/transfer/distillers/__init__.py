@@ -1,0 +1,3 @@
+from .multi_direction import MultiDirectionDistiller
+
+__all__ = ['MultiDirectionDistiller']

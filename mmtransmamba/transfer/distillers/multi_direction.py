@@ -1,0 +1,243 @@
+"""The second stage of the transfer: adaptive multi-directional distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from mmtransmamba.models.teachers import BaseTeacher
+from mmtransmamba.registry import MODELS
+from mmtransmamba.transfer.alignment import TeacherTokens, match_layers
+from mmtransmamba.transfer.frozen import FrozenReference
+from mmtransmamba.transfer.taps import TapRecorder
+from mmtransmamba.transfer.terms import DistillBatch, DistillTerm, TransferPair
+
+OWN_PREFIX = 'distiller.'
+STUDENT_PREFIX = 'student.'
+
+
+@MODELS.register_module()
+class MultiDirectionDistiller(BaseModel):
+    r"""Trains a student under a frozen teacher (TransMamba Eq. 4 to 12).
+
+    .. math:: L = \alpha L_{task} + (1 - \alpha) \sum_j L_j
+
+    with a sum over named terms: logits, final feature, layers, directions. Each is
+    switched on by a config and off by None, so a child config can change one term of
+    its base.
+
+    In the state dict the student's tensors have the names they have in the student
+    alone and the learned aligners start with ``distiller.``; the teacher is not in
+    it. So a checkpoint of the distiller is a checkpoint of the student.
+
+    Args:
+        student: mmpretrain classifier, or its config, whose backbone has taps
+            (:mod:`mmtransmamba.models.taps`).
+        teacher: Teacher (:mod:`mmtransmamba.models.teachers`), or its config.
+        terms: Terms (:mod:`mmtransmamba.transfer.terms`) by name; None leaves one out.
+        alpha: :math:`\alpha`, the weight of the task's loss, in [0, 1].
+        distill_weight: Factor of the terms; ``1 - alpha`` by default.
+        teacher_layer: Teacher layer for each student layer, see
+            :func:`mmtransmamba.transfer.alignment.match_layers`.
+        num_tokens: Tokens per image that layer and direction terms compare, drawn
+            anew each step; None compares all. See :class:`TapRecorder`.
+        data_preprocessor: The student's, as the Runner passes it.
+        init_cfg: mmengine initialisation config.
+
+    Raises:
+        ValueError: A term cannot be used with this pair; the message names it.
+    """
+
+    def __init__(
+        self,
+        student: dict | nn.Module,
+        teacher: dict | BaseTeacher,
+        terms: dict[str, dict | None],
+        alpha: float = 0.5,
+        distill_weight: float | None = None,
+        teacher_layer: str | int | Sequence[int] = 'auto',
+        num_tokens: int | None = None,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        if not isinstance(student, nn.Module):
+            student = dict(student)
+            if data_preprocessor is not None:
+                student['data_preprocessor'] = data_preprocessor
+            student = MODELS.build(student)
+        super().__init__(student.data_preprocessor, init_cfg)
+        if not 0 <= alpha <= 1:
+            raise ValueError(
+                f'MultiDirectionDistiller: alpha={alpha} must lie in [0, 1].'
+            )
+        if num_tokens is not None and num_tokens < 1:
+            raise ValueError(
+                f'MultiDirectionDistiller: num_tokens={num_tokens} must be at least 1, '
+                'or None for all.'
+            )
+        self.student = student
+        if not isinstance(teacher, nn.Module):
+            teacher = MODELS.build(teacher)
+        self._teacher = FrozenReference(teacher)
+        self.alpha = alpha
+        self.distill_weight = 1 - alpha if distill_weight is None else distill_weight
+
+        self.terms = nn.ModuleDict(
+            {
+                name: MODELS.build(term)
+                for name, term in terms.items()
+                if term is not None
+            }
+        )
+        if not self.terms:
+            raise ValueError(
+                'MultiDirectionDistiller: terms is empty; configure at least one, or '
+                'train the student without a distiller.'
+            )
+        terms_ = self._terms()
+        self.recorder = TapRecorder(
+            student,
+            num_tokens,
+            layers=True,
+            directions=any(term.needs_directions for term in terms_),
+        )
+        self.layer_map = match_layers(
+            len(self.recorder.layer_taps), teacher.num_layers, teacher_layer
+        )
+        pair = self._pair()
+        for term in terms_:
+            term.build(pair)
+        self._register_state_dict_hook(_to_student_names)
+        self._register_load_state_dict_pre_hook(_from_student_names)
+
+    def _terms(self) -> list[DistillTerm]:
+        return list(self.terms.values())
+
+    def _pair(self) -> TransferPair:
+        layer_taps = self.recorder.layer_taps
+        direction_taps = self.recorder.direction_taps
+        head = getattr(self.student, 'head', None)
+        return TransferPair(
+            layer_dims=[tap.dim for tap in layer_taps],
+            direction_dims=[tap.dim for tap in direction_taps],
+            num_directions=max((t.num_directions for t in direction_taps), default=0),
+            feature_dim=layer_taps[-1].dim,
+            num_classes=getattr(head, 'num_classes', None),
+            teacher=self.teacher,
+            layer_map=self.layer_map,
+        )
+
+    @property
+    def teacher(self) -> BaseTeacher:
+        """The frozen teacher; not a submodule, see :class:`FrozenReference`."""
+        return self._teacher.module
+
+    def _apply(self, fn, recurse: bool = True) -> MultiDirectionDistiller:
+        """Move the teacher along with the student (``to``, ``cuda``, …)."""
+        super()._apply(fn, recurse)
+        self.teacher._apply(fn)
+        return self
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth for layer-wise learning rate decay; aligners count as the head."""
+        return self.student.get_layer_depth(
+            param_name.removeprefix(prefix).removeprefix(STUDENT_PREFIX)
+        )
+
+    def forward(
+        self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'
+    ) -> Any:
+        """As mmpretrain's ``ImageClassifier``; ``mode='loss'`` distils.
+
+        Args:
+            inputs: Normalised images ``[B, C, H, W]``.
+            data_samples: Ground truth.
+            mode: ``'loss'``, ``'predict'`` or ``'tensor'``.
+        """
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        self.recorder.close()
+        return self.student(inputs, data_samples, mode=mode)
+
+    def teacher_images(self, inputs: Tensor) -> Tensor:
+        """Undo the student's normalisation: RGB on the scale 0 to 255."""
+        preprocessor = self.data_preprocessor
+        if getattr(preprocessor, '_enable_normalize', False):
+            inputs = inputs * preprocessor.std + preprocessor.mean
+        if inputs.shape[1] == 3 and not getattr(preprocessor, 'to_rgb', True):
+            inputs = inputs.flip(1)
+        return inputs
+
+    def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
+        """Losses of one step.
+
+        Returns:
+            ``loss_task`` (and the task's other losses, with that prefix) times
+            alpha, and each term's times the distillation weight. Their sum is the
+            total of Eq. 12.
+        """
+        teacher_output = self.teacher(self.teacher_images(inputs))
+        self.recorder.start()
+        features = self.student.extract_feat(inputs)
+        record = self.recorder.stop()
+        head = self.student.head
+        batch = DistillBatch(
+            student=record,
+            feature=head.pre_logits(features),
+            logits=head(features),
+            teacher=teacher_output,
+            teacher_tokens=TeacherTokens(teacher_output.layers),
+            layer_map=self.layer_map,
+            token_index=self.recorder.token_index,
+        )
+        losses = {}
+        for name, value in head.loss(features, data_samples).items():
+            if 'loss' in name:
+                losses[name.replace('loss', 'loss_task', 1)] = self.alpha * value
+            else:
+                losses[name] = value
+        for term in self._terms():
+            for name, value in term(batch).items():
+                losses[name] = self.distill_weight * value
+        return losses
+
+    @torch.no_grad()
+    def layer_weights(self) -> dict[str, Tensor]:
+        """The last step's weight of each layer, averaged over directions: ``[N]``."""
+        return {
+            name: term.layer_weights.mean(0)
+            for name, term in self.terms.items()
+            if getattr(term, 'layer_weights', None) is not None
+        }
+
+
+def _to_student_names(
+    module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_
+) -> None:
+    """Name the student's tensors as in the student alone, all else as the distiller's.
+
+    The order of the entries is kept, as a state dict's order is the model's.
+    """
+    own = [key for key in state_dict if key.startswith(prefix)]
+    for key in own:
+        name = key[len(prefix) :]
+        if name.startswith(STUDENT_PREFIX):
+            new = name[len(STUDENT_PREFIX) :]
+        else:
+            new = OWN_PREFIX + name
+        state_dict[prefix + new] = state_dict.pop(key)
+
+
+def _from_student_names(state_dict: dict[str, Tensor], prefix: str, *_) -> None:
+    """The inverse of :func:`_to_student_names`, on loading."""
+    for key in [key for key in state_dict if key.startswith(prefix)]:
+        name = key[len(prefix) :]
+        if name.startswith(OWN_PREFIX):
+            new = name[len(OWN_PREFIX) :]
+        else:
+            new = STUDENT_PREFIX + name
+        state_dict[prefix + new] = state_dict.pop(key)

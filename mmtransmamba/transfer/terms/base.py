@@ -1,0 +1,88 @@
+"""What a distillation term is told, and what it returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from mmtransmamba.models.teachers import BaseTeacher, TeacherOutput
+from mmtransmamba.transfer.alignment import TeacherTokens
+from mmtransmamba.transfer.taps import TapRecord
+
+
+@dataclass
+class TransferPair:
+    """Facts about student and teacher that a term is built from.
+
+    Attributes:
+        layer_dims: Token width after each student block.
+        direction_dims: Inner width of each block's scan directions.
+        num_directions: Number of scan directions K, 0 without direction taps.
+        feature_dim: Width of the student's final feature.
+        num_classes: Classes of the student's head, None without one.
+        teacher: The frozen teacher.
+        layer_map: Index of the teacher layer that supervises each student layer.
+    """
+
+    layer_dims: list[int]
+    direction_dims: list[int]
+    num_directions: int
+    feature_dim: int
+    num_classes: int | None
+    teacher: BaseTeacher
+    layer_map: list[int]
+
+    @property
+    def target_dims(self) -> list[int]:
+        """Width of the teacher layer that supervises each student layer."""
+        return [self.teacher.layer_dims[i] for i in self.layer_map]
+
+
+@dataclass
+class DistillBatch:
+    """One step's features.
+
+    Attributes:
+        student: What the taps recorded.
+        feature: The student's final feature, ``[B, C]``.
+        logits: The student's logits, ``[B, num_classes]``.
+        teacher: The teacher's output.
+        teacher_tokens: Its tokens on any grid.
+        layer_map: See :class:`TransferPair`.
+        token_index: Raster indices of the step's tokens for a number of patches.
+    """
+
+    student: TapRecord
+    feature: Tensor
+    logits: Tensor
+    teacher: TeacherOutput
+    teacher_tokens: TeacherTokens
+    layer_map: list[int]
+    token_index: callable
+
+
+class DistillTerm(nn.Module):
+    """One named summand of the distillation loss.
+
+    Args:
+        weight: Factor of the term.
+    """
+
+    needs_layers = False
+    needs_directions = False
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        if weight < 0:
+            raise ValueError(
+                f'{type(self).__name__}: weight={weight} must not be negative.'
+            )
+        self.weight = weight
+
+    def build(self, pair: TransferPair) -> None:
+        """Create what the term learns; raise ValueError if the pair cannot be used."""
+
+    def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
+        """Losses by name, already multiplied by ``weight``."""
+        raise NotImplementedError

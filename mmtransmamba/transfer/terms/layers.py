@@ -1,0 +1,244 @@
+"""Terms that compare every layer: whole blocks, and single scan directions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmtransmamba.registry import MODELS
+from mmtransmamba.transfer.alignment import Aligner, ReverseProjection
+from mmtransmamba.transfer.losses import standardize
+from mmtransmamba.transfer.terms.base import DistillBatch, DistillTerm, TransferPair
+from mmtransmamba.transfer.terms.outputs import make_aligner
+
+TARGET_NORMS = ('none', 'center', 'standardize')
+DIRECTION_FEATURES = ('inner', 'projected')
+
+
+class WeightedLayersTerm(DistillTerm):
+    """A sum over layers, weighed by a layer weighting.
+
+    Args:
+        weight: Factor of the term.
+        loss: Config of a distance in :mod:`mmtransmamba.transfer.losses`.
+        weighting: Config of a weighting in :mod:`mmtransmamba.transfer.weighting`.
+
+    Attributes:
+        layer_weights: The last step's weights ``[G, N]``, detached; G is 1, or the
+            number of directions.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        loss: dict | None = None,
+        weighting: dict | None = None,
+    ) -> None:
+        super().__init__(weight)
+        self.distance = MODELS.build(loss or dict(type='mmtransmamba.CosineDistance'))
+        self.weighting = MODELS.build(
+            weighting or dict(type='mmtransmamba.UniformWeighting')
+        )
+        self.layer_weights: Tensor | None = None
+
+    def _weigh(
+        self, distances: Tensor, student: Tensor, teacher: Tensor
+    ) -> dict[str, Tensor]:
+        """Weighted sum of distances ``[G, N]`` given pooled features ``[G, N, C]``."""
+        weights = self.weighting(student, teacher)
+        self.layer_weights = weights.detach()
+        losses = {f'loss_{self.name}': self.weight * (weights * distances).sum()}
+        regularizer = self.weighting.regularizer(weights)
+        if regularizer is not None:
+            losses[f'loss_{self.name}_entropy'] = self.weight * regularizer
+        return losses
+
+
+def _check_target_norm(term: str, target_norm: str) -> str:
+    if target_norm not in TARGET_NORMS:
+        raise ValueError(
+            f'{term}: target_norm={target_norm!r} must be one of '
+            f'{", ".join(TARGET_NORMS)}.'
+        )
+    return target_norm
+
+
+def _one_width(term: str, dims: list[int]) -> int:
+    if len(set(dims)) != 1:
+        raise ValueError(
+            f'{term}: the teacher layers {sorted(set(dims))} channels wide cannot '
+            'supervise together; choose teacher layers of one width (teacher_layer).'
+        )
+    return dims[0]
+
+
+@MODELS.register_module()
+class LayerTerm(WeightedLayersTerm):
+    r"""Tokens after each block against the teacher's (TransMamba Eq. 4 to 6).
+
+    :math:`\sum_i w_i (1 - \cos(F_{T,i}, W_i F_{S,i}))`, the mean over the step's
+    tokens, with a learned aligner :math:`W_i` per layer.
+
+    Args:
+        weight, loss, weighting: See :class:`WeightedLayersTerm`.
+        target_norm: See :func:`mmtransmamba.transfer.losses.standardize`.
+    """
+
+    name = 'layer'
+    needs_layers = True
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        loss: dict | None = None,
+        weighting: dict | None = None,
+        target_norm: str = 'none',
+    ) -> None:
+        super().__init__(weight, loss, weighting)
+        self.target_norm = _check_target_norm('LayerTerm', target_norm)
+
+    def build(self, pair: TransferPair) -> None:
+        width = _one_width('LayerTerm', pair.target_dims)
+        self.aligners = nn.ModuleList(Aligner(dim, width) for dim in pair.layer_dims)
+        self.weighting.build(len(self.aligners), width)
+
+    def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
+        distances, pooled_student, pooled_teacher = [], [], []
+        targets: dict[tuple, Tensor] = {}
+        for aligner, feature, layer in zip(
+            self.aligners, batch.student.layers, batch.layer_map, strict=True
+        ):
+            index = batch.token_index(feature.tokens.shape[1], feature.tokens.device)
+            key = (layer, feature.grid)
+            if key not in targets:
+                tokens = batch.teacher_tokens.on_grid(layer, feature.grid)[:, index]
+                targets[key] = standardize(tokens, self.target_norm)
+            student = aligner(feature.tokens[:, index])
+            distances.append(self.distance(student, targets[key]).mean())
+            pooled_student.append(student.detach().float().mean((0, 1)))
+            pooled_teacher.append(targets[key].mean((0, 1)))
+        return self._weigh(
+            torch.stack(distances)[None],
+            torch.stack(pooled_student)[None],
+            torch.stack(pooled_teacher)[None],
+        )
+
+
+@MODELS.register_module()
+class PooledLayerTerm(WeightedLayersTerm):
+    """Mean token of the first N-1 blocks against the teacher's final feature.
+
+    The layer loss of the TransMamba authors' released code, which uses it with
+    :class:`ChannelCrossEntropy` and the literal layer index as weight.
+
+    Args:
+        weight, loss, weighting: See :class:`WeightedLayersTerm`.
+        align: Map each mean by a learned aligner; without one, as in that code,
+            the widths must agree.
+    """
+
+    name = 'layer'
+    needs_layers = True
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        loss: dict | None = None,
+        weighting: dict | None = None,
+        align: bool = False,
+    ) -> None:
+        super().__init__(weight, loss, weighting)
+        self.align = align
+
+    def build(self, pair: TransferPair) -> None:
+        self.aligners = nn.ModuleList(
+            make_aligner('PooledLayerTerm', dim, pair.teacher.feature_dim, self.align)
+            for dim in pair.layer_dims[:-1]
+        )
+        self.weighting.build(len(self.aligners), pair.teacher.feature_dim)
+
+    def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
+        target = batch.teacher.feature
+        pooled = [
+            aligner(feature.tokens.mean(1))
+            for aligner, feature in zip(
+                self.aligners, batch.student.layers[:-1], strict=True
+            )
+        ]
+        distances = torch.stack([self.distance(p, target).mean() for p in pooled])
+        means = torch.stack([p.detach().float().mean(0) for p in pooled])
+        target_mean = target.float().mean(0).expand_as(means)
+        return self._weigh(distances[None], means[None], target_mean[None])
+
+
+@MODELS.register_module()
+class DirectionTerm(WeightedLayersTerm):
+    r"""Each scan direction against the teacher in its order (Eq. 10 and 11).
+
+    :math:`\sum_k \sum_i w_{k,i} (1 - \cos(R_k F_{T,i}[\pi_k], W_i F_{S,i,k}))`:
+    the teacher's tokens are put into direction k's scan order :math:`\pi_k` and
+    mapped by its reverse-aware projection :math:`R_k`, the identity for the first
+    direction; a learned aligner :math:`W_i` per layer, shared by its directions,
+    brings the direction's output to the teacher's width.
+
+    Args:
+        weight, loss, weighting: See :class:`WeightedLayersTerm`.
+        feature: ``'inner'``, the scan's own output, or ``'projected'``, its
+            contribution to the block through gate and output projection.
+        target_norm: See :func:`mmtransmamba.transfer.losses.standardize`.
+    """
+
+    name = 'direction'
+    needs_layers = True
+    needs_directions = True
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        loss: dict | None = None,
+        weighting: dict | None = None,
+        feature: str = 'inner',
+        target_norm: str = 'none',
+    ) -> None:
+        super().__init__(weight, loss, weighting)
+        if feature not in DIRECTION_FEATURES:
+            raise ValueError(
+                f'DirectionTerm: feature={feature!r} must be one of '
+                f'{", ".join(DIRECTION_FEATURES)}.'
+            )
+        self.feature = feature
+        self.target_norm = _check_target_norm('DirectionTerm', target_norm)
+
+    def build(self, pair: TransferPair) -> None:
+        width = _one_width('DirectionTerm', pair.target_dims)
+        inner = self.feature == 'inner'
+        dims = pair.direction_dims if inner else pair.layer_dims
+        self.aligners = nn.ModuleList(Aligner(dim, width) for dim in dims)
+        self.reverse = ReverseProjection(width, pair.num_directions)
+        self.weighting.build(len(self.aligners), width)
+
+    def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
+        distances, pooled_student, pooled_teacher = [], [], []
+        targets: dict[tuple, Tensor] = {}
+        for aligner, feature, layer in zip(
+            self.aligners, batch.student.directions, batch.layer_map, strict=True
+        ):
+            key = (layer, feature.grid)
+            if key not in targets:
+                tokens = batch.teacher_tokens.on_grid(layer, feature.grid)
+                ordered = standardize(tokens[:, feature.token_index], self.target_norm)
+                targets[key] = self.reverse(ordered)
+            values = feature.values
+            if self.feature == 'projected':
+                values = feature.project(values)
+            student = aligner(values)
+            distances.append(self.distance(student, targets[key]).mean((0, 2)))
+            pooled_student.append(student.detach().float().mean((0, 2)))
+            pooled_teacher.append(targets[key].detach().mean((0, 2)))
+        return self._weigh(
+            torch.stack(distances, dim=1),
+            torch.stack(pooled_student, dim=1),
+            torch.stack(pooled_teacher, dim=1),
+        )

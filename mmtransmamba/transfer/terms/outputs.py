@@ -1,0 +1,93 @@
+"""Terms on what a model says at its end: logits and final feature."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from mmtransmamba.registry import MODELS
+from mmtransmamba.transfer.alignment import Aligner
+from mmtransmamba.transfer.losses import kl_divergence
+from mmtransmamba.transfer.terms.base import DistillBatch, DistillTerm, TransferPair
+
+
+@MODELS.register_module()
+class LogitsTerm(DistillTerm):
+    """KL divergence of the class distributions, see :func:`kl_divergence`.
+
+    Args:
+        weight: Factor of the term.
+        temperature: Softens both distributions; > 0.
+    """
+
+    def __init__(self, weight: float = 1.0, temperature: float = 1.0) -> None:
+        super().__init__(weight)
+        if temperature <= 0:
+            raise ValueError(
+                f'LogitsTerm: temperature={temperature} must be greater than 0.'
+            )
+        self.temperature = temperature
+
+    def build(self, pair: TransferPair) -> None:
+        classes = pair.teacher.num_classes
+        if classes is None:
+            raise ValueError(
+                'LogitsTerm: the teacher has no classification head. Give it one, or '
+                'leave the logits term out.'
+            )
+        if classes != pair.num_classes:
+            raise ValueError(
+                f"LogitsTerm: the teacher knows {classes} classes, the student's head "
+                f'has num_classes={pair.num_classes}. Fine-tune the teacher on the '
+                'target set, or leave the logits term out.'
+            )
+
+    def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
+        loss = kl_divergence(batch.logits, batch.teacher.logits, self.temperature)
+        return {'loss_logits': self.weight * loss}
+
+
+@MODELS.register_module()
+class FeatureTerm(DistillTerm):
+    """Distance of the student's final feature to the teacher's.
+
+    Args:
+        weight: Factor of the term.
+        loss: Config of a distance in :mod:`mmtransmamba.transfer.losses`.
+        align: Map the student's feature by a learned :class:`Aligner`; without one
+            the widths must agree.
+    """
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        loss: dict | None = None,
+        align: bool = True,
+    ) -> None:
+        super().__init__(weight)
+        self.distance = MODELS.build(loss or dict(type='mmtransmamba.CosineDistance'))
+        self.align = align
+
+    def build(self, pair: TransferPair) -> None:
+        self.aligner = make_aligner(
+            'FeatureTerm', pair.feature_dim, pair.teacher.feature_dim, self.align
+        )
+
+    def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
+        loss = self.distance(self.aligner(batch.feature), batch.teacher.feature)
+        return {'loss_feature': self.weight * loss.mean()}
+
+
+def make_aligner(term: str, source: int, target: int, align: bool) -> nn.Module:
+    """An :class:`Aligner`, or the identity where no learned map is wanted.
+
+    Raises:
+        ValueError: None is wanted, but the widths differ.
+    """
+    if align:
+        return Aligner(source, target)
+    if source != target:
+        raise ValueError(
+            f'{term}: the student is {source} wide and the teacher {target}; this '
+            'needs align=True.'
+        )
+    return nn.Identity()
