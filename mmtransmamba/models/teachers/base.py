@@ -1,0 +1,205 @@
+"""One interface over pre-trained vision models of any library."""
+
+from __future__ import annotations
+
+from abc import ABCMeta, abstractmethod
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmtransmamba.models.taps import LayerFeature
+from mmtransmamba.models.teachers.layout import (
+    Layout,
+    in_channels,
+    pooled_feature,
+    probe_image,
+    recorded_outputs,
+    split_tokens,
+)
+from mmtransmamba.models.teachers.vit_names import to_canonical
+
+DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
+
+
+@dataclass
+class TeacherOutput:
+    """What a teacher says about a batch, float32 throughout.
+
+    Attributes:
+        layers: Tokens after each block, before the final norm.
+        feature: Final feature ``[B, C]``: the class token after the final norm, the
+            mean of the patch tokens in a model without class token, or what the
+            head reads in a model that pools before its norm.
+        logits: ``[B, num_classes]``, None without a classifier.
+    """
+
+    layers: tuple[LayerFeature, ...]
+    feature: Tensor
+    logits: Tensor | None
+
+
+class BaseTeacher(nn.Module, metaclass=ABCMeta):
+    """A frozen pre-trained vision model.
+
+    It stays in eval mode whatever ``train()`` is told, none of its parameters
+    requires a gradient, and :meth:`forward` records none. It normalises images by
+    its own mean and standard deviation, not by the student's. At construction it
+    sees one grey image, so a model it cannot read fails there.
+
+    Args:
+        model: The library's model.
+        root: The part of it without head, where the blocks are.
+        layout: The modules to read.
+        mean: Per channel, on the scale 0..255.
+        std: Per channel, on the scale 0..255.
+        native_size: Height and width in pixels the model was made for.
+        input_size: Size (side, or height and width) images are resized to,
+            bilinearly; None leaves them as they are.
+        dtype: ``'float32'`` follows the surrounding autocast; ``'bfloat16'`` holds
+            weights and computes in bfloat16. Outputs are float32 in both cases.
+
+    Attributes:
+        num_layers: Number of layers in the output.
+        layer_dims: Width of each.
+        layer_grids: Token grid of each at the size images are resized to, or at
+            ``native_size``.
+        feature_dim: Width of the final feature.
+        num_classes: Number of logits, None without a classifier.
+
+    Raises:
+        ValueError: An argument is wrong, or the model's outputs cannot be read.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        root: nn.Module,
+        layout: Layout,
+        mean: Sequence[float],
+        std: Sequence[float],
+        native_size: tuple[int, int],
+        input_size: int | Sequence[int] | None = None,
+        dtype: str = 'float32',
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if dtype not in DTYPES:
+            raise ValueError(f'{name}: dtype={dtype!r} must be one of {list(DTYPES)}.')
+        if isinstance(input_size, int):
+            input_size = (input_size, input_size)
+        self.in_channels = in_channels(root)
+        for key, value in (('mean', mean), ('std', std)):
+            if len(value) != self.in_channels:
+                raise ValueError(
+                    f'{name}: {key}={list(value)} must have one number per image '
+                    f'channel, {self.in_channels}.'
+                )
+        self.model = model
+        self.layout = layout
+        self.native_size = tuple(native_size)
+        self.input_size = None if input_size is None else tuple(input_size)
+        self.dtype = DTYPES[dtype]
+        self.register_buffer(
+            'mean', torch.tensor(mean).float().view(-1, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            'std', torch.tensor(std).float().view(-1, 1, 1), persistent=False
+        )
+        self.model.to(self.dtype)
+        self.requires_grad_(False)
+        self.eval()
+
+        size = self.input_size or self.native_size
+        output = self(probe_image(self.in_channels, size, self.mean))
+        self.num_layers = len(output.layers)
+        self.layer_dims = tuple(layer.tokens.shape[-1] for layer in output.layers)
+        self.layer_grids = tuple(layer.grid for layer in output.layers)
+        self.feature_dim = output.feature.shape[-1]
+        self.num_classes = None if output.logits is None else output.logits.shape[-1]
+
+    def train(self, mode: bool = True) -> BaseTeacher:
+        """Stay in eval mode: dropout or drop path would blur the targets."""
+        return super().train(False)
+
+    @abstractmethod
+    def run(self, images: Tensor) -> Tensor | None:
+        """Run the model on normalised images; logits if it has a classifier."""
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Resize and normalise.
+
+        Args:
+            images: ``[B, C, H, W]`` on the scale 0..255; C is 3 (RGB), or 1, which
+                is repeated for a teacher of colour images.
+
+        Raises:
+            ValueError: Wrong number of dimensions or channels.
+        """
+        if images.ndim != 4 or images.shape[1] not in (1, self.in_channels):
+            raise ValueError(
+                f'{type(self).__name__} takes images [B, {self.in_channels}, H, W] '
+                f'(or one channel), got {tuple(images.shape)}.'
+            )
+        images = images.float().expand(-1, self.in_channels, -1, -1)
+        if self.input_size is not None and images.shape[-2:] != self.input_size:
+            images = F.interpolate(
+                images, self.input_size, mode='bilinear', antialias=True
+            )
+        return ((images - self.mean) / self.std).to(self.dtype)
+
+    def _run(self, images: Tensor) -> Tensor | None:
+        try:
+            return self.run(images)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            size = tuple(images.shape[-2:])
+            if size == self.native_size:
+                raise
+            raise ValueError(
+                f'{type(self).__name__}: the model is made for images of '
+                f'{self.native_size[0]}x{self.native_size[1]} pixels and refuses '
+                f'{size[0]}x{size[1]} ({error}). Set input_size='
+                f'{self.native_size} to have them resized.'
+            ) from error
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> TeacherOutput:
+        """Features and logits of images.
+
+        Args:
+            images: ``[B, C, H, W]`` on the scale 0..255, RGB or one channel.
+
+        Raises:
+            ValueError: The images have another number of channels, or a size that
+                the model cannot take.
+        """
+        images = self.preprocess(images)
+        own_precision = (
+            nullcontext()
+            if self.dtype == torch.float32
+            else torch.autocast(images.device.type, enabled=False)
+        )
+        with own_precision, recorded_outputs(self.layout) as outputs:
+            logits = self._run(images)
+        patch_grid = tuple(outputs[self.layout.patch_conv].shape[-2:])
+        layers = tuple(
+            split_tokens(outputs[block], patch_grid, self.layout)
+            for block in self.layout.blocks
+        )
+        final = outputs[self.layout.final_norm or self.layout.blocks[-1]]
+        return TeacherOutput(
+            layers=layers,
+            feature=pooled_feature(final, layers[-1], self.layout),
+            logits=None if logits is None else logits.float(),
+        )
+
+    def canonical_state_dict(self) -> dict[str, Tensor]:
+        """The weights under timm's ViT names, as ``blocks.0.attn.qkv.weight``.
+
+        Raises:
+            ValueError: The model is no plain ViT.
+        """
+        return to_canonical(self.model.state_dict())

@@ -1,0 +1,241 @@
+"""Where a vision model of another library keeps what a teacher must show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mmtransmamba.models.taps import LayerFeature
+
+MAX_PREFIX_TOKENS = 16  # class, distillation and register tokens
+MAX_STRIDE = 64
+
+# Dotted attributes under which the libraries keep their blocks, or stages of blocks.
+BLOCK_ATTRIBUTES = (
+    'blocks',
+    'layers',
+    'stages',
+    'layer',
+    'encoder.layer',
+    'encoder.layers',
+    'encoder.stages',
+    'encoder.blocks',
+    'model.layer',
+)
+STAGE_ATTRIBUTES = ('blocks', 'layers')
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The modules of a model whose outputs are read.
+
+    Attributes:
+        blocks: Modules whose outputs are the layers, in order.
+        patch_conv: The convolution that makes the patch tokens; its output size is
+            the token grid.
+        final_norm: The norm before the head, None if there is none.
+        has_cls: Whether the first of the extra tokens is a class token.
+        channels_last: Whether 4-D outputs are ``[B, H, W, C]``.
+    """
+
+    blocks: tuple[nn.Module, ...]
+    patch_conv: nn.Conv2d
+    final_norm: nn.Module | None
+    has_cls: bool
+    channels_last: bool = False
+
+
+def _get(root: nn.Module, path: str) -> nn.Module | None:
+    module = root
+    for name in path.split('.'):
+        module = getattr(module, name, None)
+        if module is None:
+            return None
+    return module
+
+
+def _flatten_stages(modules: Sequence[nn.Module]) -> list[nn.Module]:
+    blocks: list[nn.Module] = []
+    for module in modules:
+        inner = next(
+            (
+                getattr(module, name)
+                for name in STAGE_ATTRIBUTES
+                if isinstance(
+                    getattr(module, name, None), nn.ModuleList | nn.Sequential
+                )
+            ),
+            (module,),
+        )
+        blocks.extend(inner)
+    return blocks
+
+
+def find_blocks(root: nn.Module, names: Sequence[str] | None) -> list[nn.Module]:
+    """The blocks of a model: those named, or those at a customary place.
+
+    Args:
+        root: The backbone, without head.
+        names: Dotted names of submodules of ``root``; None searches.
+
+    Raises:
+        ValueError: A name does not exist, or the search finds nothing.
+    """
+    if names is not None:
+        modules = dict(root.named_modules())
+        unknown = [name for name in names if name not in modules]
+        if unknown or not names:
+            raise ValueError(
+                f'layers={list(names)}: {type(root).__name__} has no submodule '
+                f'{unknown}. Its children are '
+                f'{[name for name, _ in root.named_children()]}.'
+            )
+        return [modules[name] for name in names]
+    for path in BLOCK_ATTRIBUTES:
+        found = _get(root, path)
+        if isinstance(found, nn.ModuleList | nn.Sequential) and len(found):
+            return _flatten_stages(found)
+    raise ValueError(
+        f'{type(root).__name__} keeps its blocks under none of '
+        f'{", ".join(BLOCK_ATTRIBUTES)}. Name the submodules whose outputs are the '
+        "layers with layers=['...', ...]; its children are "
+        f'{[name for name, _ in root.named_children()]}.'
+    )
+
+
+def find_layout(
+    root: nn.Module,
+    layers: Sequence[str] | None,
+    norm_names: Sequence[str],
+    channels_last: bool = False,
+) -> Layout:
+    """Find the modules to read in a backbone.
+
+    Args:
+        root: The backbone, without head.
+        layers: See :func:`find_blocks`.
+        norm_names: Dotted names the final norm may have; the first that exists and
+            does something is taken.
+        channels_last: See :class:`Layout`.
+
+    Raises:
+        ValueError: No blocks, or no convolution that makes patches.
+    """
+    convs = {n: m for n, m in root.named_modules() if isinstance(m, nn.Conv2d)}
+    if not convs:
+        raise ValueError(f'{type(root).__name__} has no convolution to make patches.')
+    patch_conv = next(
+        (m for n, m in convs.items() if 'patch_embed' in n and n.endswith('proj')),
+        next((m for n, m in convs.items() if 'patch' in n), next(iter(convs.values()))),
+    )
+    norms = (_get(root, name) for name in norm_names)
+    final_norm = next((n for n in norms if n and not isinstance(n, nn.Identity)), None)
+    has_cls = any(
+        name.split('.')[-1] in ('cls_token', 'class_embedding')
+        for name, _ in root.named_parameters()
+    )
+    return Layout(
+        blocks=tuple(find_blocks(root, layers)),
+        patch_conv=patch_conv,
+        final_norm=final_norm,
+        has_cls=has_cls,
+        channels_last=channels_last,
+    )
+
+
+@contextmanager
+def recorded_outputs(layout: Layout) -> Iterator[dict[nn.Module, Tensor]]:
+    """Collect the outputs of a layout's modules during the block.
+
+    Hooks live only that long, so copies of the model never share a recording.
+    """
+    outputs: dict[nn.Module, Tensor] = {}
+
+    def keep(module: nn.Module, _, output) -> None:
+        outputs[module] = output if isinstance(output, Tensor) else output[0]
+
+    modules = [*layout.blocks, layout.patch_conv]
+    if layout.final_norm is not None:
+        modules.append(layout.final_norm)
+    handles = [module.register_forward_hook(keep) for module in modules]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def split_tokens(
+    output: Tensor, patch_grid: tuple[int, int], layout: Layout
+) -> LayerFeature:
+    """Part a block's output into patch tokens on their grid and the class token.
+
+    Args:
+        output: Tokens ``[B, T, C]`` or a feature map of 4 dimensions. Tokens may
+            have extra ones in front (class, distillation, register), and may have
+            been merged by a power of two since the patch embedding.
+        patch_grid: Rows and columns made by the patch embedding.
+        layout: Where the output comes from.
+
+    Returns:
+        Float32 features.
+
+    Raises:
+        ValueError: The tokens cannot be laid out on a grid.
+    """
+    output = output.float()
+    if output.ndim == 4:
+        if not layout.channels_last:
+            output = output.permute(0, 2, 3, 1)
+        return LayerFeature(output.flatten(1, 2), (output.shape[1], output.shape[2]))
+    if output.ndim == 3:
+        stride = 1
+        while stride <= MAX_STRIDE:
+            grid = (-(-patch_grid[0] // stride), -(-patch_grid[1] // stride))
+            extra = output.shape[1] - grid[0] * grid[1]
+            # Models that merge tokens carry a class token along at most.
+            if 0 <= extra <= (MAX_PREFIX_TOKENS if stride == 1 else 1):
+                cls = output[:, 0] if extra and layout.has_cls else None
+                return LayerFeature(output[:, extra:], grid, cls)
+            if extra > 0:
+                break
+            stride *= 2
+    raise ValueError(
+        f'An output of shape {tuple(output.shape)} cannot be laid out on the patch '
+        f'grid {patch_grid[0]}x{patch_grid[1]} or on a coarser one. Name other '
+        "submodules with layers=['...', ...]."
+    )
+
+
+def pooled_feature(output: Tensor, last: LayerFeature, layout: Layout) -> Tensor:
+    """The model's final feature ``[B, C]`` in float32.
+
+    Args:
+        output: Output of the final norm, or of the last block without one. A norm
+            that acts after pooling gives the feature itself; otherwise the class
+            token is taken, or the mean of the patch tokens without one.
+        last: The last layer's feature, for the grid.
+        layout: Where the output comes from.
+    """
+    if output.ndim == 2:
+        return output.float()
+    if output.ndim == 4:
+        return output.float().mean((1, 2) if layout.channels_last else (2, 3))
+    if last.cls is not None:
+        return output[:, 0].float()
+    patches = last.grid[0] * last.grid[1]
+    return output[:, -patches:].float().mean(1)
+
+
+def in_channels(root: nn.Module) -> int:
+    """Channels of the images a backbone takes: those of its first convolution."""
+    return next(m for m in root.modules() if isinstance(m, nn.Conv2d)).in_channels
+
+
+def probe_image(channels: int, size: tuple[int, int], like: Tensor) -> Tensor:
+    """A grey image ``[1, channels, *size]`` on the scale 0..255."""
+    return torch.full((1, channels, *size), 127.5, device=like.device)

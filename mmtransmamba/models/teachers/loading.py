@@ -1,0 +1,67 @@
+"""Loading a checkpoint file into a teacher, whatever library it was made with."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+from mmengine.logging import print_log
+from torch import nn
+
+from mmtransmamba.models.checkpoint import (
+    CheckpointError,
+    load_pretrained,
+    read_state_dict,
+)
+from mmtransmamba.models.teachers.vit_names import from_canonical, to_canonical
+
+# Recomputed by the model; files of older Swin implementations carry them.
+_DERIVED = re.compile(r'(?:relative_position_index|relative_coords_table|attn_mask)$')
+
+
+def load_teacher_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
+    """Load a checkpoint file strictly, and log what was loaded.
+
+    Besides the prefixes that :func:`mmtransmamba.models.load_pretrained` removes, a
+    missing ``backbone.`` is added, and a plain ViT saved by timm, mmpretrain or
+    transformers is renamed for the library of ``model``.
+
+    Args:
+        model: The library's model.
+        checkpoint: File with a state dict, see
+            :func:`mmtransmamba.models.read_state_dict`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: It cannot be read, or does not fit the model; the message
+            names missing, unexpected and mismatched tensors.
+    """
+    state = read_state_dict(checkpoint)
+    own = model.state_dict()
+    state = {k: v for k, v in state.items() if k in own or not _DERIVED.search(k)}
+
+    candidates = [state]
+    candidates.append({f'backbone.{key}': value for key, value in state.items()})
+    candidates.append(
+        {key.removeprefix('backbone.'): value for key, value in state.items()}
+    )
+    try:
+        candidates.append(from_canonical(to_canonical(state), own))
+    except ValueError:
+        pass  # one of the two is no plain ViT: its own names must do
+    best = max(candidates, key=lambda names: sum(key in own for key in names))
+    try:
+        report = load_pretrained(model, best)
+    except CheckpointError as error:
+        raise CheckpointError(f'checkpoint={str(checkpoint)!r}: {error}') from error
+    print_log(f'Teacher {type(model).__name__} from {checkpoint}: {report}', 'current')
+
+
+def warn_random(teacher: str) -> None:
+    """Say that a teacher was built without weights."""
+    print_log(
+        f'{teacher} has neither a checkpoint nor pre-trained weights: it is random.',
+        'current',
+        level=logging.WARNING,
+    )

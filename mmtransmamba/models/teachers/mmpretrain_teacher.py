@@ -1,0 +1,142 @@
+"""Teachers from mmpretrain."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+
+from mmtransmamba.models.teachers.base import BaseTeacher
+from mmtransmamba.models.teachers.layout import find_layout
+from mmtransmamba.models.teachers.loading import load_teacher_checkpoint, warn_random
+from mmtransmamba.registry import MODELS
+
+
+def _build(model: str | dict[str, Any]) -> nn.Module:
+    import mmpretrain.models
+    from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+
+    if isinstance(model, str):
+        try:
+            return mmpretrain.get_model(model, pretrained=False)
+        except ValueError as error:
+            raise ValueError(
+                f'MMPretrainTeacher: model={model!r} is neither a model of '
+                f'mmpretrain.list_models() nor a .py config ({error}).'
+            ) from error
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MMPRETRAIN_MODELS.build(model)
+
+
+def _is_pretrained(model: nn.Module) -> bool:
+    """Whether the model's own ``init_cfg`` loads weights."""
+    for part in (model, getattr(model, 'backbone', None)):
+        init_cfg = getattr(part, 'init_cfg', None)
+        for cfg in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
+            if cfg and cfg.get('type') == 'Pretrained':
+                return True
+    return False
+
+
+def _init_quietly(model: nn.Module) -> None:
+    """Initialise without the line per parameter that mmengine logs."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        model.init_weights()
+    finally:
+        logger.setLevel(level)
+
+
+def _final_norms(backbone: nn.Module) -> list[str]:
+    """Names a final norm may have in mmpretrain, the one that acts last first."""
+    names = [f'norm{i}' for i in reversed(getattr(backbone, 'out_indices', ()))]
+    if getattr(backbone, 'out_type', None) == 'avg_featmap':
+        names.append('ln2')
+    return [*names, 'ln1']
+
+
+def _normalisation(model: nn.Module) -> tuple[list[float], list[float]] | None:
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    if getattr(preprocessor, 'mean', None) is None:
+        return None
+    return preprocessor.mean.flatten().tolist(), preprocessor.std.flatten().tolist()
+
+
+@MODELS.register_module()
+class MMPretrainTeacher(BaseTeacher):
+    """A classifier or backbone of mmpretrain.
+
+    Every plain or windowed Transformer whose blocks stand in ``layers`` or
+    ``stages`` works as it is (VisionTransformer, DistilledVisionTransformer, BEiT,
+    SwinTransformer, ...); of others, name the modules to read with ``layers``.
+
+    Args:
+        model: Name of a model in ``mmpretrain.list_models()``, path of a ``.py``
+            config, or a config dict of an ``ImageClassifier`` or a backbone.
+        checkpoint: File to load. Without it the model keeps its own initialisation
+            (an ``init_cfg`` with ``Pretrained`` included).
+        layers: Dotted names of the backbone's submodules whose outputs are the
+            layers; None finds the blocks.
+        mean: Per channel, 0..255; by default that of the model's
+            ``data_preprocessor``. Channels are taken to be in RGB order.
+        std: As ``mean``.
+        input_size: See :class:`BaseTeacher`.
+        dtype: See :class:`BaseTeacher`.
+
+    Raises:
+        ValueError: The model is unknown, cannot be read, or states no
+            normalisation and none is given.
+        CheckpointError: The checkpoint does not fit.
+    """
+
+    def __init__(
+        self,
+        model: str | dict[str, Any],
+        checkpoint: str | None = None,
+        layers: Sequence[str] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        input_size: int | Sequence[int] | None = None,
+        dtype: str = 'float32',
+    ) -> None:
+        built = _build(model)
+        if checkpoint is None:
+            _init_quietly(built)
+            if not _is_pretrained(built):
+                warn_random('MMPretrainTeacher')
+        else:
+            load_teacher_checkpoint(built, checkpoint)
+        own = _normalisation(built)
+        if own is None and (mean is None or std is None):
+            raise ValueError(
+                'MMPretrainTeacher: the model has no data_preprocessor that states '
+                'its normalisation. Give mean=[...] and std=[...] on the scale '
+                '0..255, or put data_preprocessor=dict(mean=..., std=...) into model.'
+            )
+        backbone = getattr(built, 'backbone', built)
+        size = getattr(backbone, 'img_size', None)
+        if size is None and hasattr(backbone, 'patch_embed'):
+            size = getattr(backbone.patch_embed, 'init_input_size', None)
+        size = size or 224
+        super().__init__(
+            model=built,
+            root=backbone,
+            layout=find_layout(backbone, layers, _final_norms(backbone)),
+            mean=own[0] if mean is None else mean,
+            std=own[1] if std is None else std,
+            native_size=(size, size) if isinstance(size, int) else tuple(size),
+            input_size=input_size,
+            dtype=dtype,
+        )
+
+    def run(self, images: Tensor) -> Tensor | None:
+        if getattr(self.model, 'head', None) is not None:
+            return self.model(images, mode='tensor')
+        getattr(self.model, 'backbone', self.model)(images)
+        return None

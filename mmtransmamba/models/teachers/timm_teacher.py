@@ -1,0 +1,118 @@
+"""Teachers from timm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmtransmamba.models.teachers.base import BaseTeacher
+from mmtransmamba.models.teachers.layout import find_layout
+from mmtransmamba.models.teachers.loading import load_teacher_checkpoint, warn_random
+from mmtransmamba.registry import MODELS
+
+FINAL_NORMS = ('fc_norm', 'norm', 'head.norm')
+
+
+def _build(model: str | dict[str, Any], pretrained: bool) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError(
+            'TimmTeacher needs the package timm: pip install timm'
+        ) from error
+    arguments = {'model_name': model} if isinstance(model, str) else dict(model)
+    name = arguments.pop('model_name', None)
+    if name is None:
+        raise ValueError(
+            f"TimmTeacher: model={model!r} must be a name or a dict with 'model_name'."
+        )
+    if not timm.is_model(name):
+        close = ', '.join(get_close_matches(name, timm.list_models(), 8, cutoff=0.4))
+        raise ValueError(
+            f'TimmTeacher: timm has no model {name!r}. Similar names: {close or "none"}'
+        )
+    return timm.create_model(name, pretrained=pretrained, **arguments)
+
+
+def _layers(model: nn.Module) -> list[str] | None:
+    """Modules named by timm's own feature table, for models without blocks.
+
+    Convolutional models keep their stages under many names.
+    """
+    if any(hasattr(model, name) for name in ('blocks', 'layers', 'stages')):
+        return None
+    table = getattr(model, 'feature_info', None)
+    return [entry['module'] for entry in table] if table else None
+
+
+@MODELS.register_module()
+class TimmTeacher(BaseTeacher):
+    """Any model of timm: ViT, DeiT, BEiT, EVA, Swin, ConvNeXt, ...
+
+    Args:
+        model: Name of a model, or a dict of the arguments of ``timm.create_model``
+            (``model_name``, ``num_classes``, ``img_size``, ``dynamic_img_size``...).
+            With ``num_classes=0`` there are no logits.
+        pretrained: Load timm's weights, from its cache or the network.
+        checkpoint: File to load.
+        layers: Dotted names of the submodules whose outputs are the layers; None
+            takes the blocks, or timm's ``feature_info`` in a model without blocks.
+        mean: Per channel, 0..255; by default that of timm's ``pretrained_cfg``.
+        std: As ``mean``.
+        input_size: See :class:`BaseTeacher`.
+        dtype: See :class:`BaseTeacher`.
+
+    Raises:
+        ImportError: timm is not installed.
+        ValueError: The model is unknown or cannot be read, or both ``pretrained``
+            and ``checkpoint`` are given.
+        CheckpointError: The checkpoint does not fit.
+    """
+
+    def __init__(
+        self,
+        model: str | dict[str, Any],
+        pretrained: bool = False,
+        checkpoint: str | None = None,
+        layers: Sequence[str] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        input_size: int | Sequence[int] | None = None,
+        dtype: str = 'float32',
+    ) -> None:
+        if pretrained and checkpoint is not None:
+            raise ValueError(
+                'TimmTeacher: give either pretrained=True or a checkpoint, not both.'
+            )
+        built = _build(model, pretrained)
+        if checkpoint is not None:
+            load_teacher_checkpoint(built, checkpoint)
+        elif not pretrained:
+            warn_random('TimmTeacher')
+        cfg = built.pretrained_cfg
+        size = getattr(getattr(built, 'patch_embed', None), 'img_size', None)
+        layout = find_layout(
+            built,
+            _layers(built) if layers is None else layers,
+            FINAL_NORMS,
+            channels_last=getattr(built, 'output_fmt', None) == 'NHWC',
+        )
+        super().__init__(
+            model=built,
+            root=built,
+            layout=layout,
+            mean=[255 * m for m in cfg['mean']] if mean is None else mean,
+            std=[255 * s for s in cfg['std']] if std is None else std,
+            native_size=tuple(size or cfg['input_size'][-2:]),
+            input_size=input_size,
+            dtype=dtype,
+        )
+
+    def run(self, images: Tensor) -> Tensor | None:
+        features = self.model.forward_features(images)
+        if not self.model.num_classes:
+            return None
+        return self.model.forward_head(features)

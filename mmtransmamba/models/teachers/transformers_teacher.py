@@ -1,0 +1,198 @@
+"""Teachers from transformers."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmtransmamba.models.checkpoint import CheckpointError
+from mmtransmamba.models.teachers.base import BaseTeacher
+from mmtransmamba.models.teachers.layout import find_layout
+from mmtransmamba.models.teachers.loading import load_teacher_checkpoint, warn_random
+from mmtransmamba.registry import MODELS
+
+FINAL_NORMS = ('layernorm', 'post_layernorm', 'norm', 'model.norm')
+
+
+def _classifier_class(config: Any, has_labels: bool) -> type[nn.Module] | None:
+    """The classifier a config names; None for a model without classifier."""
+    import transformers
+
+    for name in getattr(config, 'architectures', None) or ():
+        if 'ForImageClassification' in name:
+            return getattr(transformers, name)
+    if not has_labels:
+        return None
+    mapping = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+    if type(config) not in mapping:
+        raise ValueError(
+            'TransformersTeacher: transformers has no image classifier for '
+            f'model_type={config.model_type!r}; drop num_labels from model.'
+        )
+    found = mapping[type(config)]
+    return found[0] if isinstance(found, tuple) else found
+
+
+def _from_config(model: dict[str, Any]) -> nn.Module:
+    import transformers
+
+    arguments = dict(model)
+    model_type = arguments.pop('model_type', None)
+    if model_type not in transformers.CONFIG_MAPPING:
+        raise ValueError(
+            f"TransformersTeacher: model['model_type']={model_type!r} is no model "
+            "type of transformers, such as 'vit', 'deit', 'swin', 'dinov2' or "
+            "'clip_vision_model'."
+        )
+    config = transformers.AutoConfig.for_model(model_type, **arguments)
+    classifier = _classifier_class(config, 'num_labels' in arguments)
+    if classifier is None:
+        return transformers.AutoModel.from_config(config)
+    return classifier(config)
+
+
+def _from_pretrained(model: str) -> nn.Module:
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(model)
+        classifier = _classifier_class(config, has_labels=False)
+        loaded, info = (classifier or transformers.AutoModel).from_pretrained(
+            model, output_loading_info=True
+        )
+    except OSError as error:
+        raise FileNotFoundError(
+            f'TransformersTeacher: model={model!r} is no folder with a model, and '
+            f'cannot be fetched from the hub: {error}'
+        ) from error
+    # The pooler is not read, so files without one are complete.
+    missing = [k for k in info['missing_keys'] if not k.startswith('pooler.')]
+    if missing or info['mismatched_keys']:
+        raise CheckpointError(
+            f'TransformersTeacher: {model} lacks weights of {type(loaded).__name__}: '
+            f'{len(missing)} missing, such as {missing[:5]}; '
+            f'{len(info["mismatched_keys"])} of another shape, such as '
+            f'{list(info["mismatched_keys"])[:3]}.'
+        )
+    if info['unexpected_keys']:
+        unused = sorted(info['unexpected_keys'])
+        print_log(
+            f'TransformersTeacher: {len(unused)} weights of {model} are unused by '
+            f'{type(loaded).__name__}, such as {unused[:5]}.',
+            'current',
+        )
+    return loaded
+
+
+def _normalisation(model: str) -> tuple[list[float], list[float]] | None:
+    """Mean and std on the scale 0..255 of the image processor saved with a model."""
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    try:
+        config, _ = ImageProcessingMixin.get_image_processor_dict(model)
+    except OSError:
+        return None
+    scale = config.get('rescale_factor', 1 / 255) if config.get('do_rescale', 1) else 1
+    if not config.get('do_normalize', True):
+        return [0.0] * 3, [1 / scale] * 3
+    if 'image_mean' not in config or 'image_std' not in config:
+        return None
+    mean, std = config['image_mean'], config['image_std']
+    return [m / scale for m in mean], [s / scale for s in std]
+
+
+def _vision_tower(model: nn.Module) -> nn.Module:
+    """The part of a model that turns images into tokens."""
+    base = model.base_model
+    if not any(isinstance(module, nn.Conv2d) for module in base.modules()):
+        base = model  # DINOv3 calls its encoder, without embeddings, the base model
+    return getattr(base, 'vision_model', base)
+
+
+@MODELS.register_module()
+class TransformersTeacher(BaseTeacher):
+    """A vision model of transformers: ViT, DeiT, Swin, DINOv2, CLIP's vision tower...
+
+    Args:
+        model: A folder written by ``save_pretrained``, a name on the hub, or the
+            dict of a config with ``model_type`` for a model without weights. A
+            config that names an image classifier (``architectures``), or a dict
+            with ``num_labels``, gives logits. Of a model with text, such as CLIP,
+            the vision tower is kept.
+        checkpoint: File to load into a model given as dict.
+        layers: Dotted names of the vision tower's submodules whose outputs are the
+            layers; None finds the blocks.
+        mean: Per channel, 0..255; by default that of the image processor saved
+            with the model.
+        std: As ``mean``.
+        input_size: See :class:`BaseTeacher`.
+        dtype: See :class:`BaseTeacher`.
+
+    Raises:
+        ImportError: transformers is not installed.
+        FileNotFoundError: There is no such folder or hub model.
+        ValueError: The model cannot be read, or states no normalisation and none is
+            given.
+        CheckpointError: Weights are missing.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike | dict[str, Any],
+        checkpoint: str | None = None,
+        layers: Sequence[str] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        input_size: int | Sequence[int] | None = None,
+        dtype: str = 'float32',
+    ) -> None:
+        own = None
+        if isinstance(model, dict):
+            built = _from_config(model)
+            if checkpoint is None:
+                warn_random('TransformersTeacher')
+        elif checkpoint is not None:
+            raise ValueError(
+                f'TransformersTeacher: model={str(model)!r} brings its own weights; '
+                'a checkpoint goes with a config dict.'
+            )
+        else:
+            built = _from_pretrained(str(model))
+            own = _normalisation(str(model))
+        if own is None and (mean is None or std is None):
+            raise ValueError(
+                'TransformersTeacher: no image processor config states the '
+                "model's normalisation. Give mean=[...] and std=[...] on the scale "
+                '0..255.'
+            )
+        root = _vision_tower(built)
+        has_classifier = 'ForImageClassification' in type(built).__name__
+        kept = built if has_classifier else root
+        if checkpoint is not None:
+            load_teacher_checkpoint(kept, checkpoint)
+        size = getattr(root.config, 'image_size', 224)
+        # Models that resample their position embedding on request only.
+        self._resamples = (
+            'interpolate_pos_encoding' in inspect.signature(root.forward).parameters
+        )
+        super().__init__(
+            model=kept,
+            root=root,
+            layout=find_layout(root, layers, FINAL_NORMS),
+            mean=own[0] if mean is None else mean,
+            std=own[1] if std is None else std,
+            native_size=(size, size) if isinstance(size, int) else tuple(size),
+            input_size=input_size,
+            dtype=dtype,
+        )
+
+    def run(self, images: Tensor) -> Tensor | None:
+        options = {}
+        if self._resamples and tuple(images.shape[-2:]) != self.native_size:
+            options['interpolate_pos_encoding'] = True
+        return getattr(self.model(pixel_values=images, **options), 'logits', None)

@@ -1,0 +1,116 @@
+import pytest
+import torch
+from tiny_teachers import IMAGE_SIZE, MM_DISTILLED, MM_VIT, NORMALISATION
+
+from mmtransmamba.models.teachers import MMPretrainTeacher
+
+SWIN = dict(
+    type='SwinTransformer',
+    arch=dict(embed_dims=8, depths=[2, 2, 2], num_heads=[1, 2, 4]),
+    img_size=IMAGE_SIZE,
+    patch_size=4,
+    window_size=2,
+    out_indices=(0, 1, 2),
+)
+
+
+def images(size=(IMAGE_SIZE, IMAGE_SIZE)):
+    return torch.rand(2, 3, *size) * 255
+
+
+def normalised(x):
+    mean, std = (torch.tensor(NORMALISATION[k]).view(3, 1, 1) for k in ('mean', 'std'))
+    return (x - mean) / std
+
+
+@pytest.mark.parametrize('model', [MM_VIT, MM_DISTILLED], ids=['vit', 'distilled'])
+@torch.no_grad()
+def test_vit_against_out_indices_and_head(model):
+    teacher = MMPretrainTeacher(model)
+    torch.nn.init.normal_(teacher.model.head.layers.head.weight)
+    x = images()
+    output = teacher(x)
+    backbone = teacher.model.backbone
+    backbone.out_indices, backbone.out_type = [0, 1, 2], 'raw'
+    raw = backbone(normalised(x))
+    extra = backbone.num_extra_tokens
+    for feature, tokens in zip(output.layers[:2], raw[:2], strict=True):
+        torch.testing.assert_close(feature.tokens, tokens[:, extra:])
+        torch.testing.assert_close(feature.cls, tokens[:, 0])
+    torch.testing.assert_close(output.feature, raw[2][:, 0])
+    torch.testing.assert_close(backbone.ln1(output.layers[2].cls), raw[2][:, 0])
+    backbone.out_type, backbone.out_indices = 'cls_token', [2]
+    torch.testing.assert_close(output.logits, teacher.model(normalised(x)))
+
+
+@torch.no_grad()
+def test_swin_against_its_stages():
+    model = dict(
+        type='ImageClassifier',
+        backbone=SWIN,
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=5, in_channels=32),
+    )
+    teacher = MMPretrainTeacher(model, **NORMALISATION)
+    assert teacher.layer_dims == (8, 8, 16, 16, 32, 32)
+    assert teacher.layer_grids == ((8, 8),) * 2 + ((4, 4),) * 2 + ((2, 2),) * 2
+    x = images()
+    output = teacher(x)
+    stages = teacher.model.backbone(normalised(x))
+    for i, stage in enumerate(stages):
+        feature = output.layers[2 * i + 1]
+        tokens = getattr(teacher.model.backbone, f'norm{i}')(feature.tokens)
+        torch.testing.assert_close(tokens, stage.flatten(2).transpose(1, 2))
+    torch.testing.assert_close(output.feature, stages[-1].mean((2, 3)))
+    torch.testing.assert_close(output.logits, teacher.model(normalised(x)))
+    assert output.layers[0].cls is None
+
+
+@torch.no_grad()
+def test_pooled_backbone_gives_the_feature_its_head_reads():
+    backbone = {**MM_VIT['backbone'], 'out_type': 'avg_featmap', 'final_norm': False}
+    teacher = MMPretrainTeacher(backbone, **NORMALISATION)
+    x = images()
+    torch.testing.assert_close(teacher(x).feature, teacher.model(normalised(x))[0])
+
+
+def test_another_image_size_resamples_the_position_embedding():
+    output = MMPretrainTeacher(MM_VIT)(images((24, 48)))
+    assert output.layers[0].grid == (3, 6)
+
+
+def test_model_by_name():
+    teacher = MMPretrainTeacher('deit-tiny_4xb256_in1k', input_size=224)
+    assert (teacher.num_layers, teacher.feature_dim, teacher.num_classes) == (
+        12,
+        192,
+        1000,
+    )
+    assert teacher.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
+    with pytest.raises(ValueError, match="model='deit-nano' is neither"):
+        MMPretrainTeacher('deit-nano')
+
+
+def test_pretrained_init_cfg_is_honoured(tmp_path):
+    file = tmp_path / 'classifier.pth'
+    source = MMPretrainTeacher(MM_VIT)
+    torch.save({'state_dict': source.model.state_dict()}, file)
+    init_cfg = dict(type='Pretrained', checkpoint=str(file))
+    loaded = MMPretrainTeacher({**MM_VIT, 'init_cfg': init_cfg})
+    x = images()
+    assert torch.equal(loaded(x).feature, source(x).feature)
+
+
+def test_normalisation_must_be_known():
+    with pytest.raises(ValueError, match='no data_preprocessor.*mean='):
+        MMPretrainTeacher(MM_VIT['backbone'])
+
+
+def test_other_backbones_need_named_layers():
+    resnet = dict(type='ResNet', depth=18, base_channels=4, stem_channels=4)
+    with pytest.raises(ValueError, match="ResNet keeps its blocks .*'layer1'"):
+        MMPretrainTeacher(resnet, **NORMALISATION)
+    teacher = MMPretrainTeacher(
+        resnet, layers=['layer3', 'layer4'], input_size=64, **NORMALISATION
+    )
+    assert teacher.layer_grids == ((4, 4), (2, 2))

@@ -1,0 +1,110 @@
+import pytest
+import torch
+from tiny_teachers import IMAGE_SIZE, TIMM_DISTILLED, TIMM_VIT
+
+from mmtransmamba.models.teachers import TimmTeacher
+
+SWIN = dict(
+    model_name='swin_tiny_patch4_window7_224',
+    img_size=IMAGE_SIZE,
+    window_size=2,
+    embed_dim=8,
+    depths=(2, 2, 2),
+    num_heads=(1, 2, 4),
+    num_classes=5,
+)
+
+
+def images(size=(IMAGE_SIZE, IMAGE_SIZE)):
+    return torch.rand(2, 3, *size) * 255
+
+
+@pytest.mark.parametrize(
+    'model',
+    [
+        TIMM_VIT,
+        TIMM_DISTILLED,
+        {**TIMM_VIT, 'reg_tokens': 3, 'no_embed_class': True},
+        {**TIMM_VIT, 'class_token': False, 'global_pool': 'avg', 'fc_norm': False},
+    ],
+    ids=['vit', 'distilled', 'registers', 'no_cls'],
+)
+@torch.no_grad()
+def test_vit_against_forward_intermediates(model):
+    teacher = TimmTeacher(model)
+    x = images()
+    output = teacher(x)
+    final, expected = teacher.model.forward_intermediates(
+        teacher.preprocess(x), output_fmt='NLC', return_prefix_tokens=True
+    )
+    has_prefix = teacher.model.num_prefix_tokens > 0
+    for feature, reference in zip(output.layers, expected, strict=True):
+        tokens, prefix = reference if has_prefix else (reference, None)
+        assert torch.equal(feature.tokens, tokens)
+        if has_prefix:
+            assert torch.equal(feature.cls, prefix[:, 0])
+        else:
+            assert feature.cls is None
+    torch.testing.assert_close(
+        output.feature, final[:, 0] if has_prefix else final.mean(1)
+    )
+    assert torch.equal(output.logits, teacher.model(teacher.preprocess(x)))
+
+
+@torch.no_grad()
+def test_swin_against_forward_intermediates():
+    teacher = TimmTeacher(SWIN)
+    x = images()
+    output = teacher(x)
+    final, stages = teacher.model.forward_intermediates(teacher.preprocess(x))
+    for feature, stage in zip(output.layers[1::2], stages, strict=True):
+        assert feature.grid == tuple(stage.shape[-2:])
+        assert torch.equal(feature.tokens, stage.flatten(2).transpose(1, 2))
+    torch.testing.assert_close(output.feature, final.mean((1, 2)))
+    assert torch.equal(output.logits, teacher.model(teacher.preprocess(x)))
+
+
+@torch.no_grad()
+def test_average_pooled_vit_gives_the_feature_its_head_reads():
+    teacher = TimmTeacher({**TIMM_VIT, 'global_pool': 'avg'})
+    x = images()
+    features = teacher.model.forward_features(teacher.preprocess(x))
+    torch.testing.assert_close(
+        teacher(x).feature, teacher.model.forward_head(features, pre_logits=True)
+    )
+
+
+@torch.no_grad()
+def test_convolutional_models_go_by_feature_info():
+    teacher = TimmTeacher(dict(model_name='resnet10t', num_classes=0), input_size=64)
+    assert teacher.num_classes is None and teacher(images()).logits is None
+    x = teacher.preprocess(images())
+    final, stages = teacher.model.forward_intermediates(x)
+    assert teacher.layer_grids == tuple(tuple(s.shape[-2:]) for s in stages)
+    assert teacher.feature_dim == final.shape[1]
+
+
+def test_normalisation_is_the_models():
+    teacher = TimmTeacher(TIMM_VIT)  # vit_tiny_patch16_224 uses 0.5, not ImageNet's
+    assert teacher.mean.flatten().tolist() == [127.5] * 3
+
+
+def test_dynamic_image_size():
+    teacher = TimmTeacher({**TIMM_VIT, 'dynamic_img_size': True})
+    assert teacher(images((24, 48))).layers[0].grid == (3, 6)
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(model='deit_tiny_patch16_244'), 'Similar names: deit_tiny_patch16_224'),
+        (dict(model=dict(num_classes=3)), "a dict with 'model_name'"),
+        (
+            dict(model='vit_tiny_patch16_224', pretrained=True, checkpoint='x.pth'),
+            'not both',
+        ),
+    ],
+)
+def test_bad_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        TimmTeacher(**kwargs)

@@ -1,0 +1,206 @@
+import json
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from tiny_teachers import (
+    HF_DISTILLED,
+    HF_SIZES,
+    HF_VIT,
+    IMAGE_SIZE,
+    NORMALISATION,
+    NUM_CLASSES,
+)
+
+from mmtransmamba.models import CheckpointError
+from mmtransmamba.models.teachers import TransformersTeacher
+
+SWIN = dict(
+    model_type='swin',
+    image_size=IMAGE_SIZE,
+    patch_size=4,
+    embed_dim=8,
+    depths=[2, 2, 2],
+    num_heads=[1, 2, 4],
+    window_size=2,
+    num_labels=NUM_CLASSES,
+)
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """A test that reached for the hub would depend on the network."""
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+
+
+def build(model, **kwargs):
+    torch.manual_seed(0)
+    return TransformersTeacher(model, **{**NORMALISATION, **kwargs})
+
+
+def images(size=(IMAGE_SIZE, IMAGE_SIZE)):
+    return torch.rand(2, 3, *size) * 255
+
+
+VITS = {
+    'vit': (HF_VIT, 1),
+    'vit_backbone': (dict(model_type='vit', **HF_SIZES), 1),
+    'deit': (dict(model_type='deit', num_labels=NUM_CLASSES, **HF_SIZES), 2),
+    'deit_distilled': (HF_DISTILLED, 2),
+    'dinov2': (dict(model_type='dinov2', num_labels=NUM_CLASSES, **HF_SIZES), 1),
+    'dinov2_registers': (dict(model_type='dinov2_with_registers', **HF_SIZES), 5),
+    'clip_vision': (dict(model_type='clip_vision_model', **HF_SIZES), 1),
+    'clip': (dict(model_type='clip', vision_config=HF_SIZES), 1),
+    'siglip_vision': (dict(model_type='siglip_vision_model', **HF_SIZES), 0),
+}
+
+
+@pytest.mark.parametrize('name', VITS)
+@torch.no_grad()
+def test_vit_against_hidden_states(name):
+    config, prefix = VITS[name]
+    teacher = build(config)
+    x = images()
+    output = teacher(x)
+    expected = teacher.model(
+        pixel_values=teacher.preprocess(x), output_hidden_states=True
+    )
+    for feature, tokens in zip(output.layers, expected.hidden_states[1:], strict=True):
+        assert feature.grid == (4, 4)
+        assert torch.equal(feature.tokens, tokens[:, prefix:])
+        if prefix:
+            assert torch.equal(feature.cls, tokens[:, 0])
+        else:
+            assert feature.cls is None
+    if 'num_labels' in config:
+        assert torch.equal(output.logits, expected.logits)
+    else:
+        assert output.logits is None and teacher.num_classes is None
+
+
+@torch.no_grad()
+def test_final_feature_of_every_kind_of_model():
+    x = images()
+    dino = build(dict(model_type='dinov2', **HF_SIZES))
+    expected = dino.model(dino.preprocess(x)).pooler_output
+    assert torch.equal(dino(x).feature, expected)
+    clip = build(dict(model_type='clip_vision_model', **HF_SIZES))
+    expected = clip.model(clip.preprocess(x)).pooler_output
+    assert torch.equal(clip(x).feature, expected)
+    siglip = build(dict(model_type='siglip_vision_model', **HF_SIZES))
+    expected = siglip.model(siglip.preprocess(x)).last_hidden_state.mean(1)
+    torch.testing.assert_close(siglip(x).feature, expected)
+
+
+@torch.no_grad()
+def test_swin_against_its_stages():
+    teacher = build(SWIN)
+    assert teacher.layer_grids == ((8, 8),) * 2 + ((4, 4),) * 2 + ((2, 2),) * 2
+    x = images()
+    output = teacher(x)
+    expected = teacher.model.swin(
+        teacher.preprocess(x),
+        output_hidden_states=True,
+        output_hidden_states_before_downsampling=True,
+    )
+    stages = expected.reshaped_hidden_states[1:]
+    for feature, stage in zip(output.layers[1::2], stages, strict=True):
+        assert torch.equal(feature.tokens, stage.flatten(2).transpose(1, 2))
+    torch.testing.assert_close(output.feature, expected.pooler_output)
+
+
+@pytest.mark.parametrize('name', ['vit', 'deit', 'dinov2', 'clip_vision'])
+def test_another_image_size_resamples_the_position_embedding(name):
+    teacher = build(VITS[name][0])
+    assert teacher(images((24, 48))).layers[0].grid == (3, 6)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(1)
+    config = transformers.ViTConfig(**HF_SIZES, num_labels=NUM_CLASSES)
+    model = transformers.ViTForImageClassification(config)
+    model.save_pretrained(tmp_path)
+    processor = dict(
+        image_processor_type='ViTImageProcessor',
+        do_normalize=True,
+        do_rescale=True,
+        rescale_factor=1 / 255,
+        image_mean=[0.1, 0.2, 0.3],
+        image_std=[0.4, 0.5, 0.6],
+    )
+    (tmp_path / 'preprocessor_config.json').write_text(json.dumps(processor))
+    return tmp_path, model
+
+
+@torch.no_grad()
+def test_folder_gives_weights_and_normalisation(folder):
+    path, model = folder
+    teacher = TransformersTeacher(str(path))
+    assert teacher.mean.flatten().tolist() == pytest.approx([25.5, 51.0, 76.5])
+    assert teacher.std.flatten().tolist() == pytest.approx([102.0, 127.5, 153.0])
+    x = images()
+    expected = model.eval()((x / 255 - teacher.mean / 255) / (teacher.std / 255))
+    torch.testing.assert_close(teacher(x).logits, expected.logits)
+
+
+def test_processor_without_normalisation_only_rescales(folder):
+    path, _ = folder
+    processor = json.dumps(dict(do_normalize=False, rescale_factor=1 / 255))
+    (path / 'preprocessor_config.json').write_text(processor)
+    teacher = TransformersTeacher(str(path))
+    torch.testing.assert_close(
+        teacher.preprocess(torch.full((1, 3, 32, 32), 255.0)), torch.ones(1, 3, 32, 32)
+    )
+
+
+def test_folder_with_missing_weights_is_refused(folder):
+    path, _ = folder
+    file = path / 'model.safetensors'
+    state = load_file(file)
+    del state['classifier.weight']
+    save_file(state, file, metadata={'format': 'pt'})
+    with pytest.raises(CheckpointError, match="1 missing, such as .'classifier.weight"):
+        TransformersTeacher(str(path))
+
+
+def test_weights_of_a_classifier_fit_the_bare_model(folder):
+    path, model = folder
+    config = json.loads((path / 'config.json').read_text())
+    config['architectures'] = ['ViTModel']
+    (path / 'config.json').write_text(json.dumps(config))
+    teacher = TransformersTeacher(str(path))
+    assert teacher.num_classes is None
+    expected = model.vit.layernorm.weight
+    assert torch.equal(teacher.canonical_state_dict()['norm.weight'], expected)
+
+
+def test_dict_with_checkpoint_file(folder):
+    path, model = folder
+    teacher = build(HF_VIT, checkpoint=path / 'model.safetensors')
+    state = teacher.model.state_dict()
+    assert all(torch.equal(t, state[key]) for key, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'error', 'message'),
+    [
+        (dict(model=dict(model_type='vjt')), ValueError, "'model_type'.='vjt' is no"),
+        (dict(model='no/such'), FileNotFoundError, "model='no/such' is no folder"),
+        (
+            dict(model='no/such', checkpoint='x.pth'),
+            ValueError,
+            'a checkpoint goes with a config dict',
+        ),
+        (
+            dict(model=dict(model_type='clip_vision_model', num_labels=3)),
+            ValueError,
+            "no image classifier for model_type='clip_vision_model'",
+        ),
+        (dict(model=HF_VIT, mean=None), ValueError, 'no image processor config'),
+    ],
+)
+def test_bad_arguments(kwargs, error, message):
+    with pytest.raises(error, match=message):
+        build(**kwargs)
