@@ -8,9 +8,33 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.serialization import safe_globals
 
 CONTAINERS = ('state_dict', 'model', 'model_ema', 'module')
 PREFIXES = ('module.', 'backbone.')
+
+
+class _Inert:
+    """Stands for a log buffer in a Runner's checkpoint, which is not needed."""
+
+    def __init__(self, *_) -> None: ...
+
+    def __setstate__(self, _) -> None: ...
+
+
+# What mmengine's message hub puts beside the weights. Read as placeholders, none of
+# it is executed, and a Runner's checkpoint can be read with weights_only=True.
+_RUNNER_GLOBALS = (
+    'mmengine.logging.history_buffer.HistoryBuffer',
+    'numpy.ndarray',
+    'numpy.dtype',
+    'numpy._core.multiarray._reconstruct',
+    'numpy._core.multiarray.scalar',
+    'numpy.core.multiarray._reconstruct',
+    'numpy.core.multiarray.scalar',
+    'builtins.getattr',
+    '_codecs.encode',
+)
 
 
 class CheckpointError(ValueError):
@@ -47,7 +71,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         state = load_file(path)
     else:
         try:
-            content = torch.load(path, map_location='cpu', weights_only=True)
+            with safe_globals([_Inert, *((_Inert, name) for name in _RUNNER_GLOBALS)]):
+                content = torch.load(path, map_location='cpu', weights_only=True)
         except Exception as error:
             raise CheckpointError(
                 f'{path} cannot be read as a PyTorch checkpoint with '

@@ -4,7 +4,12 @@ import pytest
 import torch
 from golden import Golden
 
-from mmtransmamba.models import CheckpointError, PlainMamba, load_pretrained
+from mmtransmamba.models import (
+    CheckpointError,
+    PlainMamba,
+    load_pretrained,
+    read_state_dict,
+)
 from mmtransmamba.models.taps import DirectionTap, LayerTap
 from mmtransmamba.registry import MODELS
 
@@ -232,6 +237,19 @@ class TestLoadPretrained:
         report = load_pretrained(other, tmp_path / 'ckpt.pth')
         assert report.left_over == ['head.fc.weight']
         assert torch.equal(other.ln1.weight, model.ln1.weight + 1)
+
+    def test_checkpoint_of_a_runner(self, tmp_path):
+        from mmengine.logging import HistoryBuffer
+
+        history = HistoryBuffer([1.0, 2.0], [1, 1])
+        model = tiny()
+        content = dict(
+            state_dict=model.state_dict(),
+            message_hub=dict(log_scalars={'train/loss': history}),
+        )
+        torch.save(content, tmp_path / 'epoch_1.pth')
+        state = read_state_dict(tmp_path / 'epoch_1.pth')
+        assert set(state) == set(model.state_dict())
 
     def test_missing_and_corrupt_files(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r'nowhere\.pth'):
