@@ -4,16 +4,13 @@ data_preprocessor = dict(
 )
 
 train_pipeline = [
-    dict(type='NumpyToPIL'),
     dict(
-        type='torchvision/RandomAffine',
+        type='mmtransmamba.RandomAffine',
         degrees=15,
-        translate=(0.125, 0.125),
+        translate=0.125,
         scale=(0.85, 1.15),
         shear=10,
-        interpolation='bilinear',
     ),
-    dict(type='PILToNumpy'),
     dict(type='PackInputs'),
 ]
 test_pipeline = [dict(type='PackInputs')]

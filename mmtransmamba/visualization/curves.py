@@ -1,0 +1,136 @@
+"""Curves of training runs, from the scalars that mmengine writes."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LAYER_WEIGHT = 'layer_weight/'
+
+
+@dataclass
+class RunScalars:
+    """Scalars of one run.
+
+    Attributes:
+        accuracy: ``(epoch, top-1 in percent)`` of each validation.
+        loss: ``(epoch, mean training loss)`` of each epoch with a record.
+        layer_weights: ``(iteration, weight)`` of each layer, by scalar name.
+    """
+
+    accuracy: list[tuple[int, float]] = field(default_factory=list)
+    loss: list[tuple[int, float]] = field(default_factory=list)
+    layer_weights: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+
+    @property
+    def best(self) -> float:
+        """Best validation accuracy, in percent."""
+        return max(value for _, value in self.accuracy)
+
+    @property
+    def final(self) -> float:
+        """Accuracy of the last validation, in percent."""
+        return self.accuracy[-1][1]
+
+    def epochs_to(self, accuracy: float) -> int | None:
+        """First validated epoch that reaches ``accuracy``, None if none does."""
+        return next((e for e, value in self.accuracy if value >= accuracy), None)
+
+
+def read_scalars(work_dir: str | Path) -> RunScalars:
+    """Read the scalars of a run with an epoch-based loop.
+
+    A run that was interrupted and resumed wrote one file each time; where they
+    overlap, the later one counts.
+
+    Args:
+        work_dir: The run's folder, with ``TIME/vis_data/scalars.json`` in it.
+
+    Raises:
+        FileNotFoundError: The run wrote no scalars.
+    """
+    paths = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+    if not paths:
+        raise FileNotFoundError(f'No scalars below {work_dir}; has the run trained?')
+    accuracy: dict[int, float] = {}
+    losses: dict[int, dict[int, float]] = defaultdict(dict)
+    weights: dict[str, dict[int, float]] = defaultdict(dict)
+    for path in paths:
+        for line in path.read_text().splitlines():
+            record = json.loads(line)
+            if 'accuracy/top1' in record:
+                accuracy[record['step']] = record['accuracy/top1']
+            elif 'loss' in record:
+                losses[record['epoch']][record['step']] = record['loss']
+            for name, value in record.items():
+                if name.startswith(LAYER_WEIGHT):
+                    name = name.removeprefix(LAYER_WEIGHT)
+                    weights[name][record['step']] = value
+    return RunScalars(
+        accuracy=sorted(accuracy.items()),
+        loss=[(e, sum(v.values()) / len(v)) for e, v in sorted(losses.items())],
+        layer_weights={name: sorted(v.items()) for name, v in weights.items()},
+    )
+
+
+def plot_runs(
+    runs: dict[str, RunScalars],
+    path: str | Path,
+    title: str,
+    reference: tuple[str, float] | None = None,
+) -> None:
+    """Draw accuracy and training loss per epoch of several runs into a PNG.
+
+    Args:
+        runs: Runs by the label of their curve. All are expected to count epochs of
+            the same length.
+        path: The PNG to write.
+        title: Title of the figure.
+        reference: Label and accuracy, in percent, of a horizontal line.
+    """
+    pyplot = _pyplot()
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
+    for label, run in runs.items():
+        left.plot(*zip(*run.accuracy, strict=True), label=label)
+        right.plot(*zip(*run.loss, strict=True), label=label)
+    if reference is not None:
+        left.axhline(reference[1], color='0.4', linestyle='--', label=reference[0])
+    left.set(xlabel='epoch', ylabel='top-1 accuracy (%)')
+    right.set(xlabel='epoch', ylabel="training loss (each run's own total)")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def plot_layer_weights(run: RunScalars, path: str | Path) -> None:
+    """Draw the adaptive weight of each layer over the iterations into a PNG."""
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(6.5, 4))
+    for name, points in run.layer_weights.items():
+        term, layer = name.rsplit('/', 1)
+        axes.plot(*zip(*points, strict=True), label=f'{term}, block {int(layer) + 1}')
+    axes.set(xlabel='iteration', ylabel='layer weight', title='Adaptive layer weights')
+    axes.axhline(1, color='0.6', linewidth=0.8, linestyle='--')
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)
+
+
+def _pyplot():
+    """matplotlib's pyplot without a display; imported late because it is slow."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _save(figure, path: str | Path) -> None:
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    _pyplot().close(figure)
