@@ -1,0 +1,179 @@
+"""What ``tools/train.py`` and ``tools/test.py`` share: configs, processes, devices."""
+
+import datetime
+import os
+import subprocess
+import warnings
+import zipfile
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from torch import distributed
+
+# Where each launcher says which process this is: rank, world size, local rank.
+_RANK_VARIABLES = {
+    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
+    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
+    'mpi': (
+        'OMPI_COMM_WORLD_RANK',
+        'OMPI_COMM_WORLD_SIZE',
+        'OMPI_COMM_WORLD_LOCAL_RANK',
+    ),
+}
+LAUNCHERS = ('none', *_RANK_VARIABLES)
+_DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def load_config(path: str, work_dir: str | None = None) -> Config:
+    """Read a config file and decide where the run writes to.
+
+    Args:
+        path: The config file.
+        work_dir: Goes before ``work_dir`` in the config, and that before
+            ``work_dirs/NAME-OF-THE-CONFIG``.
+
+    Raises:
+        FileNotFoundError: If the file or one of its bases does not exist.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'the config file "{path}" does not exist')
+    try:
+        cfg = Config.fromfile(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'cannot read the config "{path}": {error}') from error
+    cfg.work_dir = (
+        work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(path).stem)
+    )
+    return cfg
+
+
+def check_checkpoint_file(path: str) -> str:
+    """Check that a checkpoint exists and was written to its end.
+
+    Returns:
+        ``path``, also when it is a URL, which is not checked.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is cut off or is no checkpoint.
+    """
+    if '://' in path:
+        return path
+    if not Path(path).exists():
+        raise FileNotFoundError(f'the checkpoint "{path}" does not exist')
+    if not _is_complete(Path(path)):
+        raise ValueError(
+            f'the checkpoint "{path}" is incomplete or no checkpoint of torch.save'
+        )
+    return path
+
+
+def _is_complete(path: Path) -> bool:
+    # A file of torch.save is a zip archive, whose directory comes last. Sharded
+    # checkpoints are folders.
+    return path.is_dir() or (path.is_file() and zipfile.is_zipfile(path))
+
+
+def find_resumable(work_dir: str) -> str | None:
+    """Find the last complete checkpoint of an interrupted run.
+
+    That is the one ``last_checkpoint`` names, or, if the run was killed while it
+    wrote the one or the other, the newest complete ``epoch_N.pth`` or ``iter_N.pth``.
+
+    Returns:
+        Its path, or None if the folder holds none.
+    """
+    pointer = Path(work_dir) / 'last_checkpoint'
+    if pointer.is_file():
+        named = pointer.read_text().strip()
+        if named and _is_complete(Path(named)):
+            return named
+    found = [
+        path
+        for pattern in ('epoch_*.pth', 'iter_*.pth')
+        for path in Path(work_dir).glob(pattern)
+        if _is_complete(path)
+    ]
+    return str(max(found, key=lambda path: path.stat().st_mtime)) if found else None
+
+
+def set_dataloader_defaults(cfg: Config) -> None:
+    """Fill in what dataloader configs usually leave out, for the device in use."""
+    on_cpu = get_device() == 'cpu'
+    for name in _DATALOADERS:
+        dataloader = cfg.get(name)
+        if dataloader is None:
+            continue
+        dataloader.setdefault('collate_fn', dict(type='default_collate'))
+        dataloader.setdefault('pin_memory', not on_cpu)
+        # Without workers there is nothing to keep, and torch refuses the option.
+        dataloader.setdefault(
+            'persistent_workers', dataloader.get('num_workers', 0) > 0
+        )
+
+
+def init_processes(cfg: Config, launcher: str) -> None:
+    """Prepare a run of several processes.
+
+    mmengine starts the process group itself on GPUs and other accelerators. On a
+    CPU it would try to select a GPU, so the group is started here, with gloo.
+
+    Args:
+        cfg: The config; ``launcher`` is set, and on a CPU ``model_wrapper_cfg``.
+        launcher: One of ``LAUNCHERS``.
+
+    Raises:
+        ValueError: If this process was not started by the launcher.
+    """
+    cfg.launcher = launcher
+    if launcher == 'none':
+        return
+    missing = [name for name in _RANK_VARIABLES[launcher] if name not in os.environ]
+    if missing:
+        raise ValueError(
+            f'--launcher {launcher} needs the environment variables that this '
+            f'launcher sets ({", ".join(missing)} not found); start with '
+            'tools/dist_train.sh, tools/slurm_train.sh or mpirun'
+        )
+    # mmengine names it to torch, which prefers another name since 2.15.
+    warnings.filterwarnings('ignore', '`broadcast_buffers` is deprecated')
+    if get_device() != 'cpu':
+        return
+    names = zip(_RANK_VARIABLES['pytorch'], _RANK_VARIABLES[launcher], strict=True)
+    for name, source in names:
+        os.environ[name] = os.environ[source]
+    if 'MASTER_ADDR' not in os.environ:
+        os.environ['MASTER_ADDR'] = _first_host()
+    os.environ.setdefault('MASTER_PORT', '29500')
+    dist_cfg = cfg.get('env_cfg', {}).get('dist_cfg', {})
+    timeout = dist_cfg.get('timeout')
+    distributed.init_process_group(
+        'gloo', timeout=timeout and datetime.timedelta(seconds=timeout)
+    )
+    # mmengine's default would name the GPU to use.
+    wrapper = cfg.get('model_wrapper_cfg') or dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+    cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)
+
+
+def end_processes() -> None:
+    """End the process group of a distributed run, which torch asks for."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _first_host() -> str:
+    nodes = os.environ.get('SLURM_NODELIST')
+    if nodes is None:
+        return '127.0.0.1'
+    hosts = subprocess.run(
+        ['scontrol', 'show', 'hostname', nodes],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return hosts.stdout.split()[0]

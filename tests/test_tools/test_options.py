@@ -1,0 +1,283 @@
+"""What the command line does to the config, and what bad input gets."""
+
+import importlib.util
+import os
+import shutil
+import sys
+import time
+
+import pytest
+import torch
+
+from mmtransmamba.utils import launch
+
+
+@pytest.fixture(autouse=True)
+def on_cpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def tool(repo_dir, monkeypatch):
+    """Load a script of ``tools`` and give it a command line."""
+
+    def load(name, *args):
+        path = repo_dir / 'tools' / f'{name}.py'
+        spec = importlib.util.spec_from_file_location(f'tools_{name}', path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setattr(sys, 'path', sys.path.copy())
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, 'argv', [str(path), *map(str, args)])
+        return module
+
+    return load
+
+
+@pytest.fixture
+def prepared(tool):
+    def prepare(name, *args):
+        module = tool(name, *args)
+        return module.prepare_config(module.parse_args())
+
+    return prepare
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.save({'state_dict': {'weight': torch.zeros(1)}}, tmp_path / 'given.pth')
+    return tmp_path / 'given.pth'
+
+
+def write_config(tmp_path, tiny_config, extra):
+    path = tmp_path / 'changed.py'
+    path.write_text(tiny_config.read_text() + extra)
+    return path
+
+
+def test_defaults(prepared, tiny_config):
+    cfg = prepared('train', tiny_config)
+    assert cfg.work_dir == os.path.join('work_dirs', 'tiny_vit')
+    assert cfg.launcher == 'none'
+    assert cfg.get('resume') is None
+    loader = cfg.train_dataloader
+    assert loader.collate_fn.type == 'default_collate'
+    assert loader.pin_memory is False
+    assert loader.persistent_workers is False
+    assert cfg.val_dataloader.pin_memory is False
+
+
+def test_work_dir_of_the_config_and_of_the_command_line(
+    prepared, tiny_config, tmp_path
+):
+    path = write_config(tmp_path, tiny_config, "work_dir = 'mine'\n")
+    assert prepared('train', path).work_dir == 'mine'
+    assert prepared('train', path, '--work-dir', 'other').work_dir == 'other'
+
+
+def test_loader_settings_of_the_config_stay(prepared, tiny_config, monkeypatch):
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
+    cfg = prepared(
+        'train',
+        tiny_config,
+        '--cfg-options',
+        'val_dataloader.pin_memory=False',
+    )
+    assert cfg.train_dataloader.pin_memory is True
+    assert cfg.val_dataloader.pin_memory is False
+
+
+def test_workers_persist_where_there_are_some(prepared, tiny_config, tmp_path):
+    path = write_config(tmp_path, tiny_config, "train_dataloader['num_workers'] = 2\n")
+    assert prepared('train', path).train_dataloader.persistent_workers is True
+
+
+def test_no_validate(prepared, tiny_config):
+    cfg = prepared('train', tiny_config, '--no-validate')
+    assert cfg.val_cfg is cfg.val_dataloader is cfg.val_evaluator is None
+
+
+def test_cfg_options(prepared, tiny_config):
+    cfg = prepared(
+        'train',
+        tiny_config,
+        '--cfg-options',
+        'optim_wrapper.optimizer.lr=0.5',
+        'model.backbone.out_indices=[0,1]',
+    )
+    assert cfg.optim_wrapper.optimizer.lr == 0.5
+    assert cfg.model.backbone.out_indices == [0, 1]
+
+
+def test_auto_scale_lr(prepared, tiny_config, tmp_path):
+    path = write_config(
+        tmp_path, tiny_config, 'auto_scale_lr = dict(base_batch_size=50)\n'
+    )
+    assert prepared('train', path, '--auto-scale-lr').auto_scale_lr.enable is True
+    assert 'enable' not in prepared('train', path).auto_scale_lr
+
+
+def test_amp_on_a_gpu(tool, tiny_config, monkeypatch):
+    module = tool('train', tiny_config, '--amp')
+    monkeypatch.setattr(module, 'get_device', lambda: 'cuda')
+    cfg = module.prepare_config(module.parse_args())
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert cfg.optim_wrapper.loss_scale == 'dynamic'
+
+
+def test_resume_from_a_named_checkpoint(prepared, tiny_config, checkpoint):
+    cfg = prepared('train', tiny_config, '--resume', checkpoint)
+    assert (cfg.resume, cfg.load_from) == (True, str(checkpoint))
+
+
+def test_resume_without_a_checkpoint_starts_anew(prepared, tiny_config, capsys):
+    cfg = prepared('train', tiny_config, '--resume')
+    assert cfg.get('load_from') is None
+    assert 'training from the start' in capsys.readouterr().out
+
+
+def test_amp_in_tests(prepared, tiny_config, checkpoint):
+    cfg = prepared('test', tiny_config, checkpoint, '--amp')
+    assert cfg.test_cfg.fp16 is True
+    assert cfg.load_from == str(checkpoint)
+
+
+class TestResumable:
+    """Which checkpoint an interrupted run goes on from."""
+
+    @pytest.fixture(autouse=True)
+    def checkpoints(self, tmp_path, checkpoint):
+        for age, name in ((30, 'epoch_8'), (20, 'epoch_9'), (10, 'epoch_10')):
+            path = shutil.copy(checkpoint, tmp_path / f'{name}.pth')
+            os.utime(path, (time.time() - age,) * 2)
+        self.folder = tmp_path
+
+    def point_to(self, name):
+        (self.folder / 'last_checkpoint').write_text(str(self.folder / name))
+
+    def found(self):
+        return os.path.basename(launch.find_resumable(str(self.folder)))
+
+    def truncate(self, name):
+        path = self.folder / name
+        path.write_bytes(path.read_bytes()[:-100])
+
+    def test_the_one_last_checkpoint_names(self):
+        self.point_to('epoch_9.pth')
+        assert self.found() == 'epoch_9.pth'
+
+    def test_killed_while_writing_the_checkpoint(self):
+        self.point_to('epoch_10.pth')
+        self.truncate('epoch_10.pth')
+        assert self.found() == 'epoch_9.pth'
+
+    def test_killed_while_writing_the_pointer(self):
+        (self.folder / 'last_checkpoint').write_text('')
+        assert self.found() == 'epoch_10.pth'
+
+    def test_moved_work_dir(self):
+        (self.folder / 'last_checkpoint').write_text('/elsewhere/epoch_10.pth')
+        assert self.found() == 'epoch_10.pth'
+
+    def test_nothing_there(self, tmp_path):
+        assert launch.find_resumable(str(tmp_path / 'empty')) is None
+
+
+def error_of(module, capsys):
+    with pytest.raises(SystemExit) as error:
+        module.main()
+    capsys.readouterr()
+    return str(error.value)
+
+
+@pytest.mark.parametrize('name', ['train', 'test'])
+def test_missing_config(tool, capsys, name):
+    module = tool(name, 'absent.py', *(['x.pth'] if name == 'test' else []))
+    expected = f'{name}.py: error: the config file "absent.py" does not exist'
+    assert error_of(module, capsys) == expected
+
+
+def test_missing_base_config(tool, tmp_path, capsys):
+    (tmp_path / 'child.py').write_text("_base_ = './absent.py'\n")
+    message = error_of(tool('train', 'child.py'), capsys)
+    assert message.startswith('train.py: error: cannot read the config "child.py"')
+    assert 'absent.py' in message
+
+
+@pytest.mark.parametrize(
+    ('name', 'args'), [('test', ['absent.pth']), ('train', ['--resume', 'absent.pth'])]
+)
+def test_missing_checkpoint(tool, tiny_config, capsys, name, args):
+    message = error_of(tool(name, tiny_config, *args), capsys)
+    assert message == f'{name}.py: error: the checkpoint "absent.pth" does not exist'
+
+
+def test_truncated_checkpoint(tool, tiny_config, checkpoint, capsys):
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    message = error_of(tool('train', tiny_config, '--resume', checkpoint), capsys)
+    assert 'given.pth" is incomplete or no checkpoint of torch.save' in message
+
+
+def test_checkpoint_of_another_model(tool, tiny_config, checkpoint, capsys):
+    message = error_of(tool('test', tiny_config, checkpoint), capsys)
+    assert 'given.pth does not fit ImageClassifier' in message
+    assert 'backbone.cls_token' in message
+
+
+@pytest.mark.parametrize(
+    ('name', 'args', 'message'),
+    [
+        ('train', ['--amp'], '--amp needs a GPU'),
+        ('train', ['--auto-scale-lr'], 'auto_scale_lr=dict(base_batch_size=…)'),
+        ('train', ['--launcher', 'pytorch'], 'RANK, WORLD_SIZE not found'),
+        ('test', ['--out', 'x.txt'], 'must end in .pkl, got "x.txt"'),
+        ('test', ['--out', 'x.txt', '--out-item', 'metrics'], '.pkl or .json or .yml'),
+    ],
+)
+def test_options_that_do_not_fit(
+    tool, tiny_config, checkpoint, capsys, monkeypatch, name, args, message
+):
+    for variable in ('RANK', 'WORLD_SIZE'):
+        monkeypatch.delenv(variable, raising=False)
+    positional = [tiny_config, checkpoint] if name == 'test' else [tiny_config]
+    module = tool(name, *positional, *args)
+    if name == 'train':
+        monkeypatch.setattr(module, 'get_device', lambda: 'cpu')
+    assert message in error_of(module, capsys)
+
+
+def test_amp_with_another_optimizer_wrapper(
+    tool, tiny_config, tmp_path, capsys, monkeypatch
+):
+    path = write_config(tmp_path, tiny_config, "optim_wrapper['type'] = 'Other'\n")
+    module = tool('train', path, '--amp')
+    monkeypatch.setattr(module, 'get_device', lambda: 'cuda')
+    assert 'the config has "Other"' in error_of(module, capsys)
+
+
+def test_config_without_test_settings(tool, tiny_config, checkpoint, tmp_path, capsys):
+    path = write_config(tmp_path, tiny_config, 'test_evaluator = None\n')
+    message = error_of(tool('test', path, checkpoint), capsys)
+    assert message.endswith('has no test_evaluator')
+
+
+@pytest.mark.parametrize(
+    ('script', 'args', 'usage'),
+    [
+        ('dist_train.sh', ['config.py'], 'CONFIG GPUS'),
+        ('dist_test.sh', ['config.py', '2'], 'CONFIG CHECKPOINT GPUS'),
+        ('slurm_train.sh', ['a', 'b', 'c'], 'PARTITION JOB_NAME CONFIG WORK_DIR'),
+        ('slurm_test.sh', ['a', 'b', 'c'], 'PARTITION JOB_NAME CONFIG CHECKPOINT'),
+    ],
+)
+def test_usage_of_the_scripts(run_tool, tmp_path, script, args, usage):
+    done = run_tool(script, *args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert usage in done.stderr
+
+
+def test_number_of_processes(run_tool, tmp_path):
+    done = run_tool('dist_train.sh', 'config.py', 'two', cwd=tmp_path)
+    assert done.returncode == 2
+    assert 'must be a positive integer, got "two"' in done.stderr

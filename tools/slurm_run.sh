@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# What slurm_train.sh and slurm_test.sh share: start a tool with srun.
+# Environment: GPUS (processes in all; 8), GPUS_PER_NODE (0 for a CPU partition; at
+# most 8), NTASKS_PER_NODE, CPUS_PER_TASK (5), SRUN_ARGS, PYTHON.
+set -euo pipefail
+
+SCRIPT=$1
+PARTITION=$2
+JOB_NAME=$3
+GPUS=${GPUS:-8}
+GPUS_PER_NODE=${GPUS_PER_NODE:-$((GPUS < 8 ? GPUS : 8))}
+NTASKS_PER_NODE=${NTASKS_PER_NODE:-$((GPUS_PER_NODE > 0 ? GPUS_PER_NODE : GPUS))}
+
+ARGS=(
+    --partition="$PARTITION"
+    --job-name="$JOB_NAME"
+    --ntasks="$GPUS"
+    --ntasks-per-node="$NTASKS_PER_NODE"
+    --cpus-per-task="${CPUS_PER_TASK:-5}"
+    --kill-on-bad-exit=1
+)
+if [ "$GPUS_PER_NODE" -gt 0 ]; then
+    ARGS+=(--gres="gpu:$GPUS_PER_NODE")
+fi
+
+# SRUN_ARGS holds several arguments, so it is split on purpose.
+# shellcheck disable=SC2086
+exec srun "${ARGS[@]}" ${SRUN_ARGS:-} \
+    "${PYTHON:-python}" -u "$(dirname "$0")/$SCRIPT" "${@:4}" --launcher slurm

@@ -1,0 +1,131 @@
+"""Train a model from a config file."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+# A clean checkout needs no installation of the package itself.
+_ROOT = Path(__file__).absolute().parent.parent
+if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
+    sys.path.insert(0, str(_ROOT))
+
+import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmtransmamba.utils import launch
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train a model')
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--work-dir',
+        help='folder for logs and checkpoints (default: work_dirs/NAME-OF-THE-CONFIG)',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='continue from a checkpoint; without a name, from the last complete one '
+        'in the work dir',
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='train with automatic mixed precision'
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by the total batch size over '
+        'auto_scale_lr.base_batch_size of the config',
+    )
+    parser.add_argument(
+        '--no-validate', action='store_true', help='do not evaluate during training'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, for example '
+        'train_dataloader.batch_size=32 or key="[a,b]"',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=launch.LAUNCHERS,
+        default='none',
+        help='who starts the processes of a distributed run',
+    )
+    # torch.distributed.launch, which mim calls, passes the rank as an argument.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def prepare_config(args: argparse.Namespace) -> Config:
+    """Read the config and apply the command line to it.
+
+    Raises:
+        FileNotFoundError: If the config or the checkpoint does not exist.
+        ValueError: If an option does not fit the config or this machine.
+    """
+    cfg = launch.load_config(args.config, args.work_dir)
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.amp:
+        use_amp(cfg)
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+            raise ValueError(
+                '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=…) in the '
+                'config: the batch size its learning rate is meant for'
+            )
+        cfg.auto_scale_lr.enable = True
+    if args.resume is not None:
+        if args.resume == 'auto':
+            checkpoint = launch.find_resumable(cfg.work_dir)
+            if checkpoint is None:
+                print(f'no checkpoint in "{cfg.work_dir}", training from the start')
+        else:
+            checkpoint = launch.check_checkpoint_file(args.resume)
+        if checkpoint is not None:
+            cfg.resume = True
+            cfg.load_from = checkpoint
+    launch.set_dataloader_defaults(cfg)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    launch.init_processes(cfg, args.launcher)
+    return cfg
+
+
+def use_amp(cfg: Config) -> None:
+    if get_device() == 'cpu':
+        raise ValueError('--amp needs a GPU; none is available')
+    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ValueError(
+            f'--amp replaces optim_wrapper.type "OptimWrapper", the config has '
+            f'"{wrapper}"'
+        )
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        cfg = prepare_config(args)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f'{Path(__file__).name}: error: {error}')
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.train()
+    launch.end_processes()
+
+
+if __name__ == '__main__':
+    main()
