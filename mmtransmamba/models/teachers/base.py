@@ -125,6 +125,12 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         """Stay in eval mode: dropout or drop path would blur the targets."""
         return super().train(False)
 
+    @property
+    def native_grid(self) -> tuple[int, int]:
+        """Patch grid of an image of ``native_size``."""
+        stride = self.layout.patch_conv.stride
+        return (self.native_size[0] // stride[0], self.native_size[1] // stride[1])
+
     @abstractmethod
     def run(self, images: Tensor) -> Tensor | None:
         """Run the model on normalised images; logits if it has a classifier."""

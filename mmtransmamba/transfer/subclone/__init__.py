@@ -1,0 +1,19 @@
+"""Inheriting weights: the first stage of the transfer."""
+
+from .core import subclone
+from .donor import Source
+from .options import SubcloneOptions
+from .report import ACTIONS, Entry, SubcloneReport, Unused
+from .sources import read_mixers, read_source
+
+__all__ = [
+    'ACTIONS',
+    'Entry',
+    'Source',
+    'SubcloneOptions',
+    'SubcloneReport',
+    'Unused',
+    'read_mixers',
+    'read_source',
+    'subclone',
+]

@@ -1,0 +1,45 @@
+"""Reading what weights are inherited from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmtransmamba.models.checkpoint import CheckpointError, read_state_dict
+from mmtransmamba.transfer.subclone.donor import Source
+from mmtransmamba.transfer.weight_maps import WeightMap, get_weight_map
+
+
+def read_source(weight_map: WeightMap, checkpoint: str | Path) -> Source:
+    """A checkpoint file under the names that a weight map uses.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: It cannot be read, or holds another kind of model.
+    """
+    state = read_state_dict(checkpoint)
+    try:
+        return weight_map, weight_map.rename(state)
+    except ValueError as error:
+        raise CheckpointError(
+            f'{checkpoint} does not suit the weight map {weight_map.name!r}: {error}'
+        ) from error
+
+
+def read_mixers(weight_map: WeightMap, checkpoint: str | Path) -> Source:
+    """A Mamba checkpoint, with whichever of ``weight_map.mixer_maps`` fits it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: It cannot be read, or no map fits.
+    """
+    state = read_state_dict(checkpoint)
+    for name in weight_map.mixer_maps:
+        mixers = get_weight_map(name)
+        renamed = mixers.rename(state)
+        if mixers.fits(renamed):
+            return mixers, renamed
+    raise CheckpointError(
+        f'mamba_checkpoint={str(checkpoint)!r} holds no mixers that '
+        f'{weight_map.name!r} can use (through {list(weight_map.mixer_maps)}); it has '
+        f'{list(state)[:4]}.'
+    )

@@ -1,0 +1,15 @@
+"""Which teacher weight goes to which student weight, one table per pair."""
+
+from . import mamba_to_plainmamba, vit_to_plainmamba
+from .base import EXACT, Fresh, Rule, Space, WeightMap, get_weight_map
+
+__all__ = [
+    'EXACT',
+    'Fresh',
+    'Rule',
+    'Space',
+    'WeightMap',
+    'get_weight_map',
+    'mamba_to_plainmamba',
+    'vit_to_plainmamba',
+]

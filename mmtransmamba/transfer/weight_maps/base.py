@@ -1,0 +1,177 @@
+"""The vocabulary in which weight maps are written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from mmtransmamba.registry import WEIGHT_MAPS
+
+EXACT = 'exact'
+"""Name of an axis along which source and target must have the same size."""
+
+METHODS = ('width', 'pos_embed')
+
+
+def without_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without the prefix ``backbone.``"""
+    return {name.removeprefix('backbone.'): tensor for name, tensor in state.items()}
+
+
+@dataclass(frozen=True)
+class Space:
+    """A set of channels that several tensors of the source share.
+
+    Channels of one space are selected once, so that what was computed with channel c
+    of one tensor meets channel c of the next.
+
+    Attributes:
+        name: What rules call it.
+        source: Template and dimension of the source's tensors along which the
+            channels lie. The first gives their number; the importance of a channel
+            is summed over all.
+        target: Template and dimension of one target tensor that has these channels.
+        per_layer: Whether every layer has its own channels; if not, the space runs
+            through the model, as the residual stream does.
+    """
+
+    name: str
+    source: tuple[tuple[str, int], ...]
+    target: tuple[str, int]
+    per_layer: bool = False
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Where one target tensor, or one per layer, comes from.
+
+    Attributes:
+        target: Name in the student, ``{i}`` standing for the layer.
+        source: Name in the source, likewise.
+        axes: For each dimension of the source the :class:`Space` along it, a tuple
+            of spaces that are concatenated there, or :data:`EXACT`.
+        method: ``'width'``: as the run's width policy says, see
+            :class:`~mmtransmamba.transfer.subclone.SubcloneOptions`; ``'pos_embed'``:
+            the same after extra tokens are dropped and the grid is resampled.
+        optional: Leave the target to its fresh rule, and report it, where sizes
+            that must agree do not. Otherwise that is an error.
+        follows: Another target; this one is taken only if that was.
+        fan_in: The dimension summed over in a linear map, for the rescaling of
+            narrowed weights.
+        scale: Factor on the values taken.
+    """
+
+    target: str
+    source: str
+    axes: tuple[str | tuple[str, ...], ...]
+    method: str = 'width'
+    optional: bool = False
+    follows: str | None = None
+    fan_in: int | None = None
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(
+                f'Rule for {self.target}: method={self.method!r} must be one of '
+                f'{METHODS}.'
+            )
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """How target tensors, or their parts, that nothing is copied to begin.
+
+    Attributes:
+        key: Name under which a config changes the rule.
+        targets: Templates of the tensors.
+        rule: Name and arguments of a function of
+            :mod:`mmtransmamba.transfer.subclone.fresh`, as ``dict(type=..., ...)``.
+    """
+
+    key: str
+    targets: tuple[str, ...]
+    rule: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class WeightMap:
+    """Which weights of a source model go where in a target model.
+
+    Target names are those of the bare backbone, plus ``head.*``; a ``backbone.``
+    prefix in the target is ignored.
+
+    Attributes:
+        name: Name in the registry.
+        target_layer: Beginning of the names of a target layer's tensors.
+        source_layer: The same in the source.
+        rules: The first rule that applies to a target tensor is used.
+        spaces: Those named by the rules.
+        fresh: Rules for what is not copied; a target tensor that none names keeps
+            the model's own initialisation.
+        rename: Gives a source's state dict the names that the rules use.
+        mixer_maps: Names of the maps by which a Mamba checkpoint can fill what this
+            one leaves.
+    """
+
+    name: str
+    target_layer: str
+    source_layer: str
+    rules: tuple[Rule, ...]
+    spaces: tuple[Space, ...]
+    fresh: tuple[Fresh, ...] = ()
+    rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = without_backbone
+    mixer_maps: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        known = {space.name for space in self.spaces} | {EXACT}
+        for rule in self.rules:
+            named = {
+                name
+                for axis in rule.axes
+                for name in ((axis,) if isinstance(axis, str) else axis)
+            }
+            if not named <= known:
+                raise ValueError(
+                    f'{self.name}: the rule for {rule.target} names the spaces '
+                    f'{sorted(named - known)}, which are not among {sorted(known)}.'
+                )
+
+    def fits(self, source: Mapping[str, Tensor]) -> bool:
+        """Whether a source has any tensor that a rule names, in its first layer."""
+        return any(rule.source.replace('{i}', '0') in source for rule in self.rules)
+
+
+def count_layers(names: Iterable[str], template: str) -> int:
+    """One more than the highest layer number among names that begin as ``template``."""
+    pattern = re.compile(re.escape(template).replace(r'\{i\}', r'(\d+)'))
+    numbers = [int(found[1]) for name in names if (found := pattern.match(name))]
+    return max(numbers, default=-1) + 1
+
+
+def size_of(state: Mapping[str, Tensor], where: tuple[str, int], layer: int) -> int:
+    """Size along a dimension of the tensor that a template names in a layer.
+
+    Raises:
+        KeyError: There is no such tensor.
+    """
+    template, dim = where
+    return state[template.replace('{i}', str(layer))].shape[dim]
+
+
+def get_weight_map(name: str) -> WeightMap:
+    """The registered map of a name.
+
+    Raises:
+        ValueError: There is none; the message lists those there are.
+    """
+    make = WEIGHT_MAPS.get(name)
+    if make is None:
+        raise ValueError(
+            f'weight_map={name!r} must be one of {sorted(WEIGHT_MAPS.module_dict)}.'
+        )
+    return make()
