@@ -115,14 +115,24 @@ class ReverseProjection(nn.Module):
 
     def __init__(self, dim: int, num_directions: int) -> None:
         super().__init__()
-        self.maps = nn.ModuleList()
-        for _ in range(num_directions - 1):
-            linear = nn.Linear(dim, dim, bias=False)
-            nn.init.eye_(linear.weight)
-            self.maps.append(orthogonal(linear))
+        self.maps = None
+        if num_directions > 1:
+            self.maps = nn.Module()
+            self.maps.weight = nn.Parameter(
+                torch.eye(dim).repeat(num_directions - 1, 1, 1)
+            )
+            orthogonal(self.maps)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens ``[B, K, M, C]``, direction k by its own matrix."""
-        mapped = [tokens[:, 0]]
-        mapped += [m(tokens[:, k]) for k, m in enumerate(self.maps, start=1)]
-        return torch.stack(mapped, dim=1)
+    def forward(self, tokens: Sequence[Tensor]) -> list[Tensor]:
+        """Map tokens of several layers, ``[B, K, M, C]`` each, direction by direction.
+
+        All layers at once, because making the orthogonal matrices costs more than
+        using them.
+        """
+        if self.maps is None:
+            return list(tokens)
+        matrices = self.maps.weight
+        return [
+            torch.cat((t[:, :1], torch.einsum('bkmc,kdc->bkmd', t[:, 1:], matrices)), 1)
+            for t in tokens
+        ]

@@ -220,16 +220,20 @@ class DirectionTerm(WeightedLayersTerm):
         self.weighting.build(len(self.aligners), width)
 
     def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
-        distances, pooled_student, pooled_teacher = [], [], []
+        features = batch.student.directions
+        keys = [
+            (layer, feature.grid)
+            for layer, feature in zip(batch.layer_map, features, strict=True)
+        ]
         targets: dict[tuple, Tensor] = {}
-        for aligner, feature, layer in zip(
-            self.aligners, batch.student.directions, batch.layer_map, strict=True
-        ):
-            key = (layer, feature.grid)
+        for key, feature in zip(keys, features, strict=True):
             if key not in targets:
-                tokens = batch.teacher_tokens.on_grid(layer, feature.grid)
-                ordered = standardize(tokens[:, feature.token_index], self.target_norm)
-                targets[key] = self.reverse(ordered)
+                tokens = batch.teacher_tokens.on_grid(*key)[:, feature.token_index]
+                targets[key] = standardize(tokens, self.target_norm)
+        targets = dict(zip(targets, self.reverse(list(targets.values())), strict=True))
+
+        distances, pooled_student, pooled_teacher = [], [], []
+        for aligner, feature, key in zip(self.aligners, features, keys, strict=True):
             values = feature.values
             if self.feature == 'projected':
                 values = feature.project(values)
