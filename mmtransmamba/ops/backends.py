@@ -1,13 +1,12 @@
 """Which implementation of an op runs, and why another one does not.
 
-Every op has a table of backends, best first. A backend is a module with
+Every op registers a table of backends, best first. A backend is a module with
 
 * ``unavailable() -> str | None``: why it cannot run in this process at all,
 * ``refuses(tensors) -> str | None``: why it cannot take these tensors,
 
-and the functions of its op. It is imported when it is first asked for, so a
-backend whose dependencies are missing costs nothing. Adding a backend means one
-file and one line in ``_TABLE``.
+and the functions of its op. Importing the module must not need what the backend
+depends on: ``unavailable`` finds out.
 
 The choice, strongest first: the ``backend=`` argument of the op,
 :func:`use_backend`, the environment variable ``MMTRANSMAMBA_BACKEND``, and last
@@ -19,20 +18,24 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from types import ModuleType
 
 import torch
 
 ENV_VAR = 'MMTRANSMAMBA_BACKEND'
 
-_TABLE = {
-    'selective_scan': {
-        'reference': 'mmtransmamba.ops.selective_scan.reference',
-    },
-}
-
+_TABLE: dict[str, dict[str, ModuleType]] = {}
 _forced: list[str] = []
+
+
+def register(op: str, table: dict[str, ModuleType]) -> None:
+    """Give an op its backends.
+
+    Args:
+        op (str): Name of the op.
+        table (dict[str, ModuleType]): Backend modules by name, best first.
+    """
+    _TABLE[op] = table
 
 
 def available(op: str) -> dict[str, str | None]:
@@ -111,7 +114,7 @@ def resolve(
             f'backend {asked!r} of {op} (asked for by {source}) '
             f'is not available: {reason}'
         )
-    module = _module(op, asked)
+    module = _TABLE[op][asked]
     reason = module.refuses(tensors)
     if reason is not None:
         raise ValueError(
@@ -126,7 +129,7 @@ def _best(op: str, tensors: Mapping[str, torch.Tensor | None]) -> ModuleType:
     for name in _names(op):
         reason = _unavailable(op, name)
         if reason is None:
-            module = _module(op, name)
+            module = _TABLE[op][name]
             reason = module.refuses(tensors)
             if reason is None:
                 return module
@@ -140,20 +143,20 @@ def _names(op: str) -> tuple[str, ...]:
     return tuple(_TABLE[op])
 
 
+# Loading a library or importing a package is nothing for torch.compile to trace.
 @torch.compiler.assume_constant_result
-def _module(op: str, name: str) -> ModuleType:
-    return import_module(_TABLE[op][name])
-
-
-@torch.compiler.assume_constant_result
-@functools.cache
 def _unavailable(op: str, name: str) -> str | None:
-    module = _module(op, name)
+    return _reason(op, name)
+
+
+@functools.cache
+def _reason(op: str, name: str) -> str | None:
+    module = _TABLE[op][name]
     reason = module.unavailable()
     if reason is not None and getattr(module, 'WARN_WHEN_UNAVAILABLE', False):
         warnings.warn(
             f'{op}: backend {name!r} is not available, slower ones are used '
             f'instead. {reason}',
-            stacklevel=2,
+            stacklevel=3,
         )
     return reason

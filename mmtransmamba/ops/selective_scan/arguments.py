@@ -57,9 +57,9 @@ def check_scan(
     """
     _expect_dims('u', u, '[B, D, L]')
     batch, channels, length = u.shape
-    _expect_steps(length)
     _expect_dims('A', A, '[D, N]')
     states = A.shape[1]
+    _expect_filled(channels, length, states)
     sizes = {'B': batch, 'D': channels, 'L': length, 'N': states}
     _expect('delta', delta, '[B, D, L]', sizes)
     _expect('A', A, '[D, N]', sizes)
@@ -106,12 +106,13 @@ def check_directions(
     _expect_dims('order', order, '[K, L]')
     _expect_dims('A', A, '[1 or K, D, N]')
     batch, _, channels, length = u.shape
-    _expect_steps(length)
+    states = A.shape[2]
+    _expect_filled(channels, length, states)
     sizes = {
         'B': batch,
         'K': order.shape[0],
         'D': channels,
-        'N': A.shape[2],
+        'N': states,
         'L': length,
     }
     if sizes['K'] < 1:
@@ -131,9 +132,14 @@ def check_directions(
         _expect_index('tap_index', tap_index, u)
 
 
-def _expect_steps(length: int) -> None:
-    if length < 1:
-        raise ValueError('u has no steps (L = 0); at least one is needed')
+def _expect_filled(channels: int, length: int, states: int) -> None:
+    if channels < 1 or length < 1:
+        raise ValueError(
+            f'u has D = {channels} channels and L = {length} steps; at least one of '
+            'each is needed'
+        )
+    if states < 1:
+        raise ValueError('A has no states (N = 0); at least one is needed')
 
 
 def _expect_index(name: str, index: Tensor, u: Tensor) -> None:

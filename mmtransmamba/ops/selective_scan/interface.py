@@ -4,9 +4,19 @@ import torch
 from torch import Tensor
 
 from .. import backends
+from . import mamba_ssm, native, reference
 from .arguments import check_directions, check_scan, check_tensors
 
 OP = 'selective_scan'
+
+backends.register(
+    OP,
+    {
+        'mamba_ssm': mamba_ssm,
+        'native': native,
+        'reference': reference,
+    },
+)
 
 
 def selective_scan_fn(

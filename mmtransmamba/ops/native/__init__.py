@@ -1,0 +1,1 @@
+"""The compiled CPU kernels: sources, build and loading."""

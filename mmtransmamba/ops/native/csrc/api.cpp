@@ -1,0 +1,147 @@
+// The C interface of the library, called through ctypes by native/library.py.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <vector>
+
+#include "parallel.h"
+#include "selective_scan.h"
+
+#define MMT_EXPORT __attribute__((visibility("default")))
+
+namespace mmtransmamba {
+
+extern const Kernels kernels_baseline;
+#if defined(__x86_64__)
+extern const Kernels kernels_avx2;
+extern const Kernels kernels_avx512;
+#endif
+
+namespace {
+
+enum Status { kOk = 0, kBadOrder = 1, kBadTapIndex = 2, kNoMemory = 3 };
+
+// Best last.
+const Kernels *const kLevels[] = {
+    &kernels_baseline,
+#if defined(__x86_64__)
+    &kernels_avx2,
+    &kernels_avx512,
+#endif
+};
+constexpr int kLevelCount = sizeof(kLevels) / sizeof(kLevels[0]);
+
+bool supported(int level) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (level == 1) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (level == 2)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+#endif
+  return level == 0;
+}
+
+struct Tables {
+  std::vector<int32_t> token, identity;
+  std::vector<Tap> taps;
+};
+
+int fill(Tables &tables, const ScanArgs &args) {
+  const int64_t length = args.length;
+  tables.identity.resize(length);
+  for (int64_t i = 0; i < length; ++i) tables.identity[i] = static_cast<int32_t>(i);
+  if (args.order) {
+    tables.token.resize(args.directions * length);
+    std::vector<bool> seen(length);
+    for (int64_t k = 0; k < args.directions; ++k) {
+      std::fill(seen.begin(), seen.end(), false);
+      for (int64_t i = 0; i < length; ++i) {
+        const int64_t token = args.order[k * length + i];
+        if (token < 0 || token >= length || seen[token]) return kBadOrder;
+        seen[token] = true;
+        tables.token[k * length + i] = static_cast<int32_t>(token);
+      }
+    }
+  }
+  if (args.tap_index) {
+    tables.taps.resize(args.directions * args.taps);
+    for (int64_t k = 0; k < args.directions; ++k) {
+      Tap *taps = tables.taps.data() + k * args.taps;
+      for (int64_t m = 0; m < args.taps; ++m) {
+        const int64_t step = args.tap_index[k * args.taps + m];
+        if (step < 0 || step >= length) return kBadTapIndex;
+        taps[m] = {static_cast<int32_t>(step), static_cast<int32_t>(m)};
+      }
+      std::sort(taps, taps + args.taps, [](const Tap &a, const Tap &b) {
+        return a.step != b.step ? a.step < b.step : a.column < b.column;
+      });
+    }
+  }
+  return kOk;
+}
+
+using ItemKernel = void (*)(const ScanArgs &, const Plan &, int64_t, char *);
+
+struct Call {
+  const ScanArgs *args;
+  Plan plan;
+  ItemKernel kernel;
+};
+
+void run_item(void *context, int64_t item, char *scratch) {
+  const Call &call = *static_cast<const Call *>(context);
+  call.kernel(*call.args, call.plan, item, scratch);
+}
+
+int run(const ScanArgs &args, ItemKernel kernel, size_t scratch, int64_t threads) {
+  try {
+    Tables tables;
+    const int status = fill(tables, args);
+    if (status != kOk) return status;
+    Call call{&args,
+              {args.order ? tables.token.data() : tables.identity.data(),
+               tables.identity.data(),
+               args.tap_index ? tables.taps.data() : nullptr},
+              kernel};
+    const int64_t items = args.batch * args.groups * args.segments;
+    return run_items(run_item, &call, items, threads, scratch) ? kOk : kNoMemory;
+  } catch (const std::bad_alloc &) {
+    return kNoMemory;
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+// Guards against a library that was built from other sources than the caller.
+MMT_EXPORT int64_t mmt_scan_args_size() { return sizeof(ScanArgs); }
+
+MMT_EXPORT int mmt_level_count() { return kLevelCount; }
+
+MMT_EXPORT const char *mmt_level_name(int level) { return kLevels[level]->name; }
+
+MMT_EXPORT int mmt_level_supported(int level) { return supported(level); }
+
+MMT_EXPORT void mmt_set_fork_join(void *gomp_parallel) {
+  set_fork_join(reinterpret_cast<ForkJoin>(gomp_parallel));
+}
+
+MMT_EXPORT int mmt_selective_scan_forward(const ScanArgs *args, int level,
+                                          int64_t threads) {
+  const Kernels &kernels = *kLevels[level];
+  return run(*args, kernels.forward, kernels.forward_scratch(*args), threads);
+}
+
+MMT_EXPORT int mmt_selective_scan_backward(const ScanArgs *args, int level,
+                                           int64_t threads) {
+  const Kernels &kernels = *kLevels[level];
+  return run(*args, kernels.backward, kernels.backward_scratch(*args), threads);
+}
+
+}  // extern "C"
+
+}  // namespace mmtransmamba

@@ -1,0 +1,141 @@
+"""Load the compiled kernels and call them on torch tensors."""
+
+import ctypes
+import functools
+import os
+from ctypes import c_char_p, c_int, c_int64, c_void_p
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .build import LIBRARY_NAME
+
+LEVEL_ENV_VAR = 'MMTRANSMAMBA_NATIVE_LEVEL'
+REBUILD = 'Build it with: python -m mmtransmamba.ops.native.build'
+
+_STATUS = {
+    1: (ValueError, 'each row of order must be a permutation of the L tokens'),
+    2: (ValueError, 'tap_index holds a step outside 0 ... L - 1'),
+    3: (MemoryError, 'not enough memory for the selective scan'),
+}
+
+
+class View(ctypes.Structure):
+    """A float32 tensor of up to four strided dimensions, as in selective_scan.h."""
+
+    _fields_ = [('data', c_void_p), ('stride', c_int64 * 4)]
+
+    @classmethod
+    def of(cls, tensor: Tensor | None) -> 'View':
+        """Describe a tensor; an absent one has null data."""
+        if tensor is None:
+            return cls()
+        stride = (c_int64 * 4)(*tensor.stride()[:4])
+        return cls(tensor.data_ptr(), stride)
+
+
+class ScanArgs(ctypes.Structure):
+    """The arguments of both kernels, field by field as in selective_scan.h."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ('batch', 'directions', 'groups', 'channels')),
+        *((name, c_int64) for name in ('states', 'length', 'taps', 'chunk')),
+        *((name, c_int64) for name in ('segments', 'permute_params', 'softplus')),
+        *((name, c_int64) for name in ('shared_u', 'shared_delta')),
+        *((name, c_int64) for name in ('shared_b', 'shared_c')),
+        *((name, c_void_p) for name in ('order', 'tap_index')),
+        *((name, View) for name in ('u', 'delta', 'a', 'b', 'c', 'd', 'bias', 'z')),
+        *((name, View) for name in ('y', 'tapped', 'last_state')),
+        ('checkpoints', c_void_p),
+        *((name, View) for name in ('grad_u', 'grad_delta', 'grad_a', 'grad_d')),
+        *((name, View) for name in ('grad_bias', 'grad_z')),
+        *((name, c_void_p) for name in ('grad_b', 'grad_c')),
+    ]
+
+
+class Library:
+    """The loaded shared library.
+
+    Args:
+        path (Path): The library file.
+
+    Attributes:
+        levels (dict[str, int]): Instruction set levels this machine supports, the
+            best one last.
+        level (str): The one in use.
+
+    Raises:
+        OSError: If the library is missing, cannot be loaded or does not belong to
+            these sources, or if the level asked for is not supported.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            raise OSError(f'the compiled library {path.name} is missing')
+        self._lib = lib = ctypes.CDLL(str(path))
+        try:
+            lib.mmt_scan_args_size.restype = c_int64
+            lib.mmt_level_name.restype = c_char_p
+            lib.mmt_set_fork_join.argtypes = [c_void_p]
+            for name in ('forward', 'backward'):
+                function = getattr(lib, f'mmt_selective_scan_{name}')
+                function.argtypes = [ctypes.POINTER(ScanArgs), c_int, c_int64]
+            stale = lib.mmt_scan_args_size() != ctypes.sizeof(ScanArgs)
+        except AttributeError:
+            stale = True
+        if stale:
+            raise OSError(f'{path.name} was built from other sources than these')
+        self.levels = {
+            lib.mmt_level_name(i).decode(): i
+            for i in range(lib.mmt_level_count())
+            if lib.mmt_level_supported(i)
+        }
+        self.level = os.environ.get(LEVEL_ENV_VAR) or list(self.levels)[-1]
+        if self.level not in self.levels:
+            raise OSError(
+                f'{LEVEL_ENV_VAR}={self.level} is not supported here; accepted: '
+                f'{", ".join(self.levels)}'
+            )
+        lib.mmt_set_fork_join(_openmp_of_torch())
+
+    def selective_scan(self, direction: str, args: ScanArgs) -> None:
+        """Run the ``'forward'`` or the ``'backward'`` kernel on torch's threads.
+
+        Raises:
+            ValueError: If ``order`` or ``tap_index`` holds a bad index.
+            MemoryError: If scratch memory cannot be had.
+        """
+        function = getattr(self._lib, f'mmt_selective_scan_{direction}')
+        status = function(args, self.levels[self.level], torch.get_num_threads())
+        if status:
+            error, message = _STATUS[status]
+            raise error(message)
+
+
+@functools.cache
+def load() -> Library:
+    """The library beside this file.
+
+    Raises:
+        OSError: See :class:`Library`.
+    """
+    return Library(Path(__file__).parent / LIBRARY_NAME)
+
+
+def _openmp_of_torch() -> int | None:
+    """Address of ``GOMP_parallel`` in the OpenMP runtime that torch uses.
+
+    GNU's runtime and LLVM's and Intel's compatible ones export it. The look-up goes
+    through torch's own library, because another package may have brought a second
+    runtime into the process.
+    """
+    folder = Path(torch.__file__).parent / 'lib'
+    for name in ('libtorch_cpu.so', 'libtorch_cpu.dylib'):
+        if (folder / name).exists():
+            try:
+                torch_cpu = ctypes.CDLL(str(folder / name))
+                return ctypes.cast(torch_cpu.GOMP_parallel, c_void_p).value
+            except (OSError, AttributeError):
+                return None
+    return None
