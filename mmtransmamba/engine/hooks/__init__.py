@@ -1,4 +1,5 @@
 from .layer_weights import LayerWeightsHook
 from .progress_bar import ProgressBarHook
+from .subclone_initializer import SubcloneInitializer
 
-__all__ = ['LayerWeightsHook', 'ProgressBarHook']
+__all__ = ['LayerWeightsHook', 'ProgressBarHook', 'SubcloneInitializer']

@@ -1,0 +1,206 @@
+"""The first stage of the transfer as a hook."""
+
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce, broadcast, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mmtransmamba.registry import HOOKS, MODELS
+from mmtransmamba.transfer.subclone import (
+    Source,
+    SubcloneOptions,
+    read_mixers,
+    read_source,
+    subclone,
+)
+from mmtransmamba.transfer.weight_maps import get_weight_map
+
+REPORT_FILE = 'subclone_report.json'
+
+
+@HOOKS.register_module()
+class SubcloneInitializer(Hook):
+    """Starts a student from a teacher's weights (TransMamba, Section 3.2).
+
+    It acts once, after the Runner has initialised the model and before the first
+    iteration, and not at all in a run that resumes or loads weights. What became of
+    every parameter is logged as a table and saved as ``subclone_report.json`` in the
+    work directory.
+
+    The student is the Runner's model, or the ``student`` of a distiller, whose
+    ``teacher`` is then the source unless another one is given.
+
+    Args:
+        weight_map: Name in :data:`mmtransmamba.registry.WEIGHT_MAPS`.
+        teacher: Config of a teacher (:mod:`mmtransmamba.models.teachers`) to take
+            weights from; it is released again.
+        checkpoint: File to take weights from, in place of a teacher. A plain ViT may
+            have the names of timm, mmpretrain or transformers.
+        mamba_checkpoint: File of a Mamba, Vim or PlainMamba whose mixers fill what
+            the teacher has nothing for.
+        layers, width, rules, rescale, fresh, interpolation, source_grid, target_grid:
+            See :class:`mmtransmamba.transfer.subclone.SubcloneOptions`. The grids
+            default to what teacher and student say of themselves.
+        importance_batches: With ``width='importance'``, rank the channels of the
+            residual stream by the mean absolute value they have after the teacher's
+            blocks in so many training batches, as Samragh et al. do; it needs a
+            distiller. With 0 the ranking comes from the weights and needs no data.
+        seed: Of the fresh parameters; the Runner's by default.
+
+    Raises:
+        ValueError: An argument is wrong.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(
+        self,
+        weight_map: str = 'vit_to_plainmamba',
+        teacher: dict[str, Any] | None = None,
+        checkpoint: str | None = None,
+        mamba_checkpoint: str | None = None,
+        layers: str | Sequence[int] = 'first_n',
+        width: str = 'block',
+        rules: Mapping[str, str] | None = None,
+        rescale: bool | None = None,
+        fresh: Mapping[str, Any] | None = None,
+        interpolation: str = 'bicubic',
+        source_grid: Sequence[int] | None = None,
+        target_grid: Sequence[int] | None = None,
+        importance_batches: int = 0,
+        seed: int | None = None,
+    ) -> None:
+        if teacher is not None and checkpoint is not None:
+            raise ValueError(
+                'SubcloneInitializer: give either teacher or checkpoint, not both.'
+            )
+        if importance_batches and width != 'importance':
+            raise ValueError(
+                f'SubcloneInitializer: importance_batches={importance_batches} goes '
+                f"with width='importance', not width={width!r}."
+            )
+        self.weight_map = get_weight_map(weight_map)
+        self.teacher = teacher
+        self.checkpoint = checkpoint
+        self.mamba_checkpoint = mamba_checkpoint
+        self.importance_batches = importance_batches
+        self.seed = seed
+        self.options = SubcloneOptions(
+            layers=layers,
+            width=width,
+            rules=rules,
+            rescale=rescale,
+            fresh=fresh,
+            interpolation=interpolation,
+            source_grid=None if source_grid is None else tuple(source_grid),
+            target_grid=None if target_grid is None else tuple(target_grid),
+        )
+        self._loaded = False
+        self._done = False
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Remember that the model's weights come from a file."""
+        self._loaded = True
+
+    def before_train(self, runner: Runner) -> None:
+        """Move the weights.
+
+        Raises:
+            ValueError: There is nothing to inherit from, or weights and map do not
+                fit; see :func:`mmtransmamba.transfer.subclone.subclone`.
+            FileNotFoundError: A checkpoint does not exist.
+            CheckpointError: A checkpoint cannot be used.
+        """
+        if self._done:
+            return
+        self._done = True
+        if self._loaded or runner.iter > 0:
+            runner.logger.info(
+                'SubcloneInitializer: the model has loaded or trained weights; '
+                'nothing is inherited.'
+            )
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        student = getattr(model, 'student', model)
+        sources, options = self._sources(model, student)
+        options = replace(options, seed=runner.seed if self.seed is None else self.seed)
+        if self.importance_batches:
+            scores = self._activations(runner, model)
+            shared = [s.name for s in self.weight_map.spaces if not s.per_layer]
+            options = replace(options, importance=dict.fromkeys(shared, scores))
+        parameters = dict(student.named_parameters())
+        before = {name: p.detach().cpu() for name, p in parameters.items()}
+        after, report = subclone(before, sources, options)
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(after[name])
+                broadcast(parameter.data)
+        runner.logger.info(f'\n{report}')
+        if is_main_process():
+            report.save(osp.join(runner.work_dir, REPORT_FILE))
+
+    def _sources(
+        self, model: nn.Module, student: nn.Module
+    ) -> tuple[list[Source], SubcloneOptions]:
+        options = self.options
+        target_grid = getattr(
+            getattr(student, 'backbone', student), 'pos_embed_grid', None
+        )
+        if options.target_grid is None and target_grid is not None:
+            options = replace(options, target_grid=tuple(target_grid))
+
+        if self.checkpoint is not None:
+            sources = [read_source(self.weight_map, self.checkpoint)]
+        else:
+            teacher = self._find_teacher(model)
+            state = self.weight_map.rename(teacher.model.state_dict())
+            state = {name: tensor.cpu() for name, tensor in state.items()}
+            sources = [(self.weight_map, state)]
+            if options.source_grid is None:
+                options = replace(options, source_grid=teacher.native_grid)
+        if self.mamba_checkpoint is not None:
+            sources.append(read_mixers(self.weight_map, self.mamba_checkpoint))
+        return sources, options
+
+    def _find_teacher(self, model: nn.Module) -> nn.Module:
+        if self.teacher is not None:
+            return MODELS.build(self.teacher)
+        teacher = getattr(model, 'teacher', None)
+        if teacher is None:
+            raise ValueError(
+                f'SubcloneInitializer: {type(model).__name__} has no teacher to '
+                'inherit from. Give teacher=dict(type=...) or checkpoint=FILE.'
+            )
+        return teacher
+
+    @torch.no_grad()
+    def _activations(self, runner: Runner, model: nn.Module) -> Tensor:
+        """Mean absolute value ``[C]`` of the residual channels over the layers."""
+        if self.teacher is not None or self.checkpoint is not None:
+            raise ValueError(
+                'SubcloneInitializer: importance_batches needs a distiller, whose '
+                'teacher is the source; with teacher or checkpoint leave it 0.'
+            )
+        teacher = self._find_teacher(model)
+        if len(set(teacher.layer_dims)) > 1:
+            raise ValueError(
+                'SubcloneInitializer: importance_batches needs a teacher of one width, '
+                f'not {teacher.layer_dims}.'
+            )
+        total = 0
+        for batch in islice(runner.train_dataloader, self.importance_batches):
+            inputs = model.data_preprocessor(batch)['inputs']
+            for layer in teacher(model.teacher_images(inputs)).layers:
+                total = total + layer.tokens.abs().mean((0, 1))
+        all_reduce(total)
+        return total.cpu()
