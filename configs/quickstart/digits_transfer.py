@@ -21,6 +21,7 @@ model = dict(
     ),
 )
 custom_hooks = [
+    dict(type='mmtransmamba.SubcloneInitializer'),
     dict(type='mmtransmamba.ProgressBarHook', title='transfer'),
     dict(type='mmtransmamba.LayerWeightsHook'),
 ]

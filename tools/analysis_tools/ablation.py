@@ -1,0 +1,129 @@
+"""Train several configs over several seeds and tabulate them.
+
+Each run is a process of its own with its own folder; finished runs are not trained
+again and interrupted ones go on, so the command can be stopped and repeated.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from mmtransmamba.apis import ExperimentResult, run_experiment
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('configs', nargs='+', type=Path, help='one row each')
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/ablation'))
+    parser.add_argument('--jobs', type=int, default=1, help='runs at the same time')
+    parser.add_argument(
+        '--baseline',
+        default='scratch',
+        help="config whose name contains this sets the accuracy to reach (its runs' "
+        'mean best)',
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='override every config'
+    )
+    parser.add_argument('--one', action='store_true', help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def train(args: argparse.Namespace, config: Path, seed: int) -> ExperimentResult:
+    options = dict(args.cfg_options or {}) | {'randomness.seed': seed}
+    folder = args.work_dir / f'{config.stem}_seed{seed}'
+    return run_experiment(config, folder, options)
+
+
+def train_in_process(args: argparse.Namespace, config: Path, seed: int) -> None:
+    """Run this script for one config and seed; its output goes to a log file."""
+    command = [sys.executable, __file__, str(config), '--one', '--seeds', str(seed)]
+    command += ['--work-dir', str(args.work_dir)]
+    if args.cfg_options:
+        start = sys.argv.index('--cfg-options') + 1
+        values = []
+        for value in sys.argv[start:]:
+            if value.startswith('--'):
+                break
+            values.append(value)
+        command += ['--cfg-options', *values]
+    threads = str(max(1, (os.cpu_count() or 1) // args.jobs))
+    args.work_dir.mkdir(parents=True, exist_ok=True)
+    log = args.work_dir / f'{config.stem}_seed{seed}.log'
+    with log.open('w') as output:
+        code = subprocess.call(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {'OMP_NUM_THREADS': threads},
+        )
+    if code:
+        raise SystemExit(f'{config.name}, seed {seed} failed, see {log}')
+    print(f'{config.stem}, seed {seed}: done', flush=True)
+
+
+def spread(values: list[float], digits: int = 2) -> str:
+    """Mean and standard deviation, or the value when there is but one."""
+    mean = statistics.mean(values)
+    if len(values) == 1:
+        return f'{mean:.{digits}f}'
+    return f'{mean:.{digits}f} ± {statistics.stdev(values):.{digits}f}'
+
+
+def tabulate(args: argparse.Namespace) -> str:
+    """Markdown table with a row per config."""
+    rows = {
+        config.stem: [train(args, config, seed) for seed in args.seeds]
+        for config in args.configs
+    }
+    target = next(
+        (
+            statistics.mean(run.scalars.best for run in runs)
+            for name, runs in rows.items()
+            if args.baseline in name
+        ),
+        None,
+    )
+    reach = f'epochs to {target:.2f}' if target is not None else 'epochs to baseline'
+    lines = [
+        f'| config | final top-1 | best top-1 | {reach} | seconds |',
+        '|---|---|---|---|---|',
+    ]
+    for name, runs in rows.items():
+        epochs = [run.scalars.epochs_to(target) for run in runs] if target else []
+        lines.append(
+            f'| {name} | {spread([run.scalars.final for run in runs])} '
+            f'| {spread([run.scalars.best for run in runs])} '
+            f'| {", ".join("-" if e is None else str(e) for e in epochs)} '
+            f'| {statistics.median(run.seconds for run in runs):.0f} |'
+        )
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    args = parse_args()
+    if args.one:
+        train(args, args.configs[0], args.seeds[0])
+        return
+    with ThreadPoolExecutor(args.jobs) as pool:
+        jobs = [
+            pool.submit(train_in_process, args, config, seed)
+            for seed in args.seeds
+            for config in args.configs
+        ]
+        for job in jobs:
+            job.result()
+    table = tabulate(args)
+    (args.work_dir / 'table.md').write_text(table + '\n')
+    print(table)
+
+
+if __name__ == '__main__':
+    main()
