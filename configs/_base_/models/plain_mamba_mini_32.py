@@ -1,0 +1,24 @@
+# A PlainMamba for 32x32 images that trains on a CPU: 64 tokens, six blocks.
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='mmtransmamba.PlainMamba',
+        arch=dict(
+            embed_dims=96,
+            depth=6,
+            num_convs=1,
+            dwconv_layers=(),
+            drop_path_rate=0.0,
+        ),
+        img_size=32,
+        patch_size=4,
+    ),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        type='LinearClsHead',
+        num_classes=10,
+        in_channels=96,
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
+    ),
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)]),
+)

@@ -1,0 +1,15 @@
+# PMamba-T of TransMamba's Table II; S and B differ in `arch` and `in_channels`.
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='mmtransmamba.PlainMamba', arch='T', img_size=224),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        type='LinearClsHead',
+        num_classes=1000,
+        in_channels=192,
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
+    ),
+    train_cfg=dict(
+        augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]
+    ),
+)

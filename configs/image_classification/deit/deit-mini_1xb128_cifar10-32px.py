@@ -1,0 +1,10 @@
+# The teacher sees all 50,000 images: it stands in for large-scale pre-training.
+_base_ = [
+    '../../_base_/models/deit_mini_32.py',
+    '../../_base_/datasets/cifar10_shards_32.py',
+    '../../_base_/schedules/adamw_300e.py',
+    '../../_base_/default_runtime.py',
+]
+
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+train_cfg = dict(max_epochs=60, val_interval=5)

@@ -1,0 +1,8 @@
+_base_ = [
+    '../../_base_/models/deit_tiny.py',
+    '../../_base_/datasets/cifar10_224.py',
+    '../../_base_/schedules/adamw_finetune_50e.py',
+    '../../_base_/default_runtime.py',
+]
+
+model = dict(head=dict(num_classes=10))

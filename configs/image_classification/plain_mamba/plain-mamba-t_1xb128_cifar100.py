@@ -1,0 +1,8 @@
+_base_ = [
+    '../../_base_/models/plain_mamba_t.py',
+    '../../_base_/datasets/cifar100_224.py',
+    '../../_base_/schedules/adamw_300e.py',
+    '../../_base_/default_runtime.py',
+]
+
+model = dict(head=dict(num_classes=100))

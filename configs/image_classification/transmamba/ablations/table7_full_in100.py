@@ -1,0 +1,2 @@
+# Table VII: directions of adaptively weighed layers, final feature and logits.
+_base_ = '../trans-plain-mamba-t_1xb128_in100.py'

@@ -1,0 +1,4 @@
+# Table VII: logits alone.
+_base_ = '../trans-plain-mamba-t_1xb128_in100.py'
+
+model = dict(terms=dict(feature=None, direction=None))
