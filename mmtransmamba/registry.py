@@ -63,8 +63,25 @@ _MODELS = ['mmtransmamba.models', 'mmtransmamba.transfer']
 _NONE = ['mmtransmamba']
 
 
+class ScopedRegistry(Registry):
+    """A registry that also knows mmpretrain's types by their plain names.
+
+    The classifiers, heads and transforms around this package's models are
+    mmpretrain's. With this, a config means the same in both scopes, which
+    ``mmengine.hub.get_model`` needs: it builds in the scope of the package,
+    whatever the ``default_scope`` of the config.
+    """
+
+    def get(self, key: str) -> type | None:
+        """Look up a type: here, then in mmpretrain, then in mmengine."""
+        self.import_from_location()
+        if '.' in key or key in self.module_dict:
+            return super().get(key)
+        return self.root.get(f'mmpretrain.{key}') or super().get(key)
+
+
 def _child(parent: Registry, locations: list[str] = _NONE) -> Registry:
-    return Registry(parent.name, parent=parent, scope=SCOPE, locations=locations)
+    return ScopedRegistry(parent.name, parent=parent, scope=SCOPE, locations=locations)
 
 
 MODELS = _child(MMENGINE_MODELS, _MODELS)

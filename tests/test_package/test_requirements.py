@@ -1,0 +1,136 @@
+"""Requirements, extras and what the code really imports."""
+
+import ast
+import importlib.util
+import re
+import sys
+from unittest import mock
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = None
+
+# Names under which distributions are imported, where they differ.
+MODULES = {
+    'onedl-mmcv': 'mmcv',
+    'onedl-mmengine': 'mmengine',
+    'onedl-mmpretrain': 'mmpretrain',
+    'opencv-python': 'cv2',
+    'pillow': 'PIL',
+    'scikit-learn': 'sklearn',
+}
+
+
+@pytest.fixture(scope='module')
+def arguments(repo_dir):
+    """The arguments that ``setup.py`` gives to setuptools."""
+    spec = importlib.util.spec_from_file_location('setup', repo_dir / 'setup.py')
+    module = importlib.util.module_from_spec(spec)
+    with mock.patch('setuptools.setup') as setup:
+        spec.loader.exec_module(module)
+    return setup.call_args.kwargs
+
+
+def distribution_of(requirement):
+    return re.match(r'[\w.-]+', requirement).group()
+
+
+def lines_of(path):
+    lines = (line.split('#')[0].strip() for line in path.read_text().splitlines())
+    return [line for line in lines if line]
+
+
+def test_runtime_requirements(arguments, repo_dir):
+    expected = lines_of(repo_dir / 'requirements' / 'runtime.txt')
+    assert arguments['install_requires'] == expected
+    assert {'torch>=2.6', 'onedl-mmengine>=0.10.12'} <= set(expected)
+
+
+def test_extras(arguments, repo_dir):
+    extras = arguments['extras_require']
+    optional = {'cuda', 'fla', 'timm', 'video', 'det', 'seg', 'eval'}
+    assert set(extras) == optional | {'tests', 'docs'}
+    assert all(extras.values())
+    assert [distribution_of(r) for r in extras['cuda']] == [
+        'causal-conv1d',
+        'mamba-ssm',
+    ]
+    in_file = lines_of(repo_dir / 'requirements' / 'optional.txt')
+    assert sorted(in_file) == sorted(r for name in optional for r in extras[name])
+    for name in ('tests', 'docs'):
+        assert extras[name] == lines_of(repo_dir / 'requirements' / f'{name}.txt')
+
+
+def test_no_optional_package_is_installed_by_default(arguments):
+    runtime = {distribution_of(r) for r in arguments['install_requires']}
+    for name in ('cuda', 'fla', 'timm', 'video', 'det', 'seg', 'eval'):
+        extra = {distribution_of(r) for r in arguments['extras_require'][name]}
+        assert runtime.isdisjoint(extra)
+
+
+@pytest.mark.skipif(tomllib is None, reason='tomllib came with Python 3.11')
+def test_build_requirements(repo_dir):
+    pyproject = tomllib.loads((repo_dir / 'pyproject.toml').read_text())
+    expected = lines_of(repo_dir / 'requirements' / 'build.txt')
+    assert pyproject['build-system']['requires'] == expected
+
+
+def test_ruff_of_the_commit_hook_is_that_of_the_tests(repo_dir):
+    (ruff,) = (
+        line
+        for line in lines_of(repo_dir / 'requirements' / 'tests.txt')
+        if line.startswith('ruff')
+    )
+    hooks = (repo_dir / '.pre-commit-config.yaml').read_text()
+    assert set(re.findall(r'ruff==[\w.*]+', hooks)) == {ruff}
+
+
+def test_versions_of_python(arguments):
+    supported = {
+        classifier.split(' :: ')[-1]
+        for classifier in arguments['classifiers']
+        if classifier.startswith('Programming Language :: Python :: 3.')
+    }
+    assert supported == {'3.10', '3.11', '3.12', '3.13'}
+    assert arguments['python_requires'] == '>=3.10'
+
+
+def imported_at_import(path):
+    """Top-level names of the modules a file imports when it is imported itself."""
+    pending = list(ast.parse(path.read_text(encoding='utf-8')).body)
+    names = set()
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split('.')[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module.split('.')[0])
+        elif isinstance(node, ast.Try):
+            # An import that may fail is optional.
+            pending += [*node.orelse, *node.finalbody]
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            pending += [
+                child
+                for child in ast.iter_child_nodes(node)
+                if hasattr(child, 'lineno')
+            ]
+    return names
+
+
+def test_imports_are_declared(arguments, repo_dir):
+    declared = {
+        MODULES.get(name, name)
+        for name in map(distribution_of, arguments['install_requires'])
+    }
+    undeclared = {
+        (path.relative_to(repo_dir).as_posix(), name)
+        for path in (repo_dir / 'mmtransmamba').rglob('*.py')
+        for name in imported_at_import(path)
+        - declared
+        - set(sys.stdlib_module_names)
+        - {'mmtransmamba'}
+    }
+    assert undeclared == set()
