@@ -183,10 +183,11 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
                 the model cannot take.
         """
         images = self.preprocess(images)
+        # Autocast also where weights are bfloat16: libraries make masks in float32.
         own_precision = (
             nullcontext()
             if self.dtype == torch.float32
-            else torch.autocast(images.device.type, enabled=False)
+            else torch.autocast(images.device.type, dtype=self.dtype)
         )
         with own_precision, recorded_outputs(self.layout) as outputs:
             logits = self._run(images)
@@ -195,7 +196,7 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             split_tokens(outputs[block], patch_grid, self.layout)
             for block in self.layout.blocks
         )
-        final = outputs[self.layout.final_norm or self.layout.blocks[-1]]
+        final = outputs.get(self.layout.final_norm, outputs[self.layout.blocks[-1]])
         return TeacherOutput(
             layers=layers,
             feature=pooled_feature(final, layers[-1], self.layout),

@@ -37,7 +37,8 @@ class Layout:
         blocks: Modules whose outputs are the layers, in order.
         patch_conv: The convolution that makes the patch tokens; its output size is
             the token grid.
-        final_norm: The norm before the head, None if there is none.
+        final_norm: The norm before the head, None if there is none. One that a
+            forward pass does not run counts as none.
         has_cls: Whether the first of the extra tokens is a class token.
         channels_last: Whether 4-D outputs are ``[B, H, W, C]``.
     """

@@ -49,6 +49,11 @@ def _init_quietly(model: nn.Module) -> None:
     logger.setLevel(logging.WARNING)
     try:
         model.init_weights()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            "MMPretrainTeacher: the model's init_cfg loads a file that does not exist "
+            f'({error}). Give checkpoint=FILE.'
+        ) from error
     finally:
         logger.setLevel(level)
 

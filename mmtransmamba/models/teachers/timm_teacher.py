@@ -112,7 +112,6 @@ class TimmTeacher(BaseTeacher):
         )
 
     def run(self, images: Tensor) -> Tensor | None:
-        features = self.model.forward_features(images)
-        if not self.model.num_classes:
-            return None
-        return self.model.forward_head(features)
+        # Without classes the head still pools, and applies a norm that follows.
+        output = self.model(images)
+        return output if self.model.num_classes else None

@@ -101,6 +101,21 @@ def test_pretrained_init_cfg_is_honoured(tmp_path):
     assert torch.equal(loaded(x).feature, source(x).feature)
 
 
+def test_init_cfg_with_a_missing_file():
+    init_cfg = dict(type='Pretrained', checkpoint='nowhere.pth')
+    with pytest.raises(FileNotFoundError, match='nowhere.pth.*Give checkpoint=FILE'):
+        MMPretrainTeacher({**MM_VIT, 'init_cfg': init_cfg})
+
+
+def test_bfloat16_with_masks_in_float32():
+    """Swin adds float32 masks to its scores."""
+    exact = MMPretrainTeacher(SWIN, **NORMALISATION)
+    rough = MMPretrainTeacher(SWIN, **NORMALISATION, dtype='bfloat16')
+    rough.model.load_state_dict(exact.model.state_dict())
+    x = images()
+    torch.testing.assert_close(rough(x).feature, exact(x).feature, atol=0.1, rtol=0.1)
+
+
 def test_normalisation_must_be_known():
     with pytest.raises(ValueError, match='no data_preprocessor.*mean='):
         MMPretrainTeacher(MM_VIT['backbone'])

@@ -64,9 +64,13 @@ def test_swin_against_forward_intermediates():
     assert torch.equal(output.logits, teacher.model(teacher.preprocess(x)))
 
 
+@pytest.mark.parametrize('num_classes', [0, 5])
 @torch.no_grad()
-def test_average_pooled_vit_gives_the_feature_its_head_reads():
-    teacher = TimmTeacher({**TIMM_VIT, 'global_pool': 'avg'})
+def test_average_pooled_vit_gives_the_feature_its_head_reads(num_classes):
+    teacher = TimmTeacher(
+        {**TIMM_VIT, 'global_pool': 'avg', 'num_classes': num_classes}
+    )
+    torch.nn.init.uniform_(teacher.model.fc_norm.weight)
     x = images()
     features = teacher.model.forward_features(teacher.preprocess(x))
     torch.testing.assert_close(
