@@ -19,7 +19,6 @@ MODULES = {
     'onedl-mmengine': 'mmengine',
     'onedl-mmpretrain': 'mmpretrain',
     'opencv-python': 'cv2',
-    'pillow': 'PIL',
     'scikit-learn': 'sklearn',
 }
 
@@ -127,7 +126,10 @@ def test_imports_are_declared(arguments, repo_dir):
     }
     undeclared = {
         (path.relative_to(repo_dir).as_posix(), name)
-        for path in (repo_dir / 'mmtransmamba').rglob('*.py')
+        for path in [
+            *(repo_dir / 'mmtransmamba').rglob('*.py'),
+            *(repo_dir / 'tools').glob('*.py'),
+        ]
         for name in imported_at_import(path)
         - declared
         - set(sys.stdlib_module_names)
