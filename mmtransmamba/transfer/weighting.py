@@ -65,7 +65,7 @@ class AdaptiveWeighting(nn.Module):
         self,
         hidden_dim: int = 32,
         temperature: float = 1.0,
-        entropy_weight: float = 0.5,
+        entropy_weight: float = 0.1,
     ) -> None:
         super().__init__()
         if temperature <= 0:

@@ -8,6 +8,6 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, end=30, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, begin=30, convert_to_iter_based=True),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=600, val_interval=20)
+train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=10)
 val_cfg = dict()
 test_cfg = dict()

@@ -1,0 +1,4 @@
+# Table VII, row "Adapt-Layer+Feature+Logits".
+_base_ = './digits_full.py'
+
+model = dict(terms=dict(direction=None))

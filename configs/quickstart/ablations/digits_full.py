@@ -1,0 +1,4 @@
+# Distillation as in digits_transfer.py, without the subcloned start.
+_base_ = '../digits_transfer.py'
+
+custom_hooks = [dict(type='mmtransmamba.LayerWeightsHook', interval=20)]

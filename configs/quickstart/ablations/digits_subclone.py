@@ -1,0 +1,14 @@
+# The subcloned start alone: the student inherits weights and sees no teacher.
+_base_ = '../digits_scratch.py'
+
+custom_hooks = [
+    dict(
+        type='mmtransmamba.SubcloneInitializer',
+        teacher=dict(
+            type='mmtransmamba.MMPretrainTeacher',
+            model='{{fileDirname}}/../digits_teacher.py',
+            checkpoint='work_dirs/digits_teacher/epoch_150.pth',
+        ),
+    ),
+    dict(type='mmtransmamba.ProgressBarHook', title='subclone'),
+]
