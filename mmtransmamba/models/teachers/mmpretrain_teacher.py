@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from mmengine.logging import MMLogger
@@ -21,15 +23,17 @@ def _build(model: str | dict[str, Any]) -> nn.Module:
     from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 
     if isinstance(model, str):
-        try:
-            return mmpretrain.get_model(model, pretrained=False)
-        except ValueError as error:
+        if not model.endswith('.py') and model not in mmpretrain.list_models():
+            close = get_close_matches(model, mmpretrain.list_models(), 8, cutoff=0.4)
             raise ValueError(
                 f'MMPretrainTeacher: model={model!r} is neither a model of '
-                f'mmpretrain.list_models() nor a .py config ({error}).'
-            ) from error
+                'mmpretrain.list_models() nor a .py config. Similar names: '
+                f'{", ".join(close) or "none"}'
+            )
+        return mmpretrain.get_model(model, pretrained=False)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        return MMPRETRAIN_MODELS.build(model)
+        # mmpretrain completes the config it is given.
+        return MMPRETRAIN_MODELS.build(copy.deepcopy(model))
 
 
 def _is_pretrained(model: nn.Module) -> bool:

@@ -59,8 +59,8 @@ MMPRETRAIN: dict[str, tuple[Alias, ...]] = {
     'head_dist': ('head.layers.head_dist',),
 }
 
-# In each entry: the names of ViT and DeiT in memory since transformers 5.20, those of
-# the files on the hub, and where they differ those of DINOv2 and CLIP.
+# In each entry: the names of ViT and DeiT in memory in newer versions, those of files
+# on the hub (and in memory in older versions), and those of DINOv2 and CLIP.
 TRANSFORMERS: dict[str, tuple[Alias, ...]] = {
     'cls_token': ('embeddings.cls_token', 'embeddings.class_embedding'),
     'dist_token': ('embeddings.distillation_token',),

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from tiny_teachers import IMAGE_SIZE, MM_DISTILLED, MM_VIT, NORMALISATION
@@ -87,8 +89,24 @@ def test_model_by_name():
         1000,
     )
     assert teacher.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
-    with pytest.raises(ValueError, match="model='deit-nano' is neither"):
-        MMPretrainTeacher('deit-nano')
+    with pytest.raises(ValueError, match="model='deit-tiny' is neither.*deit-tiny_4x"):
+        MMPretrainTeacher('deit-tiny')
+
+
+def test_the_config_is_not_changed():
+    config = copy.deepcopy(MM_VIT)
+    MMPretrainTeacher(config)
+    assert config == MM_VIT
+
+
+def test_config_file(tmp_path):
+    file = tmp_path / 'teacher.py'
+    preprocessor = MM_VIT['data_preprocessor']
+    model = {k: v for k, v in MM_VIT.items() if k != 'data_preprocessor'}
+    file.write_text(f'model = {model}\ndata_preprocessor = {preprocessor}\n')
+    teacher = MMPretrainTeacher(str(file))
+    assert teacher.mean.flatten().tolist() == NORMALISATION['mean']
+    assert teacher.num_classes == 5
 
 
 def test_pretrained_init_cfg_is_honoured(tmp_path):

@@ -52,7 +52,6 @@ VITS = {
     'dinov2_registers': (dict(model_type='dinov2_with_registers', **HF_SIZES), 5),
     'clip_vision': (dict(model_type='clip_vision_model', **HF_SIZES), 1),
     'clip': (dict(model_type='clip', vision_config=HF_SIZES), 1),
-    'siglip_vision': (dict(model_type='siglip_vision_model', **HF_SIZES), 0),
 }
 
 
@@ -69,10 +68,7 @@ def test_vit_against_hidden_states(name):
     for feature, tokens in zip(output.layers, expected.hidden_states[1:], strict=True):
         assert feature.grid == (4, 4)
         assert torch.equal(feature.tokens, tokens[:, prefix:])
-        if prefix:
-            assert torch.equal(feature.cls, tokens[:, 0])
-        else:
-            assert feature.cls is None
+        assert torch.equal(feature.cls, tokens[:, 0])
     if 'num_labels' in config:
         assert torch.equal(output.logits, expected.logits)
     else:
@@ -89,8 +85,11 @@ def test_final_feature_of_every_kind_of_model():
     expected = clip.model(clip.preprocess(x)).pooler_output
     assert torch.equal(clip(x).feature, expected)
     siglip = build(dict(model_type='siglip_vision_model', **HF_SIZES))
-    expected = siglip.model(siglip.preprocess(x)).last_hidden_state.mean(1)
-    torch.testing.assert_close(siglip(x).feature, expected)
+    expected = siglip.model(siglip.preprocess(x)).last_hidden_state
+    output = siglip(x)
+    assert torch.equal(siglip.model.post_layernorm(output.layers[-1].tokens), expected)
+    torch.testing.assert_close(output.feature, expected.mean(1))
+    assert output.layers[-1].cls is None
 
 
 @torch.no_grad()
@@ -99,14 +98,15 @@ def test_swin_against_its_stages():
     assert teacher.layer_grids == ((8, 8),) * 2 + ((4, 4),) * 2 + ((2, 2),) * 2
     x = images()
     output = teacher(x)
-    expected = teacher.model.swin(
-        teacher.preprocess(x),
-        output_hidden_states=True,
-        output_hidden_states_before_downsampling=True,
-    )
-    stages = expected.reshaped_hidden_states[1:]
-    for feature, stage in zip(output.layers[1::2], stages, strict=True):
-        assert torch.equal(feature.tokens, stage.flatten(2).transpose(1, 2))
+    swin = teacher.model.swin
+    expected = swin(teacher.preprocess(x), output_hidden_states=True)
+    # The library's states are those after the stage's merging of tokens.
+    for i, stage in enumerate(swin.encoder.layers):
+        feature = output.layers[2 * i + 1]
+        tokens = feature.tokens
+        if stage.downsample is not None:
+            tokens = stage.downsample(tokens, feature.grid)
+        assert torch.equal(tokens, expected.hidden_states[i + 1])
     torch.testing.assert_close(output.feature, expected.pooler_output)
 
 
