@@ -63,25 +63,39 @@ def innermost(dataset: ConfigDict) -> ConfigDict:
 
 @DATASETS.register_module()
 class GeneratedImages(BaseDataset):
-    """Noise, in the form in which the dataset it stands for gives its images."""
+    """Images in the form in which the dataset it stands for gives them.
 
-    def __init__(self, folder: str, as_files: bool, num_classes: int, **kwargs) -> None:
+    They are of one ``colour`` (RGB), or noise.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        as_files: bool,
+        num_classes: int,
+        colour: tuple[int, int, int] | None = None,
+        **kwargs,
+    ) -> None:
         self.folder = Path(folder)
         self.as_files = as_files
+        self.colour = colour
         classes = tuple(str(i) for i in range(num_classes))
         super().__init__(ann_file='', metainfo=dict(classes=classes), **kwargs)
 
     def load_data_list(self) -> list[dict]:
         rng = np.random.default_rng(0)
+        shape = (60, 80, 3) if self.as_files else (32, 32, 3)
         samples = []
         for i in range(NUM_SAMPLES):
+            image = rng.integers(0, 256, shape, dtype=np.uint8)
+            if self.colour is not None:
+                image[:] = self.colour
             sample = dict(gt_label=i % NUM_LABELS)
             if self.as_files:
-                image = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
                 sample['img_path'] = str(self.folder / f'{i}.png')
                 Image.fromarray(image).save(sample['img_path'])
             else:
-                sample['img'] = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                sample['img'] = image
             samples.append(sample)
         return samples
 
@@ -241,6 +255,26 @@ def test_parts_agree_with_each_other(name):
     assert innermost(cfg.train_dataloader.dataset) != innermost(
         cfg.val_dataloader.dataset
     )
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        f'{TRANSFER}/trans-plain-mamba-t_1xb128_cifar100.py',
+        f'{TRANSFER}/trans-plain-mamba-t_1xb128_in100.py',
+        f'{TRANSFER}/trans-plain-mamba-mini_1xb64_cifar10-32px.py',
+    ],
+)
+def test_teacher_sees_red_as_red(name, tmp_path):
+    cfg = load(name)
+    shrink_data(cfg, tmp_path)
+    shrink_model(cfg)
+    innermost(cfg.val_dataloader.dataset).colour = (200, 100, 0)
+    batch = next(iter(Runner.build_dataloader(cfg.val_dataloader)))
+    distiller = MODELS.build(cfg.model | dict(data_preprocessor=cfg.data_preprocessor))
+    inputs = distiller.data_preprocessor(batch)['inputs']
+    seen = distiller.teacher_images(inputs).mean((0, 2, 3))
+    assert seen.tolist() == pytest.approx([200, 100, 0], abs=1)
 
 
 def learning_rates(cfg: Config, steps: int) -> list[float]:

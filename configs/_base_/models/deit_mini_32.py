@@ -1,9 +1,9 @@
-# A DeiT-like teacher for 32x32 images: 64 patch tokens and a class token.
+# A DeiT-like teacher for 32x32 images: 64 patch tokens and a class token, four blocks.
 model = dict(
     type='ImageClassifier',
     backbone=dict(
         type='VisionTransformer',
-        arch=dict(embed_dims=192, num_layers=6, num_heads=3, feedforward_channels=768),
+        arch=dict(embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512),
         img_size=32,
         patch_size=4,
     ),
@@ -11,7 +11,7 @@ model = dict(
     head=dict(
         type='VisionTransformerClsHead',
         num_classes=10,
-        in_channels=192,
+        in_channels=128,
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
     ),
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)]),

@@ -1,11 +1,11 @@
-# A PlainMamba for 32x32 images that trains on a CPU: 64 tokens, six blocks.
+# A PlainMamba for 32x32 images that trains on a CPU: 64 tokens, four blocks.
 model = dict(
     type='ImageClassifier',
     backbone=dict(
         type='mmtransmamba.PlainMamba',
         arch=dict(
-            embed_dims=96,
-            depth=6,
+            embed_dims=64,
+            depth=4,
             num_convs=1,
             dwconv_layers=(),
             drop_path_rate=0.0,
@@ -17,7 +17,7 @@ model = dict(
     head=dict(
         type='LinearClsHead',
         num_classes=10,
-        in_channels=96,
+        in_channels=64,
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
     ),
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)]),

@@ -7,4 +7,4 @@ _base_ = [
 ]
 
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
-train_cfg = dict(max_epochs=60, val_interval=5)
+train_cfg = dict(max_epochs=30, val_interval=5)

@@ -1,5 +1,5 @@
 # The same student on the same 5,000 images, under the teacher.
-_base_ = '../plain_mamba/plain-mamba-mini_1xb128_cifar10-32px.py'
+_base_ = '../plain_mamba/plain-mamba-mini_1xb64_cifar10-32px.py'
 
 model = dict(
     _delete_=True,
