@@ -9,8 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .build import LIBRARY_NAME
-
 LEVEL_ENV_VAR = 'MMTRANSMAMBA_NATIVE_LEVEL'
 REBUILD = 'Build it with: python -m mmtransmamba.ops.native.build'
 
@@ -120,6 +118,9 @@ def load() -> Library:
     Raises:
         OSError: See :class:`Library`.
     """
+    # Imported here, so that `python -m` runs the build module as its first import.
+    from .build import LIBRARY_NAME
+
     return Library(Path(__file__).parent / LIBRARY_NAME)
 
 

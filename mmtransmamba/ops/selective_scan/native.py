@@ -148,7 +148,8 @@ def _segments(batch: int, groups: int, channels: int, states: int) -> int:
     partial gradient ``[B, L, N]``, hence the lower bound on its width.
     """
     width = channels // groups
-    return max(1, min(width // max(64, 2 * states), -(-64 // (batch * groups))))
+    needed = -(-64 // max(1, batch * groups))
+    return max(1, min(width // max(64, 2 * states), needed))
 
 
 def _empty_outputs(
