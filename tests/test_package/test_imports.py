@@ -108,9 +108,14 @@ def test_own_types_go_first(monkeypatch):
 
 
 def test_unknown_names_are_reported():
+    from mmengine.registry import DefaultScope
+
     assert registry.MODELS.get('NoSuchModel') is None
-    with pytest.raises(KeyError, match='NoSuchModel is not in the mmtransmamba::model'):
-        registry.MODELS.build(dict(type='mmtransmamba.NoSuchModel'))
+    with (
+        DefaultScope.overwrite_default_scope(registry.SCOPE),
+        pytest.raises(KeyError, match='NoSuchModel is not in the mmtransmamba::model'),
+    ):
+        registry.MODELS.build(dict(type='NoSuchModel'))
 
 
 def test_default_scope_has_every_registry_a_runner_uses():
