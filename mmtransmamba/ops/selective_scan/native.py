@@ -244,7 +244,22 @@ def _index(index: Tensor | None) -> Tensor | None:
     return None if index is None else index.contiguous()
 
 
-@torch.library.custom_op('mmtransmamba::selective_scan', mutates_args=())
+# Schemas are written out because older torch does not infer them from these
+# annotations.
+_OPERAND_SCHEMA = (
+    'Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, '
+    'Tensor? delta_bias, Tensor? order, Tensor? tap_index'
+)
+
+
+@torch.library.custom_op(
+    'mmtransmamba::selective_scan',
+    mutates_args=(),
+    schema=(
+        f'({_OPERAND_SCHEMA}, bool permute_params, bool delta_softplus, '
+        'bool keep_states) -> (Tensor, Tensor, Tensor, Tensor)'
+    ),
+)
 def _scan_op(
     u: Tensor,
     delta: Tensor,
@@ -313,7 +328,15 @@ def _(
     return _empty_outputs(u, A, B, order, tap_index, keep_states)
 
 
-@torch.library.custom_op('mmtransmamba::selective_scan_backward', mutates_args=())
+@torch.library.custom_op(
+    'mmtransmamba::selective_scan_backward',
+    mutates_args=(),
+    schema=(
+        '(Tensor? grad_y, Tensor? grad_taps, Tensor? grad_last_state, '
+        f'{_OPERAND_SCHEMA}, Tensor checkpoints, bool permute_params, '
+        'bool delta_softplus, bool[] wanted) -> Tensor[]'
+    ),
+)
 def _scan_backward_op(
     grad_y: Tensor | None,
     grad_taps: Tensor | None,

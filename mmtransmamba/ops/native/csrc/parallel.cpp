@@ -48,7 +48,7 @@ void work(void *data) {
     job.starved = true;
     return;
   }
-  const FlushSubnormals guard;
+  [[maybe_unused]] const FlushSubnormals guard;
   for (int64_t item = job.next++; item < job.items; item = job.next++)
     job.function(job.context, item, scratch);
   std::free(scratch);
