@@ -61,9 +61,10 @@ def selective_scan_fn(
         backend (str, optional): See :mod:`mmtransmamba.ops.backends`.
 
     Returns:
-        Tensor | tuple[Tensor, Tensor]: Output ``[B, D, L]`` in the dtype of ``u``
-        and, if asked for, the last state ``[B, D, N]`` in float32 (float64 for
-        float64 inputs). Both are differentiable.
+        Tensor | tuple[Tensor, Tensor]: Output ``[B, D, L]`` in the dtype of ``u``,
+        not always contiguous (the native backend stores channels last), and, if
+        asked for, the last state ``[B, D, N]`` in float32 (float64 for float64
+        inputs). Both are differentiable.
 
     Raises:
         ValueError: If a shape, dtype or device does not fit, or for an unknown
