@@ -92,6 +92,15 @@ def test_threads(threads):
     compare(lambda backend: directions(backend, order, tap_index=order), operands)
 
 
+def test_threads_without_an_openmp_runtime(threads):
+    entry = library.load()._lib.mmt_set_fork_join
+    entry(None)
+    try:
+        compare(plain, plain_operands(3, 200, 70, 4))
+    finally:
+        entry(library._openmp_of_torch())
+
+
 def test_result_does_not_depend_on_the_number_of_threads():
     operands = plain_operands(2, 300, 50, 8)
     before = torch.get_num_threads()
