@@ -1,4 +1,4 @@
-# The same student on the same tenth of the digits, under the teacher: both stages of
+# The same student on the same 60 digits, under the teacher: both stages of
 # the transfer. Weights of the layer and direction terms make means of their sums over
 # four layers and four directions; docs/results/digits.md has the ablation.
 _base_ = './digits_scratch.py'

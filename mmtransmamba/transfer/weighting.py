@@ -86,11 +86,11 @@ class AdaptiveWeighting(nn.Module):
         self.net = nn.Sequential(
             nn.Linear(2 * dim + 1, self.hidden_dim),
             nn.GELU(),
-            nn.Linear(self.hidden_dim, 1),
+            # A bias would shift all scores alike, which the softmax ignores.
+            nn.Linear(self.hidden_dim, 1, bias=False),
         )
         # All layers weigh the same until the network has learned better.
         nn.init.zeros_(self.net[-1].weight)
-        nn.init.zeros_(self.net[-1].bias)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Weights of N layers in each of G groups (directions).

@@ -186,6 +186,23 @@ def test_teacher_sees_the_students_images_under_its_own_normalisation():
     )
 
 
+@pytest.mark.parametrize(
+    'to_rgb, channel_order, flipped',
+    [(False, None, True), (False, 'rgb', False), (True, 'bgr', True)],
+)
+def test_channel_order_shown_to_the_teacher(to_rgb, channel_order, flipped):
+    student = student_config()
+    student['data_preprocessor']['to_rgb'] = to_rgb
+    distiller = build(dict(logits=LOGITS), student=student, channel_order=channel_order)
+    preprocessor = distiller.data_preprocessor
+    raw = torch.rand(1, 3, 4, 4) * 255
+    normalised = (raw - preprocessor.mean) / preprocessor.std
+    expected = raw.flip(1) if flipped else raw
+    torch.testing.assert_close(
+        distiller.teacher_images(normalised), expected, atol=1e-3, rtol=0
+    )
+
+
 def test_layer_loss_is_the_cosine_of_equation_4():
     inputs, samples = batch()
     distiller = build(dict(layer=LAYER), alpha=0.0)
@@ -380,6 +397,7 @@ def test_layer_weights_are_reported():
         (dict(terms={}), 'terms is empty'),
         (dict(terms=dict(logits=LOGITS), alpha=1.5), r'alpha=1\.5'),
         (dict(terms=dict(logits=LOGITS), num_tokens=0), 'num_tokens=0'),
+        (dict(terms=dict(logits=LOGITS), channel_order='gbr'), "channel_order='gbr'"),
         (
             dict(terms=dict(logits=LOGITS), teacher=teacher_config(num_classes=7)),
             'knows 7 classes',

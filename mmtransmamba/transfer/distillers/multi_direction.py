@@ -45,6 +45,11 @@ class MultiDirectionDistiller(BaseModel):
             :func:`mmtransmamba.transfer.alignment.match_layers`.
         num_tokens: Tokens per image that layer and direction terms compare, drawn
             anew each step; None compares all. See :class:`TapRecorder`.
+        channel_order: Order of the channels in which images of three channels reach
+            the student, ``'rgb'`` or ``'bgr'``; the teacher is shown RGB. By default
+            RGB if the data preprocessor has ``to_rgb=True`` and BGR, in which OpenCV
+            reads files, if not. Datasets that yield RGB themselves (mmpretrain's
+            CIFAR) with ``to_rgb=False`` need ``'rgb'``.
         data_preprocessor: The student's, as the Runner passes it.
         init_cfg: mmengine initialisation config.
 
@@ -61,6 +66,7 @@ class MultiDirectionDistiller(BaseModel):
         distill_weight: float | None = None,
         teacher_layer: str | int | Sequence[int] = 'auto',
         num_tokens: int | None = None,
+        channel_order: str | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -79,10 +85,19 @@ class MultiDirectionDistiller(BaseModel):
                 f'MultiDirectionDistiller: num_tokens={num_tokens} must be at least 1, '
                 'or None for all.'
             )
+        if channel_order not in (None, 'rgb', 'bgr'):
+            raise ValueError(
+                f'MultiDirectionDistiller: channel_order={channel_order!r} must be '
+                "'rgb', 'bgr' or None."
+            )
         self.student = student
         if not isinstance(teacher, nn.Module):
             teacher = MODELS.build(teacher)
         self._teacher = FrozenReference(teacher)
+        if channel_order is None:
+            to_rgb = getattr(self.data_preprocessor, 'to_rgb', True)
+            channel_order = 'rgb' if to_rgb else 'bgr'
+        self.channel_order = channel_order
         self.alpha = alpha
         self.distill_weight = 1 - alpha if distill_weight is None else distill_weight
 
@@ -168,7 +183,7 @@ class MultiDirectionDistiller(BaseModel):
         preprocessor = self.data_preprocessor
         if getattr(preprocessor, '_enable_normalize', False):
             inputs = inputs * preprocessor.std + preprocessor.mean
-        if inputs.shape[1] == 3 and not getattr(preprocessor, 'to_rgb', True):
+        if inputs.shape[1] == 3 and self.channel_order == 'bgr':
             inputs = inputs.flip(1)
         return inputs
 

@@ -1,0 +1,46 @@
+"""Experiments run once, go on after an interruption, and refuse to be confused."""
+
+import pytest
+import torch
+
+from mmtransmamba.apis import run_experiment
+
+OPTIONS = {
+    'model.backbone.arch': dict(embed_dims=16, depth=1),
+    'model.head.in_channels': 16,
+    'train_cfg.max_epochs': 2,
+    'train_cfg.val_interval': 1,
+    'param_scheduler': [],
+}
+
+
+@pytest.fixture
+def scratch(repo_dir):
+    return repo_dir / 'configs' / 'quickstart' / 'digits_scratch.py'
+
+
+def test_finished_run_is_not_trained_again(scratch, tmp_path):
+    first = run_experiment(scratch, tmp_path / 'run', OPTIONS)
+    assert [epoch for epoch, _ in first.scalars.accuracy] == [1, 2]
+    assert first.parameters > 0
+    checkpoints = {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*.pth')}
+    second = run_experiment(scratch, tmp_path / 'run', OPTIONS)
+    assert second.seconds == first.seconds
+    assert second.scalars.best == first.scalars.best
+    assert checkpoints == {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*.pth')}
+
+    other = OPTIONS | {'train_cfg.max_epochs': 3}
+    with pytest.raises(ValueError, match='finished run of another config'):
+        run_experiment(scratch, tmp_path / 'run', other)
+
+
+def test_interrupted_run_goes_on(scratch, tmp_path):
+    options = OPTIONS | {'default_hooks.checkpoint.interval': 1}
+    short = options | {'train_cfg.max_epochs': 1}
+    run_experiment(scratch, tmp_path / 'run', short)
+    (tmp_path / 'run' / 'result.json').unlink()
+
+    result = run_experiment(scratch, tmp_path / 'run', options)
+    assert [epoch for epoch, _ in result.scalars.accuracy] == [1, 2]
+    last = torch.load(tmp_path / 'run' / 'epoch_2.pth', weights_only=False)
+    assert last['meta']['epoch'] == 2

@@ -1,0 +1,55 @@
+"""The optimizer constructor that asks the model."""
+
+import torch
+from mmengine.optim import build_optim_wrapper
+
+from mmtransmamba.models import PlainMamba
+
+
+class Outer(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = PlainMamba(
+            dict(
+                embed_dims=16,
+                depth=2,
+                num_convs=1,
+                dwconv_layers=(),
+                drop_path_rate=0.0,
+            ),
+            img_size=16,
+            patch_size=8,
+        )
+
+
+def decays(model, **paramwise_cfg) -> dict[str, float]:
+    wrapper = build_optim_wrapper(
+        model,
+        dict(
+            type='OptimWrapper',
+            constructor='mmtransmamba.NoWeightDecayConstructor',
+            optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.1),
+            paramwise_cfg=paramwise_cfg,
+        ),
+    )
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {
+        names[id(p)]: group['weight_decay']
+        for group in wrapper.optimizer.param_groups
+        for p in group['params']
+    }
+
+
+def test_exactly_what_the_backbone_names_is_spared():
+    model = Outer()
+    decay = decays(model)
+    assert len(decay) == len(list(model.parameters()))
+    spared = {name for name, value in decay.items() if value == 0}
+    assert spared == {f'backbone.{name}' for name in model.backbone.no_weight_decay()}
+    assert all(value in (0, 0.1) for value in decay.values())
+
+
+def test_the_configs_own_keys_go_first():
+    decay = decays(Outer(), custom_keys={'backbone.pos_embed': dict(decay_mult=0.5)})
+    assert decay['backbone.pos_embed'] == 0.05
+    assert decay['backbone.layers.0.mamba.A_log'] == 0
