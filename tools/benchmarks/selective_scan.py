@@ -304,7 +304,8 @@ def run_layer(args: argparse.Namespace) -> bool:
         race([Contender('mixer', step)], args.repeat, args.slow_repeat),
         [],
     )
-    with torch.profiler.profile() as profile:
+    cpu = torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[cpu]) as profile:
         for _ in range(args.repeat):
             step()
     events = profile.key_averages()
