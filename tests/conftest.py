@@ -6,6 +6,8 @@ from pathlib import Path
 # Set before torch is imported: the tests use small tensors, for which many
 # threads only wait for each other. Processes started by tests inherit it.
 os.environ.setdefault('OMP_NUM_THREADS', '2')
+# Waiting threads sleep: spinning, they would take the core from other processes.
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
 import pytest
 

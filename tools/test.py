@@ -89,6 +89,9 @@ def prepare_config(args: argparse.Namespace) -> Config:
     launch.set_dataloader_defaults(cfg)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
+    # The checkpoint of a distiller is its student's, which is tested without teacher.
+    if cfg.model.get('student') is not None:
+        cfg.model = cfg.model.student
     launch.init_processes(cfg, args.launcher)
     return cfg
 

@@ -1,5 +1,11 @@
 from .layer_weights import LayerWeightsHook
 from .progress_bar import ProgressBarHook
 from .subclone_initializer import SubcloneInitializer
+from .term_decay import TermDecayHook
 
-__all__ = ['LayerWeightsHook', 'ProgressBarHook', 'SubcloneInitializer']
+__all__ = [
+    'LayerWeightsHook',
+    'ProgressBarHook',
+    'SubcloneInitializer',
+    'TermDecayHook',
+]

@@ -217,7 +217,7 @@ class MultiDirectionDistiller(BaseModel):
                 losses[name] = value
         for term in self._terms():
             for name, value in term(batch).items():
-                losses[name] = self.distill_weight * value
+                losses[name] = self.distill_weight * term.scale * value
         return losses
 
     @torch.no_grad()

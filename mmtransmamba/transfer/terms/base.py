@@ -67,6 +67,9 @@ class DistillTerm(nn.Module):
 
     Args:
         weight: Factor of the term.
+
+    Attributes:
+        scale: Further factor, which a schedule may change during training.
     """
 
     needs_layers = False
@@ -79,6 +82,7 @@ class DistillTerm(nn.Module):
                 f'{type(self).__name__}: weight={weight} must not be negative.'
             )
         self.weight = weight
+        self.scale = 1.0
 
     def build(self, pair: TransferPair) -> None:
         """Create what the term learns; raise ValueError if the pair cannot be used."""

@@ -1,0 +1,62 @@
+"""Letting distillation terms fade out during training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmtransmamba.registry import HOOKS
+
+
+@HOOKS.register_module()
+class TermDecayHook(Hook):
+    """Fades terms of a distiller from their full weight to nothing, linearly.
+
+    Features of another architecture lead a student quickly to a good region, but
+    need not be the best ones for it: late in training the terms can compete with the
+    task and the logits.
+
+    Args:
+        terms: Names of the terms in the distiller's ``terms``.
+        begin: Part of the training, in [0, 1), after which the fading begins.
+        end: Part of the training, in (begin, 1], at which it has ended.
+
+    Raises:
+        ValueError: The range is no such range, or the distiller has no such term.
+    """
+
+    def __init__(
+        self, terms: Sequence[str], begin: float = 0.0, end: float = 1.0
+    ) -> None:
+        if not 0 <= begin < end <= 1:
+            raise ValueError(
+                f'TermDecayHook: begin={begin} and end={end} must satisfy '
+                '0 <= begin < end <= 1.'
+            )
+        self.terms = tuple(terms)
+        self.begin = begin
+        self.end = end
+
+    def _distiller(self, runner: Runner):
+        return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+    def before_train(self, runner: Runner) -> None:
+        known = set(getattr(self._distiller(runner), 'terms', {}))
+        unknown = sorted(set(self.terms) - known)
+        if unknown:
+            raise ValueError(
+                f'TermDecayHook: terms={list(self.terms)} names {unknown}, the model '
+                f'has {sorted(known)}.'
+            )
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch=None
+    ) -> None:
+        progress = runner.iter / runner.max_iters
+        scale = (self.end - progress) / (self.end - self.begin)
+        distiller = self._distiller(runner)
+        for name in self.terms:
+            distiller.terms[name].scale = min(max(scale, 0.0), 1.0)
