@@ -72,6 +72,11 @@ setup_env() {
     "$ENV_PYTHON" -m pip install --quiet --upgrade pip || return 1
     # Compiling every file of torch takes half a minute; Python compiles what it uses.
     "$ENV_PYTHON" -m pip install --no-compile --editable "$root${extra:+[$extra]}" || return 1
+    # These would print syntax warnings of their own when first imported.
+    (
+        cd "$("$ENV_PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" &&
+            "$ENV_PYTHON" -W ignore -m compileall -qq mmengine mmcv mmpretrain
+    ) || true
     "$ENV_PYTHON" -c '
 from mmtransmamba.ops import backends
 reason = backends.available("selective_scan")["native"]
