@@ -1,7 +1,7 @@
 """From a Transformer to a Mamba in minutes, on digits that ship with scikit-learn.
 
 Trains a small DeiT teacher on all 1,200 training digits, then the same PlainMamba
-student twice on 60 of them: from scratch, and by transfer from the teacher.
+student twice on 30 of them: from scratch, and by transfer from the teacher.
 Prints a table and draws the curves. A finished part is not trained again.
 """
 
@@ -89,7 +89,7 @@ def main() -> None:
     plot_runs(
         {RUNS[name]: results[name].scalars for name in ('scratch', 'transfer')},
         curves,
-        'PlainMamba on 60 digits',
+        'PlainMamba on 30 digits',
         reference=('teacher, on 1,200 digits', results['teacher'].scalars.final),
     )
     plot_layer_weights(results['transfer'].scalars, weights)

@@ -9,6 +9,7 @@ model = dict(
             num_convs=1,
             dwconv_layers=(),
             drop_path_rate=0.0,
+            d_state=8,
         ),
         img_size=8,
         patch_size=2,

@@ -4,11 +4,12 @@ model = dict(
     backbone=dict(
         type='mmtransmamba.PlainMamba',
         arch=dict(
-            embed_dims=64,
+            embed_dims=48,
             depth=4,
             num_convs=1,
             dwconv_layers=(),
             drop_path_rate=0.0,
+            d_state=8,
         ),
         img_size=32,
         patch_size=4,
@@ -17,7 +18,7 @@ model = dict(
     head=dict(
         type='LinearClsHead',
         num_classes=10,
-        in_channels=64,
+        in_channels=48,
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
     ),
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)]),

@@ -1,4 +1,4 @@
-# Passes over the student's 60 digits; one pass is one step.
+# Passes over the student's 30 digits; one pass is one step.
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
     constructor='mmtransmamba.NoWeightDecayConstructor',
@@ -8,6 +8,6 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, end=60, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, begin=60, convert_to_iter_based=True),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=600, val_interval=20)
+train_cfg = dict(by_epoch=True, max_epochs=1000, val_interval=25)
 val_cfg = dict()
 test_cfg = dict()

@@ -8,5 +8,9 @@ _base_ = [
 
 train_dataloader = dict(batch_size=64, dataset=dict(proportion=0.1))
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
-train_cfg = dict(max_epochs=50, val_interval=5)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, end=2, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=2, convert_to_iter_based=True),
+]
+train_cfg = dict(max_epochs=25, val_interval=5)
 auto_scale_lr = dict(base_batch_size=64)

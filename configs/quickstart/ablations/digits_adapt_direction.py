@@ -1,4 +1,12 @@
 # Adaptive weights in the directions alone, the sum of Eq. 12.
-_base_ = './digits_full.py'
+_base_ = '../digits_transfer.py'
 
 model = dict(terms=dict(layer=None))
+custom_hooks = [
+    dict(type='mmtransmamba.LayerWeightsHook', interval=20),
+    dict(
+        type='mmtransmamba.TermDecayHook',
+        terms=['feature', 'direction'],
+        end=0.6,
+    ),
+]

@@ -1,5 +1,5 @@
 # Table VII, row "Direction+Feature+Logits".
-_base_ = './digits_full.py'
+_base_ = '../digits_transfer.py'
 
 model = dict(
     terms=dict(
@@ -9,3 +9,11 @@ model = dict(
         ),
     )
 )
+custom_hooks = [
+    dict(type='mmtransmamba.LayerWeightsHook', interval=20),
+    dict(
+        type='mmtransmamba.TermDecayHook',
+        terms=['feature', 'direction'],
+        end=0.6,
+    ),
+]

@@ -1,5 +1,5 @@
 # As digits_direction.py with the plain sum over layers and directions, weight 1.
-_base_ = './digits_full.py'
+_base_ = '../digits_transfer.py'
 
 model = dict(
     terms=dict(
@@ -10,3 +10,11 @@ model = dict(
         ),
     )
 )
+custom_hooks = [
+    dict(type='mmtransmamba.LayerWeightsHook', interval=20),
+    dict(
+        type='mmtransmamba.TermDecayHook',
+        terms=['feature', 'direction'],
+        end=0.6,
+    ),
+]

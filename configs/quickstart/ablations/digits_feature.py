@@ -1,4 +1,7 @@
 # Table VII, row "Feature".
-_base_ = './digits_full.py'
+_base_ = '../digits_transfer.py'
 
 model = dict(terms=dict(logits=None, layer=None, direction=None))
+custom_hooks = [
+    dict(type='mmtransmamba.LayerWeightsHook', interval=20),
+]

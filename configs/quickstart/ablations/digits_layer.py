@@ -1,5 +1,5 @@
 # Table VII, row "Layer+Feature+Logits".
-_base_ = './digits_full.py'
+_base_ = '../digits_transfer.py'
 
 model = dict(
     terms=dict(
@@ -7,3 +7,11 @@ model = dict(
         layer=dict(weighting=dict(_delete_=True, type='mmtransmamba.UniformWeighting')),
     )
 )
+custom_hooks = [
+    dict(type='mmtransmamba.LayerWeightsHook', interval=20),
+    dict(
+        type='mmtransmamba.TermDecayHook',
+        terms=['feature', 'layer'],
+        end=0.6,
+    ),
+]
