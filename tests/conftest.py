@@ -11,6 +11,8 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
 import pytest
 
+import mmtransmamba  # noqa: F401  (it bridges the imports that tests begin with)
+
 REPO_DIR = Path(__file__).resolve().parent.parent
 
 

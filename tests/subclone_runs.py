@@ -4,6 +4,9 @@ import copy
 import os
 from pathlib import Path
 
+import mmtransmamba  # noqa: F401  (first: it bridges the imports that follow)
+
+# isort: split
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
