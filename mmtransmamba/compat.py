@@ -301,3 +301,16 @@ def install_bridges() -> None:
         sys.meta_path.insert(0, _BridgeFinder())
     if 'mmengine.config.utils' in sys.modules:
         _announce_to_mmengine_hub(lambda: None)
+
+
+class _FileClientNotice(logging.Filter):
+    """mmengine's own hooks use what mmengine announces to remove."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return not message.startswith(('"FileClient" will be', '"HardDiskBackend" is'))
+
+
+def quiet_logger(logger: logging.Logger) -> None:
+    """Keep notices that no user of ours can act upon out of a Runner's log."""
+    logger.addFilter(_FileClientNotice())

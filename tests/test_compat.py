@@ -1,6 +1,7 @@
 """Every bridge of ``mmtransmamba/compat.py``: still needed, and working."""
 
 import json
+import logging
 import subprocess
 import sys
 from importlib import metadata
@@ -219,3 +220,22 @@ def test_installing_twice_adds_one_finder():
     compat.install_bridges()
     finders = [f for f in sys.meta_path if isinstance(f, compat._BridgeFinder)]
     assert len(finders) == 1
+
+
+def test_notices_of_file_client_stay_out_of_the_log():
+    """Needed as long as mmengine's own hooks use what it announces to remove."""
+    from mmengine.fileio import FileClient
+    from mmengine.logging import MMLogger
+
+    logger = MMLogger.get_instance('notices')
+    seen = []
+    handler = logging.Handler()
+    handler.emit = lambda record: seen.append(record.getMessage())
+    logger.addHandler(handler)
+    FileClient.infer_client(uri='some/file')
+    assert seen
+    compat.quiet_logger(logger)
+    seen.clear()
+    FileClient.infer_client(uri='some/file')
+    logger.warning('another message')
+    assert seen == ['another message']

@@ -16,6 +16,7 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmtransmamba.compat import quiet_logger
 from mmtransmamba.utils import launch
 
 
@@ -123,6 +124,7 @@ def main() -> None:
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'{Path(__file__).name}: error: {error}')
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    quiet_logger(runner.logger)
     runner.train()
     launch.end_processes()
 

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmtransmamba.compat import quiet_logger
 from mmtransmamba.visualization import RunScalars, read_scalars
 
 RESULT_FILE = 'result.json'
@@ -78,6 +79,7 @@ def run_experiment(
     cfg.resume = any(work_dir.glob('*.pth'))
     cfg.log_level = 'WARNING'
     runner = Runner.from_cfg(cfg)
+    quiet_logger(runner.logger)
     start = time.perf_counter()
     runner.train()
     seconds = time.perf_counter() - start
