@@ -8,6 +8,6 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, end=60, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, begin=60, convert_to_iter_based=True),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=1000, val_interval=25)
+train_cfg = dict(by_epoch=True, max_epochs=600, val_interval=20)
 val_cfg = dict()
 test_cfg = dict()
