@@ -58,7 +58,7 @@ def report(results: dict) -> list[dict]:
                 'best (%)': round(result.scalars.best, 2),
                 f"epochs to scratch's best ({target:.2f}%)": reached,
                 'parameters': result.parameters,
-                'training time (s)': round(result.seconds),
+                'training time (s)': result.seconds and round(result.seconds),
             }
         )
     return rows

@@ -69,6 +69,8 @@ def prepare_config(args: argparse.Namespace) -> Config:
         ValueError: If an option does not fit the config or this machine.
     """
     cfg = launch.load_config(args.config, args.work_dir)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
     cfg.load_from = launch.check_checkpoint_file(args.checkpoint)
     missing = [
         name
@@ -87,8 +89,6 @@ def prepare_config(args: argparse.Namespace) -> Config:
     if args.amp:
         cfg.test_cfg.fp16 = True
     launch.set_dataloader_defaults(cfg)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
     # The checkpoint of a distiller is its student's, which is tested without teacher.
     if cfg.model.get('student') is not None:
         cfg.model = cfg.model.student

@@ -76,6 +76,8 @@ def prepare_config(args: argparse.Namespace) -> Config:
         ValueError: If an option does not fit the config or this machine.
     """
     cfg = launch.load_config(args.config, args.work_dir)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
@@ -98,8 +100,6 @@ def prepare_config(args: argparse.Namespace) -> Config:
             cfg.resume = True
             cfg.load_from = checkpoint
     launch.set_dataloader_defaults(cfg)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
     launch.init_processes(cfg, args.launcher)
     return cfg
 

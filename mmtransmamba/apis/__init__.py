@@ -1,4 +1,4 @@
-"""Transfer from Python: see the functions' own modules."""
+"""Running whole experiments from Python."""
 
 from .experiment import ExperimentResult, run_experiment
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,8 +14,10 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmtransmamba.compat import quiet_logger
+from mmtransmamba.utils import launch
 from mmtransmamba.visualization import RunScalars, read_scalars
 
+CONFIG_FILE = 'experiment.py'
 RESULT_FILE = 'result.json'
 
 
@@ -27,13 +30,14 @@ class ExperimentResult:
         scalars: Its curves.
         parameters: Parameters of the model that remains: the student's under a
             distiller.
-        seconds: Wall-clock time of the training, validations included.
+        seconds: Wall-clock time of the training, validations included; None if the
+            run was interrupted.
     """
 
     work_dir: Path
     scalars: RunScalars
     parameters: int
-    seconds: float
+    seconds: float | None
 
 
 def run_experiment(
@@ -43,8 +47,8 @@ def run_experiment(
 ) -> ExperimentResult:
     """Train a config, or return the result of the run that finished in ``work_dir``.
 
-    An interrupted run goes on from its last checkpoint. Only warnings are logged to
-    the terminal; everything is in the run's log file.
+    An interrupted run goes on from its last complete checkpoint. Only warnings are
+    logged.
 
     Args:
         config: Config, or its file.
@@ -52,32 +56,25 @@ def run_experiment(
         cfg_options: Values that override the config's, by dotted key.
 
     Raises:
-        ValueError: The run that finished in ``work_dir`` had another config.
+        ValueError: The run in ``work_dir`` has another config.
     """
     work_dir = Path(work_dir)
     cfg = config if isinstance(config, Config) else Config.fromfile(config)
     cfg = cfg.copy()
     cfg.merge_from_dict(cfg_options or {})
-    text = cfg.pretty_text
+    _claim(work_dir, cfg.pretty_text)
+
+    result_path = work_dir / RESULT_FILE
+    if result_path.is_file():
+        record = json.loads(result_path.read_text())
+        scalars = RunScalars(**record.pop('scalars'))
+        return ExperimentResult(work_dir=work_dir, scalars=scalars, **record)
+
     cfg.work_dir = str(work_dir)
-
-    record_path = work_dir / RESULT_FILE
-    if record_path.is_file():
-        record = json.loads(record_path.read_text())
-        if record.pop('config') != text:
-            raise ValueError(
-                f'{work_dir} holds the finished run of another config. Choose another '
-                'work_dir, or remove this one.'
-            )
-        return ExperimentResult(
-            work_dir,
-            RunScalars(**record['scalars']),
-            record['parameters'],
-            record['seconds'],
-        )
-
-    cfg.resume = any(work_dir.glob('*.pth'))
+    cfg.load_from = launch.find_resumable(cfg.work_dir)
+    cfg.resume = cfg.load_from is not None
     cfg.log_level = 'WARNING'
+    launch.set_dataloader_defaults(cfg)
     runner = Runner.from_cfg(cfg)
     quiet_logger(runner.logger)
     start = time.perf_counter()
@@ -87,12 +84,32 @@ def run_experiment(
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     model = getattr(model, 'student', model)
     result = ExperimentResult(
-        work_dir,
-        read_scalars(work_dir),
-        sum(p.numel() for p in model.parameters()),
-        seconds,
+        work_dir=work_dir,
+        scalars=read_scalars(work_dir),
+        parameters=sum(p.numel() for p in model.parameters()),
+        seconds=None if cfg.resume else seconds,
     )
-    record = asdict(result) | dict(config=text)
+    record = asdict(result)
     del record['work_dir']
-    record_path.write_text(json.dumps(record))
+    _write(result_path, json.dumps(record))
     return result
+
+
+def _claim(work_dir: Path, text: str) -> None:
+    """Note the config that a folder is for, or check that it is this one."""
+    path = work_dir / CONFIG_FILE
+    if not path.is_file():
+        work_dir.mkdir(parents=True, exist_ok=True)
+        _write(path, text)
+    elif path.read_text() != text:
+        raise ValueError(
+            f'{work_dir} holds the run of another config. Choose another work_dir, or '
+            'remove this one.'
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(path.name + '.part')
+    part.write_text(text)
+    os.replace(part, path)

@@ -144,7 +144,6 @@ def _without_prefix(state: dict[str, Tensor], model_keys: set[str]) -> dict:
 def load_pretrained(
     model: nn.Module,
     checkpoint: str | Path | Mapping[str, Tensor],
-    allow_missing: tuple[str, ...] = (),
     allow_left_over: tuple[str, ...] = ('head.', 'neck.', 'distiller.'),
 ) -> LoadReport:
     """Load a released or trained checkpoint, refusing a silent mismatch.
@@ -153,7 +152,6 @@ def load_pretrained(
         model: A backbone or a classifier.
         checkpoint: A file (see :func:`read_state_dict`) or a state dict. A
             ``backbone.`` prefix is removed when the model's names have none.
-        allow_missing: Prefixes of the model's tensors that the file may lack.
         allow_left_over: Prefixes of the file's tensors that the model may lack: by
             default the head when a backbone is loaded, and a distiller's aligners.
 
@@ -173,13 +171,10 @@ def load_pretrained(
     state = _without_prefix(state, set(own))
     given_shapes = {key: tuple(value.shape) for key, value in state.items()}
 
-    def local_metadata(prefix: str) -> dict:
-        return getattr(state, '_metadata', {}).get(prefix[:-1], {})
-
     for prefix, module in model.named_modules():
         prefix = prefix + '.' if prefix else ''
         for hook in module._load_state_dict_pre_hooks.values():
-            hook(state, prefix, local_metadata(prefix), True, [], [], [])
+            hook(state, prefix, {}, True, [], [], [])
 
     report = LoadReport()
     for key, value in own.items():
@@ -197,7 +192,7 @@ def load_pretrained(
     report.left_over = [key for key in state if key not in own]
 
     refused = (
-        [key for key in report.missing if not key.startswith(allow_missing)]
+        report.missing
         + [key for key in report.left_over if not key.startswith(allow_left_over)]
         + list(report.mismatched)
     )

@@ -40,7 +40,6 @@ class TapRecorder:
         num_tokens: Tokens whose direction outputs are read each step, drawn anew
             every time; None reads all. The losses are means over tokens, so a draw
             estimates them without bias at a fraction of the cost.
-        layers: Whether layer features are wanted.
         directions: Whether direction features are wanted.
 
     Raises:
@@ -51,7 +50,6 @@ class TapRecorder:
         self,
         student: nn.Module,
         num_tokens: int | None = None,
-        layers: bool = True,
         directions: bool = True,
     ) -> None:
         self.layer_taps = [m for m in student.modules() if isinstance(m, LayerTap)]
@@ -60,7 +58,7 @@ class TapRecorder:
         ]
         self.num_tokens = num_tokens
         for wanted, taps, kind in (
-            (layers, self.layer_taps, 'LayerTap'),
+            (True, self.layer_taps, 'LayerTap'),
             (directions, self.direction_taps, 'DirectionTap'),
         ):
             if wanted and not taps:
@@ -70,7 +68,6 @@ class TapRecorder:
                     '(LayerTap) or beside each scan (DirectionTap), see '
                     'mmtransmamba.models.taps.'
                 )
-        self._layers = layers
         self._directions = directions
         self._record: TapRecord | None = None
         self._draw: dict[int, Tensor] = {}
@@ -79,9 +76,8 @@ class TapRecorder:
         """Open the taps for one forward pass."""
         self._record = TapRecord()
         self._draw = {}
-        if self._layers:
-            for tap in self.layer_taps:
-                tap.listener = self._on_layer
+        for tap in self.layer_taps:
+            tap.listener = self._on_layer
         if self._directions:
             for tap in self.direction_taps:
                 tap.listener = self._on_direction
@@ -100,19 +96,25 @@ class TapRecorder:
             tap.listener = None
             tap.select = None
 
-    def token_index(self, num_patches: int, device: torch.device) -> Tensor:
-        """Raster indices ``[M]`` of this step's tokens, the same in all layers."""
+    def token_index(self, num_patches: int, device: torch.device) -> Tensor | None:
+        """Raster indices ``[M]`` of this step's tokens, the same in all layers.
+
+        None stands for all of them.
+        """
+        if self.num_tokens is None or self.num_tokens >= num_patches:
+            return None
         if num_patches not in self._draw:
-            if self.num_tokens is None or self.num_tokens >= num_patches:
-                index = torch.arange(num_patches)
-            else:
-                index = torch.randperm(num_patches)[: self.num_tokens].sort().values
+            index = torch.randperm(num_patches)[: self.num_tokens].sort().values
             self._draw[num_patches] = index.to(device)
         return self._draw[num_patches]
 
     def _select(self, scan_order: Tensor) -> Tensor:
         """Steps at which each scan ``[K, L]`` meets the drawn tokens: ``[K, M]``."""
-        tokens = self.token_index(scan_order.shape[1], scan_order.device)
+        num_directions, num_patches = scan_order.shape
+        tokens = self.token_index(num_patches, scan_order.device)
+        if tokens is None:
+            steps = torch.arange(num_patches, device=scan_order.device)
+            return steps.expand(num_directions, -1)
         step_of_token = scan_order.argsort(dim=1)
         return step_of_token[:, tokens].sort(dim=1).values
 

@@ -25,10 +25,11 @@ class UniformWeighting(nn.Module):
 
 @MODELS.register_module()
 class LayerIndexWeighting(UniformWeighting):
-    """The layer's number, 1 to N: the factor in the authors' released code.
+    """Proportional to the layer's number, 1 to N, as in the authors' released code.
 
     Args:
-        normalize: Scale the weights to the sum N of the other weightings.
+        normalize: Scale the weights to the sum N of the other weightings; False gives
+            the literal number.
     """
 
     def __init__(self, normalize: bool = True) -> None:
@@ -69,7 +70,14 @@ class AdaptiveWeighting(nn.Module):
     ) -> None:
         super().__init__()
         if temperature <= 0:
-            raise ValueError(f'temperature={temperature} must be greater than 0.')
+            raise ValueError(
+                f'AdaptiveWeighting: temperature={temperature} must be greater than 0.'
+            )
+        if entropy_weight < 0:
+            raise ValueError(
+                f'AdaptiveWeighting: entropy_weight={entropy_weight} must not be '
+                'negative.'
+            )
         self.hidden_dim = hidden_dim
         self.temperature = temperature
         self.entropy_weight = entropy_weight
@@ -81,7 +89,6 @@ class AdaptiveWeighting(nn.Module):
             num_layers: Number N of layers weighed against each other.
             dim: Width C of the pooled features.
         """
-        self.num_layers = num_layers
         self.norm = nn.LayerNorm(dim, elementwise_affine=False)
         self.net = nn.Sequential(
             nn.Linear(2 * dim + 1, self.hidden_dim),

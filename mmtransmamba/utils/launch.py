@@ -56,13 +56,14 @@ def check_checkpoint_file(path: str) -> str:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is cut off or is no checkpoint.
+        ValueError: If the file is cut off or is no checkpoint. Files in the formats
+            of safetensors and of old PyTorch versions are left to who reads them.
     """
     if '://' in path:
         return path
     if not Path(path).exists():
         raise FileNotFoundError(f'the checkpoint "{path}" does not exist')
-    if not _is_complete(Path(path)):
+    if not (_is_complete(Path(path)) or _has_other_format(Path(path))):
         raise ValueError(
             f'the checkpoint "{path}" is incomplete or no checkpoint of torch.save'
         )
@@ -73,6 +74,14 @@ def _is_complete(path: Path) -> bool:
     # A file of torch.save is a zip archive, whose directory comes last. Sharded
     # checkpoints are folders.
     return path.is_dir() or (path.is_file() and zipfile.is_zipfile(path))
+
+
+def _has_other_format(path: Path) -> bool:
+    if path.suffix == '.safetensors':
+        return True
+    # Before zip archives torch.save wrote pickles, as published models often are.
+    with path.open('rb') as file:
+        return file.read(2)[:1] == b'\x80'
 
 
 def find_resumable(work_dir: str) -> str | None:

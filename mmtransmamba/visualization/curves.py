@@ -59,7 +59,10 @@ def read_scalars(work_dir: str | Path) -> RunScalars:
     weights: dict[str, dict[int, float]] = defaultdict(dict)
     for path in paths:
         for line in path.read_text().splitlines():
-            record = json.loads(line)
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the last line of a run that was killed
             if 'accuracy/top1' in record:
                 accuracy[record['step']] = record['accuracy/top1']
             elif 'loss' in record:

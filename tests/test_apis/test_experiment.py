@@ -30,17 +30,22 @@ def test_finished_run_is_not_trained_again(scratch, tmp_path):
     assert checkpoints == {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*.pth')}
 
     other = OPTIONS | {'train_cfg.max_epochs': 3}
-    with pytest.raises(ValueError, match='finished run of another config'):
+    with pytest.raises(ValueError, match='run of another config'):
         run_experiment(scratch, tmp_path / 'run', other)
 
 
 def test_interrupted_run_goes_on(scratch, tmp_path):
     options = OPTIONS | {'default_hooks.checkpoint.interval': 1}
-    short = options | {'train_cfg.max_epochs': 1}
-    run_experiment(scratch, tmp_path / 'run', short)
+    whole = run_experiment(scratch, tmp_path / 'run', options)
+    assert whole.seconds > 0
+    # as if it had been killed in the second epoch, while it wrote its records
     (tmp_path / 'run' / 'result.json').unlink()
+    (tmp_path / 'run' / 'epoch_2.pth').write_bytes(b'cut off')
+    (scalars,) = (tmp_path / 'run').glob('*/vis_data/scalars.json')
+    scalars.write_text(scalars.read_text() + '{"loss": 1.')
 
     result = run_experiment(scratch, tmp_path / 'run', options)
     assert [epoch for epoch, _ in result.scalars.accuracy] == [1, 2]
+    assert result.seconds is None
     last = torch.load(tmp_path / 'run' / 'epoch_2.pth', weights_only=False)
     assert last['meta']['epoch'] == 2

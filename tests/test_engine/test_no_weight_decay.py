@@ -1,5 +1,6 @@
 """The optimizer constructor that asks the model."""
 
+import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 
@@ -22,8 +23,8 @@ class Outer(torch.nn.Module):
         )
 
 
-def decays(model, **paramwise_cfg) -> dict[str, float]:
-    wrapper = build_optim_wrapper(
+def build(model, **paramwise_cfg):
+    return build_optim_wrapper(
         model,
         dict(
             type='OptimWrapper',
@@ -32,12 +33,24 @@ def decays(model, **paramwise_cfg) -> dict[str, float]:
             paramwise_cfg=paramwise_cfg,
         ),
     )
+
+
+def decays(model, **paramwise_cfg) -> dict[str, float]:
+    wrapper = build(model, **paramwise_cfg)
     names = {id(p): name for name, p in model.named_parameters()}
     return {
         names[id(p)]: group['weight_decay']
         for group in wrapper.optimizer.param_groups
         for p in group['params']
     }
+
+
+def test_a_learning_rate_for_the_backbone_stays():
+    model = Outer()
+    wrapper = build(model, custom_keys={'backbone': dict(lr_mult=0.1)})
+    for group in wrapper.optimizer.param_groups:
+        assert group['lr'] == pytest.approx(1e-4)
+    assert {g['weight_decay'] for g in wrapper.optimizer.param_groups} == {0, 0.1}
 
 
 def test_exactly_what_the_backbone_names_is_spared():

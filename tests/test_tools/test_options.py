@@ -281,3 +281,13 @@ def test_number_of_processes(run_tool, tmp_path):
     done = run_tool('dist_train.sh', 'config.py', 'two', cwd=tmp_path)
     assert done.returncode == 2
     assert 'must be a positive integer, got "two"' in done.stderr
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_published_formats_are_left_to_the_reader(tmp_path, suffix):
+    path = tmp_path / f'model{suffix}'
+    if suffix == '.pth':
+        torch.save({'a': 1}, path, _use_new_zipfile_serialization=False)
+    else:
+        path.write_bytes(b'any')
+    assert launch.check_checkpoint_file(str(path)) == str(path)

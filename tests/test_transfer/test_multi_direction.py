@@ -258,6 +258,23 @@ def test_drawn_tokens_estimate_the_full_loss():
         assert error < 4 * values.std() / len(values) ** 0.5
 
 
+def test_terms_of_one_kind_keep_their_own_losses():
+    distiller = build(dict(layer=LAYER, strict=LAYER | dict(target_norm='standardize')))
+    losses = distiller(*batch(), mode='loss')
+    assert losses['loss_layer'] != losses['loss_strict']
+
+
+def test_faded_term_is_not_computed_but_takes_part():
+    distiller = build(dict(logits=LOGITS, direction=DIRECTION))
+    distiller.terms['direction'].scale = 0.0
+    losses = distiller(*batch(), mode='loss')
+    assert losses['loss_direction'] == 0
+    total, _ = distiller.parse_losses(losses)
+    total.backward()
+    for name, parameter in distiller.terms['direction'].named_parameters():
+        assert not parameter.grad.any(), name
+
+
 def test_released_recipe():
     """120 H(f_T, f_S) + sum_i i H(f_T, f_S^i), as in the authors' code."""
     channel = dict(type='mmtransmamba.ChannelCrossEntropy', temperature=2.0)
@@ -419,6 +436,12 @@ def test_layer_weights_are_reported():
                 student=student_config(dim=8),
             ),
             'needs align=True',
+        ),
+        (
+            dict(
+                terms=dict(l=LAYER | dict(weighting=ADAPTIVE | dict(entropy_weight=-1)))
+            ),
+            'entropy_weight=-1',
         ),
         (
             dict(

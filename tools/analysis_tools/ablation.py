@@ -54,7 +54,7 @@ def train_in_process(args: argparse.Namespace, config: Path, seed: int) -> None:
                 break
             values.append(value)
         command += ['--cfg-options', *values]
-    threads = str(max(1, (os.cpu_count() or 1) // args.jobs))
+    threads = str(max(1, len(os.sched_getaffinity(0)) // args.jobs))
     args.work_dir.mkdir(parents=True, exist_ok=True)
     log = args.work_dir / f'{config.stem}_seed{seed}.log'
     with log.open('w') as output:
@@ -75,6 +75,11 @@ def spread(values: list[float], digits: int = 2) -> str:
     if len(values) == 1:
         return f'{mean:.{digits}f}'
     return f'{mean:.{digits}f} ± {statistics.stdev(values):.{digits}f}'
+
+
+def _seconds(runs: list[ExperimentResult]) -> str:
+    values = [run.seconds for run in runs if run.seconds is not None]
+    return f'{statistics.median(values):.0f}' if values else '-'
 
 
 def tabulate(args: argparse.Namespace) -> str:
@@ -102,7 +107,7 @@ def tabulate(args: argparse.Namespace) -> str:
             f'| {name} | {spread([run.scalars.final for run in runs])} '
             f'| {spread([run.scalars.best for run in runs])} '
             f'| {", ".join("-" if e is None else str(e) for e in epochs)} '
-            f'| {statistics.median(run.seconds for run in runs):.0f} |'
+            f'| {_seconds(runs)} |'
         )
     return '\n'.join(lines)
 

@@ -9,6 +9,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
@@ -16,12 +17,15 @@ from mmengine.registry import init_default_scope
 
 from mmtransmamba.registry import MODELS
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         '--config',
-        default='configs/image_classification/transmamba/transpmamba-t_deit-t_in1k.py',
+        default=ROOT
+        / 'configs/image_classification/transmamba/trans-plain-mamba-t_1xb128_in1k.py',
         help='config whose model is a MultiDirectionDistiller',
     )
     parser.add_argument('--batch-size', type=int, default=8)

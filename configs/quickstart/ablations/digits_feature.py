@@ -1,4 +1,4 @@
-# Table VII, row "Feature".
+# Table VII, row "Feature"; at full weight to the end, as no logits would take over.
 _base_ = '../digits_transfer.py'
 
 model = dict(terms=dict(logits=None, layer=None, direction=None))

@@ -23,15 +23,24 @@ class LayerWeightsHook(Hook):
     def __init__(self, interval: int = 50) -> None:
         self.interval = interval
 
+    def before_train(self, runner: Runner) -> None:
+        if not hasattr(self._distiller(runner), 'layer_weights'):
+            raise ValueError(
+                'LayerWeightsHook: the model is no distiller and has no layer weights; '
+                'leave the hook out.'
+            )
+
+    def _distiller(self, runner: Runner):
+        return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
     ) -> None:
         if not self.every_n_train_iters(runner, self.interval):
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         scalars = {
             f'layer_weight/{term}/{i}': weight
-            for term, weights in model.layer_weights().items()
+            for term, weights in self._distiller(runner).layer_weights().items()
             for i, weight in enumerate(weights.tolist())
         }
         if scalars:

@@ -13,16 +13,21 @@ class NoWeightDecayConstructor(DefaultOptimWrapperConstructor):
     """mmengine's constructor, honouring the modules' ``no_weight_decay()``.
 
     Every parameter that a module's ``no_weight_decay()`` names gets
-    ``decay_mult=0``, besides what ``paramwise_cfg`` says; a ``custom_keys`` entry
-    for the same parameter goes first.
+    ``decay_mult=0`` besides what ``paramwise_cfg`` says of it; a ``decay_mult`` in
+    ``custom_keys`` that fits the parameter goes first.
     """
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         model = getattr(model, 'module', model)
-        custom_keys = self.paramwise_cfg.setdefault('custom_keys', {})
+        given = dict(self.paramwise_cfg.get('custom_keys', {}))
+        custom_keys = dict(given)
         for prefix, module in model.named_modules():
             if callable(getattr(module, 'no_weight_decay', None)):
                 for name in sorted(module.no_weight_decay()):
                     full_name = f'{prefix}.{name}' if prefix else name
-                    custom_keys.setdefault(full_name, dict(decay_mult=0.0))
+                    # mmengine applies one key to a parameter, the longest that fits.
+                    fitting = [key for key in given if key in full_name]
+                    longest = given[max(fitting, key=len)] if fitting else {}
+                    custom_keys[full_name] = dict(decay_mult=0.0) | dict(longest)
+        self.paramwise_cfg['custom_keys'] = custom_keys
         return super().__call__(model)

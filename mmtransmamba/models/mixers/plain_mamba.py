@@ -13,6 +13,7 @@ from mmtransmamba.ops import selective_scan_directions
 from mmtransmamba.ops.scan_order import continuous_2d
 
 NUM_DIRECTIONS = 4
+CONV_SIZE = 7
 NUM_DIRECTION_KINDS = 5  # start of a path, step right, left, up, down
 
 
@@ -35,8 +36,6 @@ class PlainMambaMixer(nn.Module):
         embed_dims: Width C of the tokens.
         d_state: State size N.
         expand: Inner width D as a multiple of ``embed_dims``.
-        conv_size: Side of the depthwise convolution's kernel.
-        dt_rank: Rank of dt's projection; ``embed_dims / 16`` rounded up by default.
         permute_params: Let dt, B and C follow the path as ``u`` does. More
             consistent, but not the function official weights were trained for.
     """
@@ -46,22 +45,20 @@ class PlainMambaMixer(nn.Module):
         embed_dims: int,
         d_state: int = 16,
         expand: float = 2,
-        conv_size: int = 7,
-        dt_rank: int | None = None,
         permute_params: bool = False,
     ) -> None:
         super().__init__()
         self.d_inner = int(expand * embed_dims)
         self.d_state = d_state
-        self.dt_rank = dt_rank or math.ceil(embed_dims / 16)
+        self.dt_rank = math.ceil(embed_dims / 16)
         self.permute_params = permute_params
 
         self.in_proj = nn.Linear(embed_dims, 2 * self.d_inner)
         self.conv2d = nn.Conv2d(
             self.d_inner,
             self.d_inner,
-            conv_size,
-            padding=conv_size // 2,
+            CONV_SIZE,
+            padding=CONV_SIZE // 2,
             groups=self.d_inner,
         )
         self.x_proj = nn.Linear(self.d_inner, self.dt_rank + 2 * d_state, bias=False)

@@ -115,10 +115,7 @@ class MultiDirectionDistiller(BaseModel):
             )
         terms_ = self._terms()
         self.recorder = TapRecorder(
-            student,
-            num_tokens,
-            layers=True,
-            directions=any(term.needs_directions for term in terms_),
+            student, num_tokens, any(term.needs_directions for term in terms_)
         )
         self.layer_map = match_layers(
             len(self.recorder.layer_taps), teacher.num_layers, teacher_layer
@@ -139,7 +136,7 @@ class MultiDirectionDistiller(BaseModel):
         return TransferPair(
             layer_dims=[tap.dim for tap in layer_taps],
             direction_dims=[tap.dim for tap in direction_taps],
-            num_directions=max((t.num_directions for t in direction_taps), default=0),
+            num_directions=[tap.num_directions for tap in direction_taps],
             feature_dim=layer_taps[-1].dim,
             num_classes=getattr(head, 'num_classes', None),
             teacher=self.teacher,
@@ -192,18 +189,22 @@ class MultiDirectionDistiller(BaseModel):
 
         Returns:
             ``loss_task`` (and the task's other losses, with that prefix) times
-            alpha, and each term's times the distillation weight. Their sum is the
-            total of Eq. 12.
+            alpha, and ``loss_KEY`` for each key of ``terms`` (with ``_entropy`` for
+            the regulariser of its weighting) times the distillation weight. Their
+            sum is the total of Eq. 12.
         """
         teacher_output = self.teacher(self.teacher_images(inputs))
         self.recorder.start()
         features = self.student.extract_feat(inputs)
         record = self.recorder.stop()
+        # The task's loss runs the head once more; heads are a small linear layer, and
+        # mmpretrain has no call that gives both logits and losses.
         head = self.student.head
+        logits = head(features)
         batch = DistillBatch(
             student=record,
             feature=head.pre_logits(features),
-            logits=head(features),
+            logits=logits,
             teacher=teacher_output,
             teacher_tokens=TeacherTokens(teacher_output.layers),
             layer_map=self.layer_map,
@@ -215,8 +216,14 @@ class MultiDirectionDistiller(BaseModel):
                 losses[name.replace('loss', 'loss_task', 1)] = self.alpha * value
             else:
                 losses[name] = value
-        for term in self._terms():
-            for name, value in term(batch).items():
+        for key, term in self.terms.items():
+            if term.scale == 0:
+                # Every parameter takes part in every step, as DDP demands.
+                parts = [p.sum() for p in term.parameters()]
+                losses[f'loss_{key}'] = 0.0 * sum(parts, logits.new_zeros(()))
+                continue
+            for part, value in term(batch).items():
+                name = f'loss_{key}_{part}' if part else f'loss_{key}'
                 losses[name] = self.distill_weight * term.scale * value
         return losses
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from mmtransmamba.models.teachers import BaseTeacher, TeacherOutput
@@ -18,7 +20,7 @@ class TransferPair:
     Attributes:
         layer_dims: Token width after each student block.
         direction_dims: Inner width of each block's scan directions.
-        num_directions: Number of scan directions K, 0 without direction taps.
+        num_directions: Number of scan directions K of each block with a direction tap.
         feature_dim: Width of the student's final feature.
         num_classes: Classes of the student's head, None without one.
         teacher: The frozen teacher.
@@ -27,7 +29,7 @@ class TransferPair:
 
     layer_dims: list[int]
     direction_dims: list[int]
-    num_directions: int
+    num_directions: list[int]
     feature_dim: int
     num_classes: int | None
     teacher: BaseTeacher
@@ -50,7 +52,8 @@ class DistillBatch:
         teacher: The teacher's output.
         teacher_tokens: Its tokens on any grid.
         layer_map: See :class:`TransferPair`.
-        token_index: Raster indices of the step's tokens for a number of patches.
+        token_index: Gives the raster indices ``[M]`` of the step's tokens for a number
+            of patches and a device, None if all are compared.
     """
 
     student: TapRecord
@@ -59,7 +62,7 @@ class DistillBatch:
     teacher: TeacherOutput
     teacher_tokens: TeacherTokens
     layer_map: list[int]
-    token_index: callable
+    token_index: Callable[[int, torch.device], Tensor | None]
 
 
 class DistillTerm(nn.Module):
@@ -72,7 +75,6 @@ class DistillTerm(nn.Module):
         scale: Further factor, which a schedule may change during training.
     """
 
-    needs_layers = False
     needs_directions = False
 
     def __init__(self, weight: float = 1.0) -> None:
@@ -88,5 +90,5 @@ class DistillTerm(nn.Module):
         """Create what the term learns; raise ValueError if the pair cannot be used."""
 
     def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
-        """Losses by name, already multiplied by ``weight``."""
+        """Losses times ``weight``: the term's own under ``''``, others by name."""
         raise NotImplementedError

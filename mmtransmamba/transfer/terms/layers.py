@@ -28,8 +28,6 @@ class WeightedLayersTerm(DistillTerm):
             number of directions.
     """
 
-    name: str
-
     def __init__(
         self,
         weight: float = 1.0,
@@ -49,10 +47,10 @@ class WeightedLayersTerm(DistillTerm):
         """Weighted sum of distances ``[G, N]`` given pooled features ``[G, N, C]``."""
         weights = self.weighting(student, teacher)
         self.layer_weights = weights.detach()
-        losses = {f'loss_{self.name}': self.weight * (weights * distances).sum()}
+        losses = {'': self.weight * (weights * distances).sum()}
         regularizer = self.weighting.regularizer(weights)
         if regularizer is not None:
-            losses[f'loss_{self.name}_entropy'] = self.weight * regularizer
+            losses['entropy'] = self.weight * regularizer
         return losses
 
 
@@ -63,6 +61,11 @@ def _check_target_norm(term: str, target_norm: str) -> str:
             f'{", ".join(TARGET_NORMS)}.'
         )
     return target_norm
+
+
+def _take(tokens: Tensor, index: Tensor | None) -> Tensor:
+    """Tokens ``[B, M, C]`` at ``index`` ``[M]``; all, without a copy, for None."""
+    return tokens if index is None else tokens[:, index]
 
 
 def _one_width(term: str, dims: list[int]) -> int:
@@ -86,9 +89,6 @@ class LayerTerm(WeightedLayersTerm):
         target_norm: See :func:`mmtransmamba.transfer.losses.standardize`.
     """
 
-    name = 'layer'
-    needs_layers = True
-
     def __init__(
         self,
         weight: float = 1.0,
@@ -111,11 +111,12 @@ class LayerTerm(WeightedLayersTerm):
             self.aligners, batch.student.layers, batch.layer_map, strict=True
         ):
             index = batch.token_index(feature.tokens.shape[1], feature.tokens.device)
+            tokens = _take(feature.tokens, index)
             key = (layer, feature.grid)
             if key not in targets:
-                tokens = batch.teacher_tokens.on_grid(layer, feature.grid)[:, index]
-                targets[key] = standardize(tokens, self.target_norm)
-            student = aligner(feature.tokens[:, index])
+                target = _take(batch.teacher_tokens.on_grid(*key), index)
+                targets[key] = standardize(target, self.target_norm)
+            student = aligner(tokens)
             distances.append(self.distance(student, targets[key]).mean())
             pooled_student.append(student.detach().float().mean((0, 1)))
             pooled_teacher.append(targets[key].mean((0, 1)))
@@ -138,9 +139,6 @@ class PooledLayerTerm(WeightedLayersTerm):
         align: Map each mean by a learned aligner; without one, as in that code,
             the widths must agree.
     """
-
-    name = 'layer'
-    needs_layers = True
 
     def __init__(
         self,
@@ -190,8 +188,6 @@ class DirectionTerm(WeightedLayersTerm):
         target_norm: See :func:`mmtransmamba.transfer.losses.standardize`.
     """
 
-    name = 'direction'
-    needs_layers = True
     needs_directions = True
 
     def __init__(
@@ -213,10 +209,21 @@ class DirectionTerm(WeightedLayersTerm):
 
     def build(self, pair: TransferPair) -> None:
         width = _one_width('DirectionTerm', pair.target_dims)
+        if len(pair.direction_dims) != len(pair.layer_dims):
+            raise ValueError(
+                f'DirectionTerm: the student has {len(pair.layer_dims)} LayerTaps but '
+                f'{len(pair.direction_dims)} DirectionTaps; every block needs one of '
+                'each.'
+            )
+        if len(set(pair.num_directions)) > 1:
+            raise ValueError(
+                'DirectionTerm: all blocks must scan in the same number of directions, '
+                f'not {pair.num_directions}.'
+            )
         inner = self.feature == 'inner'
         dims = pair.direction_dims if inner else pair.layer_dims
         self.aligners = nn.ModuleList(Aligner(dim, width) for dim in dims)
-        self.reverse = ReverseProjection(width, pair.num_directions)
+        self.reverse = ReverseProjection(width, pair.num_directions[0])
         self.weighting.build(len(self.aligners), width)
 
     def forward(self, batch: DistillBatch) -> dict[str, Tensor]:

@@ -43,7 +43,7 @@ class LogitsTerm(DistillTerm):
 
     def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
         loss = kl_divergence(batch.logits, batch.teacher.logits, self.temperature)
-        return {'loss_logits': self.weight * loss}
+        return {'': self.weight * loss}
 
 
 @MODELS.register_module()
@@ -74,7 +74,7 @@ class FeatureTerm(DistillTerm):
 
     def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
         loss = self.distance(self.aligner(batch.feature), batch.teacher.feature)
-        return {'loss_feature': self.weight * loss.mean()}
+        return {'': self.weight * loss.mean()}
 
 
 def make_aligner(term: str, source: int, target: int, align: bool) -> nn.Module:
