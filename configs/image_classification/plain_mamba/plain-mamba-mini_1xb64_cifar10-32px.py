@@ -12,5 +12,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, end=2, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, begin=2, convert_to_iter_based=True),
 ]
-train_cfg = dict(max_epochs=25, val_interval=5)
+train_cfg = dict(max_epochs=15, val_interval=3)
 auto_scale_lr = dict(base_batch_size=64)

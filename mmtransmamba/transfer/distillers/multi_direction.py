@@ -229,11 +229,14 @@ class MultiDirectionDistiller(BaseModel):
 
     @torch.no_grad()
     def layer_weights(self) -> dict[str, Tensor]:
-        """The last step's weight of each layer, averaged over directions: ``[N]``."""
+        """The last step's weight of each layer, averaged over directions: ``[N]``.
+
+        Terms that have faded out are not among them.
+        """
         return {
             name: term.layer_weights.mean(0)
             for name, term in self.terms.items()
-            if getattr(term, 'layer_weights', None) is not None
+            if term.scale > 0 and getattr(term, 'layer_weights', None) is not None
         }
 
 
