@@ -96,6 +96,24 @@ class PlainMambaBlock(nn.Module):
         return tokens
 
 
+def _arch(
+    embed_dims: int,
+    depth: int,
+    num_convs: int = 2,
+    dwconv_layers: tuple[int, ...] = (),
+    drop_path_rate: float = 0.0,
+) -> dict[str, Any]:
+    return dict(
+        embed_dims=embed_dims,
+        depth=depth,
+        num_convs=num_convs,
+        dwconv_layers=dwconv_layers,
+        drop_path_rate=drop_path_rate,
+        d_state=16,
+        expand=2,
+    )
+
+
 @MODELS.register_module()
 class PlainMamba(BaseModule):
     """PlainMamba (Yang et al., 2024), official parameter names, no class token.
@@ -124,60 +142,12 @@ class PlainMamba(BaseModule):
     """
 
     ARCHS = {
-        'L1': dict(
-            embed_dims=192,
-            depth=24,
-            num_convs=1,
-            dwconv_layers=(0,),
-            drop_path_rate=0.2,
-            d_state=16,
-            expand=2,
-        ),
-        'L2': dict(
-            embed_dims=384,
-            depth=24,
-            num_convs=2,
-            dwconv_layers=(),
-            drop_path_rate=0.2,
-            d_state=16,
-            expand=2,
-        ),
-        'L3': dict(
-            embed_dims=448,
-            depth=36,
-            num_convs=2,
-            dwconv_layers=(),
-            drop_path_rate=0.4,
-            d_state=16,
-            expand=2,
-        ),
-        'T': dict(
-            embed_dims=192,
-            depth=12,
-            num_convs=2,
-            dwconv_layers=(),
-            drop_path_rate=0.0,
-            d_state=16,
-            expand=2,
-        ),
-        'S': dict(
-            embed_dims=384,
-            depth=12,
-            num_convs=2,
-            dwconv_layers=(),
-            drop_path_rate=0.0,
-            d_state=16,
-            expand=2,
-        ),
-        'B': dict(
-            embed_dims=768,
-            depth=12,
-            num_convs=2,
-            dwconv_layers=(),
-            drop_path_rate=0.0,
-            d_state=16,
-            expand=2,
-        ),
+        'L1': _arch(192, 24, num_convs=1, dwconv_layers=(0,), drop_path_rate=0.2),
+        'L2': _arch(384, 24, drop_path_rate=0.2),
+        'L3': _arch(448, 36, drop_path_rate=0.4),
+        'T': _arch(192, 12),
+        'S': _arch(384, 12),
+        'B': _arch(768, 12),
     }
 
     def __init__(
