@@ -34,7 +34,7 @@ model = dict(
     ),
     alpha=0.5,
     teacher_layer='auto',
-    num_tokens=49,  # a quarter of the 14x14, drawn anew each step
+    num_tokens=32,  # of the 14x14, drawn anew each step
 )
 
 custom_hooks = [
