@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmtransmamba.compat import quiet_logger
+from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.utils import launch
 from mmtransmamba.visualization import RunScalars, read_scalars
 
@@ -81,7 +81,7 @@ def run_experiment(
     runner.train()
     seconds = time.perf_counter() - start
 
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped_model(runner)
     model = getattr(model, 'student', model)
     result = ExperimentResult(
         work_dir=work_dir,

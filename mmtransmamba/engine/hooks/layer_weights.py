@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.registry import HOOKS
 
 
@@ -24,14 +24,11 @@ class LayerWeightsHook(Hook):
         self.interval = interval
 
     def before_train(self, runner: Runner) -> None:
-        if not hasattr(self._distiller(runner), 'layer_weights'):
+        if not hasattr(unwrapped_model(runner), 'layer_weights'):
             raise ValueError(
                 'LayerWeightsHook: the model is no distiller and has no layer weights; '
                 'leave the hook out.'
             )
-
-    def _distiller(self, runner: Runner):
-        return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
@@ -40,7 +37,7 @@ class LayerWeightsHook(Hook):
             return
         scalars = {
             f'layer_weight/{term}/{i}': weight
-            for term, weights in self._distiller(runner).layer_weights().items()
+            for term, weights in unwrapped_model(runner).layer_weights().items()
             for i, weight in enumerate(weights.tolist())
         }
         if scalars:

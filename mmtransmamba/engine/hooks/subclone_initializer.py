@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from mmengine.dist import all_reduce, broadcast, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.registry import HOOKS, MODELS
 from mmtransmamba.transfer.subclone import (
     Source,
@@ -130,7 +130,7 @@ class SubcloneInitializer(Hook):
                 'nothing is inherited.'
             )
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped_model(runner)
         student = getattr(model, 'student', model)
         sources, options = self._sources(model, student)
         options = replace(options, seed=runner.seed if self.seed is None else self.seed)

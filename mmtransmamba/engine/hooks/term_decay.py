@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.registry import HOOKS
 
 
@@ -40,11 +40,8 @@ class TermDecayHook(Hook):
         self.begin = begin
         self.end = end
 
-    def _distiller(self, runner: Runner):
-        return runner.model.module if is_model_wrapper(runner.model) else runner.model
-
     def before_train(self, runner: Runner) -> None:
-        known = set(getattr(self._distiller(runner), 'terms', {}))
+        known = set(getattr(unwrapped_model(runner), 'terms', {}))
         unknown = sorted(set(self.terms) - known)
         if unknown:
             raise ValueError(
@@ -57,6 +54,6 @@ class TermDecayHook(Hook):
     ) -> None:
         progress = runner.iter / runner.max_iters
         scale = (self.end - progress) / (self.end - self.begin)
-        distiller = self._distiller(runner)
+        distiller = unwrapped_model(runner)
         for name in self.terms:
             distiller.terms[name].scale = min(max(scale, 0.0), 1.0)
