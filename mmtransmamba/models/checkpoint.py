@@ -49,7 +49,9 @@ def _is_state_dict(obj: object) -> bool:
     )
 
 
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+def read_state_dict(
+    path: str | Path, container: str | None = None
+) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint file onto the CPU.
 
     Args:
@@ -57,10 +59,12 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             dict or one under ``state_dict``, ``model``, ``model_ema`` or ``module``.
             It is read with ``weights_only=True``. A ``module.`` common to all keys
             is removed.
+        container: Which of these to read where a file has several (``'model_ema'``
+            beside ``'model'``); by default the first there is, in this order.
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: The file cannot be read, or holds no state dict.
+        CheckpointError: The file cannot be read, or holds no (such) state dict.
     """
     path = Path(path)
     if not path.is_file():
@@ -78,18 +82,31 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
                 f'{path} cannot be read as a PyTorch checkpoint with '
                 f'weights_only=True: {error}'
             ) from error
-        candidates = [content]
-        if isinstance(content, Mapping):
-            candidates = [content[c] for c in CONTAINERS if c in content] + candidates
-        state = next((dict(c) for c in candidates if _is_state_dict(c)), None)
-        if state is None:
-            raise CheckpointError(
-                f'{path} holds no state dict: expected a mapping of names to tensors, '
-                f'flat or under one of {", ".join(CONTAINERS)}.'
-            )
+        state = _state_dict_in(content, path, container)
     if all(key.startswith('module.') for key in state):
         state = {key[len('module.') :]: value for key, value in state.items()}
     return state
+
+
+def _state_dict_in(
+    content: object, path: Path, container: str | None
+) -> dict[str, Tensor]:
+    wanted = CONTAINERS if container is None else (container,)
+    candidates = [content] if container is None else []
+    if isinstance(content, Mapping):
+        candidates = [content[c] for c in wanted if c in content] + candidates
+    for candidate in candidates:
+        if _is_state_dict(candidate):
+            return dict(candidate)
+    where = f'under one of {", ".join(CONTAINERS)}'
+    if container is not None:
+        has = list(content) if isinstance(content, Mapping) else type(content).__name__
+        where = f'under {container!r}; it has {has}'
+    else:
+        where = f'flat or {where}'
+    raise CheckpointError(
+        f'{path} holds no state dict: expected a mapping of names to tensors, {where}.'
+    )
 
 
 @dataclass
@@ -98,7 +115,7 @@ class LoadReport:
 
     Attributes:
         loaded: Tensors taken over unchanged.
-        converted: Tensors changed on the way (resampled), with how.
+        converted: Tensors changed on the way (renamed, reshaped, resampled), with how.
         missing: Tensors of the model that the file does not have.
         left_over: Tensors of the file that the model does not have.
         mismatched: Tensors of differing shape, with both shapes.
@@ -141,10 +158,25 @@ def _without_prefix(state: dict[str, Tensor], model_keys: set[str]) -> dict:
     }
 
 
+def _conversion(key: str, value: Tensor, given: dict[str, Tensor]) -> str | None:
+    """How a tensor differs from the file's, None if it does not."""
+    if key in given:
+        shape = tuple(given[key].shape)
+        return None if shape == value.shape else f'{shape} to {tuple(value.shape)}'
+    pointer = value.data_ptr()
+    old = next((k for k, v in given.items() if v.data_ptr() == pointer), None)
+    if old is None:
+        return 'made from others'
+    shape = tuple(given[old].shape)
+    note = '' if shape == value.shape else f', {shape} to {tuple(value.shape)}'
+    return f'named {old}{note}'
+
+
 def load_pretrained(
     model: nn.Module,
     checkpoint: str | Path | Mapping[str, Tensor],
     allow_left_over: tuple[str, ...] = ('head.', 'neck.', 'distiller.'),
+    container: str | None = None,
 ) -> LoadReport:
     """Load a released or trained checkpoint, refusing a silent mismatch.
 
@@ -154,10 +186,13 @@ def load_pretrained(
             ``backbone.`` prefix is removed when the model's names have none.
         allow_left_over: Prefixes of the file's tensors that the model may lack: by
             default the head when a backbone is loaded, and a distiller's aligners.
+            A backbone adds its own (``allowed_left_over``), and may lack tensors it
+            creates for other uses (``allowed_missing``).
+        container: See :func:`read_state_dict`.
 
     Returns:
         The report; tensors the model's own loading hooks changed (a resampled
-        ``pos_embed``) are listed as converted.
+        ``pos_embed``, a legacy name) are listed as converted.
 
     Raises:
         CheckpointError: Something is missing, left over or of another shape beyond
@@ -167,9 +202,9 @@ def load_pretrained(
     if isinstance(checkpoint, Mapping):
         name, state = 'the state dict', dict(checkpoint)
     else:
-        name, state = str(checkpoint), read_state_dict(checkpoint)
+        name, state = str(checkpoint), read_state_dict(checkpoint, container)
     state = _without_prefix(state, set(own))
-    given_shapes = {key: tuple(value.shape) for key, value in state.items()}
+    given = dict(state)
 
     for prefix, module in model.named_modules():
         prefix = prefix + '.' if prefix else ''
@@ -185,18 +220,22 @@ def load_pretrained(
             report.mismatched[key] = (
                 f'file {tuple(state[key].shape)}, model {tuple(value.shape)}'
             )
-        elif given_shapes.get(key) != tuple(value.shape):
-            report.converted[key] = f'{given_shapes.get(key)} to {tuple(value.shape)}'
         else:
-            report.loaded.append(key)
+            how = _conversion(key, state[key], given)
+            if how is None:
+                report.loaded.append(key)
+            else:
+                report.converted[key] = how
     report.left_over = [key for key in state if key not in own]
 
+    allow_left_over += getattr(model, 'allowed_left_over', ())
+    allow_missing = getattr(model, 'allowed_missing', ())
     refused = (
-        report.missing
+        [key for key in report.missing if not key.startswith(allow_missing)]
         + [key for key in report.left_over if not key.startswith(allow_left_over)]
         + list(report.mismatched)
     )
-    if refused or not report.loaded:
+    if refused or not (report.loaded or report.converted):
         raise CheckpointError(
             f'{name} does not fit {type(model).__name__}: {report}. Nothing was loaded.'
         )

@@ -21,12 +21,13 @@ class LayerFeature:
 
     Attributes:
         tokens: Patch tokens in raster order, ``[B, L, C]``.
-        grid: Rows and columns of the token grid, ``H * W == L``.
+        grid: Rows and columns of the token grid, ``H * W == L``; a video has frames
+            in front of them.
         cls: Class token ``[B, C]``, or None in a model without one.
     """
 
     tokens: Tensor
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     cls: Tensor | None = None
 
 
@@ -37,15 +38,29 @@ class DirectionFeature:
     Attributes:
         values: Output of direction k at its m-th chosen step, ``[B, K, M, D]``.
         token_index: Raster index of the token each value belongs to, ``[K, M]``.
-        grid: Rows and columns of the token grid.
+        grid: Rows and columns of the token grid; a video has frames in front of them.
         project: Maps ``values`` to ``[B, K, M, C]``, the contribution of each
             direction to the mixer's output (gate and shared output projection).
     """
 
     values: Tensor
     token_index: Tensor
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     project: Callable[[Tensor], Tensor]
+
+
+def patch_index(
+    scan_order: Tensor, steps: Tensor, cls_index: int | None = None
+) -> Tensor:
+    """Raster index among the patches ``[K, M]`` of what ``steps`` ``[K, M]`` read.
+
+    Args:
+        scan_order: int64 ``[K, L]``, the token that each step reads.
+        steps: int64 ``[K, M]``, none of which reads the class token.
+        cls_index: The token that is a class token, which patches are counted without.
+    """
+    tokens = scan_order.gather(1, steps)
+    return tokens if cls_index is None else tokens - (tokens > cls_index).long()
 
 
 class LayerTap(nn.Module):
@@ -61,7 +76,7 @@ class LayerTap(nn.Module):
         self.listener: Callable[[LayerFeature], None] | None = None
 
     def forward(
-        self, tokens: Tensor, grid: tuple[int, int], cls_index: int | None = None
+        self, tokens: Tensor, grid: tuple[int, ...], cls_index: int | None = None
     ) -> Tensor:
         """Return ``tokens`` ``[B, L (+1), C]`` unchanged, telling the listener.
 
@@ -103,11 +118,25 @@ class DirectionTap(nn.Module):
         self.select: Callable[[Tensor], Tensor] | None = None
         self.listener: Callable[[DirectionFeature], None] | None = None
 
-    def steps(self, scan_order: Tensor) -> Tensor | None:
-        """Steps ``[K, M]`` to read of the scans in ``scan_order`` ``[K, L]``."""
+    def steps(self, scan_order: Tensor, cls_index: int | None = None) -> Tensor | None:
+        """Which steps to read of the scans; None if nobody listens.
+
+        Args:
+            scan_order: int64 ``[K, L]``, the token that each step reads.
+            cls_index: The token among them that is a class token; it is not read.
+
+        Returns:
+            Steps ``[K, M]``; :func:`patch_index` tells what they have read.
+        """
         if self.listener is None or self.select is None:
             return None
-        return self.select(scan_order)
+        if cls_index is None:
+            return self.select(scan_order)
+        directions, length = scan_order.shape
+        every = torch.arange(length, device=scan_order.device).expand(directions, -1)
+        steps_of_patches = every[scan_order != cls_index].view(directions, -1)
+        chosen = self.select(patch_index(scan_order, steps_of_patches, cls_index))
+        return steps_of_patches.gather(1, chosen)
 
     def forward(self, feature: DirectionFeature) -> None:
         if self.listener is not None:

@@ -155,8 +155,12 @@ def test_selection_by_importance_keeps_the_function():
         for big, small in zip(wide.layers, narrow.layers, strict=True):
             assert isinstance(small.mamba, PlainMambaMixer)
             full = big.mamba(x, (2, 2))
+            # The two sum the same products in another order.
             torch.testing.assert_close(
-                small.mamba(x[..., stream], (2, 2)), full[..., stream]
+                small.mamba(x[..., stream], (2, 2)),
+                full[..., stream],
+                rtol=1e-4,
+                atol=1e-6 * float(full.abs().max()),
             )
             assert not full[..., ~stream].any()
 

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
 from mmtransmamba.models.backbones.arch import resolve_arch
+from mmtransmamba.models.backbones.base import VisionBackbone, drop_path_rates
 from mmtransmamba.models.mixers import PlainMambaMixer
 from mmtransmamba.models.pos_embed import resize_pos_embed
 from mmtransmamba.models.taps import LayerTap
@@ -115,7 +114,7 @@ def _arch(
 
 
 @MODELS.register_module()
-class PlainMamba(BaseModule):
+class PlainMamba(VisionBackbone):
     """PlainMamba (Yang et al., 2024), official parameter names, no class token.
 
     ``L1``, ``L2`` and ``L3`` are the official sizes; ``T``, ``S`` and ``B`` the
@@ -149,6 +148,7 @@ class PlainMamba(BaseModule):
         'S': _arch(384, 12),
         'B': _arch(768, 12),
     }
+    NO_DECAY = ('pos_embed', 'A_log', 'D', 'direction_Bs')
 
     def __init__(
         self,
@@ -164,8 +164,8 @@ class PlainMamba(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if patch_size < STEM_STRIDE or patch_size % STEM_STRIDE:
-            raise ValueError(
-                f'PlainMamba: patch_size={patch_size} must be a positive multiple of '
+            raise self._error(
+                f'patch_size={patch_size} must be a positive multiple of '
                 f"{STEM_STRIDE}, the patch embedding's stem stride."
             )
         settings = resolve_arch('PlainMamba', arch, self.ARCHS)
@@ -173,14 +173,8 @@ class PlainMamba(BaseModule):
         self.depth: int = settings['depth']
         self.patch_size = patch_size
         self.with_cp = with_cp
-        self.out_indices = self._resolve_indices(out_indices)
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        self.pos_embed_grid = (height // patch_size, width // patch_size)
-        if min(self.pos_embed_grid) < 1:
-            raise ValueError(
-                f'PlainMamba: img_size={img_size} is smaller than one patch '
-                f'(patch_size={patch_size}).'
-            )
+        self.out_indices = self._resolve_indices(out_indices, self.depth)
+        self.pos_embed_grid = self._grid_of(img_size, patch_size)
 
         self.patch_embed = ConvPatchEmbed(
             in_channels, self.embed_dims, patch_size, settings['num_convs']
@@ -189,7 +183,7 @@ class PlainMamba(BaseModule):
         self.pos_embed = nn.Parameter(torch.zeros(1, num_patches, self.embed_dims))
         if drop_path_rate is None:
             drop_path_rate = settings['drop_path_rate']
-        rates = [drop_path_rate * i / max(self.depth - 1, 1) for i in range(self.depth)]
+        rates = drop_path_rates(drop_path_rate, self.depth)
         mixer = dict(
             d_state=settings['d_state'],
             expand=settings['expand'],
@@ -205,19 +199,8 @@ class PlainMamba(BaseModule):
         self.ln1 = nn.LayerNorm(self.embed_dims, eps=1e-6)
         self._register_load_state_dict_pre_hook(self._fit_pos_embed)
 
-    def _resolve_indices(self, out_indices: int | Sequence[int]) -> tuple[int, ...]:
-        if isinstance(out_indices, int):
-            out_indices = (out_indices,)
-        bad = [i for i in out_indices if not -self.depth <= i < self.depth]
-        if bad:
-            raise ValueError(
-                f'PlainMamba: out_indices={tuple(out_indices)} must lie in '
-                f'[{-self.depth}, {self.depth - 1}] for {self.depth} blocks.'
-            )
-        return tuple(i % self.depth for i in out_indices)
-
-    def init_weights(self) -> None:
-        """Initialise as the official code, then apply ``init_cfg``.
+    def reset_parameters(self) -> None:
+        """Initialise as the official code.
 
         Truncated normal (std 0.02) with zero bias for every linear layer, dt_proj
         included, and for pos_embed; S4D-real A; D = 1; PyTorch's own default for
@@ -231,49 +214,6 @@ class PlainMamba(BaseModule):
                     nn.init.zeros_(module.bias)
             elif isinstance(module, PlainMambaMixer):
                 module.reset_ssm_parameters()
-        if isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained':
-            from mmtransmamba.models.checkpoint import load_pretrained
-
-            load_pretrained(self, self.init_cfg['checkpoint'])
-        else:
-            super().init_weights()
-
-    def _fit_pos_embed(self, state_dict: dict[str, Tensor], prefix: str, *_) -> None:
-        """Resample a loaded pos_embed of another square grid to this one's."""
-        key = prefix + 'pos_embed'
-        loaded = state_dict.get(key)
-        if loaded is None or loaded.shape == self.pos_embed.shape:
-            return
-        side = round(loaded.shape[1] ** 0.5)
-        if side * side == loaded.shape[1] and loaded.shape[2] == self.embed_dims:
-            state_dict[key] = resize_pos_embed(
-                loaded, (side, side), self.pos_embed_grid
-            )
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that weight decay must spare."""
-        return {'pos_embed'} | {
-            name
-            for name, _ in self.named_parameters()
-            if name.endswith(('.A_log', '.D', '.direction_Bs'))
-        }
-
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth of a parameter for layer-wise learning rate decay.
-
-        Returns:
-            The parameter's depth (0 for the embeddings, i + 1 for block i) and the
-            number of depths, ``depth + 2``.
-        """
-        num_depths = self.depth + 2
-        if not param_name.startswith(prefix):
-            return num_depths - 1, num_depths
-        name = param_name[len(prefix) :]
-        if name.startswith(('pos_embed', 'patch_embed')):
-            return 0, num_depths
-        if name.startswith('layers.'):
-            return int(name.split('.')[1]) + 1, num_depths
-        return num_depths - 1, num_depths
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Feature maps ``[B, C, H, W]`` of the blocks in ``out_indices``.
@@ -286,22 +226,14 @@ class PlainMamba(BaseModule):
         Raises:
             ValueError: An image side is smaller than one patch.
         """
-        if min(images.shape[-2:]) < self.patch_size:
-            raise ValueError(
-                f'PlainMamba: images of {images.shape[-2]}x{images.shape[-1]} pixels '
-                f'are smaller than one patch (patch_size={self.patch_size}).'
-            )
+        self._check_images(images)
         tokens, grid = self.patch_embed(images)
         tokens = tokens + resize_pos_embed(self.pos_embed, self.pos_embed_grid, grid)
         maps = {}
         for i, (layer, tap) in enumerate(
             zip(self.layers, self.layer_taps, strict=True)
         ):
-            if self.with_cp and torch.is_grad_enabled():
-                tokens = checkpoint(layer, tokens, grid, use_reentrant=False)
-            else:
-                tokens = layer(tokens, grid)
-            tokens = tap(tokens, grid)
+            tokens = tap(self._run(layer, tokens, grid), grid)
             if i in self.out_indices:
                 out = self.ln1(tokens) if i == self.depth - 1 else tokens
                 maps[i] = out.transpose(1, 2).unflatten(2, grid)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmtransmamba.models.taps import DirectionFeature, DirectionTap
+from mmtransmamba.models.taps import DirectionFeature, DirectionTap, patch_index
 from mmtransmamba.ops import selective_scan_directions
 from mmtransmamba.ops.scan_order import continuous_2d
 
@@ -119,7 +119,7 @@ class PlainMambaMixer(nn.Module):
         )
         gate_BLD = F.silu(z_BLD)
         if tapped is not None:
-            self._tell(tapped, scan_order.gather(1, steps), grid, gate_BLD)
+            self._tell(tapped, patch_index(scan_order, steps), grid, gate_BLD)
         return self.out_proj(y_BDL.transpose(1, 2) * gate_BLD)
 
     def _tell(

@@ -1,0 +1,171 @@
+"""What the vision backbones share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmtransmamba.models.pos_embed import resize_pos_embed
+
+
+class VisionBackbone(BaseModule):
+    """Base of the backbones: what does not depend on the mixer.
+
+    A subclass sets ``depth`` (its number of blocks), ``patch_size`` and ``with_cp``,
+    overrides :meth:`reset_parameters` and :meth:`_layer_number` if its blocks are not
+    ``layers.N``, and has a ``pos_embed`` with ``pos_embed_grid`` or none at all.
+
+    Attributes:
+        ARCHS: Published architectures by name.
+        OFFICIAL_HEADS: Beginnings of the official names of a classification head, and
+            what mmpretrain's classifier with a ``LinearClsHead`` calls it.
+        NO_DECAY: Last parts of the names of parameters that weight decay must spare.
+        allowed_missing: Beginnings of the names of tensors that a released checkpoint
+            need not have.
+        allowed_left_over: Beginnings of the names of tensors of a released checkpoint
+            that the bare backbone need not have.
+        cls_at: Position of the class token among a number of patches, None without.
+    """
+
+    ARCHS: ClassVar[dict[str, dict[str, Any]]] = {}
+    OFFICIAL_HEADS: ClassVar[Mapping[str, str]] = {}
+    NO_DECAY: ClassVar[tuple[str, ...]] = ()
+
+    allowed_missing: tuple[str, ...] = ()
+    allowed_left_over: tuple[str, ...] = ('head.',)
+    cls_at: Callable[[int], int] | None = None
+
+    def _error(self, message: str) -> ValueError:
+        return ValueError(f'{type(self).__name__}: {message}')
+
+    def _resolve_indices(
+        self, out_indices: int | Sequence[int], count: int, what: str = 'blocks'
+    ) -> tuple[int, ...]:
+        """``out_indices`` counted from 0.
+
+        Raises:
+            ValueError: One is out of range.
+        """
+        if isinstance(out_indices, int):
+            out_indices = (out_indices,)
+        if any(not -count <= i < count for i in out_indices):
+            raise self._error(
+                f'out_indices={tuple(out_indices)} must lie in '
+                f'[{-count}, {count - 1}] for {count} {what}.'
+            )
+        return tuple(i % count for i in out_indices)
+
+    def _grid_of(self, img_size: int | Sequence[int], patch: int) -> tuple[int, int]:
+        """Rows and columns of the tokens of an image.
+
+        Raises:
+            ValueError: The image is smaller than one patch.
+        """
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        grid = (height // patch, width // patch)
+        if min(grid) < 1:
+            raise self._error(
+                f'img_size={img_size} is smaller than one patch (patch_size={patch}).'
+            )
+        return grid
+
+    def _check_images(self, images: Tensor) -> None:
+        """Raise ValueError for images ``[..., height, width]`` below one patch."""
+        if min(images.shape[-2:]) < self.patch_size:
+            raise self._error(
+                f'images of {images.shape[-2]}x{images.shape[-1]} pixels are smaller '
+                f'than one patch (patch_size={self.patch_size}).'
+            )
+
+    def _run(self, block: nn.Module, *args: Any) -> Any:
+        """The block's output, to be recomputed in the backward pass if ``with_cp``."""
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(block, *args, use_reentrant=False)
+        return block(*args)
+
+    def reset_parameters(self) -> None:
+        """Initialise all parameters as the official code does."""
+        raise NotImplementedError
+
+    def init_weights(self) -> None:
+        """Initialise as the official code, then apply ``init_cfg``."""
+        self.reset_parameters()
+        if isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained':
+            from mmtransmamba.models.checkpoint import load_pretrained
+
+            load_pretrained(self, self.init_cfg['checkpoint'])
+        else:
+            super().init_weights()
+
+    def _fit_pos_embed(self, state_dict: dict[str, Tensor], prefix: str, *_) -> None:
+        """Resample a loaded pos_embed of another square grid to this one's.
+
+        A hook for ``_register_load_state_dict_pre_hook``.
+        """
+        key = prefix + 'pos_embed'
+        loaded = state_dict.get(key)
+        if loaded is None or loaded.shape == self.pos_embed.shape:
+            return
+        patches = loaded.shape[1] - (self.cls_at is not None)
+        side = round(patches**0.5)
+        if side * side == patches and loaded.shape[2] == self.pos_embed.shape[2]:
+            state_dict[key] = resize_pos_embed(
+                loaded, (side, side), self.pos_embed_grid, self.cls_at
+            )
+
+    def _checkpoint_filter(
+        self, state_dict: dict[str, Tensor], prefix: str, *_
+    ) -> None:
+        """Give an official checkpoint the names of a classifier's tensors.
+
+        mmpretrain's ``ImageClassifier`` calls it before it loads.
+        """
+        keys = [key for key in state_dict if key.startswith(prefix)]
+        if any(key.startswith(prefix + 'backbone.') for key in keys):
+            return
+        for key in keys:
+            name = key[len(prefix) :]
+            official = next((h for h in self.OFFICIAL_HEADS if name.startswith(h)), '')
+            here = self.OFFICIAL_HEADS.get(official, 'backbone.')
+            state_dict[prefix + here + name[len(official) :]] = state_dict.pop(key)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that weight decay must spare."""
+        return {
+            name
+            for name, _ in self.named_parameters()
+            if name.rsplit('.', 1)[-1] in self.NO_DECAY
+        }
+
+    def _layer_number(self, name: str) -> int | None:
+        """Number from 0 of the block a parameter belongs to.
+
+        -1 stands for the embeddings, None for what follows the blocks.
+        """
+        if name.startswith('layers.'):
+            return int(name.split('.')[1])
+        embeddings = ('pos_embed', 'patch_embed', 'cls_token', 'temporal_pos_embedding')
+        return -1 if name.startswith(embeddings) else None
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter for layer-wise learning rate decay.
+
+        Returns:
+            The parameter's depth (0 for the embeddings, i + 1 for block i) and the
+            number of depths, ``depth + 2``.
+        """
+        num_depths = self.depth + 2
+        number = None
+        if param_name.startswith(prefix):
+            number = self._layer_number(param_name[len(prefix) :])
+        return (num_depths - 1 if number is None else number + 1), num_depths
+
+
+def drop_path_rates(last: float, depth: int) -> list[float]:
+    """Rates of stochastic depth, rising linearly from 0 to that of the last block."""
+    return [last * i / max(depth - 1, 1) for i in range(depth)]
