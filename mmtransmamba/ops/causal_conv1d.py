@@ -1,0 +1,109 @@
+"""Depthwise causal convolution over a sequence, in one or several directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def causal_conv1d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, reverse: Sequence[bool]
+) -> Tensor:
+    r"""Convolve every channel with a short kernel that sees no later step.
+
+    .. math:: y_{k,t} = b_k + \sum_{j=0}^{W-1} w_{k,W-1-j} \, x_{t-j}
+
+    with zeros before the first step; the last tap belongs to the present one, as in
+    ``causal_conv1d`` and in Mamba's ``conv1d``. A reversed direction sees no
+    *earlier* step, :math:`x_{t+j}`: what flipping the sequence, convolving and
+    flipping back would give, without moving anything in memory.
+
+    Channels are last, as linear layers make them and the native scan reads them
+    best. A depthwise kernel of four taps is a sum of four shifted products; written
+    so, with its gradient by hand, forward and backward take a third of the time of
+    ``F.conv1d`` on a CPU, whose weight gradient is slow.
+    Half precision inputs are computed in float32.
+
+    Args:
+        x: ``[B, L, D]``.
+        weight: Kernels of K directions, ``[K, D, W]``.
+        bias: ``[K, D]``, or None.
+        reverse: Of each direction, whether it runs from the last step to the first.
+
+    Returns:
+        ``[K, B, L, D]`` in the dtype of ``x``, contiguous and differentiable, also
+        twice.
+
+    Raises:
+        ValueError: A shape does not fit.
+    """
+    K, D = len(reverse), x.shape[-1]
+    if x.ndim != 3 or weight.ndim != 3 or weight.shape[:2] != (K, D):
+        raise ValueError(
+            f'causal_conv1d: x has shape {list(x.shape)} and weight '
+            f'{list(weight.shape)}; accepted: [B, L, D] and [K, D, W] with '
+            f'K = {K} directions (reverse).'
+        )
+    if bias is None:
+        bias = weight.new_zeros(K, D)
+    elif bias.shape != (K, D):
+        raise ValueError(
+            f'causal_conv1d: bias has shape {list(bias.shape)}; accepted: '
+            f'[K, D] = [{K}, {D}].'
+        )
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    # Taps in front and channels contiguous: every product then runs in vectors.
+    taps = weight.to(dtype).permute(2, 0, 1).flip(0).contiguous()
+    y = _CausalConv1d.apply(x.to(dtype), taps, bias.to(dtype), tuple(reverse))
+    return y.to(x.dtype)
+
+
+def _later(x: Tensor, lag: int) -> Tensor:
+    """The steps ``lag`` to the end."""
+    return x.narrow(1, lag, x.shape[1] - lag)
+
+
+def _earlier(x: Tensor, lag: int) -> Tensor:
+    """The steps from the start to ``lag`` before the end."""
+    return x.narrow(1, 0, x.shape[1] - lag)
+
+
+def _ends(reverse: bool) -> tuple[Callable, Callable]:
+    """Which steps an output has at a lag, and which ones it then reads."""
+    return (_earlier, _later) if reverse else (_later, _earlier)
+
+
+class _CausalConv1d(torch.autograd.Function):
+    """The sum of shifted products and its gradient.
+
+    ``taps`` are ``[W, K, D]``, the present step's first.
+    """
+
+    @staticmethod
+    def forward(
+        ctx, x: Tensor, taps: Tensor, bias: Tensor, reverse: tuple[bool, ...]
+    ) -> Tensor:
+        ctx.save_for_backward(x, taps)
+        ctx.reverse = reverse
+        y = x.new_empty(len(reverse), *x.shape)
+        y.copy_(bias[:, None, None])
+        for k, backwards in enumerate(reverse):
+            for lag, tap in enumerate(taps[: x.shape[1], k]):
+                output, source = _ends(backwards)
+                output(y[k], lag).addcmul_(source(x, lag), tap)
+        return y
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, taps = ctx.saved_tensors
+        grad_x = torch.zeros(x.shape, dtype=x.dtype, device=x.device)
+        grad_taps = torch.zeros_like(taps)
+        for k, backwards in enumerate(ctx.reverse):
+            for lag, tap in enumerate(taps[: x.shape[1], k]):
+                output, source = _ends(backwards)
+                grad_y = output(grad[k], lag)
+                source(grad_x, lag).addcmul_(grad_y, tap)
+                grad_taps[lag, k] = (grad_y * source(x, lag)).sum((0, 1))
+        return grad_x, grad_taps, grad.sum((1, 2)), None

@@ -1,0 +1,123 @@
+"""The depthwise causal convolution against its formula."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmtransmamba.ops.causal_conv1d import causal_conv1d
+
+
+def inputs(length=7, width=4, directions=2, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(shape, generator=generator, dtype=dtype).requires_grad_()
+
+    return draw(2, length, 3), draw(directions, 3, width), draw(directions, 3)
+
+
+def formula(x, weight, bias, reverse):
+    """One product at a time, in float64."""
+    x, weight, bias = (t.detach().double() for t in (x, weight, bias))
+    B, L, D = x.shape
+    W = weight.shape[-1]
+    y = torch.zeros(len(reverse), B, L, D, dtype=torch.float64)
+    for k, backwards in enumerate(reverse):
+        for t in range(L):
+            for lag in range(W):
+                step = t + lag if backwards else t - lag
+                if 0 <= step < L:
+                    y[k, :, t] += weight[k, :, W - 1 - lag] * x[:, step]
+        y[k] += bias[k]
+    return y
+
+
+@pytest.mark.parametrize('length, width', [(7, 4), (4, 4), (2, 4), (1, 4), (9, 1)])
+@pytest.mark.parametrize('reverse', [(False,), (True,), (False, True)])
+def test_is_the_formula(length, width, reverse):
+    arguments = inputs(length, width, len(reverse))
+    y = causal_conv1d(*arguments, reverse)
+    torch.testing.assert_close(y, formula(*arguments, reverse))
+    assert y.is_contiguous()
+
+
+def test_is_conv1d_and_conv1d_of_the_flipped_sequence():
+    x, weight, bias = inputs(dtype=torch.float32)
+    y = causal_conv1d(x, weight, bias, (False, True))
+
+    def conv1d(x, k):
+        padded = F.pad(x.transpose(1, 2), (3, 0))
+        return F.conv1d(padded, weight[k][:, None], bias[k], groups=3).transpose(1, 2)
+
+    expected = torch.stack((conv1d(x, 0), conv1d(x.flip(1), 1).flip(1)))
+    torch.testing.assert_close(y, expected)
+    grad = torch.randn(y.shape)
+    arguments = (x, weight, bias)
+    for ours, theirs in zip(
+        torch.autograd.grad(y, arguments, grad),
+        torch.autograd.grad(expected, arguments, grad),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_reads_a_part_of_a_wider_tensor():
+    x, weight, bias = inputs()
+    wide = torch.cat((x, x), dim=-1)[..., :3]
+    assert not wide.is_contiguous()
+    reverse = (False, True)
+    torch.testing.assert_close(
+        causal_conv1d(wide, weight, bias, reverse),
+        causal_conv1d(x, weight, bias, reverse),
+    )
+
+
+@pytest.mark.parametrize('length', [5, 2])
+def test_first_and_second_derivatives(length):
+    def run(*arguments):
+        return causal_conv1d(*arguments, (False, True))
+
+    assert torch.autograd.gradcheck(run, inputs(length))
+    assert torch.autograd.gradgradcheck(run, inputs(length))
+
+
+def test_no_bias_and_half_precision():
+    x, weight, _ = inputs(dtype=torch.float32)
+    zeros = torch.zeros(2, 3)
+    reverse = (False, True)
+    full = causal_conv1d(x, weight, None, reverse)
+    torch.testing.assert_close(full, causal_conv1d(x, weight, zeros, reverse))
+    half = causal_conv1d(x.bfloat16(), weight, None, reverse)
+    assert half.dtype == torch.bfloat16
+    # one rounding of the input and one of the output, none in between
+    exact = causal_conv1d(x.bfloat16().float(), weight, None, reverse)
+    assert torch.equal(half, exact.bfloat16())
+
+
+@pytest.mark.parametrize(
+    'shapes, message',
+    [
+        (((2, 7, 3), (1, 3, 4), (2, 3)), r'weight \[1, 3, 4\]; accepted'),
+        (((2, 7, 5), (2, 3, 4), (2, 3)), r'x has shape \[2, 7, 5\]'),
+        (((7, 3), (2, 3, 4), (2, 3)), r'x has shape \[7, 3\]'),
+        (((2, 7, 3), (2, 3, 4), (3,)), r'bias has shape \[3\].*\[2, 3\]'),
+    ],
+)
+def test_bad_shapes(shapes, message):
+    with pytest.raises(ValueError, match=message):
+        causal_conv1d(*map(torch.zeros, shapes), (False, True))
+
+
+def test_compiles():
+    compiled = torch.compile(
+        lambda *a: causal_conv1d(*a, (False, True)), backend='aot_eager', fullgraph=True
+    )
+    arguments = inputs()
+    y, expected = compiled(*arguments), causal_conv1d(*arguments, (False, True))
+    torch.testing.assert_close(y, expected)
+    for a, b in zip(
+        torch.autograd.grad(y.square().sum(), arguments),
+        torch.autograd.grad(expected.square().sum(), arguments),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
