@@ -1,11 +1,11 @@
 """The public functions: check the arguments, choose a backend, keep dtypes."""
 
-import torch
 from torch import Tensor
 
 from .. import backends
+from ..arguments import check_tensors, upcast
 from . import mamba_ssm, native, reference
-from .arguments import check_directions, check_scan, check_tensors
+from .arguments import check_directions, check_scan
 
 OP = 'selective_scan'
 
@@ -74,7 +74,7 @@ def selective_scan_fn(
     named = dict(u=u, delta=delta, A=A, B=B, C=C, D=D, z=z, delta_bias=delta_bias)
     compute = check_tensors(**named)
     check_scan(**named)
-    named = _upcast(named, compute)
+    named = upcast(named, compute)
     module = backends.resolve(OP, named, backend)
     y, last_state = module.scan(**named, delta_softplus=delta_softplus)
     y = y.to(u.dtype)
@@ -133,7 +133,7 @@ def selective_scan_directions(
     named = dict(u=u, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
     compute = check_tensors(**named)
     check_directions(**named, order=order, tap_index=tap_index)
-    named = _upcast(named, compute)
+    named = upcast(named, compute)
     module = backends.resolve(OP, named, backend)
     y, taps = module.scan_directions(
         **named,
@@ -143,9 +143,3 @@ def selective_scan_directions(
         delta_softplus=delta_softplus,
     )
     return y.to(u.dtype), None if taps is None else taps.to(u.dtype)
-
-
-def _upcast(
-    named: dict[str, Tensor | None], dtype: torch.dtype
-) -> dict[str, Tensor | None]:
-    return {k: None if x is None else x.to(dtype) for k, x in named.items()}

@@ -1,0 +1,84 @@
+"""Checks of arguments that the ops share: one clear error per mistake."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def check_tensors(**tensors: Tensor | None) -> torch.dtype:
+    """Check that all are real floating tensors on one device.
+
+    Args:
+        **tensors (Tensor | None): The arguments by name. The first one sets the
+            device.
+
+    Returns:
+        torch.dtype: The dtype to compute in: float64 when an argument is float64,
+        float32 otherwise, so that half precision never reaches the state.
+
+    Raises:
+        ValueError: If an argument has another dtype or device.
+    """
+    compute = torch.float32
+    first, reference = next(iter(tensors.items()))
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f'{name} must be a tensor, got {type(tensor).__name__}')
+        if not tensor.is_floating_point():
+            raise ValueError(
+                f'{name} has dtype {tensor.dtype}; accepted: float16, bfloat16, '
+                'float32, float64'
+            )
+        if tensor.device != reference.device:
+            raise ValueError(
+                f'{name} is on {tensor.device}, but {first} is on {reference.device}'
+            )
+        if tensor.dtype == torch.float64:
+            compute = torch.float64
+    return compute
+
+
+def upcast(
+    named: Mapping[str, Tensor | None], dtype: torch.dtype
+) -> dict[str, Tensor | None]:
+    """The same tensors in another dtype."""
+    return {k: None if x is None else x.to(dtype) for k, x in named.items()}
+
+
+def expect_dims(name: str, tensor: Tensor, shape: str) -> None:
+    """Check the number of dimensions against a shape such as ``'[B, L, D]'``.
+
+    Raises:
+        ValueError: If it is another one.
+    """
+    if tensor.dim() != shape.count(',') + 1:
+        raise ValueError(f'{name} has shape {list(tensor.shape)}; accepted: {shape}')
+
+
+def expect(
+    name: str, tensor: Tensor | None, shape: str, sizes: Mapping[str, int]
+) -> None:
+    """Check a shape against the sizes that its letters stand for.
+
+    Args:
+        name (str): Name of the argument.
+        tensor (Tensor, optional): An absent one passes.
+        shape (str): Letters, such as ``'[B, 1 or K, L]'``.
+        sizes (Mapping[str, int]): Size of each letter.
+
+    Raises:
+        ValueError: If the shape is another one.
+    """
+    if tensor is None:
+        return
+    expect_dims(name, tensor, shape)
+    dims = shape.strip('[]').split(', ')
+    for size, dim in zip(tensor.shape, dims, strict=True):
+        if size != sizes[dim[-1]] and not (dim.startswith('1 or') and size == 1):
+            known = ', '.join(f'{key} = {value}' for key, value in sizes.items())
+            raise ValueError(
+                f'{name} has shape {list(tensor.shape)}; accepted: {shape} with {known}'
+            )
