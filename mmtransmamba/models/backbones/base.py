@@ -60,19 +60,26 @@ class VisionBackbone(BaseModule):
             )
         return tuple(i % count for i in out_indices)
 
-    def _grid_of(self, img_size: int | Sequence[int], patch: int) -> tuple[int, int]:
+    def _grid_of(
+        self, img_size: int | Sequence[int], patch: int, stride: int | None = None
+    ) -> tuple[int, int]:
         """Rows and columns of the tokens of an image.
+
+        Args:
+            img_size: Side, or height and width, in pixels.
+            patch: Pixels per token and axis.
+            stride: Pixels from token to token, by default as many.
 
         Raises:
             ValueError: The image is smaller than one patch.
         """
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        grid = (height // patch, width // patch)
-        if min(grid) < 1:
+        if min(height, width) < patch:
             raise self._error(
                 f'img_size={img_size} is smaller than one patch (patch_size={patch}).'
             )
-        return grid
+        stride = stride or patch
+        return ((height - patch) // stride + 1, (width - patch) // stride + 1)
 
     def _check_images(self, images: Tensor) -> None:
         """Raise ValueError for images ``[..., height, width]`` below one patch."""

@@ -1,3 +1,4 @@
+from .bimamba import BiMambaMixer
 from .plain_mamba import PlainMambaMixer
 
-__all__ = ['PlainMambaMixer']
+__all__ = ['BiMambaMixer', 'PlainMambaMixer']
