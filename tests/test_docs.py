@@ -14,9 +14,16 @@ from mmtransmamba.registry import MODELS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / 'docs').glob('*.md'))
-READMES = sorted((ROOT / 'configs').rglob('README.md'))
+READMES = sorted(
+    path
+    for root in ('configs', 'projects')
+    for path in (ROOT / root).rglob('README.md')
+)
 FENCE = re.compile(r'^```(\w*)[^\n]*\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 FILE = re.compile(r'# file: (\S+)\n')
+INCLUDE = re.compile(
+    r'^```\{literalinclude\} (\S+)\n(?::pyobject: (\S+)\n)?', re.MULTILINE
+)
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -27,7 +34,7 @@ def blocks(page: Path, language: str) -> list[str]:
 @pytest.fixture
 def workspace(tmp_path, monkeypatch) -> Path:
     """An empty folder that looks like the root of the source tree."""
-    for name in ('configs', 'tools'):
+    for name in ('configs', 'projects', 'tools'):
         os.symlink(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -76,8 +83,13 @@ def test_own_teacher_trains(workspace):
 )
 def test_what_a_page_names_exists(page):
     text = page.read_text(encoding='utf-8')
-    for name in re.findall(r'\b((?:configs|tools|tests|docs)/[\w./-]+\.\w+)', text):
+    folders = 'configs|docs|projects|tests|tools'
+    for name in re.findall(rf'\b((?:{folders})/[\w./-]+\.\w+)', text):
         assert (ROOT / name).exists(), name
     for target in re.findall(r'\]\(([^)#\s]+)', text):
         if '://' not in target:
             assert (page.parent / target).exists(), target
+    for target, name in INCLUDE.findall(text):
+        source = (page.parent / target).read_text()
+        defined = re.findall(r'^(?:class|def) (\w+)', source, re.MULTILINE)
+        assert not name or name in defined
