@@ -104,6 +104,8 @@ class ChannelMatcher:
         self._target = target
         self._source = source
         self._depth = count_layers(source, weight_map.source_layer)
+        self._map = weight_map
+        self._layers = weight_map.target_layers(target)
         self._chosen: dict[tuple, Tensor] = {}
 
     def select(
@@ -130,21 +132,29 @@ class ChannelMatcher:
             every = torch.arange(sizes[0])
             return Selection(every, every)
         if isinstance(axis, str):
-            own = self._size(axis, self._source, layers[0])
+            own = self._source_size(axis, layers[0])
             if own != sizes[0]:
                 raise SizeMismatch(f'{sizes[0]} are not the {own} of {axis!r}')
             return self._select_space(axis, width, sizes, layers[0])
         return self._select_parts(axis, width, sizes, layers)
 
-    def _size(self, space: str, state: Mapping[str, Tensor], layer: int) -> int:
-        definition = self._spaces[space]
-        places = definition.source if state is self._source else (definition.target,)
-        for place in places:
+    def _source_size(self, space: str, layer: int) -> int:
+        for place in self._spaces[space].source:
             try:
-                return size_of(state, place, layer)
+                return size_of(self._source, place, layer)
             except KeyError:
                 continue
-        raise SizeMismatch(f'no tensor tells the number of channels of {space!r}')
+        raise self._unknown_size(space)
+
+    def _target_size(self, space: str, layer: int) -> int:
+        template, dim = self._spaces[space].target
+        name = self._map.target_name(template, self._layers[layer])
+        if name not in self._target:
+            raise self._unknown_size(space)
+        return self._target[name].shape[dim]
+
+    def _unknown_size(self, space: str) -> SizeMismatch:
+        return SizeMismatch(f'no tensor tells the number of channels of {space!r}')
 
     def _select_space(
         self, space: str, width: str, sizes: tuple[int, int], layer: int
@@ -180,8 +190,8 @@ class ChannelMatcher:
         take, into, ends = [], [], (0, 0)
         for space in spaces:
             part = (
-                self._size(space, self._source, layers[0]),
-                self._size(space, self._target, layers[1]),
+                self._source_size(space, layers[0]),
+                self._target_size(space, layers[1]),
             )
             chosen = self._select_space(space, width, part, layers[0])
             take.append(chosen.take + ends[0])

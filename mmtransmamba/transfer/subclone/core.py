@@ -29,7 +29,7 @@ from mmtransmamba.transfer.subclone.report import (
     SubcloneReport,
     Unused,
 )
-from mmtransmamba.transfer.weight_maps.base import WeightMap, count_layers
+from mmtransmamba.transfer.weight_maps.base import WeightMap
 
 BACKBONE = 'backbone.'
 
@@ -143,15 +143,14 @@ def _fresh_rules(
         raise ValueError(
             f'fresh={sorted(unknown)}: {weight_map.name} has fresh rules for {known}.'
         )
-    depth = count_layers(target, weight_map.target_layer)
+    layers = weight_map.target_layers(target)
     rules = {}
     for fresh in weight_map.fresh:
         rule = resolve_rule(fresh.key, fresh.rule, changes.get(fresh.key))
         if rule is None:
             continue
         for template in fresh.targets:
-            for i in range(depth) if '{i}' in template else (0,):
-                rules[template.replace('{i}', str(i))] = rule
+            rules.update(dict.fromkeys(weight_map.target_names(template, layers), rule))
     return rules
 
 

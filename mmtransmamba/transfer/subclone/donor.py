@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import torch
 from torch import Tensor
 
 from mmtransmamba.transfer.subclone.channels import (
@@ -14,15 +15,22 @@ from mmtransmamba.transfer.subclone.channels import (
     SizeMismatch,
     describe,
 )
+from mmtransmamba.transfer.subclone.inflate import TIME, inflate
 from mmtransmamba.transfer.subclone.layers import match_depth
 from mmtransmamba.transfer.subclone.options import SKIP, SubcloneOptions
 from mmtransmamba.transfer.subclone.pos_embed import (
     resample,
     source_grid_of,
     target_grid_of,
+    with_class_token,
 )
 from mmtransmamba.transfer.subclone.report import KEPT, Entry
-from mmtransmamba.transfer.weight_maps.base import Rule, WeightMap, count_layers
+from mmtransmamba.transfer.weight_maps.base import (
+    EXACT,
+    Rule,
+    WeightMap,
+    count_layers,
+)
 
 Source = tuple[WeightMap, Mapping[str, Tensor]]
 """A weight map and the weights, under the names it uses, that it takes from."""
@@ -52,21 +60,19 @@ class Donor:
         self.map = weight_map
         self.options = options
         self.used: set[str] = set()
-        depth = count_layers(target, weight_map.target_layer)
-        if not depth or not count_layers(source, weight_map.source_layer):
+        self.layers = weight_map.target_layers(target)
+        source_depth = count_layers(source, weight_map.source_layer)
+        if not self.layers or not source_depth:
             raise ValueError(nothing_matched(weight_map, source, target))
-        self.layer_of = match_depth(
-            options.layers, depth, count_layers(source, weight_map.source_layer)
-        )
+        self.layer_of = match_depth(options.layers, len(self.layers), source_depth)
         self.matcher = ChannelMatcher(weight_map, target, source, options.importance)
         self.taken: set[str] = set()
         self.rule_of: dict[str, tuple[Rule, int | None]] = {}
         for rule in weight_map.rules:
-            layered = '{i}' in rule.target
-            for i in range(depth) if layered else (None,):
-                name = rule.target.replace('{i}', str(i))
+            names = weight_map.target_names(rule.target, self.layers)
+            for name, layer in names.items():
                 if name in target:
-                    self.rule_of.setdefault(name, (rule, i))
+                    self.rule_of.setdefault(name, (rule, layer))
 
     def take(self, name: str) -> Taken | None:
         """What the source has for a target tensor; None if no rule names it."""
@@ -82,15 +88,14 @@ class Donor:
         if layer is not None and source_layer is None:
             entry.detail = 'the source has no such layer'
             return Taken(entry)
-        source_name = rule.source.replace('{i}', str(source_layer))
+        source_name = self._source_name(rule, source_layer)
         if source_name not in self.source:
             entry.detail = f'the source has no {source_name}'
             return Taken(entry)
-        if rule.follows is not None:
-            leader = rule.follows.replace('{i}', str(layer))
-            if leader not in self.taken:
-                entry.detail = f'as {leader}'
-                return Taken(entry)
+        reason = self._held_back(rule, layer)
+        if reason:
+            entry.detail = reason
+            return Taken(entry)
         entry.source = source_name
         entry.source_shape = tuple(self.source[source_name].shape)
         try:
@@ -111,6 +116,25 @@ class Donor:
         self.used.add(source_name)
         return taken
 
+    def _source_name(self, rule: Rule, layer: int | None) -> str:
+        name = rule.source.replace('{i}', str(layer))
+        if name in self.source or rule.otherwise is None:
+            return name
+        return rule.otherwise.replace('{i}', str(layer))
+
+    def _held_back(self, rule: Rule, layer: int | None) -> str:
+        """Why a rule is not followed in a layer of the target; '' if it is."""
+        own = None if layer is None else self.layers[layer]
+        if rule.follows is not None:
+            leader = self.map.target_name(rule.follows, own)
+            if leader not in self.taken:
+                return f'as {leader}'
+        if rule.unless is not None:
+            other = self.map.target_name(rule.unless, own)
+            if other in self.target:
+                return f'not with {other}'
+        return ''
+
     def _how(self, name: str) -> str:
         """One of ``WIDTHS``, or ``'skip'``, for a target tensor."""
         for pattern, choice in (self.options.rules or {}).items():
@@ -123,18 +147,24 @@ class Donor:
     ) -> Taken:
         tensor = self.source[entry.source]
         notes = []
+        axes = list(rule.axes)
+        positions = None
         resampled = False
         if rule.method == 'pos_embed':
-            tensor, note, resampled = self._pos_embed(tensor, entry.shape)
-            notes += note
+            tensor, positions, notes, resampled = self._pos_embed(tensor, entry.shape)
+        if rule.method == 'inflate' and tensor.ndim < len(entry.shape):
+            frames = entry.shape[TIME]
+            tensor = inflate(tensor, frames)
+            axes.insert(TIME, EXACT)
+            notes.append(f'in the middle of {frames} frame(s)')
         if tensor.ndim != len(entry.shape):
             raise SizeMismatch('the numbers of dimensions differ')
-        chosen: list[Selection] = [
-            self.matcher.select(axis, how, (size, wanted), layers)
-            for axis, size, wanted in zip(
-                rule.axes, tensor.shape, entry.shape, strict=True
-            )
-        ]
+        chosen: list[Selection] = []
+        for axis, size, wanted in zip(axes, tensor.shape, entry.shape, strict=True):
+            if positions is not None and len(chosen) == 1:
+                chosen.append(Selection(torch.arange(size), positions))
+            else:
+                chosen.append(self.matcher.select(axis, how, (size, wanted), layers))
         values = tensor
         for dim, selection in enumerate(chosen):
             values = values.index_select(dim, selection.take.to(tensor.device))
@@ -168,18 +198,31 @@ class Donor:
 
     def _pos_embed(
         self, tensor: Tensor, shape: tuple[int, ...]
-    ) -> tuple[Tensor, list[str], bool]:
+    ) -> tuple[Tensor, Tensor, list[str], bool]:
+        """The embedding on the target's grid, and the target's positions it is for."""
         options = self.options
         extra, grid = source_grid_of(self.source, tensor.shape[1], options.source_grid)
-        wanted = target_grid_of(shape[1], options.target_grid)
-        notes = [f'{extra} extra token(s) dropped'] if extra else []
+        cls_at = self.map.cls_at if 'cls_token' in self.target else None
+        wanted = target_grid_of(shape[1] - (cls_at is not None), options.target_grid)
+        patches = resample(tensor[:, extra:], grid, wanted, options.interpolation)
+        token = tensor[:, :1] if extra and 'cls_token' in self.source else None
+        notes = []
+        if cls_at is None:
+            values, positions = patches, torch.arange(shape[1])
+        else:
+            at = cls_at(patches.shape[1])
+            values, positions = with_class_token(patches, token, at)
+            if token is not None:
+                notes.append(f'class token at {at}')
+        dropped = extra + patches.shape[1] - values.shape[1]
+        if dropped:
+            notes.append(f'{dropped} extra token(s) dropped')
         if grid != wanted:
             notes.append(
                 f'{grid[0]}x{grid[1]} to {wanted[0]}x{wanted[1]} '
                 f'({options.interpolation})'
             )
-        patches = resample(tensor[:, extra:], grid, wanted, options.interpolation)
-        return patches, notes, grid != wanted
+        return values, positions, notes, grid != wanted
 
 
 def _describe_part(
@@ -195,7 +238,7 @@ def nothing_matched(
     weight_map: WeightMap, source: Mapping[str, Tensor], target: Mapping[str, Tensor]
 ) -> str:
     """The message for a source and a target that share nothing under a map."""
-    example = max(weight_map.rules, key=lambda rule: '{i}' in rule.target)
+    example = max(weight_map.rules, key=lambda rule: '{i}' in rule.source)
     return (
         f'The weight map {weight_map.name!r} matched nothing. It copies tensors such '
         f'as {example.source!r} to {example.target!r}; the source has '

@@ -62,8 +62,8 @@ def mamba_a_log(shape: Sequence[int], generator: torch.Generator) -> Tensor:
 def mamba_dt_weight(
     shape: Sequence[int], generator: torch.Generator, scale: float = 1.0
 ) -> Tensor:
-    """Uniform within ``scale / sqrt(dt_rank)``; ``shape`` is ``[D, dt_rank]``."""
-    bound = scale * shape[1] ** -0.5
+    """Uniform within ``scale / sqrt(dt_rank)``; ``shape`` is ``[..., dt_rank]``."""
+    bound = scale * shape[-1] ** -0.5
     return (2 * torch.rand(shape, generator=generator) - 1) * bound
 
 

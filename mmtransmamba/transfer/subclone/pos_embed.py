@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -43,7 +44,7 @@ def source_grid_of(
 
 
 def target_grid_of(length: int, grid: tuple[int, int] | None) -> tuple[int, int]:
-    """Grid of a target's ``pos_embed`` without extra tokens.
+    """Grid of a target's ``pos_embed``, counted without a class token.
 
     Raises:
         ValueError: The positions do not make ``grid``, or a square if it is None.
@@ -68,3 +69,22 @@ def resample(
     grid = pos_embed.float().unflatten(1, source).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, size=target, mode=mode, align_corners=False)
     return grid.flatten(2).transpose(1, 2)
+
+
+def with_class_token(
+    patches: Tensor, token: Tensor | None, at: int
+) -> tuple[Tensor, Tensor]:
+    """Embeddings for a target with a class token among its patches.
+
+    Args:
+        patches: ``[1, N, C]``.
+        token: ``[1, 1, C]``, None if the source has no position for one.
+        at: Position of the class token.
+
+    Returns:
+        The values ``[1, N (+ 1), C]``, and the positions in the target they are for.
+    """
+    positions = torch.arange(patches.shape[1] + 1)
+    if token is None:
+        return patches, torch.cat((positions[:at], positions[at + 1 :]))
+    return torch.cat((patches[:, :at], token, patches[:, at:]), dim=1), positions

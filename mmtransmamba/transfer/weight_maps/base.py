@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from mmtransmamba.registry import WEIGHT_MAPS
 EXACT = 'exact'
 """Name of an axis along which source and target must have the same size."""
 
-METHODS = ('width', 'pos_embed')
+METHODS = ('width', 'pos_embed', 'inflate')
 
 
 def without_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -35,6 +35,7 @@ class Space:
             channels lie. The first gives their number; the importance of a channel
             is summed over all.
         target: Template and dimension of one target tensor that has these channels.
+            Their number may differ from layer to layer.
         per_layer: Whether every layer has its own channels; if not, the space runs
             through the model, as the residual stream does.
     """
@@ -50,16 +51,22 @@ class Rule:
     """Where one target tensor, or one per layer, comes from.
 
     Attributes:
-        target: Name in the student, ``{i}`` standing for the layer.
-        source: Name in the source, likewise.
+        target: Name in the student; a layer's tensor begins as the map's
+            ``target_layer``.
+        source: Name in the source, ``{i}`` standing for the layer.
         axes: For each dimension of the source the :class:`Space` along it, a tuple
             of spaces that are concatenated there, or :data:`EXACT`.
         method: ``'width'``: as the run's width policy says, see
             :class:`~mmtransmamba.transfer.subclone.SubcloneOptions`; ``'pos_embed'``:
-            the same after extra tokens are dropped and the grid is resampled.
+            the same after the grid is resampled and the class token put in its
+            place, or dropped; ``'inflate'``: the same after a convolution over
+            images becomes one over video, if the target is one: its weights in the
+            middle frame, zeros around them.
         optional: Leave the target to its fresh rule, and report it, where sizes
             that must agree do not. Otherwise that is an error.
+        otherwise: Name in the source to take if it has no ``source``.
         follows: Another target; this one is taken only if that was.
+        unless: Another target tensor; this one is not taken if the model has that.
         fan_in: The dimension summed over in a linear map, for the rescaling of
             narrowed weights.
         scale: Factor on the values taken.
@@ -70,7 +77,9 @@ class Rule:
     axes: tuple[str | tuple[str, ...], ...]
     method: str = 'width'
     optional: bool = False
+    otherwise: str | None = None
     follows: str | None = None
+    unless: str | None = None
     fan_in: int | None = None
     scale: float = 1.0
 
@@ -107,8 +116,10 @@ class WeightMap:
 
     Attributes:
         name: Name in the registry.
-        target_layer: Beginning of the names of a target layer's tensors.
-        source_layer: The same in the source.
+        target_layer: Beginning of the names of a target layer's tensors, such as
+            ``'layers.{i}.'``, or ``'layers.{s}.blocks.{i}.'`` in a model of stages,
+            whose layers count through all of them.
+        source_layer: The same in the source, with ``{i}`` alone.
         rules: The first rule that applies to a target tensor is used.
         spaces: Those named by the rules.
         fresh: Rules for what is not copied; a target tensor that none names keeps
@@ -116,6 +127,8 @@ class WeightMap:
         rename: Gives a source's state dict the names that the rules use.
         mixer_maps: Names of the maps by which a Mamba checkpoint can fill what this
             one leaves.
+        cls_at: Position of the class token, if the target has one, in its position
+            embedding, as a function of the number of patches.
     """
 
     name: str
@@ -126,6 +139,7 @@ class WeightMap:
     fresh: tuple[Fresh, ...] = ()
     rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = without_backbone
     mixer_maps: tuple[str, ...] = ()
+    cls_at: Callable[[int], int] | None = None
 
     def __post_init__(self) -> None:
         known = {space.name for space in self.spaces} | {EXACT}
@@ -140,6 +154,26 @@ class WeightMap:
                     f'{self.name}: the rule for {rule.target} names the spaces '
                     f'{sorted(named - known)}, which are not among {sorted(known)}.'
                 )
+
+    def target_layers(self, names: Iterable[str]) -> list[str]:
+        """What the names of each layer of a target begin with, in order."""
+        pattern = re.compile(
+            re.sub(r'\\{\w\\}', r'(\\d+)', re.escape(self.target_layer))
+        )
+        found = {match[0]: match for name in names if (match := pattern.match(name))}
+        return sorted(found, key=lambda layer: [int(n) for n in found[layer].groups()])
+
+    def target_name(self, template: str, layer: str | None) -> str:
+        """Name of a target tensor in the layer whose names begin as ``layer``."""
+        return template if layer is None else template.replace(self.target_layer, layer)
+
+    def target_names(
+        self, template: str, layers: Sequence[str]
+    ) -> dict[str, int | None]:
+        """Names that a template stands for, and the number of the layer of each."""
+        if not template.startswith(self.target_layer):
+            return {template: None}
+        return {self.target_name(template, name): i for i, name in enumerate(layers)}
 
     def fits(self, source: Mapping[str, Tensor]) -> bool:
         """Whether a source has any tensor that a rule names, in its first layer."""
