@@ -40,8 +40,11 @@ def student(
         img_size=(8 * rows, 8 * columns),
         patch_size=8,
     )
-    if classes is None:
-        return backbone
+    return backbone if classes is None else with_head(backbone, dim, classes)
+
+
+def with_head(backbone: nn.Module, dim: int, classes: int = 5) -> nn.Module:
+    """The parameters of a classifier, under the names of mmpretrain's."""
     model = nn.Module()
     model.backbone = backbone
     model.head = nn.Module()
@@ -57,9 +60,20 @@ def vit_state(
     distilled: bool = False,
 ) -> dict[str, Tensor]:
     """A ViT's or distilled DeiT's random weights under canonical names."""
+    return distinct(vit(dim, depth, grid, classes, distilled), seed=1)
+
+
+def vit(
+    dim: int = 16,
+    depth: int = 3,
+    grid: int | tuple[int, int] = 2,
+    classes: int = 5,
+    distilled: bool = False,
+) -> nn.Module:
+    """A ViT or distilled DeiT of timm, with patches of 8 pixels."""
     rows, columns = (grid, grid) if isinstance(grid, int) else grid
     name = 'deit_tiny_distilled_patch16_224' if distilled else 'vit_tiny_patch16_224'
-    model = timm.create_model(
+    return timm.create_model(
         name,
         img_size=(8 * rows, 8 * columns),
         patch_size=8,
@@ -68,4 +82,3 @@ def vit_state(
         num_heads=2,
         num_classes=classes,
     )
-    return distinct(model, seed=1)

@@ -1,6 +1,11 @@
 """Which teacher weight goes to which student weight, one table per pair."""
 
-from . import mamba_to_plainmamba, vit_to_plainmamba
+from . import (
+    mamba_to_plainmamba,
+    mamba_to_vim,
+    vit_to_plainmamba,
+    vit_to_vim,
+)
 from .base import EXACT, Fresh, Rule, Space, WeightMap, get_weight_map
 
 __all__ = [
@@ -11,5 +16,7 @@ __all__ = [
     'WeightMap',
     'get_weight_map',
     'mamba_to_plainmamba',
+    'mamba_to_vim',
     'vit_to_plainmamba',
+    'vit_to_vim',
 ]

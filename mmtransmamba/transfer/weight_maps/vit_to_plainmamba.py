@@ -2,50 +2,20 @@
 
 from mmtransmamba.models.teachers.vit_names import to_canonical
 from mmtransmamba.registry import WEIGHT_MAPS
-from mmtransmamba.transfer.weight_maps.base import EXACT, Fresh, Rule, Space, WeightMap
+from mmtransmamba.transfer.weight_maps.base import Fresh, Rule, WeightMap
+from mmtransmamba.transfer.weight_maps.vit import (
+    HEAD,
+    POS_EMBED,
+    heads,
+    patch_embed,
+    residual,
+)
 
-RESIDUAL = Space(
-    'residual',
-    source=(
-        ('norm.weight', 0),
-        ('pos_embed', 2),
-        ('cls_token', 2),
-        ('patch_embed.proj.weight', 0),
-        ('blocks.{i}.norm1.weight', 0),
-        ('blocks.{i}.attn.qkv.weight', 1),
-        ('blocks.{i}.attn.proj.weight', 0),
-        ('blocks.{i}.norm2.weight', 0),
-        ('blocks.{i}.mlp.fc1.weight', 1),
-        ('blocks.{i}.mlp.fc2.weight', 0),
-        ('head.weight', 1),
-    ),
-    target=('ln1.weight', 0),
-)
-# The concatenated heads, which the attention's output projection reads. The inner
-# channels of the student's mixer take their place, of which there may be more.
-HEADS = Space(
-    'heads',
-    source=(('blocks.{i}.attn.proj.weight', 1),),
-    target=('layers.{i}.mamba.out_proj.weight', 1),
-    per_layer=True,
-)
+SPACES = (residual('ln1.weight'), heads('layers.{i}.mamba.out_proj.weight'))
 
 RULES = (
-    Rule('pos_embed', 'pos_embed', (EXACT, EXACT, 'residual'), method='pos_embed'),
-    # A stem of several convolutions has no counterpart in a ViT: only a student
-    # whose projection sees the image itself takes these two.
-    Rule(
-        'patch_embed.projection.weight',
-        'patch_embed.proj.weight',
-        ('residual', EXACT, EXACT, EXACT),
-        optional=True,
-    ),
-    Rule(
-        'patch_embed.projection.bias',
-        'patch_embed.proj.bias',
-        ('residual',),
-        follows='patch_embed.projection.weight',
-    ),
+    POS_EMBED,
+    *patch_embed('patch_embed.projection'),
     Rule('layers.{i}.norm.weight', 'blocks.{i}.norm1.weight', ('residual',)),
     Rule('layers.{i}.norm.bias', 'blocks.{i}.norm1.bias', ('residual',)),
     Rule(
@@ -57,20 +27,7 @@ RULES = (
     Rule('layers.{i}.mamba.out_proj.bias', 'blocks.{i}.attn.proj.bias', ('residual',)),
     Rule('ln1.weight', 'norm.weight', ('residual',)),
     Rule('ln1.bias', 'norm.bias', ('residual',)),
-    Rule(
-        'head.fc.weight',
-        'head.weight',
-        (EXACT, 'residual'),
-        optional=True,
-        fan_in=1,
-    ),
-    Rule(
-        'head.fc.bias',
-        'head.bias',
-        (EXACT,),
-        optional=True,
-        follows='head.fc.weight',
-    ),
+    *HEAD,
 )
 
 _MIXER = 'layers.{i}.mamba.'
@@ -117,7 +74,7 @@ def vit_to_plainmamba() -> WeightMap:
         target_layer='layers.{i}.',
         source_layer='blocks.{i}.',
         rules=RULES,
-        spaces=(RESIDUAL, HEADS),
+        spaces=SPACES,
         fresh=FRESH,
         rename=to_canonical,
         mixer_maps=('mamba_to_plainmamba', 'plainmamba_to_plainmamba'),
