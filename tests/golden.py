@@ -23,11 +23,11 @@ def golden_tensor(key: str, shape: list[int]) -> Tensor:
         return torch.zeros(shape, dtype=torch.int64)
     noise = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape)
     vector = len(shape) <= 1
-    if leaf in ('A_log', 'A_b_log'):
+    if leaf in ('A_log', 'A_logs', 'A_b_log'):
         value = np.log(np.arange(1, shape[-1] + 1)) + 0.1 * noise
-    elif leaf in ('D', 'D_b') or (vector and leaf == 'weight'):
+    elif leaf in ('D', 'Ds', 'D_b') or (vector and leaf == 'weight'):
         value = 1 + 0.1 * noise
-    elif key.endswith(('dt_proj.bias', 'dt_proj_b.bias')):
+    elif key.endswith(('dt_proj.bias', 'dt_proj_b.bias', 'dt_projs_bias')):
         value = -4 + 0.5 * noise
     elif leaf == 'running_var':
         value = 1 + 0.1 * np.abs(noise)
