@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +54,7 @@ def gated_linear_attention(
     """
     length, dtype = v.shape[-2], torch.promote_types(v.dtype, torch.float32)
     padding = -length % chunk_size
-    with torch.autocast(v.device.type, enabled=False):
+    with _full_precision(v.device.type):
         q, k, v_, log_decay = (
             F.pad(x.to(dtype), (0, 0, 0, padding)).unflatten(-2, (-1, chunk_size))
             for x in (q, k, v, log_decay)
@@ -77,6 +78,13 @@ def gated_linear_attention(
             state = fade.unsqueeze(-1) * state + new
         y = within + (q * since_start.exp()) @ torch.stack(states, dim=-3)
     return y.flatten(-3, -2)[..., :length, :].to(v.dtype)
+
+
+def _full_precision(device_type: str) -> AbstractContextManager:
+    """Switch autocast off; a device without it, as meta, has none to switch off."""
+    if not torch.amp.is_autocast_available(device_type):
+        return nullcontext()
+    return torch.autocast(device_type, enabled=False)
 
 
 class GLAMixer(nn.Module):

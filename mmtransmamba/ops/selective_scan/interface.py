@@ -4,7 +4,7 @@ from torch import Tensor
 
 from .. import backends
 from ..arguments import check_tensors, upcast
-from . import mamba_ssm, native, reference
+from . import mamba_ssm, native, reference, shapes
 from .arguments import check_directions, check_scan
 
 OP = 'selective_scan'
@@ -14,6 +14,7 @@ backends.register(
     {
         'mamba_ssm': mamba_ssm,
         'native': native,
+        'shapes': shapes,
         'reference': reference,
     },
 )

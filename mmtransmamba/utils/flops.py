@@ -1,0 +1,92 @@
+"""Parameters and FLOPs of a model, the scans included."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmtransmamba.ops.backends import use_backend
+from mmtransmamba.ops.flops import FORMULAS
+
+
+def _shifted_product(target: Sequence[int], *_: Any, **__: Any) -> int:
+    return math.prod(target)
+
+
+# One multiply-add per element: the taps of the depthwise causal convolution.
+_ELEMENTWISE = {torch.ops.aten.addcmul_: _shifted_product}
+
+
+@dataclass
+class Complexity:
+    """What a model costs.
+
+    A multiplication and its addition count as one, as the papers of vision models
+    report FLOPs; scans as in :mod:`mmtransmamba.ops.flops`. Counted are matrix
+    products, convolutions, attention and scans; not norms, activations and sums.
+
+    Attributes:
+        params: Number of parameters.
+        flops: FLOPs of one forward pass.
+        scan_flops: Those among them that are scans.
+        modules: Parameters and FLOPs by the name of a module, ``''`` the model.
+    """
+
+    params: int
+    flops: int
+    scan_flops: int
+    modules: dict[str, tuple[int, int]]
+
+
+def count_complexity(model: nn.Module, shape: Sequence[int]) -> Complexity:
+    """Count what a model costs for an input of a shape.
+
+    The model runs on the meta device, where nothing is computed, whatever device it
+    is on; it is left as it was. The count does not depend on the backend of the
+    scans.
+
+    Args:
+        model: A model whose ``forward`` takes one tensor.
+        shape: Shape of that tensor, the batch included.
+    """
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors = {name: tensor.to('meta') for name, tensor in tensors.items()}
+    training = {name: m.training for name, m in model.named_modules()}
+    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS | _ELEMENTWISE)
+    model.eval()
+    try:
+        with torch.no_grad(), use_backend('shapes'), counter:
+            inputs = torch.empty(shape, device='meta')
+            functional_call(model, tensors, (inputs,))
+    finally:
+        for name, module in model.named_modules():
+            module.training = training[name]
+
+    counts = {key: _flops(ops) for key, ops in counter.get_flop_counts().items()}
+    root = type(model).__name__
+    modules = {}
+    # Children first: a container that is never called itself costs what they do.
+    for name, module in reversed(list(model.named_modules())):
+        prefix, key = (f'{name}.', f'{root}.{name}') if name else ('', 'Global')
+        children = (prefix + child for child, _ in module.named_children())
+        inside = (modules.get(child, (0, 0)) for child in children)
+        flops = sum(counts[key]) if key in counts else sum(f for _, f in inside)
+        modules[name] = sum(p.numel() for p in module.parameters()), flops
+    modules = {name: modules[name] for name, _ in model.named_modules()}
+    others, scans = counts.get('Global', (0, 0))
+    return Complexity(modules[''][0], others + scans, scans, modules)
+
+
+def _flops(ops: dict[Any, int]) -> tuple[int, int]:
+    """FLOPs of a module outside and inside its scans."""
+    scans = sum(count for op, count in ops.items() if op in FORMULAS)
+    single = sum(count for op, count in ops.items() if op in _ELEMENTWISE)
+    # torch counts multiplication and addition separately.
+    return (sum(ops.values()) - scans - single) // 2 + single, scans

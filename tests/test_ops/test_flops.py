@@ -1,0 +1,55 @@
+"""What the scans cost, and that torch's counter finds them."""
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmtransmamba.ops import scan_order, selective_scan_directions, selective_scan_fn
+from mmtransmamba.ops.flops import FORMULAS
+
+B, K, D, N, L = 2, 4, 6, 3, 12
+
+
+def counted(function, *args, **kwargs):
+    with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
+        function(*args, **kwargs)
+    return counter.get_total_flops()
+
+
+def test_plain_scan():
+    with torch.device('meta'):
+        u, z = torch.empty(2, B, D, L)
+        A, skip = torch.empty(D, N), torch.empty(D)
+        drive, read = torch.empty(2, B, N, L)
+    scan = 9 * B * D * L * N
+    assert counted(selective_scan_fn, u, u, A, drive, read) == scan
+    assert (
+        counted(selective_scan_fn, u, u, A, drive, read, skip, z=z)
+        == scan + 2 * B * D * L
+    )
+
+
+def test_directions_count_each_whether_they_share_operands_or_not():
+    order = scan_order.cross_scan(3, 4, 'meta')
+    with torch.device('meta'):
+        for shared in (1, K):
+            u, A = torch.empty(B, shared, D, L), torch.empty(shared, D, N)
+            drive, skip = torch.empty(B, shared, N, L), torch.empty(shared, D)
+            count = counted(
+                selective_scan_directions, u, u, A, drive, drive, skip, order=order
+            )
+            assert count == 9 * B * K * D * L * N + B * K * D * L
+
+
+def test_shapes_on_the_meta_device_are_those_of_a_scan():
+    order = scan_order.cross_scan(3, 4)
+    steps = torch.zeros(K, 5, dtype=torch.int64)
+    u, A = torch.randn(B, 1, D, L), -torch.rand(1, D, N)
+    drive = torch.randn(B, 1, N, L)
+    for device in ('cpu', 'meta'):
+        operands = (x.to(device) for x in (u, u, A, drive, drive))
+        y, taps = selective_scan_directions(
+            *operands, order=order.to(device), tap_index=steps.to(device)
+        )
+        assert y.device.type == taps.device.type == device
+        assert y.shape == (B, D, L)
+        assert taps.shape == (B, K, D, 5)

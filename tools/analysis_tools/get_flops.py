@@ -1,0 +1,118 @@
+"""Parameters and FLOPs of a config's model, the scans included.
+
+A distiller is counted as its student, which is what remains. A multiplication and its
+addition are one FLOP, as papers on vision models report them; a scan is 9 B K L D N,
+plus B K L D for the skip, as the authors of Mamba and VMamba count. Norms, activations
+and sums are not counted. Nothing is computed, so any size takes about a second.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+# A clean checkout needs no installation of the package itself.
+_ROOT = Path(__file__).absolute().parent.parent.parent
+if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
+    sys.path.insert(0, str(_ROOT))
+
+import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+from rich.console import Console
+from rich.table import Table
+
+from mmtransmamba.registry import MODELS
+from mmtransmamba.utils.flops import Complexity, count_complexity
+from mmtransmamba.utils.launch import load_config
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs='+',
+        metavar='SIZE',
+        help='side of the images, height and width, or frames, height and width; by '
+        "default the backbone's img_size, or 224",
+    )
+    parser.add_argument(
+        '--depth', type=int, default=0, help='table of the modules down to this depth'
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='override the config'
+    )
+    return parser.parse_args()
+
+
+def model_config(cfg: Config) -> dict:
+    """The config of the model that remains.
+
+    Raises:
+        ValueError: The config has none.
+    """
+    if 'model' not in cfg:
+        raise ValueError(f'{cfg.filename} has no model.')
+    return cfg.model.get('student', cfg.model)
+
+
+def input_shape(model: dict, sizes: list[int] | None) -> tuple[int, ...]:
+    """Shape of one image or video, batch and channels included.
+
+    Raises:
+        ValueError: ``sizes`` are more than three.
+    """
+    backbone = model.get('backbone', model)
+    if sizes is None:
+        size = backbone.get('img_size', 224)
+        sizes = [size] if isinstance(size, int) else list(size)
+        if backbone.get('num_frames', 1) > 1:
+            sizes = [backbone['num_frames'], *(sizes * 2)[:2]]
+    if len(sizes) > 3:
+        raise ValueError(f'--shape {sizes}: accepted are SIDE, H W or T H W.')
+    if len(sizes) == 1:
+        sizes = sizes * 2
+    shape = (1, backbone.get('in_channels', 3), *sizes)
+    # A recogniser of mmaction2 takes several clips of a video.
+    return (1, *shape) if 'cls_head' in model else shape
+
+
+def print_modules(count: Complexity, depth: int) -> None:
+    table = Table('module', 'parameters', 'FLOPs')
+    for column in table.columns[1:]:
+        column.justify = 'right'
+    for name, (params, flops) in count.modules.items():
+        level = name.count('.') + 1 if name else 0
+        if level <= depth and (params or flops):
+            label = '  ' * level + (name.rsplit('.', 1)[-1] or 'model')
+            table.add_row(label, f'{params:,}', f'{flops:,}')
+    Console().print(table)
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        cfg = load_config(args.config)
+        cfg.merge_from_dict(args.cfg_options or {})
+        config = model_config(cfg)
+        shape = input_shape(config, args.shape)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f'{Path(__file__).name}: error: {error}')
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    count = count_complexity(MODELS.build(config), shape)
+    if args.depth:
+        print_modules(count, args.depth)
+    print(f'input       {" x ".join(map(str, shape))}')
+    print(f'parameters  {count.params:,} ({count.params / 1e6:.2f} M)')
+    share = count.scan_flops / max(1, count.flops)
+    print(
+        f'FLOPs       {count.flops:,} ({count.flops / 1e9:.3f} G), '
+        f'{share:.0%} of them in scans'
+    )
+
+
+if __name__ == '__main__':
+    main()
