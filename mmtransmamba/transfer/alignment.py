@@ -13,14 +13,43 @@ from mmtransmamba.models.taps import LayerFeature
 
 
 def resample_tokens(
-    tokens: Tensor, grid: tuple[int, int], target: tuple[int, int]
+    tokens: Tensor, grid: tuple[int, ...], target: tuple[int, ...]
 ) -> Tensor:
-    """Tokens ``[B, h*w, C]`` of ``grid`` on the grid ``target``, bilinearly."""
+    """Bring tokens onto another grid, linearly along every axis.
+
+    Args:
+        tokens: ``[B, L, C]`` in raster order of ``grid``.
+        grid: Rows and columns; a video has frames in front of them.
+        target: Likewise, of as many axes; or of a video where ``grid`` is that of a
+            single image, whose tokens every frame then gets.
+
+    Returns:
+        ``[B, L', C]`` in raster order of ``target``, ``tokens`` itself if the grids
+        agree.
+
+    Raises:
+        ValueError: A video's tokens are wanted for a single image.
+    """
     if tuple(grid) == tuple(target):
         return tokens
-    maps = tokens.transpose(1, 2).unflatten(2, grid)
-    maps = F.interpolate(maps.float(), size=target, mode='bilinear', antialias=True)
-    return maps.flatten(2).transpose(1, 2)
+    if len(grid) > len(target):
+        raise ValueError(
+            f'Tokens of a video, with the grid {tuple(grid)} of frames, rows and '
+            f'columns, cannot supervise the single image grid {tuple(target)}.'
+        )
+    # Frames are images of the batch first, then time is the only axis left.
+    (*frames, _, _), (*wanted, height, width) = grid, target
+    maps = tokens.unflatten(1, (*(frames or (1,)), *grid[-2:])).flatten(0, 1)
+    maps = maps.permute(0, 3, 1, 2).float()
+    if tuple(grid[-2:]) != (height, width):
+        maps = F.interpolate(
+            maps, size=(height, width), mode='bilinear', antialias=True
+        )
+    maps = maps.flatten(2).transpose(1, 2).unflatten(0, (len(tokens), -1))
+    if wanted and maps.shape[1] != wanted[0]:
+        in_time = F.interpolate(maps.flatten(2).mT, size=wanted[0], mode='linear')
+        maps = in_time.mT.unflatten(2, maps.shape[2:])
+    return maps.flatten(1, 2)
 
 
 def match_layers(
@@ -76,10 +105,10 @@ class TeacherTokens:
 
     def __init__(self, layers: Sequence[LayerFeature]) -> None:
         self._layers = layers
-        self._cache: dict[tuple[int, tuple[int, int]], Tensor] = {}
+        self._cache: dict[tuple[int, tuple[int, ...]], Tensor] = {}
 
-    def on_grid(self, layer: int, grid: tuple[int, int]) -> Tensor:
-        """Patch tokens ``[B, H*W, C]`` of ``layer`` on ``grid``, in raster order."""
+    def on_grid(self, layer: int, grid: tuple[int, ...]) -> Tensor:
+        """Patch tokens ``[B, L, C]`` of ``layer`` on ``grid``, in raster order."""
         key = (layer, tuple(grid))
         if key not in self._cache:
             feature = self._layers[layer]
