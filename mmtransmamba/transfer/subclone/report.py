@@ -133,8 +133,13 @@ _NUMBER = re.compile(r'(?<=\.)\d+(?=\.)|^\d+(?=\.)')
 
 
 def _split(name: str | None) -> tuple[str, int | None]:
-    """A name with its layer number replaced, and the number."""
-    found = _NUMBER.search(name or '')
+    """A name with the last of its numbers replaced, and the number.
+
+    The last one, because a stage's number stands before that of its block.
+    """
+    found = None
+    for found in _NUMBER.finditer(name or ''):
+        pass
     if found is None:
         return name or '', None
     return f'{name[: found.start()]}*{name[found.end() :]}', int(found[0])

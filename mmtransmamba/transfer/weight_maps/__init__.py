@@ -5,6 +5,7 @@ from . import (
     mamba_to_vim,
     vit_to_plainmamba,
     vit_to_vim,
+    vit_to_vmamba,
 )
 from .base import EXACT, Fresh, Rule, Space, WeightMap, get_weight_map
 
@@ -19,4 +20,5 @@ __all__ = [
     'mamba_to_vim',
     'vit_to_plainmamba',
     'vit_to_vim',
+    'vit_to_vmamba',
 ]
