@@ -85,7 +85,7 @@ def test_what_a_page_names_exists(page):
     text = page.read_text(encoding='utf-8')
     folders = 'configs|docs|projects|tests|tools'
     for name in re.findall(rf'\b((?:{folders})/[\w./-]+\.\w+)', text):
-        assert (ROOT / name).exists(), name
+        assert (ROOT / name).exists() or (page.parent / name).exists(), name
     for target in re.findall(r'\]\(([^)#\s]+)', text):
         if '://' not in target:
             assert (page.parent / target).exists(), target
