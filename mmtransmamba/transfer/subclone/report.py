@@ -129,20 +129,16 @@ class SubcloneReport:
         )
 
 
-_NUMBER = re.compile(r'(?<=\.)\d+(?=\.)|^\d+(?=\.)')
+# The last number, because a stage's stands before that of its block.
+_NUMBER = re.compile(r'(.*\.)?(\d+)(?=\.)')
 
 
 def _split(name: str | None) -> tuple[str, int | None]:
-    """A name with the last of its numbers replaced, and the number.
-
-    The last one, because a stage's number stands before that of its block.
-    """
-    found = None
-    for found in _NUMBER.finditer(name or ''):
-        pass
+    """A name with its layer number replaced, and the number."""
+    found = _NUMBER.match(name or '')
     if found is None:
         return name or '', None
-    return f'{name[: found.start()]}*{name[found.end() :]}', int(found[0])
+    return f'{name[: found.start(2)]}*{name[found.end(2) :]}', int(found[2])
 
 
 def _span(template: str, numbers: Sequence[int | None]) -> str:
