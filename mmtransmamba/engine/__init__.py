@@ -1,3 +1,3 @@
-from . import hooks, optimizers
+from . import hooks, optimizers, schedulers
 
-__all__ = ['hooks', 'optimizers']
+__all__ = ['hooks', 'optimizers', 'schedulers']

@@ -1,0 +1,3 @@
+from .wsd import WSD, WSDParamScheduler
+
+__all__ = ['WSD', 'WSDParamScheduler']

@@ -1,0 +1,183 @@
+"""Warm-up, stable, decay: a schedule that ends where the training ends."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
+from mmengine.optim.scheduler.param_scheduler import INF, _ParamScheduler
+
+from mmtransmamba.registry import PARAM_SCHEDULERS
+
+FORMS = {
+    'linear': lambda part: 1 - part,
+    'cosine': lambda part: (1 + math.cos(math.pi * part)) / 2,
+    'sqrt': lambda part: 1 - math.sqrt(part),
+}
+"""What is left of the parameter when a part of the decay is over."""
+
+# What a checkpoint knows about the schedule's position, not about its shape.
+_POSITION = ('base_values', 'last_step', '_global_step', '_last_value')
+
+
+@PARAM_SCHEDULERS.register_module()
+class WSDParamScheduler(_ParamScheduler):
+    """Linear warm-up, then constant, then decay (arXiv:2404.06395).
+
+    The value grows over the first ``warmup`` iterations to that of the optimizer,
+    and falls over the last ``decay`` iterations so that the very last one of the
+    training uses ``eta_min``.
+
+    The length is the Runner's, from which mmengine takes ``end``: a config says
+    ``by_epoch=False``, or ``convert_to_iter_based=True`` where the loop counts
+    epochs, and no ``end``. One that does not agree with the Runner is refused at the
+    first iteration. A run that is resumed with another length follows the schedule of
+    the new length from where it is.
+
+    Args:
+        optimizer: Optimizer or OptimWrapper.
+        param_name: Parameter of its groups, ``'lr'`` in :class:`WSD`.
+        warmup, decay: A part of the training as a float in [0, 1), or a number of
+            iterations (of epochs with ``convert_to_iter_based``) as an int. The decay
+            has at least one iteration.
+        form: Of the decay: ``'linear'``, ``'cosine'`` or ``'sqrt'``, one minus the
+            square root.
+        eta_min: Value of the last iteration.
+        begin, end: First iteration, and the one after the last.
+        last_step, by_epoch, verbose: As in mmengine's schedulers.
+
+    Raises:
+        ValueError: No length is known, the schedule counts epochs, or warm-up and
+            decay do not fit into it.
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        param_name: str,
+        warmup: float | int = 0.1,
+        decay: float | int = 0.1,
+        form: str = 'linear',
+        eta_min: float = 0.0,
+        begin: int = 0,
+        end: int = INF,
+        last_step: int = -1,
+        by_epoch: bool = True,
+        verbose: bool = False,
+    ) -> None:
+        if form not in FORMS:
+            raise ValueError(f'WSD: form={form!r} must be one of {", ".join(FORMS)}.')
+        if by_epoch:
+            # mmengine's default; with it `end` would be a number of epochs, which
+            # in a loop over iterations is 1.
+            raise ValueError(
+                'WSD: set by_epoch=False, or convert_to_iter_based=True in a loop over '
+                'epochs.'
+            )
+        if end >= INF:
+            raise ValueError(
+                'WSD: the length of the schedule is unknown. A Runner gives it; '
+                'elsewhere set end to the number of iterations.'
+            )
+        self.form = form
+        self.eta_min = eta_min
+        length = end - begin
+        self.warmup = _iterations('warmup', warmup, length)
+        self.decay = max(_iterations('decay', decay, length), 1)
+        if self.warmup + self.decay > length:
+            raise ValueError(
+                f'WSD: warmup={warmup} and decay={decay} are {self.warmup} + '
+                f'{self.decay} iterations, more than the {length} of the schedule.'
+            )
+        super().__init__(
+            optimizer,
+            param_name,
+            begin=begin,
+            end=end,
+            last_step=last_step,
+            by_epoch=False,
+            verbose=verbose,
+        )
+
+    @classmethod
+    def build_iter_from_epoch(
+        cls,
+        *args: Any,
+        warmup: float | int = 0.1,
+        decay: float | int = 0.1,
+        begin: int = 0,
+        end: int = INF,
+        by_epoch: bool = True,
+        epoch_length: int | None = None,
+        **kwargs: Any,
+    ) -> WSDParamScheduler:
+        """Build from a config that counts epochs; see the base class."""
+
+        def iterations(value: float | int) -> float | int:
+            return value if isinstance(value, float) else value * epoch_length
+
+        return cls(
+            *args,
+            warmup=iterations(warmup),
+            decay=iterations(decay),
+            begin=int(begin * epoch_length),
+            end=end if end >= INF else int(end * epoch_length),
+            by_epoch=False,
+            **kwargs,
+        )
+
+    def step(self) -> None:
+        """Go on by one iteration.
+
+        Raises:
+            ValueError: In a Runner whose training has another length.
+        """
+        self._check_length()
+        super().step()
+
+    def _check_length(self) -> None:
+        # A Runner tells its OptimWrapper, which cannot be asked in public, how many
+        # iterations there will be; -1 before it has.
+        length = getattr(self.optimizer, '_max_counts', -1)
+        if length < 0:
+            return
+        if self.end != length:
+            raise ValueError(
+                f'WSD: the schedule ends after {self.end} iterations, the training '
+                f'after {length}. Leave end out of the config, and set by_epoch=False '
+                'for a loop over iterations or convert_to_iter_based=True for one over '
+                'epochs.'
+            )
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Take over the position; the shape remains that of the config."""
+        super().load_state_dict({name: state_dict[name] for name in _POSITION})
+
+    def factor(self, step: int) -> tuple[float, float]:
+        """Weights of the optimizer's value and of ``eta_min`` in an iteration."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup, 0.0
+        over = step - (self.end - self.begin - self.decay) + 1
+        left = FORMS[self.form](min(over / self.decay, 1.0)) if over > 0 else 1.0
+        return left, 1 - left
+
+    def _get_value(self) -> list[float]:
+        # From the number of calls: the value is the same however training got here.
+        weight, rest = self.factor(self._global_step - self.begin)
+        return [weight * base + rest * self.eta_min for base in self.base_values]
+
+
+@PARAM_SCHEDULERS.register_module()
+class WSD(LRSchedulerMixin, WSDParamScheduler):
+    """:class:`WSDParamScheduler` of the learning rate."""
+
+
+def _iterations(name: str, value: float | int, length: int) -> int:
+    """A part of the schedule, or a number of iterations, as the latter."""
+    if isinstance(value, bool) or value < 0 or isinstance(value, float) and value >= 1:
+        raise ValueError(
+            f'WSD: {name}={value!r} must be a part of the training as a float in '
+            '[0, 1), or a number of iterations as an int.'
+        )
+    return round(value * length) if isinstance(value, float) else value
