@@ -1,0 +1,5 @@
+"""Mamba-2's state space duality (SSD): one file per backend behind one interface."""
+
+from .interface import ssd_scan, ssd_step
+
+__all__ = ['ssd_scan', 'ssd_step']
