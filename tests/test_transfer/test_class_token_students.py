@@ -19,7 +19,14 @@ TERMS = dict(
 )
 
 
-def build(family, terms=TERMS, teacher_patch=4, out_type='cls_token', **kwargs):
+def build(
+    family,
+    terms=TERMS,
+    teacher_patch=4,
+    out_type='cls_token',
+    with_cp=False,
+    **kwargs,
+):
     torch.manual_seed(0)
     normalise = dict(mean=[127.5] * 3, std=[127.5] * 3)
     student = dict(
@@ -30,6 +37,7 @@ def build(family, terms=TERMS, teacher_patch=4, out_type='cls_token', **kwargs):
             img_size=16,
             patch_size=4,
             out_type=out_type,
+            with_cp=with_cp,
         ),
         neck=None
         if out_type == 'cls_token'
@@ -90,6 +98,18 @@ def test_a_step_trains_all(family, out_type, teacher_patch, num_tokens):
     for name, parameter in distiller.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
+
+
+@families
+def test_activation_checkpointing_distils_the_same(family):
+    grads = []
+    for with_cp in (False, True):
+        distiller = build(family, with_cp=with_cp)
+        total, _ = distiller.parse_losses(distiller(*batch(), mode='loss'))
+        total.backward()
+        grads.append({n: p.grad for n, p in distiller.named_parameters()})
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grads[1][name], grad, msg=name)
 
 
 @families

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +100,6 @@ class BiMambaBackbone(VisionBackbone):
         *('pos_embed', 'temporal_pos_embedding', 'cls_token'),
         *('A_log', 'A_b_log', 'D', 'D_b'),
     )
-    cls_at: ClassVar[Any]
 
     def __init__(
         self,

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mmtransmamba.models.backbones.bimamba import BiMambaBackbone, bimamba_arch
+from mmtransmamba.models.mixers.step_sizes import init_step_sizes
 from mmtransmamba.registry import MODELS
 
-# Step sizes that dt_proj starts with, before its input says anything.
-DT_RANGE = (1e-3, 1e-1)
 # Standard deviation of a unit normal cut off at two of its own.
 TRUNCATED_STD = 0.87962566103423978
 
@@ -109,12 +106,5 @@ class Vim(BiMambaBackbone):
             mixer = layer.mixer
             bound = mixer.dt_rank**-0.5
             nn.init.uniform_(mixer.dt_proj.weight, -bound, bound)
-            _start_step_sizes(mixer.dt_proj.bias)
+            init_step_sizes(mixer.dt_proj.bias)
             nn.init.zeros_(mixer.dt_proj_b.bias)
-
-
-@torch.no_grad()
-def _start_step_sizes(bias: Tensor) -> None:
-    """Fill ``bias`` so that its softplus is log-uniform in ``DT_RANGE``."""
-    dt = torch.empty_like(bias).uniform_(*map(math.log, DT_RANGE)).exp()
-    bias.copy_(dt + torch.log(-torch.expm1(-dt)))
