@@ -1,0 +1,38 @@
+"""Decoders whose attention is partly or wholly replaced by Mamba."""
+
+from .config import ATTENTION, MAMBA, HybridFields
+from .families import (
+    HYBRIDS,
+    HybridLlamaConfig,
+    HybridLlamaForCausalLM,
+    HybridMistralConfig,
+    HybridMistralForCausalLM,
+    HybridPhiConfig,
+    HybridPhiForCausalLM,
+    HybridQwen2Config,
+    HybridQwen2ForCausalLM,
+    HybridQwen3Config,
+    HybridQwen3ForCausalLM,
+)
+from .layer_choice import choose_layers
+from .mixers import Mamba2Mixer, MambaMixer
+
+__all__ = [
+    'ATTENTION',
+    'HYBRIDS',
+    'HybridFields',
+    'HybridLlamaConfig',
+    'HybridLlamaForCausalLM',
+    'HybridMistralConfig',
+    'HybridMistralForCausalLM',
+    'HybridPhiConfig',
+    'HybridPhiForCausalLM',
+    'HybridQwen2Config',
+    'HybridQwen2ForCausalLM',
+    'HybridQwen3Config',
+    'HybridQwen3ForCausalLM',
+    'MAMBA',
+    'Mamba2Mixer',
+    'MambaMixer',
+    'choose_layers',
+]

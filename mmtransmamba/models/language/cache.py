@@ -1,0 +1,57 @@
+"""The length of what a cache without attention layers has seen."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin, LinearAttentionLayer
+
+
+class CountingLayer(LinearAttentionLayer, CacheLayerMixin):
+    """A linear-attention layer of a cache that also counts its tokens.
+
+    transformers asks a cache's first attention layer how many tokens it holds. A
+    pure Mamba model has none, so one of its layers has to answer.
+    """
+
+    supports_early_init = False
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        # A tensor, as in transformers' StaticLayer: a number that changes with every
+        # token would have torch.compile compile every step anew.
+        self.cumulative_length = torch.tensor(0, dtype=torch.int64)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs):
+        """There are no keys and values."""
+        raise NotImplementedError('a Mamba layer keeps no keys and values')
+
+    def update_conv_state(self, conv_states: Tensor, *args, **kwargs) -> Tensor:
+        """See :class:`LinearAttentionLayer`; every token passes here once."""
+        if self.cumulative_length.device != conv_states.device:
+            self.cumulative_length = self.cumulative_length.to(conv_states.device)
+        self.cumulative_length.add_(conv_states.shape[-1])
+        return super().update_conv_state(conv_states, *args, **kwargs)
+
+    def get_seq_length(self) -> Tensor | int:
+        """Tokens seen, as a tensor like transformers' static layers."""
+        return self.cumulative_length if self.has_previous_state[0] else 0
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of the keys, if there were any."""
+        return query_length, 0
+
+    def reset(self) -> None:
+        super().reset()
+        self.cumulative_length.zero_()
+
+
+def count_in(cache: Cache | None) -> None:
+    """Have the first layer of an unused cache without attention count its tokens."""
+    if cache is None or not cache.layers:
+        return
+    if any(isinstance(layer, CacheLayerMixin) for layer in cache.layers):
+        return
+    first = cache.layers[0]
+    if isinstance(first, LinearAttentionLayer) and not first.has_previous_state[0]:
+        cache.layers[0] = CountingLayer()

@@ -1,0 +1,66 @@
+"""Fields that turn a decoder's config into that of a hybrid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+ATTENTION, MAMBA = 'full_attention', 'linear_attention'
+NORMS = ('gated', 'per_head', 'none')
+ACTIVATIONS = ('silu', 'identity')
+
+
+@dataclass(kw_only=True)
+class HybridFields:
+    """What the config of a hybrid decoder adds to its Transformer's.
+
+    Attributes:
+        layer_types: ``'linear_attention'`` for each layer with a Mamba mixer,
+            the Transformer's own type for the others; all attention by default.
+        mamba_mixer: ``'mamba2'``, shaped as the attention, or ``'mamba'``.
+        mamba_d_conv: Taps of the causal convolution.
+        mamba_conv_activation: ``'silu'`` or ``'identity'``, after the convolution.
+        mamba_d_state: States per channel of ``'mamba'``.
+        mamba_expand: Inner width of ``'mamba'`` by the hidden size.
+        mamba_norm: See :class:`~mmtransmamba.models.language.mixers.Mamba2Mixer`.
+        mamba_norm_eps: Its epsilon.
+        mamba_gate, mamba_skip: Whether ``'mamba2'`` has z and D.
+        mamba_in_bias, mamba_out_bias: Whether the projections have biases.
+        mamba_qk_norm: Whether B and C are normalised as Qwen3's k and q.
+        transfer_history: How the weights came about: the initialisation, then the
+            stages of training that have been completed.
+    """
+
+    layer_types: list[str] | None = None
+    mamba_mixer: str = 'mamba2'
+    mamba_d_conv: int = 4
+    mamba_conv_activation: str = 'silu'
+    mamba_d_state: int = 16
+    mamba_expand: float = 1.0
+    mamba_norm: str = 'gated'
+    mamba_norm_eps: float = 1e-5
+    mamba_gate: bool = True
+    mamba_skip: bool = True
+    mamba_in_bias: bool = False
+    mamba_out_bias: bool = False
+    mamba_qk_norm: bool = False
+    transfer_history: list[str] = field(default_factory=list)
+
+    def __post_init__(self, **kwargs) -> None:
+        super().__post_init__(**kwargs)
+        if self.layer_types is None:
+            self.layer_types = [ATTENTION] * self.num_hidden_layers
+        for name, accepted in (
+            ('mamba_mixer', ('mamba', 'mamba2')),
+            ('mamba_norm', NORMS),
+            ('mamba_conv_activation', ACTIVATIONS),
+        ):
+            if getattr(self, name) not in accepted:
+                raise ValueError(
+                    f'{name}={getattr(self, name)!r} must be one of '
+                    f'{", ".join(accepted)}.'
+                )
+
+    @property
+    def mamba_layers(self) -> list[int]:
+        """Indices of the layers with a Mamba mixer."""
+        return [i for i, kind in enumerate(self.layer_types) if kind == MAMBA]

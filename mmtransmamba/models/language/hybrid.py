@@ -1,0 +1,119 @@
+"""Mix-ins that turn a transformers decoder into a hybrid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING
+
+from mmtransmamba.models.language.cache import count_in
+from mmtransmamba.models.language.config import MAMBA
+from mmtransmamba.models.language.mixers import MIXERS
+from mmtransmamba.models.language.mixers.base import DecoderMixer
+
+
+class HybridInitMixin:
+    """Initialises mixers with the decoder's other modules."""
+
+    # SSM parameters lose their meaning in half precision.
+    _keep_in_fp32_modules_strict = ['A_log', 'dt_bias', 'D']
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, DecoderMixer):
+            module.reset_parameters()
+
+
+class HybridModelMixin(HybridInitMixin):
+    """For a decoder without head: replaces attention as ``layer_types`` says.
+
+    Only the module ``self_attn`` of a layer changes, so norms, feed-forward layers,
+    parallel blocks and the like are the Transformer's own.
+    """
+
+    def post_init(self) -> None:
+        for i in self.config.mamba_layers:
+            self.layers[i].self_attn = MIXERS[self.config.mamba_mixer](self.config, i)
+        super().post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | dict[str, Tensor | None] | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ):
+        """As the Transformer's own; the mixers are told apart what is padding.
+
+        Args:
+            attention_mask: ``[B, L]`` (tokens of the cache in front), 0 for padding, or
+                the masks by layer type that ``generate`` makes for compiled decoding.
+        """
+        if input_ids is not None and inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+            input_ids = None
+        use_cache = self._uses_cache(use_cache)
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        count_in(past_key_values)
+        if position_ids is None and inputs_embeds is not None:
+            seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+            steps = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)
+            position_ids = (steps + seen)[None]
+        masks = attention_mask
+        if inputs_embeds is not None and not isinstance(masks, dict):
+            masks = {
+                kind: LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[kind](
+                    config=self.config,
+                    inputs_embeds=inputs_embeds,
+                    attention_mask=attention_mask,
+                    past_key_values=past_key_values,
+                    position_ids=position_ids,
+                )
+                for kind in dict.fromkeys(self.config.layer_types)
+            }
+        if isinstance(masks, dict):
+            kwargs['padding_mask'] = masks.get(MAMBA)
+        if not self.masks_by_type:
+            others = [mask for kind, mask in masks.items() if kind != MAMBA]
+            # In a pure model nobody reads it: a mask that is taken as it is.
+            masks = others[0] if others else inputs_embeds.new_zeros(1, 1, 1, 1)
+        return super().forward(
+            input_ids=input_ids,
+            attention_mask=masks,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+
+    masks_by_type = False
+    """Whether the Transformer's forward takes a dict of masks by layer type."""
+
+    def _uses_cache(self, use_cache: bool | None) -> bool:
+        if use_cache is None:
+            use_cache = self.config.use_cache
+        return use_cache and not (self.training and self.gradient_checkpointing)
+
+
+class HybridCausalLMMixin(HybridInitMixin):
+    """For a decoder with a language-modelling head: generation."""
+
+    # The state cannot be rolled back, as assisted generation would need.
+    _is_stateful = True
+
+    def _prepare_cache_for_generation(
+        self, generation_config, model_kwargs: dict[str, Any], *args, **kwargs
+    ):
+        result = super()._prepare_cache_for_generation(
+            generation_config, model_kwargs, *args, **kwargs
+        )
+        count_in(model_kwargs.get('past_key_values'))
+        return result

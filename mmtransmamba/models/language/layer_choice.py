@@ -1,0 +1,101 @@
+"""Which attention layers of a decoder become Mamba layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+POSITIONS = (
+    'evenly',
+    'early',
+    'middle',
+    'late',
+    'interleaved_head',
+    'interleaved_tail',
+)
+_ALIASES = {'low': 'early', 'high': 'late', 'interleaved': 'interleaved_head'}
+
+
+def count_layers_of(ratio: float, num_layers: int) -> int:
+    """Number of Mamba layers that a ratio stands for.
+
+    Args:
+        ratio: Share of the layers in (0, 1].
+        num_layers: Layers of the decoder.
+
+    Raises:
+        ValueError: The ratio is outside (0, 1], or stands for no layer at all.
+    """
+    if not 0 < ratio <= 1:
+        raise ValueError(f'ratio={ratio} must lie in (0, 1].')
+    count = round(ratio * num_layers)
+    if count == 0:
+        raise ValueError(
+            f'ratio={ratio} of {num_layers} layers is less than half a layer; the '
+            f'smallest ratio is {1 / num_layers:.3g}.'
+        )
+    return count
+
+
+def choose_layers(
+    num_layers: int,
+    position: str | Sequence[int] = 'evenly',
+    ratio: float = 1.0,
+) -> list[int]:
+    """Indices of the layers whose attention becomes Mamba.
+
+    Args:
+        num_layers: Layers of the decoder.
+        position: A list of indices (negative ones count from the end), or where the
+            Mamba layers lie: ``'evenly'`` spread over the depth (MaTVLM, Table 3);
+            ``'early'`` (TransMamba's *low*), ``'middle'`` or ``'late'`` (*high*) in
+            one block; ``'interleaved_head'`` or ``'interleaved_tail'``: the attention
+            that stays is the first or the last layer of equal groups (mmMamba,
+            Table 6). ``'interleaved'`` is ``'interleaved_head'``.
+        ratio: Share of Mamba layers, rounded to a whole number of layers; of no
+            meaning for a list.
+
+    Returns:
+        Sorted indices without repetition.
+
+    Raises:
+        ValueError: Unknown position, or an index or ratio out of range.
+    """
+    if not isinstance(position, str):
+        return _explicit(num_layers, position)
+    position = _ALIASES.get(position, position)
+    if position not in POSITIONS:
+        raise ValueError(
+            f'layers={position!r} must be one of {", ".join(POSITIONS)}, '
+            f'{", ".join(_ALIASES)}, or a list of layer indices.'
+        )
+    count = count_layers_of(ratio, num_layers)
+    if position == 'early':
+        return list(range(count))
+    if position == 'late':
+        return list(range(num_layers - count, num_layers))
+    if position == 'middle':
+        start = (num_layers - count) // 2
+        return list(range(start, start + count))
+    if position == 'evenly':
+        return sorted({(2 * i + 1) * num_layers // (2 * count) for i in range(count)})
+    kept = num_layers - count
+    ends = [i * num_layers // kept for i in range(kept + 1)] if kept else []
+    attention = ends[:-1]
+    if position == 'interleaved_tail':
+        attention = [end - 1 for end in ends[1:]]
+    return [i for i in range(num_layers) if i not in set(attention)]
+
+
+def _explicit(num_layers: int, layers: Sequence[int]) -> list[int]:
+    bad = [
+        i for i in layers if not isinstance(i, int) or not -num_layers <= i < num_layers
+    ]
+    if bad or not layers:
+        raise ValueError(
+            f'layers={list(layers)} must name at least one layer, each in '
+            f'[{-num_layers}, {num_layers - 1}].'
+        )
+    chosen = sorted({i % num_layers for i in layers})
+    if len(chosen) != len(layers):
+        raise ValueError(f'layers={list(layers)} names a layer twice.')
+    return chosen

@@ -1,0 +1,120 @@
+"""What the mixers of hybrid decoders share."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.cache_utils import Cache
+
+DT_RANGE = (1e-3, 0.1)
+DT_FLOOR = 1e-4
+
+
+class DecoderMixer(nn.Module):
+    """A causal mixer called as a decoder layer calls its attention.
+
+    A subclass has a depthwise causal ``conv1d`` over its channels, whose inputs, with
+    the state of its recurrence, are what a cache keeps for the layer.
+
+    Args:
+        config: The decoder's config, with the fields of
+            :class:`~mmtransmamba.models.language.config.HybridFields`.
+        layer_idx: Number of the layer, under which the cache keeps its states.
+    """
+
+    def __init__(self, config: Any, layer_idx: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        past_key_values: Cache | None = None,
+        padding_mask: Tensor | None = None,
+        **_: Any,
+    ) -> tuple[Tensor, None]:
+        """Mix tokens ``[B, L, C]``.
+
+        Args:
+            hidden_states: The layer's normalised input.
+            past_key_values: Cache whose states are continued and replaced.
+            padding_mask: ``[B, L]``, 0 where a token is padding. Padding neither
+                enters the state nor makes it decay.
+
+        Returns:
+            Mixed tokens ``[B, L, C]``, and None where attention would return weights.
+        """
+        if padding_mask is not None:
+            padding_mask = padding_mask.to(hidden_states.dtype)[..., None]
+            hidden_states = hidden_states * padding_mask
+        state = None
+        if past_key_values is not None:
+            state = past_key_values.get_recurrent_state(self.layer_idx)
+        output, state = self.mix(hidden_states, past_key_values, padding_mask, state)
+        if past_key_values is not None:
+            past_key_values.update_recurrent_state(state, self.layer_idx)
+        return output, None
+
+    def mix(
+        self,
+        hidden_states: Tensor,
+        cache: Cache | None,
+        padding_mask: Tensor | None,
+        state: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Output ``[B, L, C]`` and the state after the last token."""
+        raise NotImplementedError
+
+    def convolve(
+        self, x_BLD: Tensor, cache: Cache | None, padding_mask: Tensor | None
+    ) -> Tensor:
+        """The causal convolution and its activation, ``[B, L, D]``."""
+        length, taps = x_BLD.shape[1], self.conv1d.kernel_size[0]
+        x_BDL = x_BLD.transpose(1, 2)
+        if cache is not None:
+            x_BDL = cache.update_conv_state(
+                x_BDL, self.layer_idx, conv_kernel_size=taps
+            )
+        missing = length + taps - 1 - x_BDL.shape[-1]
+        x_BDL = (
+            F.pad(x_BDL, (missing, 0))
+            if missing > 0
+            else x_BDL[..., -(length + taps - 1) :]
+        )
+        weight = self.conv1d.weight.to(x_BDL.dtype)
+        bias = self.conv1d.bias
+        bias = None if bias is None else bias.to(x_BDL.dtype)
+        out = F.conv1d(x_BDL, weight, bias, groups=weight.shape[0]).transpose(1, 2)
+        if self.config.mamba_conv_activation == 'silu':
+            out = F.silu(out)
+        # A bias would give padding a value.
+        return out if padding_mask is None else out * padding_mask
+
+    def reset_parameters(self) -> None:
+        """Initialise what a decoder's own initialisation does not know."""
+        raise NotImplementedError
+
+
+def causal_conv(channels: int, size: int) -> nn.Conv1d:
+    """Weights of a depthwise causal convolution, see :meth:`DecoderMixer.convolve`."""
+    return nn.Conv1d(channels, channels, size, groups=channels)
+
+
+def init_conv(conv: nn.Conv1d) -> None:
+    """Uniform within the inverse root of the taps, as PyTorch does."""
+    bound = conv.kernel_size[0] ** -0.5
+    init.uniform_(conv.weight, -bound, bound)
+    init.uniform_(conv.bias, -bound, bound)
+
+
+def inverse_softplus_dt(count: int, device: torch.device) -> Tensor:
+    """Biases ``[count]`` whose softplus is log-uniform in Mamba's range of dt."""
+    low, high = map(math.log, DT_RANGE)
+    dt = torch.empty(count, device=device).uniform_(low, high).exp().clamp_min(DT_FLOOR)
+    return dt + torch.log(-torch.expm1(-dt))

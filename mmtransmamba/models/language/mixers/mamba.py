@@ -1,0 +1,101 @@
+"""The Mamba-1 mixer, under the names of published Mamba checkpoints."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.cache_utils import Cache
+
+from mmtransmamba.models.language.mixers.base import (
+    DecoderMixer,
+    causal_conv,
+    init_conv,
+    inverse_softplus_dt,
+)
+from mmtransmamba.ops import selective_scan_fn
+
+
+class MambaMixer(DecoderMixer):
+    """Mamba-1 (arXiv:2312.00752), with ``mamba_ssm``'s parameter names.
+
+    Args:
+        config: See :class:`DecoderMixer`; ``mamba_expand``, ``mamba_d_state`` and
+            ``mamba_d_conv`` set the sizes, dt has rank ``hidden_size / 16``.
+        layer_idx: See :class:`DecoderMixer`.
+    """
+
+    def __init__(self, config, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        hidden = config.hidden_size
+        self.d_inner = int(config.mamba_expand * hidden)
+        self.d_state = config.mamba_d_state
+        self.dt_rank = math.ceil(hidden / 16)
+        self.in_proj = nn.Linear(hidden, 2 * self.d_inner, bias=config.mamba_in_bias)
+        self.conv1d = causal_conv(self.d_inner, config.mamba_d_conv)
+        self.x_proj = nn.Linear(
+            self.d_inner, self.dt_rank + 2 * self.d_state, bias=False
+        )
+        self.dt_proj = nn.Linear(self.dt_rank, self.d_inner)
+        self.A_log = nn.Parameter(torch.empty(self.d_inner, self.d_state))
+        self.D = nn.Parameter(torch.empty(self.d_inner))
+        self.out_proj = nn.Linear(self.d_inner, hidden, bias=config.mamba_out_bias)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """As Mamba: S4D-real A, dt log-uniform, D one."""
+        init_conv(self.conv1d)
+        n = torch.arange(1, self.d_state + 1, device=self.A_log.device).float().log()
+        init.copy_(self.A_log, n.expand_as(self.A_log))
+        init.ones_(self.D)
+        bound = self.dt_rank**-0.5
+        init.uniform_(self.dt_proj.weight, -bound, bound)
+        init.copy_(
+            self.dt_proj.bias,
+            inverse_softplus_dt(self.d_inner, self.dt_proj.bias.device),
+        )
+
+    def mix(
+        self,
+        hidden_states: Tensor,
+        cache: Cache | None,
+        padding_mask: Tensor | None,
+        state: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        x, z = self.in_proj(hidden_states).chunk(2, dim=-1)
+        x = self.convolve(x, cache, padding_mask)
+        dt, B, C = self.x_proj(x).split(
+            (self.dt_rank, self.d_state, self.d_state), dim=-1
+        )
+        dt = F.linear(dt, self.dt_proj.weight).float() + self.dt_proj.bias.float()
+        dt = F.softplus(dt)
+        if padding_mask is not None:
+            dt = dt * padding_mask
+        A, D = -torch.exp(self.A_log.float()), self.D.float()
+        if state is None:
+            y, state = selective_scan_fn(
+                *(part.transpose(1, 2) for part in (x, dt)),
+                A,
+                *(part.transpose(1, 2) for part in (B, C)),
+                D,
+                return_last_state=True,
+            )
+            y = y.transpose(1, 2)
+        else:
+            y, state = self._continue(x.float(), dt, A, B.float(), C.float(), D, state)
+        y = y.to(z.dtype) * F.silu(z)
+        return self.out_proj(y), state
+
+    @staticmethod
+    def _continue(x, dt, A, B, C, D, state) -> tuple[Tensor, Tensor]:
+        """Steps from a given state, one after the other."""
+        outputs = []
+        for t in range(x.shape[1]):
+            decay = torch.exp(dt[:, t, :, None] * A)
+            state = decay * state + (dt[:, t] * x[:, t])[..., None] * B[:, t, None]
+            outputs.append((state * C[:, t, None]).sum(-1) + D * x[:, t])
+        return torch.stack(outputs, dim=1), state

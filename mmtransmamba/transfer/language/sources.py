@@ -1,0 +1,205 @@
+"""Where the weights of a teacher are read from, one tensor at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmtransmamba.models.checkpoint import CheckpointError, read_state_dict
+
+INDEX = 'model.safetensors.index.json'
+
+
+class TensorSource(Mapping[str, Tensor]):
+    """Tensors by name, whose shapes are known without reading them."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor."""
+        return tuple(self[name].shape)
+
+
+class StateDictSource(TensorSource):
+    """The tensors of a state dict.
+
+    Args:
+        state: Tensors by name.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        self._state = state
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._state[name].detach()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._state)
+
+    def __len__(self) -> int:
+        return len(self._state)
+
+
+class SafetensorsSource(TensorSource):
+    """The tensors of a folder's ``.safetensors`` shards, read when asked for.
+
+    Args:
+        folder: Folder with ``model.safetensors``, or with shards and their index.
+
+    Raises:
+        CheckpointError: A shard that the index names is missing, or cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        index = folder / INDEX
+        if index.is_file():
+            names = json.loads(index.read_text())['weight_map']
+            self._file_of = {key: folder / file for key, file in names.items()}
+        else:
+            files = sorted(folder.glob('*.safetensors'))
+            self._file_of = {
+                key: file for file in files for key in self._open(file).keys()
+            }
+        missing = sorted({f.name for f in self._file_of.values() if not f.is_file()})
+        if missing:
+            raise CheckpointError(
+                f'{index} names shards that are not there: {", ".join(missing)}.'
+            )
+
+    @staticmethod
+    def _open(file: Path):
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            return safe_open(file, framework='pt')
+        except SafetensorError as error:
+            raise CheckpointError(
+                f'{file} cannot be read as safetensors: {error}'
+            ) from error
+
+    def __getitem__(self, name: str) -> Tensor:
+        # Opened anew each time: the file is mapped into memory, and what has been
+        # read would otherwise stay there.
+        return self._open(self._file_of[name]).get_tensor(name)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._open(self._file_of[name]).get_slice(name).get_shape())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file_of)
+
+    def __len__(self) -> int:
+        return len(self._file_of)
+
+
+class InternLM2Source(TensorSource):
+    """An InternLM2-style decoder under Llama's names.
+
+    Its ``wqkv`` holds, for each key-value head, the query heads it serves, the key
+    head and the value head: ``[KV * (H / KV + 2) * head_dim, C]``.
+
+    Args:
+        source: Tensors under InternLM2's names.
+        num_heads: Query heads H.
+        num_kv_heads: Key-value heads KV.
+    """
+
+    _PARTS = (
+        ('model.tok_embeddings.', 'model.embed_tokens.'),
+        ('output.', 'lm_head.'),
+        ('.attention.wo.', '.self_attn.o_proj.'),
+        ('.feed_forward.w1.', '.mlp.gate_proj.'),
+        ('.feed_forward.w3.', '.mlp.up_proj.'),
+        ('.feed_forward.w2.', '.mlp.down_proj.'),
+        ('.attention_norm.', '.input_layernorm.'),
+        ('.ffn_norm.', '.post_attention_layernorm.'),
+    )
+
+    def __init__(self, source: TensorSource, num_heads: int, num_kv_heads: int) -> None:
+        self._source = source
+        self._groups = num_kv_heads
+        self._group_size = num_heads // num_kv_heads
+        self._origin: dict[str, tuple[str, str | None]] = {}
+        for name in source:
+            new = name
+            for old, here in self._PARTS:
+                new = new.replace(old, here)
+            if '.attention.wqkv.' in name:
+                for part in 'qkv':
+                    key = name.replace('.attention.wqkv.', f'.self_attn.{part}_proj.')
+                    self._origin[key] = (name, part)
+            else:
+                self._origin[new] = (name, None)
+
+    def __getitem__(self, name: str) -> Tensor:
+        origin, part = self._origin[name]
+        tensor = self._source[origin]
+        if part is None:
+            return tensor
+        heads = tensor.unflatten(0, (self._groups, self._group_size + 2, -1))
+        chosen = {
+            'q': heads[:, : self._group_size],
+            'k': heads[:, -2:-1],
+            'v': heads[:, -1:],
+        }
+        return chosen[part].flatten(0, 2)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        origin, part = self._origin[name]
+        rows, *rest = self._source.shape(origin)
+        if part is not None:
+            heads = self._groups * (self._group_size if part == 'q' else 1)
+            rows = rows // (self._groups * (self._group_size + 2)) * heads
+        return (rows, *rest)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._origin)
+
+    def __len__(self) -> int:
+        return len(self._origin)
+
+
+def open_folder(folder: str | Path) -> TensorSource:
+    """The weights in a folder of a transformers model.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or there are no weights in it.
+        CheckpointError: They cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f'No model folder at {folder}.')
+    if any(folder.glob('*.safetensors')):
+        return SafetensorsSource(folder)
+    files = sorted(folder.glob('pytorch_model*.bin'))
+    if not files:
+        raise FileNotFoundError(
+            f'{folder} holds no weights: expected model.safetensors, shards with '
+            f'{INDEX}, or pytorch_model*.bin.'
+        )
+    state: dict[str, Tensor] = {}
+    for file in files:
+        state |= read_state_dict(file)
+    return StateDictSource(state)
+
+
+def block_of(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The top-left block of a given shape."""
+    return tensor[tuple(slice(0, size) for size in shape)]
+
+
+def cat_blocks(tensor: Tensor, parts: list[tuple[int, int]], width: int) -> Tensor:
+    """The beginnings of the parts stacked along dimension 0, cut to ``width``.
+
+    Args:
+        tensor: ``[sum of sizes, C]``.
+        parts: Size of each part, and how much of it is taken.
+        width: Columns taken.
+    """
+    pieces, start = [], 0
+    for size, taken in parts:
+        pieces.append(tensor[start : start + taken, :width])
+        start += size
+    return torch.cat(pieces)

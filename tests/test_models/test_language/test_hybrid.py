@@ -1,0 +1,203 @@
+"""Hybrid decoders: every family generates, saves, loads and trains."""
+
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    DynamicCache,
+    StaticCache,
+)
+
+from mmtransmamba.models.language import (
+    HYBRIDS,
+    MAMBA,
+    Mamba2Mixer,
+    MambaMixer,
+)
+
+FAMILIES = list(HYBRIDS)
+LAYOUTS = ['attention first', 'mamba first', 'pure']
+NEW = 6
+
+
+@pytest.fixture
+def prompt():
+    torch.manual_seed(1)
+    return torch.randint(3, 61, (2, 9))
+
+
+def padded(prompt):
+    """The prompt with four tokens of padding before its first row."""
+    ids = torch.cat((torch.zeros_like(prompt[:, :4]), prompt), dim=1)
+    ids[1] = torch.cat((prompt[1], prompt[1, :4]))
+    mask = torch.ones_like(ids)
+    mask[0, :4] = 0
+    return ids, mask
+
+
+def generate(model, ids, **kwargs):
+    torch.manual_seed(2)
+    return model.generate(ids, max_new_tokens=NEW, min_new_tokens=NEW, **kwargs)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('mixer', ['mamba', 'mamba2'])
+@pytest.mark.parametrize('family', FAMILIES)
+def test_cached_equals_uncached_generation(make_hybrid, family, layout, mixer, prompt):
+    model = make_hybrid(family, layout, mamba_mixer=mixer)
+    kind = Mamba2Mixer if mixer == 'mamba2' else MambaMixer
+    for i, layer in enumerate(model.model.layers):
+        assert isinstance(layer.self_attn, kind) == (
+            model.config.layer_types[i] == MAMBA
+        )
+    ids, mask = padded(prompt)
+    for how in (dict(do_sample=False), dict(do_sample=True), dict(num_beams=3)):
+        fast = generate(model, ids, attention_mask=mask, **how)
+        slow = generate(model, ids, attention_mask=mask, use_cache=False, **how)
+        assert torch.equal(fast, slow), how
+    static = generate(
+        model, ids, attention_mask=mask, do_sample=False, cache_implementation='static'
+    )
+    assert torch.equal(
+        static, generate(model, ids, attention_mask=mask, do_sample=False)
+    )
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('mixer', ['mamba', 'mamba2'])
+@pytest.mark.parametrize('family', FAMILIES)
+def test_padding_changes_nothing(make_hybrid, family, layout, mixer, prompt):
+    model = make_hybrid(family, layout, mamba_mixer=mixer)
+    ids, mask = padded(prompt)
+    positions = (mask.cumsum(-1) - 1).clamp_min(0)
+    with torch.no_grad():
+        alone = model(prompt[:1]).logits
+        batch = model(ids, attention_mask=mask, position_ids=positions).logits
+    torch.testing.assert_close(batch[:1, 4:], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('mixer', ['mamba', 'mamba2'])
+def test_logits_of_pieces_equal_those_of_the_whole(make_hybrid, layout, mixer, prompt):
+    model = make_hybrid('llama', layout, mamba_mixer=mixer)
+    with torch.no_grad():
+        whole = model(prompt, use_cache=False).logits
+        for cache in (
+            DynamicCache(config=model.config),
+            StaticCache(config=model.config, max_cache_len=16),
+        ):
+            pieces = [
+                model(part, past_key_values=cache).logits
+                for part in prompt.split((4, 1, 3, 1), dim=1)
+            ]
+            logits = torch.cat(pieces, dim=1)
+            torch.testing.assert_close(logits, whole, rtol=1e-4, atol=1e-5)
+            assert int(cache.get_seq_length()) == 9 or layout != 'pure'
+
+
+def test_a_pure_models_cache_does_not_grow(make_hybrid):
+    model = make_hybrid('llama', 'pure')
+
+    def kept(length):
+        with torch.no_grad():
+            cache = model(torch.ones(1, length, dtype=torch.long)).past_key_values
+        return sum(
+            layer.conv_states[0].numel() + layer.recurrent_states[0].numel()
+            for layer in cache.layers
+        )
+
+    assert kept(4) == kept(64) > 0
+
+
+@pytest.mark.parametrize('mixer', ['mamba', 'mamba2'])
+@pytest.mark.parametrize('family', FAMILIES)
+def test_saves_and_loads(make_hybrid, family, mixer, prompt, tmp_path):
+    model = make_hybrid(family, mamba_mixer=mixer, transfer_history=['init:mimic'])
+    model.save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert type(config) is HYBRIDS[family][0]
+    assert config.layer_types == model.config.layer_types
+    assert config.transfer_history == ['init:mimic']
+    same = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        assert torch.equal(same(prompt).logits, model(prompt).logits)
+    assert isinstance(AutoModel.from_pretrained(tmp_path), HYBRIDS[family][1])
+
+
+def test_half_precision_keeps_the_ssm_parameters_in_float32(make_hybrid, tmp_path):
+    make_hybrid().save_pretrained(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    mixer = model.model.layers[1].self_attn
+    for name in ('A_log', 'dt_bias', 'D'):
+        assert getattr(mixer, name).dtype == torch.float32, name
+    assert mixer.x_proj.weight.dtype == torch.bfloat16
+    ids = torch.randint(3, 61, (1, 5))
+    assert model(ids).logits.isfinite().all()
+    assert generate(model, ids).shape == (1, 5 + NEW)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_gradient_checkpointing_has_the_same_gradients(make_hybrid, family, prompt):
+    grads = []
+    for recompute in (False, True):
+        model = make_hybrid(family).train()
+        if recompute:
+            model.gradient_checkpointing_enable()
+        model(prompt, labels=prompt).loss.backward()
+        grads.append({n: p.grad for n, p in model.named_parameters()})
+        assert all(g is not None and g.isfinite().all() for g in grads[-1].values())
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grads[1][name], grad, msg=name)
+
+
+@pytest.mark.parametrize('layout', ['mamba first', 'pure'])
+def test_the_decode_step_compiles(make_hybrid, layout, prompt):
+    model = make_hybrid('llama', layout)
+    compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
+    caches = [StaticCache(config=model.config, max_cache_len=32) for _ in range(2)]
+    steps = torch.randint(3, 61, (4, 2, 1))
+    with torch.no_grad():
+        for cache in caches:
+            model(prompt, past_key_values=cache)
+        for ids in steps:
+            expected = model(ids, past_key_values=caches[0]).logits
+            actual = compiled(ids, past_key_values=caches[1]).logits
+            torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_does_not_reach_the_state(make_hybrid):
+    """Not even through a convolution's bias."""
+    mixer = make_hybrid('llama', 'pure').model.layers[0].self_attn
+    nn.init.constant_(mixer.conv1d.bias, 3.0)
+    tokens = torch.randn(1, 6, 32)
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1]])
+    out, _ = mixer(tokens, padding_mask=mask)
+    alone, _ = mixer(tokens[:, 2:])
+    torch.testing.assert_close(out[:, 2:], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_beam_search_reorders_a_pure_models_states(make_hybrid, prompt):
+    model = make_hybrid('llama', 'pure')
+    with torch.no_grad():
+        cache = model(prompt).past_key_values
+        cache.reorder_cache(torch.tensor([1, 0]))
+        swapped = model(prompt[:, :1], past_key_values=cache).logits
+        other = model(prompt.flip(0)).past_key_values
+        direct = model(prompt[:, :1], past_key_values=other).logits
+    torch.testing.assert_close(swapped, direct, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'fields, message',
+    [
+        (dict(mamba_mixer='mamba3'), "mamba_mixer='mamba3' must be one of mamba, "),
+        (dict(mamba_norm='batch'), "mamba_norm='batch' must be one of gated, "),
+        (dict(mamba_conv_activation='tanh'), 'must be one of silu, identity'),
+    ],
+)
+def test_bad_fields(make_hybrid, fields, message):
+    with pytest.raises(ValueError, match=message):
+        make_hybrid(**fields)

@@ -1,0 +1,171 @@
+"""Conversion of folders: shards, InternLM2's names, writing, the tool."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny_decoders import SIZES, tiny_teacher, tokens
+from transformers import AutoModelForCausalLM
+
+from mmtransmamba.models.checkpoint import CheckpointError
+from mmtransmamba.transfer.language import convert_lm, plan_conversion, write_model
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / 'teacher'
+    tiny_teacher().save_pretrained(path, max_shard_size='20KB')
+    assert len(list(path.glob('*.safetensors'))) > 1
+    return path
+
+
+def internlm2_folder(path):
+    """A Llama's weights as an InternLM2-style checkpoint, and that Llama."""
+    llama = tiny_teacher()
+    state = {}
+    for name, tensor in llama.state_dict().items():
+        for here, theirs in (
+            ('model.embed_tokens.', 'model.tok_embeddings.'),
+            ('lm_head.', 'output.'),
+            ('.self_attn.o_proj.', '.attention.wo.'),
+            ('.mlp.gate_proj.', '.feed_forward.w1.'),
+            ('.mlp.up_proj.', '.feed_forward.w3.'),
+            ('.mlp.down_proj.', '.feed_forward.w2.'),
+            ('.input_layernorm.', '.attention_norm.'),
+            ('.post_attention_layernorm.', '.ffn_norm.'),
+        ):
+            name = name.replace(here, theirs)
+        if 'self_attn' not in name:
+            state[name] = tensor.contiguous()
+    for i, layer in enumerate(llama.model.layers):
+        attention, rows = layer.self_attn, []
+        q = attention.q_proj.weight.view(4, 8, 32)
+        for group in range(2):  # each key-value head after the query heads it serves
+            rows += [q[2 * group], q[2 * group + 1]]
+            rows += [attention.k_proj.weight.view(2, 8, 32)[group]]
+            rows += [attention.v_proj.weight.view(2, 8, 32)[group]]
+        state[f'model.layers.{i}.attention.wqkv.weight'] = torch.cat(rows).detach()
+    path.mkdir()
+    save_file(state, path / 'model.safetensors')
+    sizes = SIZES | dict(
+        num_key_value_heads=2,
+        hidden_act='silu',
+        rms_norm_eps=1e-6,
+        rope_theta=10000.0,
+        bias=False,
+        model_type='internlm2',
+    )
+    (path / 'config.json').write_text(json.dumps(sizes))
+    return llama
+
+
+@pytest.mark.parametrize('init', ['mimic', 'subclone'])
+def test_a_folder_gives_what_the_model_gives(folder, init):
+    from_folder, report = convert_lm(folder, [1], init=init)
+    from_model, same = convert_lm(tiny_teacher(), [1], init=init)
+    for name, tensor in from_model.state_dict().items():
+        assert torch.equal(from_folder.state_dict()[name], tensor), name
+    assert report.entries == same.entries
+
+
+def test_internlm2_becomes_a_llama(tmp_path):
+    llama = internlm2_folder(tmp_path / 'internlm2')
+    hybrid, report = convert_lm(tmp_path / 'internlm2', [2])
+    expected, _ = convert_lm(llama, [2])
+    torch.testing.assert_close(hybrid(tokens()).logits, expected(tokens()).logits)
+    assert not report.unused
+
+
+@pytest.mark.parametrize('shard', [20_000, 10**9])
+def test_writing_gives_the_model_that_memory_gives(folder, tmp_path, shard):
+    plan = plan_conversion(folder, [0, 2])
+    write_model(plan, tmp_path / 'out', folder, max_shard_bytes=shard)
+    files = list((tmp_path / 'out').glob('*.safetensors'))
+    assert (len(files) > 1) == (shard == 20_000)
+    assert all(file.stat().st_size < 2 * shard for file in files)
+    written = AutoModelForCausalLM.from_pretrained(tmp_path / 'out').eval()
+    expected, report = convert_lm(folder, [0, 2])
+    assert torch.equal(written(tokens()).logits, expected(tokens()).logits)
+    saved = json.loads((tmp_path / 'out/conversion_report.json').read_text())
+    assert saved['totals'] == report.totals()
+    assert not (tmp_path / 'out.partial').exists()
+
+
+def test_writing_holds_one_shard(folder, tmp_path, monkeypatch):
+    import mmtransmamba.transfer.language.writer as writer
+
+    sizes = []
+
+    def spy(tensors, *args, **kwargs):
+        sizes.append(sum(t.nbytes for t in tensors.values()))
+        return save_file(tensors, *args, **kwargs)
+
+    monkeypatch.setattr(writer, 'save_file', spy)
+    write_model(plan_conversion(folder), tmp_path / 'out', max_shard_bytes=20_000)
+    assert len(sizes) > 2
+    assert max(sizes) <= 20_000
+
+
+def test_does_not_overwrite_unasked(folder, tmp_path):
+    plan = plan_conversion(folder)
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/mine').write_text('keep')
+    with pytest.raises(FileExistsError, match='out exists'):
+        write_model(plan, tmp_path / 'out')
+    assert (tmp_path / 'out/mine').read_text() == 'keep'
+    write_model(plan, tmp_path / 'out', overwrite=True)
+    assert not (tmp_path / 'out/mine').exists()
+
+
+def test_broken_folders(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match='No model folder at .*nowhere'):
+        convert_lm(tmp_path / 'nowhere')
+    shard = sorted(folder.glob('*.safetensors'))[0]
+    shard.write_bytes(b'damaged')
+    with pytest.raises(CheckpointError, match=f'{shard.name} cannot be read'):
+        convert_lm(folder)
+    shard.unlink()
+    with pytest.raises(CheckpointError, match=f'not there: {shard.name}'):
+        convert_lm(folder)
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(FileNotFoundError, match='holds no weights'):
+        convert_lm(tmp_path / 'empty')
+
+
+class TestTool:
+    def run(self, repo_dir, *args):
+        command = [sys.executable, str(repo_dir / 'tools/convert_lm.py'), *args]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    def test_converts_by_measured_importance(self, repo_dir, folder, tmp_path):
+        import numpy as np
+
+        ids = tokens(4).numpy().astype('uint16')
+        np.savez(tmp_path / 'text.npz', tokens=ids)
+        out = tmp_path / 'out'
+        done = self.run(
+            repo_dir,
+            str(folder),
+            *('--layers', 'auto', '--ratio', '0.34', '--out', str(out)),
+            *('--calibration', str(tmp_path / 'text.npz')),
+        )
+        assert done.returncode == 0, done.stderr
+        assert 'rank  layer  KL (nats)' in done.stdout
+        ranking = json.loads((out / 'layer_ranking.json').read_text())
+        model = AutoModelForCausalLM.from_pretrained(out)
+        assert model.config.mamba_layers == ranking['order'][:1]
+
+    def test_dry_run_writes_nothing(self, repo_dir, folder, tmp_path):
+        before = sorted(tmp_path.iterdir())
+        done = self.run(repo_dir, str(folder), '--layers', '0,-1', '--dry-run')
+        assert done.returncode == 0, done.stderr
+        assert 'model.layers.[0,2].self_attn.x_proj.weight' in done.stdout
+        assert sorted(tmp_path.iterdir()) == before
+
+    def test_says_what_is_wrong(self, repo_dir, tmp_path):
+        done = self.run(repo_dir, str(tmp_path / 'nowhere'), '--dry-run')
+        assert done.returncode == 1
+        assert done.stderr.strip().splitlines()[-1].startswith('error: No model folder')

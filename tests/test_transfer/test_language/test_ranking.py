@@ -1,0 +1,74 @@
+"""Layers ranked by what their conversion costs."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_decoders import tiny_teacher, tokens
+
+from mmtransmamba.transfer.language import convert_lm, rank_layers
+
+
+@pytest.fixture(scope='module')
+def teacher():
+    return tiny_teacher()
+
+
+def kl_of(teacher, layers):
+    """Per-token KL of a hybrid with just these layers, computed on its own."""
+    hybrid, _ = convert_lm(teacher, layers)
+    ids = tokens(4)
+    with torch.no_grad():
+        p = teacher(ids).logits.double().softmax(-1)
+        q = hybrid(ids).logits.double().softmax(-1)
+    return float((p * (p / q).log()).sum(-1).mean())
+
+
+def test_single_ranking_is_by_the_kl_of_each_layer_alone(teacher):
+    ranking = rank_layers(teacher, list(tokens(4).split(2)))
+    costs = [kl_of(teacher, [i]) for i in range(3)]
+    assert ranking.order == sorted(range(3), key=costs.__getitem__)
+    assert ranking.kl == pytest.approx(sorted(costs), rel=1e-3)
+    assert ranking.tokens == 48
+
+
+def test_greedy_ranking_adds_the_cheapest_layer(teacher):
+    ranking = rank_layers(teacher, [tokens(4)], method='greedy', count=2)
+    first, second = ranking.order
+    singles = {i: kl_of(teacher, [i]) for i in range(3)}
+    assert first == min(singles, key=singles.get)
+    pairs = {i: kl_of(teacher, sorted([first, i])) for i in range(3) if i != first}
+    assert second == min(pairs, key=pairs.get)
+    assert ranking.kl == pytest.approx([singles[first], pairs[second]], rel=1e-3)
+
+
+def test_the_teacher_is_left_as_it_was(teacher):
+    before = teacher(tokens()).logits
+    modules = [layer.self_attn for layer in teacher.model.layers]
+    rank_layers(teacher.train(), [tokens()])
+    assert teacher.training
+    teacher.eval()
+    assert [layer.self_attn for layer in teacher.model.layers] == modules
+    assert torch.equal(teacher(tokens()).logits, before)
+
+
+def test_automatic_layers_are_the_cheapest(teacher):
+    ranking = rank_layers(teacher, [tokens(4)])
+    hybrid, _ = convert_lm(teacher, 'auto', 2 / 3, calibration=[tokens(4)])
+    assert hybrid.config.mamba_layers == sorted(ranking.order[:2])
+    assert F.cross_entropy(hybrid(tokens()).logits[0], tokens()[0]).isfinite()
+
+
+def test_is_printed_and_saved(teacher, tmp_path):
+    ranking = rank_layers(teacher, [tokens()])
+    assert f'{ranking.kl[0]:.4f}' in str(ranking)
+    ranking.save(tmp_path / 'ranking.json')
+    assert json.loads((tmp_path / 'ranking.json').read_text())['order'] == ranking.order
+
+
+def test_bad_settings(teacher):
+    with pytest.raises(ValueError, match="method='best' must be one of single, greedy"):
+        rank_layers(teacher, [tokens()], method='best')
+    with pytest.raises(ValueError, match='needs calibration text'):
+        rank_layers(teacher, [])

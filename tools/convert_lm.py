@@ -1,0 +1,153 @@
+"""Convert a causal language model in Hugging Face format to a Mamba hybrid.
+
+Works offline on a local folder. Weights are read and written one tensor at a time, so
+that an 8B model needs the memory of one shard. With --layers auto the teacher is loaded
+once, to measure what converting each layer costs.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+# A clean checkout needs no installation of the package itself.
+_ROOT = Path(__file__).absolute().parent.parent
+if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
+    sys.path.insert(0, str(_ROOT))
+
+import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
+import numpy as np
+import torch
+from mmengine.config import DictAction
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mmtransmamba.models.checkpoint import CheckpointError
+from mmtransmamba.models.language.layer_choice import POSITIONS, count_layers_of
+from mmtransmamba.transfer.language import (
+    INITS,
+    plan_conversion,
+    rank_layers,
+    write_model,
+)
+from mmtransmamba.transfer.language.ranking import METHODS
+
+RANKING_FILE = 'layer_ranking.json'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('teacher', type=Path, help='folder of the Transformer')
+    parser.add_argument(
+        '--layers',
+        default='evenly',
+        metavar='WHERE',
+        help=f'{", ".join(POSITIONS)}, auto, or indices such as 0,2,3; default: evenly',
+    )
+    parser.add_argument(
+        '--ratio', type=float, default=1.0, help='share of Mamba layers (default: 1)'
+    )
+    parser.add_argument(
+        '--init', choices=INITS, default='mimic', help='default: mimic (mmMamba)'
+    )
+    parser.add_argument('--mamba-checkpoint', help='Mamba-1 model, for --init subclone')
+    parser.add_argument('--out', type=Path, help='folder to write')
+    parser.add_argument('--overwrite', action='store_true', help='replace the folder')
+    parser.add_argument('--dry-run', action='store_true', help='only print the report')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--max-shard-size', type=float, default=5.0, help='gigabytes (default: 5)'
+    )
+    parser.add_argument(
+        '--calibration',
+        type=Path,
+        help='for --layers auto: a text file, or .npz with token ids in "tokens"',
+    )
+    parser.add_argument(
+        '--calibration-tokens', type=int, default=8192, help='how many are read'
+    )
+    parser.add_argument(
+        '--ranking', choices=METHODS, default='single', help='for --layers auto'
+    )
+    parser.add_argument(
+        '--fields',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help="fields of the student's config that differ from the teacher's",
+    )
+    args = parser.parse_args()
+    if not args.dry_run and args.out is None:
+        parser.error('give --out FOLDER, or --dry-run')
+    if args.layers == 'auto' and args.calibration is None:
+        parser.error('--layers auto needs --calibration FILE')
+    return args
+
+
+def read_calibration(args: argparse.Namespace, length: int = 512) -> list[torch.Tensor]:
+    """Token ids ``[1, length]`` of as much text as asked for."""
+    if args.calibration.suffix == '.npz':
+        with np.load(args.calibration) as file:
+            if 'tokens' not in file:
+                raise ValueError(
+                    f'{args.calibration} has {file.files}, but needs "tokens".'
+                )
+            tokens = torch.from_numpy(file['tokens'].astype('int64'))
+        rows = max(1, args.calibration_tokens // tokens.shape[1])
+        return list(tokens[:rows].split(8))
+    tokenizer = AutoTokenizer.from_pretrained(str(args.teacher), local_files_only=True)
+    ids = tokenizer(args.calibration.read_text(), return_tensors='pt').input_ids[0]
+    ids = ids[: args.calibration_tokens]
+    return [part[None] for part in ids.split(length) if len(part) > 1]
+
+
+def automatic(args: argparse.Namespace) -> tuple[list[int], object]:
+    """The layers that cost least, and the ranking they come from."""
+    model = AutoModelForCausalLM.from_pretrained(
+        str(args.teacher), local_files_only=True, dtype='auto'
+    )
+    count = count_layers_of(args.ratio, model.config.num_hidden_layers)
+    ranking = rank_layers(
+        model,
+        read_calibration(args),
+        args.init,
+        args.ranking,
+        count,
+        args.seed,
+        **args.fields,
+    )
+    print(ranking)
+    return ranking.order[:count], ranking
+
+
+def main() -> None:
+    args = parse_args()
+    layers, ranking = args.layers, None
+    try:
+        if layers == 'auto':
+            layers, ranking = automatic(args)
+        elif layers[0].isdigit() or layers[0] == '-':
+            layers = [int(i) for i in layers.split(',')]
+        plan = plan_conversion(
+            args.teacher,
+            layers,
+            args.ratio,
+            args.init,
+            args.seed,
+            args.mamba_checkpoint,
+            **args.fields,
+        )
+        print(plan.report())
+        if args.dry_run:
+            return
+        folder = write_model(
+            plan, args.out, args.teacher, int(args.max_shard_size * 1e9), args.overwrite
+        )
+    except (FileNotFoundError, FileExistsError, CheckpointError, ValueError) as error:
+        sys.exit(f'error: {error}')
+    if ranking is not None:
+        ranking.save(folder / RANKING_FILE)
+    print(f'written to {folder}')
+
+
+if __name__ == '__main__':
+    main()
