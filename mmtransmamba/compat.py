@@ -139,10 +139,14 @@ def _find_pruneable_heads_and_indices(
 
 @_bridges('mmengine.config.utils')
 def _announce_to_mmengine_hub(execute: Callable[[], None]) -> None:
-    """``mmengine.hub`` and ``_base_ = 'package::…'`` accept only listed packages."""
+    """``mmengine.hub`` and ``_base_ = 'package::…'`` accept only listed packages.
+
+    They know mmseg by the name of its original distribution.
+    """
     execute()
     packages = sys.modules['mmengine.config.utils'].MODULE2PACKAGE
     packages.setdefault('mmtransmamba', 'mmtransmamba')
+    packages['mmseg'] = _FORKS['mmsegmentation']
 
 
 @_bridges('mmpretrain.models')
@@ -170,8 +174,10 @@ def _restore_transformers_names_for_mmpretrain(execute: Callable[[], None]) -> N
 
 
 @_bridges('mmpretrain.datasets')
-def _drop_debug_print_of_mmpretrain(execute: Callable[[], None]) -> None:
-    """mmpretrain prints a debug message about an optional package to stdout.
+@_bridges('mmseg.datasets')
+@_bridges('mmdet.datasets')
+def _drop_debug_print_of_datasets(execute: Callable[[], None]) -> None:
+    """The forks print a debug message about an optional package to stdout.
 
     ``print_log`` without a logger prints whatever the level is.
     """
@@ -195,6 +201,32 @@ def _quiet_missing_mmcv_ops(execute: Callable[[], None]) -> None:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformable')
+        execute()
+
+
+@_bridges('mmdet.models.dense_heads.clr_head.clr_head')
+def _quiet_missing_line_nms(execute: Callable[[], None]) -> None:
+    """mmdet warns in the log that a lane detector needs mmcv's compiled ops.
+
+    mmseg, which needs none, imports mmdet where it is installed.
+    """
+    logger = import_module('mmengine.logging').MMLogger.get_current_instance()
+
+    def not_line_nms(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith('Line NMS is not compiled')
+
+    logger.addFilter(not_line_nms)
+    try:
+        execute()
+    finally:
+        logger.removeFilter(not_line_nms)
+
+
+@_bridges('mmdet.evaluation.metrics.faster_coco_metric')
+def _quiet_missing_faster_coco_eval(execute: Callable[[], None]) -> None:
+    """mmdet warns that an optional, faster metric is not installed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'faster_coco_eval is not installed')
         execute()
 
 

@@ -1,5 +1,6 @@
 """Every bridge of ``mmtransmamba/compat.py``: still needed, and working."""
 
+import importlib.util
 import json
 import logging
 import subprocess
@@ -11,18 +12,25 @@ import torch
 
 from mmtransmamba import compat
 
+WITH_OPS = importlib.util.find_spec('mmcv._ext') is not None
+
 REPORT = """
-import contextlib, importlib, io, json, sys, warnings
+import contextlib, importlib, io, json, logging, sys, warnings
+
+from mmengine.logging import MMLogger
 
 IMPORTS = [
     'mmcv.cnn.bricks.transformer', 'mmpretrain.models', 'mmpretrain.datasets',
     'mmaction', 'mmaction.models', 'mmaction.datasets', 'mmaction.evaluation',
+    'mmseg.datasets', 'mmseg.models', 'mmdet.datasets', 'mmdet.evaluation',
 ]
 if {bridged}:
     import mmtransmamba
 report = {{}}
 for name in IMPORTS:
     printed = io.StringIO()
+    handler = logging.StreamHandler(printed)
+    MMLogger.get_current_instance().addHandler(handler)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         with contextlib.redirect_stdout(printed):
@@ -31,6 +39,7 @@ for name in IMPORTS:
                 error = None
             except Exception as exception:
                 error = f'{{type(exception).__name__}}: {{exception}}'
+    MMLogger.get_current_instance().removeHandler(handler)
     report[name] = dict(
         error=error,
         printed=printed.getvalue(),
@@ -48,7 +57,7 @@ print(json.dumps(dict(
     imports=report,
     names=names,
     mmcv=mmcv.__version__,
-    hub=list(MODULE2PACKAGE),
+    hub=MODULE2PACKAGE,
     drn=[name for name in sys.modules if name.endswith('localizers.drn.drn')],
 )))
 """
@@ -98,12 +107,41 @@ def test_transformers_names_are_needed_and_taken_away_again(plain, bridged):
             assert names.isdisjoint(report['names'][module])
 
 
-def test_debug_print_of_mmpretrain(plain, bridged):
-    assert 'OneDL' in plain['imports']['mmpretrain.datasets']['printed']
-    assert bridged['imports']['mmpretrain.datasets']['printed'] == ''
-    assert bridged['imports']['mmpretrain.datasets']['error'] is None
+@pytest.mark.parametrize(
+    ('name', 'distribution'),
+    [
+        ('mmpretrain', 'onedl-mmpretrain'),
+        ('mmseg', 'onedl-mmsegmentation'),
+        ('mmdet', 'onedl-mmdetection'),
+    ],
+)
+def test_debug_print_of_datasets(plain, bridged, name, distribution):
+    _require(distribution)
+    assert 'OneDL' in plain['imports'][f'{name}.datasets']['printed']
+    assert bridged['imports'][f'{name}.datasets']['printed'] == ''
+    assert bridged['imports'][f'{name}.datasets']['error'] is None
 
 
+def test_notice_of_mmdet_without_ops(plain, bridged):
+    _require('onedl-mmsegmentation', 'onedl-mmdetection')
+    if WITH_OPS:
+        pytest.skip('mmcv has its compiled ops')
+    report = bridged['imports']['mmseg.models']
+    assert (report['error'], report['printed']) == (None, '')
+    # Needed: mmseg imports mmdet's models, which say this when mmcv lacks its ops.
+    package = metadata.distribution('onedl-mmdetection').locate_file('mmdet')
+    source = package / 'models' / 'dense_heads' / 'clr_head' / 'clr_head.py'
+    assert "logger.warning(\n        'Line NMS is not compiled." in source.read_text()
+
+
+def test_warning_of_mmdet_without_an_optional_metric(plain, bridged):
+    _require('onedl-mmdetection')
+    name, expected = 'mmdet.evaluation', 'faster_coco_eval is not installed'
+    assert any(expected in text for text in plain['imports'][name]['warnings'])
+    assert not any(expected in text for text in bridged['imports'][name]['warnings'])
+
+
+@pytest.mark.skipif(WITH_OPS, reason='mmcv has its compiled ops')
 def test_warning_of_mmcv_without_ops(plain, bridged):
     name = 'mmcv.cnn.bricks.transformer'
     expected = 'MultiScaleDeformableAttention'
@@ -137,7 +175,15 @@ def test_stand_in_for_drn_says_what_is_missing():
 
 def test_hub_knows_the_package(plain, bridged):
     assert 'mmtransmamba' not in plain['hub']
-    assert 'mmtransmamba' in bridged['hub']
+    assert bridged['hub']['mmtransmamba'] == 'mmtransmamba'
+
+
+def test_hub_finds_the_fork_of_mmseg(plain, bridged):
+    """So that a config can have bases named ``mmseg::…``."""
+    _require('onedl-mmsegmentation')
+    with pytest.raises(metadata.PackageNotFoundError):
+        metadata.distribution(plain['hub']['mmseg'])
+    assert metadata.distribution(bridged['hub']['mmseg'])
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ _RANK_VARIABLES = {
     ),
 }
 LAUNCHERS = ('none', *_RANK_VARIABLES)
+# Libraries whose datasets yield images of many sizes; the others stack the images.
+_UNSTACKED = ('mmdet', 'mmseg')
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -110,11 +112,13 @@ def find_resumable(work_dir: str) -> str | None:
 def set_dataloader_defaults(cfg: Config) -> None:
     """Fill in what dataloader configs usually leave out, for the device in use."""
     on_cpu = get_device() == 'cpu'
+    stacked = cfg.get('default_scope') not in _UNSTACKED
+    collate = 'default_collate' if stacked else 'pseudo_collate'
     for name in _DATALOADERS:
         dataloader = cfg.get(name)
         if dataloader is None:
             continue
-        dataloader.setdefault('collate_fn', dict(type='default_collate'))
+        dataloader.setdefault('collate_fn', dict(type=collate))
         dataloader.setdefault('pin_memory', not on_cpu)
         # Without workers there is nothing to keep, and torch refuses the option.
         dataloader.setdefault(

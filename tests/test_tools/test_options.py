@@ -68,6 +68,18 @@ def test_defaults(prepared, tiny_config):
     assert cfg.val_dataloader.pin_memory is False
 
 
+@pytest.mark.parametrize(
+    ('scope', 'collate'),
+    [('mmpretrain', 'default_collate'), ('mmseg', 'pseudo_collate')],
+)
+def test_images_of_many_sizes_are_not_stacked(
+    prepared, tiny_config, tmp_path, scope, collate
+):
+    path = write_config(tmp_path, tiny_config, f'default_scope = {scope!r}\n')
+    for loader in ('train_dataloader', 'val_dataloader'):
+        assert prepared('train', path)[loader].collate_fn.type == collate
+
+
 def test_work_dir_of_the_config_and_of_the_command_line(
     prepared, tiny_config, tmp_path
 ):
