@@ -12,6 +12,7 @@ one of the default scope and warns when it is absent.
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import EVALUATOR as MMENGINE_EVALUATOR
+from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOG_PROCESSORS as MMENGINE_LOG_PROCESSORS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
@@ -36,6 +37,7 @@ __all__ = [
     'DATASETS',
     'DATA_SAMPLERS',
     'EVALUATORS',
+    'FUNCTIONS',
     'HOOKS',
     'LOG_PROCESSORS',
     'LOOPS',
@@ -58,6 +60,7 @@ __all__ = [
 SCOPE = 'mmtransmamba'
 _DATASETS = ['mmtransmamba.datasets']
 _ENGINE = ['mmtransmamba.engine']
+_EVALUATION = ['mmtransmamba.evaluation']
 _MODELS = ['mmtransmamba.models', 'mmtransmamba.transfer']
 # An empty list would make mmengine import all modules at the first look-up.
 _NONE = ['mmtransmamba']
@@ -92,6 +95,7 @@ TASK_UTILS = _child(MMENGINE_TASK_UTILS)
 DATASETS = _child(MMENGINE_DATASETS, _DATASETS)
 DATA_SAMPLERS = _child(MMENGINE_DATA_SAMPLERS, _DATASETS)
 TRANSFORMS = _child(MMENGINE_TRANSFORMS, _DATASETS)
+FUNCTIONS = _child(MMENGINE_FUNCTIONS, _DATASETS)
 
 RUNNERS = _child(MMENGINE_RUNNERS)
 LOOPS = _child(MMENGINE_LOOPS, _ENGINE)
@@ -102,7 +106,7 @@ OPTIM_WRAPPERS = _child(MMENGINE_OPTIM_WRAPPERS, _ENGINE)
 OPTIM_WRAPPER_CONSTRUCTORS = _child(MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, _ENGINE)
 PARAM_SCHEDULERS = _child(MMENGINE_PARAM_SCHEDULERS, _ENGINE)
 
-METRICS = _child(MMENGINE_METRICS)
+METRICS = _child(MMENGINE_METRICS, _EVALUATION)
 EVALUATORS = _child(MMENGINE_EVALUATOR)
 VISUALIZERS = _child(MMENGINE_VISUALIZERS)
 VISBACKENDS = _child(MMENGINE_VISBACKENDS)

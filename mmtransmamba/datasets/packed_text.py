@@ -1,0 +1,193 @@
+"""Text files as blocks of tokens, read from the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mmtransmamba.datasets.token_collate import token_sample
+from mmtransmamba.registry import DATASETS
+
+_PIECE = 1 << 16  # characters that are tokenised at once
+_TOKENIZER_FILES = ('tokenizer*', 'vocab*', 'merges*', 'special_tokens_map.json')
+
+
+@DATASETS.register_module()
+class PackedText(Dataset):
+    """Documents one after another, cut into blocks of one length.
+
+    The files are tokenised once, piece by piece, into a file of token ids, which is
+    mapped into memory: neither text nor tokens need to fit into it. A file is used
+    again as long as texts, tokenizer and settings are the same.
+
+    A ``.jsonl`` file has one document per line, any other one is a single document.
+    A document begins with the tokenizer's BOS and ends with its EOS, as far as it has
+    them. Blocks go across documents, and what is left after the last block is
+    dropped.
+
+    Args:
+        files: Files, or patterns such as ``'data/text/*.jsonl'``.
+        tokenizer: Folder of a transformers tokenizer.
+        block_size: Tokens of a block.
+        text_key: Where a line of a ``.jsonl`` has its text.
+        prompt_key: Where it has the prompt, which precedes the text and is not
+            learned; lines without one have no prompt.
+        cache_dir: Folder for the token ids; by default ``.packed`` beside the first
+            file.
+
+    Raises:
+        FileNotFoundError: No such file, or no tokenizer.
+        ValueError: A line cannot be read, the tokenizer has neither BOS nor EOS, or
+            the texts do not fill a block.
+    """
+
+    metainfo: dict = {}
+
+    def __init__(
+        self,
+        files: str | Sequence[str],
+        tokenizer: str,
+        block_size: int = 2048,
+        text_key: str = 'text',
+        prompt_key: str | None = None,
+        cache_dir: str | None = None,
+    ) -> None:
+        patterns = [files] if isinstance(files, str) else list(files)
+        self.files = sorted(
+            {Path(f) for pattern in patterns for f in glob(pattern, recursive=True)}
+        )
+        if not self.files:
+            raise FileNotFoundError(f'PackedText: no file fits {patterns}.')
+        if not Path(tokenizer).is_dir():
+            raise FileNotFoundError(
+                f'PackedText: no folder "{tokenizer}" with a tokenizer.'
+            )
+        self.tokenizer = tokenizer
+        self.block_size = block_size
+        self.text_key = text_key
+        self.prompt_key = prompt_key
+        folder = Path(cache_dir) if cache_dir else self.files[0].parent / '.packed'
+        self.path = folder / f'{self._fingerprint()}.bin'
+        if not self.path.is_file():
+            self._write()
+        self._blocks: np.ndarray | None = None
+        self._count = self.path.stat().st_size // (4 * block_size)
+        if self._count == 0:
+            raise ValueError(
+                f'PackedText: {len(self.files)} files have '
+                f'{self.path.stat().st_size // 4} tokens, less than one block of '
+                f'block_size={block_size}.'
+            )
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        if not 0 <= index < self._count:
+            raise IndexError(f'block {index} of {self._count}')
+        if self._blocks is None:
+            self._blocks = np.memmap(self.path, np.uint32, mode='r')
+        start = index * self.block_size
+        stored = self._blocks[start : start + self.block_size].astype(np.int64)
+        return token_sample(
+            torch.from_numpy(stored >> 1), torch.from_numpy(stored & 1).bool()
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker process maps the file itself instead of being sent its content.
+        return dict(self.__dict__, _blocks=None)
+
+    def _fingerprint(self) -> str:
+        """Changes with everything that the token ids depend on."""
+        settings = [self.text_key, self.prompt_key]
+        texts = [
+            (str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns)
+            for f in self.files
+        ]
+        digest = hashlib.sha256(json.dumps([settings, texts]).encode())
+        for pattern in _TOKENIZER_FILES:
+            for file in sorted(Path(self.tokenizer).glob(pattern)):
+                digest.update(file.read_bytes())
+        return digest.hexdigest()[:16]
+
+    def _write(self) -> None:
+        """Tokenise everything into one file: ids times two, plus one if learned."""
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(self.tokenizer, local_files_only=True)
+        begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+        if begin is None and end is None:
+            raise ValueError(
+                f'PackedText: the tokenizer in "{self.tokenizer}" has neither a BOS '
+                'nor an EOS token, so documents could not be told apart.'
+            )
+        print_log(f'PackedText: tokenising {len(self.files)} files.', logger='current')
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Whole or not at all, and by one of several processes.
+        handle, part = tempfile.mkstemp(dir=self.path.parent, suffix='.part')
+        try:
+            with os.fdopen(handle, 'wb') as out:
+                for document in self._documents():
+                    _store(out, [begin], learned=False)
+                    for text, learned in document:
+                        ids = tokenizer(text, add_special_tokens=False)['input_ids']
+                        _store(out, ids, learned)
+                    _store(out, [end], learned=True)
+            os.replace(part, self.path)
+        finally:
+            Path(part).unlink(missing_ok=True)
+
+    def _documents(self) -> Iterator[Iterator[tuple[str, bool]]]:
+        """For each document its pieces of text, and whether they are learned."""
+        for file in self.files:
+            with file.open(encoding='utf-8') as lines:
+                if file.suffix != '.jsonl':
+                    yield _pieces(lines)
+                    continue
+                for number, line in enumerate(lines, 1):
+                    if line.strip():
+                        yield self._parse(line, f'{file}, line {number}')
+
+    def _parse(self, line: str, where: str) -> Iterator[tuple[str, bool]]:
+        try:
+            row = json.loads(line)
+            text = row[self.text_key]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f'PackedText: {where} is no JSON object with text under '
+                f'"{self.text_key}": {error!r}.'
+            ) from error
+        prompt = row.get(self.prompt_key) if self.prompt_key else None
+        parts = [(text, True)]
+        if prompt:
+            parts.insert(0, (prompt, False))
+        return iter(parts)
+
+
+def _pieces(lines: Iterator[str]) -> Iterator[tuple[str, bool]]:
+    """Whole lines, gathered into pieces of text."""
+    piece = ''
+    for line in lines:
+        piece += line
+        if len(piece) >= _PIECE:
+            yield piece, True
+            piece = ''
+    if piece:
+        yield piece, True
+
+
+def _store(out: Any, ids: list[int | None], learned: bool) -> None:
+    known = [token for token in ids if token is not None]
+    np.asarray([token << 1 | learned for token in known], np.uint32).tofile(out)

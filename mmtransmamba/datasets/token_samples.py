@@ -1,0 +1,67 @@
+"""Token sequences of one length from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mmtransmamba.datasets.token_collate import token_sample
+from mmtransmamba.registry import DATASETS
+
+
+@DATASETS.register_module()
+class TokenSamples(Dataset):
+    """Rows of an ``.npz`` file's array ``tokens`` ``[N, L]``, of an integer type.
+
+    Args:
+        file: The file.
+        num_samples: Keep so many rows, from the first on.
+        length: Keep so many tokens of each row.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It has no such array, or one smaller than asked for.
+    """
+
+    metainfo: dict = {}
+
+    def __init__(
+        self, file: str, num_samples: int | None = None, length: int | None = None
+    ) -> None:
+        path = Path(file)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f'TokenSamples: no file "{path}"; expected an .npz with an array '
+                '"tokens" of token ids [N, L].'
+            )
+        with np.load(path) as content:
+            if 'tokens' not in content:
+                raise ValueError(
+                    f'TokenSamples: {path} has {list(content)}, but no array "tokens".'
+                )
+            tokens = content['tokens']
+        if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.integer):
+            raise ValueError(
+                f'TokenSamples: "tokens" in {path} is {tokens.dtype} '
+                f'{list(tokens.shape)}; it must be an integer array [N, L].'
+            )
+        for name, wanted, there in (
+            ('num_samples', num_samples, tokens.shape[0]),
+            ('length', length, tokens.shape[1]),
+        ):
+            if wanted is not None and not 0 < wanted <= there:
+                raise ValueError(
+                    f'TokenSamples: {name}={wanted}, but "tokens" in {path} is '
+                    f'{list(tokens.shape)}.'
+                )
+        self.tokens = tokens[:num_samples, :length]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return token_sample(torch.from_numpy(self.tokens[index].astype(np.int64)))

@@ -1,0 +1,5 @@
+"""Metrics, in mmengine's terms."""
+
+from .token_metric import TokenMetric
+
+__all__ = ['TokenMetric']

@@ -1,0 +1,89 @@
+"""Losses and scores of next-token distributions, per token."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+CHUNK = 4096
+"""Tokens whose distributions are compared at once."""
+
+
+def predicted(labels: Tensor) -> Tensor:
+    """Where the next token is one that is learned: bool ``[B, L - 1]``."""
+    return labels[:, 1:] >= 0
+
+
+def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
+    """Negative log-likelihood of tokens ``[M]`` under logits ``[M, V]``: ``[M]``."""
+    return F.cross_entropy(logits.float(), targets, reduction='none')
+
+
+def token_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    r""":math:`\tau^2 \mathrm{KL}(p_T \| p_S)` of each token, ``[M]``.
+
+    Args:
+        student, teacher: Logits ``[M, V]``.
+        temperature: :math:`\tau`, which softens both.
+    """
+    log_p_s = F.log_softmax(student.float() / temperature, dim=-1)
+    log_p_t = F.log_softmax(teacher.float() / temperature, dim=-1)
+    kl = F.kl_div(log_p_s, log_p_t, reduction='none', log_target=True)
+    return temperature**2 * kl.sum(-1)
+
+
+def mean_over_tokens(loss, *tensors: Tensor) -> Tensor:
+    """Mean of a loss ``[M]`` over its tokens, without keeping all distributions.
+
+    With more than :data:`CHUNK` tokens, the distributions (of which a vocabulary of
+    128K makes gigabytes) are computed chunk by chunk, and again in the backward pass.
+
+    Args:
+        loss: Function of tensors ``[M, ...]``.
+        *tensors: Its arguments.
+    """
+    count = tensors[0].shape[0]
+    if count <= CHUNK:
+        return loss(*tensors).sum() / max(count, 1)
+    total = tensors[0].new_zeros((), dtype=torch.float32)
+    for parts in zip(*(t.split(CHUNK) for t in tensors), strict=True):
+        total = total + checkpoint(
+            lambda *part: loss(*part).sum(), *parts, use_reentrant=False
+        )
+    return total / count
+
+
+@torch.no_grad()
+def score_tokens(
+    logits: Tensor, labels: Tensor, teacher: Tensor | None = None
+) -> list[dict[str, float]]:
+    """Sums over the tokens of each sequence, for :class:`TokenMetric`.
+
+    Args:
+        logits: ``[B, L, V]``.
+        labels: ``[B, L]``, negative where a token does not count.
+        teacher: The teacher's logits, ``[B, L, V]``.
+
+    Returns:
+        For each sequence ``tokens``, their number; ``nll``, the sum of their negative
+        log-likelihoods; ``correct``, how many are the most likely one; and with a
+        teacher ``kl``, the sum of the divergences from it, and ``agree``, where both
+        hold the same token the most likely one.
+    """
+    scores = []
+    for i, valid in enumerate(predicted(labels)):
+        rows, targets = logits[i, :-1][valid], labels[i, 1:][valid]
+        best = rows.argmax(-1)
+        score = dict(
+            tokens=len(targets),
+            nll=token_nll(rows, targets).sum().item(),
+            correct=(best == targets).sum().item(),
+        )
+        if teacher is not None:
+            target_rows = teacher[i, :-1][valid]
+            score['kl'] = token_kl(rows, target_rows).sum().item()
+            score['agree'] = (best == target_rows.argmax(-1)).sum().item()
+        scores.append(score)
+    return scores

@@ -1,0 +1,281 @@
+"""Token sequences from files, from text, and from a generator."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from mmengine.runner import Runner
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from mmtransmamba.datasets import MarkovTokens, PackedText, TokenSamples
+from mmtransmamba.datasets.token_collate import collate_tokens, token_sample
+
+BOS, EOS = 0, 1
+OFFSET = 2
+
+
+def write_tokenizer(folder, bos='<s>', eos='</s>'):
+    """A tokenizer whose tokens are the bytes, from id 2 on."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {'<s>': BOS, '</s>': EOS} | {c: i + OFFSET for i, c in enumerate(alphabet)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=bos, eos_token=eos
+    )
+    fast.save_pretrained(folder)
+    return fast
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    return write_tokenizer(tmp_path / 'tokenizer')
+
+
+def check(sample, length):
+    assert set(sample) == {'input_ids', 'attention_mask', 'labels'}
+    for value in sample.values():
+        assert value.dtype == torch.int64
+        assert value.shape == (length,)
+    assert sample['attention_mask'].all()
+
+
+# ---------------------------------------------------------------------- TokenSamples
+
+
+@pytest.fixture
+def npz(tmp_path):
+    tokens = np.random.default_rng(0).integers(0, 512, (6, 10)).astype(np.uint16)
+    np.savez(tmp_path / 'samples.npz', tokens=tokens)
+    return tmp_path / 'samples.npz', tokens
+
+
+def test_rows_of_the_file(npz):
+    path, tokens = npz
+    dataset = TokenSamples(str(path))
+    assert len(dataset) == 6
+    check(dataset[3], 10)
+    assert dataset[3]['input_ids'].tolist() == tokens[3].tolist()
+    assert dataset[3]['labels'].tolist() == tokens[3].tolist()
+
+
+def test_a_part_of_the_file(npz):
+    path, tokens = npz
+    dataset = TokenSamples(str(path), num_samples=2, length=4)
+    assert len(dataset) == 2
+    assert dataset[1]['input_ids'].tolist() == tokens[1, :4].tolist()
+
+
+@pytest.mark.parametrize(
+    'arrays, kwargs, message',
+    [
+        (dict(ids=np.zeros((2, 2), int)), {}, r"has \['ids'\], but no array"),
+        (dict(tokens=np.zeros(3, int)), {}, r'is int64 \[3\]; it must be an integer'),
+        (dict(tokens=np.zeros((2, 2))), {}, 'is float64'),
+        (dict(tokens=np.zeros((2, 3), int)), dict(num_samples=3), 'num_samples=3'),
+        (dict(tokens=np.zeros((2, 3), int)), dict(length=4), 'length=4'),
+    ],
+)
+def test_unusable_file(arrays, kwargs, message, tmp_path):
+    np.savez(tmp_path / 'x.npz', **arrays)
+    with pytest.raises(ValueError, match=message):
+        TokenSamples(str(tmp_path / 'x.npz'), **kwargs)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match='expected an .npz with an array'):
+        TokenSamples(str(tmp_path / 'x.npz'))
+
+
+def test_shared_samples(shared_dir):
+    dataset = TokenSamples(str(shared_dir / 'data/stories260k/samples_val.npz'))
+    assert len(dataset) == 400
+    check(dataset[0], 256)
+    assert all(dataset[i]['input_ids'][0] == 1 for i in range(400))
+
+
+# ---------------------------------------------------------------------- MarkovTokens
+
+
+def test_generated_tokens_are_the_same_every_time():
+    kwargs = dict(num_samples=8, length=12, vocab_size=20)
+    first, second = MarkovTokens(**kwargs), MarkovTokens(**kwargs)
+    check(first[0], 12)
+    rows = [first[i]['input_ids'].tolist() for i in range(8)]
+    assert rows == [second[i]['input_ids'].tolist() for i in reversed(range(8))][::-1]
+    assert len({tuple(row) for row in rows}) == 8
+    later = MarkovTokens(**kwargs | dict(first=5))
+    assert later[0]['input_ids'].tolist() == rows[5]
+    other = MarkovTokens(**kwargs | dict(seed=1))
+    assert other[0]['input_ids'].tolist() != rows[0]
+    assert [len(row['input_ids']) for row in first] == [12] * 8  # iteration ends
+
+
+def test_generated_tokens_follow_the_chain():
+    dataset = MarkovTokens(num_samples=40, length=256, vocab_size=12, branching=3)
+    counts = np.zeros((12, 12))
+    for sample in dataset:
+        tokens = sample['input_ids'].numpy()
+        np.add.at(counts, (tokens[:-1], tokens[1:]), 1)
+    expected = np.zeros((12, 12))
+    np.put_along_axis(expected, dataset.successors, dataset.probabilities, axis=1)
+    assert not counts[expected == 0].any()
+    seen = counts.sum(1) > 500
+    assert seen.sum() > 4
+    observed = counts[seen] / counts[seen].sum(1, keepdims=True)
+    assert np.abs(observed - expected[seen]).max() < 0.06
+
+
+def test_entropy_rate_is_what_the_chain_itself_scores():
+    dataset = MarkovTokens(num_samples=60, length=256, vocab_size=16, branching=4)
+    table = np.zeros((16, 16))
+    np.put_along_axis(table, dataset.successors, dataset.probabilities, axis=1)
+    tokens = np.stack([sample['input_ids'].numpy() for sample in dataset])
+    nll = -np.log(table[tokens[:, :-1], tokens[:, 1:]]).mean()
+    assert nll == pytest.approx(dataset.entropy_rate(), rel=0.03)
+    assert MarkovTokens(vocab_size=8, branching=1).entropy_rate() == 0
+
+
+def test_bad_branching():
+    with pytest.raises(ValueError, match=r'branching=9 must lie in \[1, vocab_size=8'):
+        MarkovTokens(vocab_size=8, branching=9)
+
+
+# ------------------------------------------------------------------------ PackedText
+
+
+def decode(dataset, tokenizer):
+    return tokenizer.decode(torch.cat([block['input_ids'] for block in dataset]))
+
+
+def test_documents_are_packed(tmp_path, tokenizer):
+    texts = ['Once upon a time\nthere was', 'a dog.', 'The end, said the dog. Hooray!']
+    rows = ''.join(json.dumps(dict(text=text)) + '\n' for text in texts[:2])
+    (tmp_path / 'a.jsonl').write_text(rows)
+    (tmp_path / 'b.txt').write_text(texts[2])
+    dataset = PackedText(
+        [str(tmp_path / '*.jsonl'), str(tmp_path / 'b.txt')],
+        str(tmp_path / 'tokenizer'),
+        block_size=8,
+    )
+    whole = ''.join(f'<s>{text}</s>' for text in texts)
+    length = sum(len(text) + 2 for text in texts)
+    assert len(dataset) == length // 8
+    check(dataset[0], 8)
+    read = decode(dataset, tokenizer)
+    assert whole.startswith(read)
+    assert length - 8 < sum(len(block['input_ids']) for block in dataset) <= length
+    # BOS says nothing about the document before it; all else is learned.
+    for block in dataset:
+        ids, labels = block['input_ids'], block['labels']
+        assert torch.equal(labels, torch.where(ids == BOS, -100, ids))
+
+
+def test_prompts_are_not_learned(tmp_path, tokenizer):
+    rows = [dict(question='2+2?', answer='4'), dict(answer='no prompt')]
+    (tmp_path / 'qa.jsonl').write_text('\n'.join(map(json.dumps, rows)) + '\n\n')
+    dataset = PackedText(
+        str(tmp_path / 'qa.jsonl'),
+        str(tmp_path / 'tokenizer'),
+        block_size=18,
+        text_key='answer',
+        prompt_key='question',
+    )
+    (block,) = dataset
+    learned = block['labels'] >= 0
+    assert tokenizer.decode(block['input_ids'][learned]) == '4</s>no prompt</s>'
+    assert tokenizer.decode(block['input_ids'][~learned]) == '<s>2+2?<s>'
+
+
+def test_long_text_in_pieces(tmp_path, tokenizer):
+    text = ''.join(f'line {i} of many\n' for i in range(9000))
+    (tmp_path / 'long.txt').write_text(text)
+    dataset = PackedText(
+        str(tmp_path / 'long.txt'), str(tmp_path / 'tokenizer'), block_size=1000
+    )
+    assert ('<s>' + text + '</s>').startswith(decode(dataset, tokenizer))
+    assert len(dataset) == (len(text) + 2) // 1000
+
+
+def test_tokens_are_kept_until_something_changes(tmp_path, tokenizer, monkeypatch):
+    source = tmp_path / 'a.txt'
+    source.write_text('some text of some length')
+    args = (str(source), str(tmp_path / 'tokenizer'), 4)
+    first = PackedText(*args)
+    with monkeypatch.context() as patched:
+        patched.setattr(PackedText, '_write', None)
+        again = PackedText(*args)
+    assert again.path == first.path
+    source.write_text('another text')
+    assert 'another' in decode(PackedText(*args), tokenizer)
+    elsewhere = PackedText(*args, cache_dir=str(tmp_path / 'cache'))
+    assert elsewhere.path.parent == tmp_path / 'cache'
+    assert [p.suffix for p in elsewhere.path.parent.iterdir()] == ['.bin']
+
+
+def test_other_processes_read_the_file(tmp_path, tokenizer):
+    (tmp_path / 'a.txt').write_text('x' * 4000)
+    dataset = PackedText(str(tmp_path / 'a.txt'), str(tmp_path / 'tokenizer'), 1000)
+    expected = dataset[0]
+    pickled = pickle.dumps(dataset)
+    assert len(pickled) < 2000
+    assert torch.equal(pickle.loads(pickled)[0]['input_ids'], expected['input_ids'])
+
+
+@pytest.mark.parametrize(
+    'content, kwargs, message',
+    [
+        ('{"text": "fine"}\nnot json\n', {}, 'bad.jsonl, line 2 is no JSON object'),
+        ('{"body": "x"}\n', {}, 'line 1 is no JSON object with text under "text"'),
+        ('{"text": "short"}\n', {}, '7 tokens, less than one block of block_size=64'),
+    ],
+)
+def test_bad_text(content, kwargs, message, tmp_path, tokenizer):
+    (tmp_path / 'bad.jsonl').write_text(content)
+    with pytest.raises(ValueError, match=message):
+        PackedText(
+            str(tmp_path / 'bad.jsonl'), str(tmp_path / 'tokenizer'), 64, **kwargs
+        )
+    # A failed run leaves no half-written tokens behind.
+    assert not list((tmp_path / '.packed').glob('*.part'))
+
+
+def test_missing_files(tmp_path, tokenizer):
+    (tmp_path / 'a.txt').write_text('text')
+    with pytest.raises(FileNotFoundError, match='no file fits'):
+        PackedText(str(tmp_path / '*.jsonl'), str(tmp_path / 'tokenizer'))
+    with pytest.raises(FileNotFoundError, match='with a tokenizer'):
+        PackedText(str(tmp_path / 'a.txt'), str(tmp_path / 'nowhere'))
+    write_tokenizer(tmp_path / 'bare', bos=None, eos=None)
+    with pytest.raises(ValueError, match='neither a BOS nor an EOS'):
+        PackedText(str(tmp_path / 'a.txt'), str(tmp_path / 'bare'))
+
+
+# --------------------------------------------------------------------------- batches
+
+
+def test_shorter_samples_are_padded():
+    long = token_sample(torch.tensor([5, 6, 7]), torch.tensor([False, True, True]))
+    batch = collate_tokens([long, token_sample(torch.tensor([8]))], pad_token=9)
+    assert batch['input_ids'].tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert batch['attention_mask'].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch['labels'].tolist() == [[-100, 6, 7], [8, -100, -100]]
+
+
+@pytest.mark.parametrize('collate', ['mmtransmamba.collate_tokens', 'default_collate'])
+def test_dataloader_of_a_runner(collate):
+    loader = Runner.build_dataloader(
+        dict(
+            batch_size=3,
+            dataset=dict(type='mmtransmamba.MarkovTokens', num_samples=5, length=7),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type=collate),
+        )
+    )
+    first, second = loader
+    assert first['input_ids'].shape == (3, 7)
+    assert second['labels'].shape == (2, 7)
