@@ -388,7 +388,8 @@ class VMamba(VisionBackbone):
         x_BHWC = self.patch_embed(images)
         for i, stage in enumerate(self.layers):
             grid = (x_BHWC.shape[1], x_BHWC.shape[2])
-            tokens = x_BHWC.flatten(1, 2)
+            # Under autocast a stage would be handed a stream of half precision.
+            tokens = x_BHWC.flatten(1, 2).to(images.dtype)
             for block in stage.blocks:
                 tokens = next(taps)(self._run(block, tokens, grid), grid)
             if i in self.out_indices:

@@ -154,9 +154,10 @@ class SS2DMixer(nn.Module):
             The contributions then add up to the mixer's output, but for what
             out_norm's bias adds, which no direction has made.
             """
-            values = values_BKMD.float()
+            dtype = torch.promote_types(values_BKMD.dtype, torch.float32)
+            values = values_BKMD.to(dtype)
             values = values - values.mean(-1, keepdim=True)
-            variance_BL1 = y_BLD.float().var(-1, correction=0, keepdim=True)
+            variance_BL1 = y_BLD.to(dtype).var(-1, correction=0, keepdim=True)
             scale_BL1 = torch.rsqrt(variance_BL1 + self.out_norm.eps)
             values = values * scale_BL1[:, token_index] * self.out_norm.weight
             if gate_BLD is not None:
