@@ -82,3 +82,15 @@ def expect(
             raise ValueError(
                 f'{name} has shape {list(tensor.shape)}; accepted: {shape} with {known}'
             )
+
+
+def expect_index(name: str, index: Tensor, device: torch.device) -> None:
+    """Check that an index tensor is int64 and where the other tensors are.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if index.dtype != torch.int64:
+        raise ValueError(f'{name} has dtype {index.dtype}; accepted: int64')
+    if index.device != device:
+        raise ValueError(f'{name} is on {index.device}, the other tensors on {device}')

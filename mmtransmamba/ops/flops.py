@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-from .selective_scan import native  # noqa: F401  (it defines the op counted here)
+# They define the ops counted here.
+from .selective_scan import native  # noqa: F401
+from .wkv import native as wkv_native  # noqa: F401
 
 
 def selective_scan_flops(
@@ -57,6 +59,45 @@ def _selective_scan(
     )
 
 
+def bi_wkv_flops(batch: int, length: int, channels: int) -> int:
+    """``21 B T C``.
+
+    Per direction, token and channel: two exponentials, the value times its weight,
+    and a multiplication and an addition for each of the two sums; then both sums of
+    three parts, the own token's exponential and product, and the division.
+    """
+    return 21 * batch * length * channels
+
+
+def _bi_wkv(
+    w: Sequence[int], u: Sequence[int], k: Sequence[int], *_: Any, **__: Any
+) -> int:
+    return bi_wkv_flops(*k)
+
+
+def bi_wkv6_flops(batch: int, length: int, channels: int, heads: int) -> int:
+    """``10 B T C D`` with heads of width D.
+
+    Per direction, token and entry of the state: the product of key and value, the
+    decay and the sum of the update, and product and sum of the read-out.
+    """
+    return 10 * batch * length * channels * (channels // heads)
+
+
+def _bi_wkv6(
+    r: Sequence[int],
+    k: Sequence[int],
+    v: Sequence[int],
+    decay: Sequence[int],
+    heads: int,
+    *_: Any,
+    **__: Any,
+) -> int:
+    return bi_wkv6_flops(*k, heads)
+
+
 FORMULAS: dict[Any, Callable[..., int]] = {
-    torch.ops.mmtransmamba.selective_scan: _selective_scan
+    torch.ops.mmtransmamba.selective_scan: _selective_scan,
+    torch.ops.mmtransmamba.bi_wkv: _bi_wkv,
+    torch.ops.mmtransmamba.bi_wkv6: _bi_wkv6,
 }

@@ -3,7 +3,13 @@
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmtransmamba.ops import scan_order, selective_scan_directions, selective_scan_fn
+from mmtransmamba.ops import (
+    bi_wkv,
+    bi_wkv6,
+    scan_order,
+    selective_scan_directions,
+    selective_scan_fn,
+)
 from mmtransmamba.ops.flops import FORMULAS
 
 B, K, D, N, L = 2, 4, 6, 3, 12
@@ -53,3 +59,14 @@ def test_shapes_on_the_meta_device_are_those_of_a_scan():
         assert y.device.type == taps.device.type == device
         assert y.shape == (B, D, L)
         assert taps.shape == (B, K, D, 5)
+
+
+def test_wkv():
+    with torch.device('meta'):
+        x = torch.empty(B, L, D)
+        per_channel, bonus = torch.empty(D), torch.empty(2, D // 2)
+    assert counted(bi_wkv, per_channel, per_channel, x, x) == 21 * B * L * D
+    assert counted(bi_wkv6, x, x, x, x, bonus) == 10 * B * L * D * (D // 2)
+    steps = torch.zeros(2, 5, dtype=torch.int64, device='meta')
+    y, taps = bi_wkv(per_channel, per_channel, x, x, tap_index=steps)
+    assert y.device.type == 'meta' and taps.shape == (B, 2, 5, D)

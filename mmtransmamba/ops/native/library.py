@@ -15,12 +15,12 @@ REBUILD = 'Build it with: python -m mmtransmamba.ops.native.build'
 _STATUS = {
     1: (ValueError, 'each row of order must be a permutation of the L tokens'),
     2: (ValueError, 'tap_index holds a step outside 0 ... L - 1'),
-    3: (MemoryError, 'not enough memory for the selective scan'),
+    3: (MemoryError, 'not enough memory for the scratch space of a kernel'),
 }
 
 
 class View(ctypes.Structure):
-    """A float32 tensor of up to four strided dimensions, as in selective_scan.h."""
+    """A float32 tensor of up to four strided dimensions, as in view.h."""
 
     _fields_ = [('data', c_void_p), ('stride', c_int64 * 4)]
 
@@ -52,6 +52,35 @@ class ScanArgs(ctypes.Structure):
     ]
 
 
+class WkvArgs(ctypes.Structure):
+    """The arguments of the RWKV v4 kernels, field by field as in wkv.h."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ('batch', 'length', 'channels', 'separate')),
+        *((name, View) for name in ('w', 'u', 'k', 'v', 'y')),
+        *((name, View) for name in ('grad_w', 'grad_u', 'grad_k', 'grad_v')),
+    ]
+
+
+class Wkv6Args(ctypes.Structure):
+    """The arguments of the RWKV v6 kernels, field by field as in wkv.h."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ('batch', 'length', 'heads', 'width')),
+        ('separate', c_int64),
+        *((name, View) for name in ('r', 'k', 'v', 'decay', 'y')),
+        *((name, View) for name in ('grad_r', 'grad_k', 'grad_v', 'grad_decay')),
+    ]
+
+
+# What the library calls an op, and the arguments of its two kernels.
+_OPS = {
+    'selective_scan': ('scan', ScanArgs),
+    'wkv': ('wkv', WkvArgs),
+    'wkv6': ('wkv6', Wkv6Args),
+}
+
+
 class Library:
     """The loaded shared library.
 
@@ -73,13 +102,16 @@ class Library:
             raise OSError(f'the compiled library {path.name} is missing')
         self._lib = lib = ctypes.CDLL(str(path))
         try:
-            lib.mmt_scan_args_size.restype = c_int64
             lib.mmt_level_name.restype = c_char_p
             lib.mmt_set_fork_join.argtypes = [c_void_p]
-            for name in ('forward', 'backward'):
-                function = getattr(lib, f'mmt_selective_scan_{name}')
-                function.argtypes = [ctypes.POINTER(ScanArgs), c_int, c_int64]
-            stale = lib.mmt_scan_args_size() != ctypes.sizeof(ScanArgs)
+            stale = False
+            for op, (short, args) in _OPS.items():
+                size = getattr(lib, f'mmt_{short}_args_size')
+                size.restype = c_int64
+                stale |= size() != ctypes.sizeof(args)
+                for direction in ('forward', 'backward'):
+                    function = getattr(lib, f'mmt_{op}_{direction}')
+                    function.argtypes = [ctypes.POINTER(args), c_int, c_int64]
         except AttributeError:
             stale = True
         if stale:
@@ -97,14 +129,19 @@ class Library:
             )
         lib.mmt_set_fork_join(_openmp_of_torch())
 
-    def selective_scan(self, direction: str, args: ScanArgs) -> None:
+    def run(self, op: str, direction: str, args: ScanArgs | WkvArgs | Wkv6Args) -> None:
         """Run the ``'forward'`` or the ``'backward'`` kernel on torch's threads.
+
+        Args:
+            op (str): ``'selective_scan'``, ``'wkv'`` or ``'wkv6'``.
+            direction (str): Which of its kernels.
+            args (Structure): Their arguments.
 
         Raises:
             ValueError: If ``order`` or ``tap_index`` holds a bad index.
             MemoryError: If scratch memory cannot be had.
         """
-        function = getattr(self._lib, f'mmt_selective_scan_{direction}')
+        function = getattr(self._lib, f'mmt_{op}_{direction}')
         status = function(args, self.levels[self.level], torch.get_num_threads())
         if status:
             error, message = _STATUS[status]

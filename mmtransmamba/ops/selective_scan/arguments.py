@@ -1,9 +1,8 @@
 """Checks of the selective scan's arguments: one clear error per mistake."""
 
-import torch
 from torch import Tensor
 
-from ..arguments import expect, expect_dims
+from ..arguments import expect, expect_dims, expect_index
 
 
 def check_scan(
@@ -91,11 +90,11 @@ def check_directions(
     expect('D', D, '[1 or K, D]', sizes)
     expect('delta_bias', delta_bias, '[1 or K, D]', sizes)
     expect('order', order, '[K, L]', sizes)
-    _expect_index('order', order, u)
+    expect_index('order', order, u.device)
     if tap_index is not None:
         expect_dims('tap_index', tap_index, '[K, M]')
         expect('tap_index', tap_index, '[K, M]', {**sizes, 'M': tap_index.shape[1]})
-        _expect_index('tap_index', tap_index, u)
+        expect_index('tap_index', tap_index, u.device)
 
 
 def _expect_filled(channels: int, length: int, states: int) -> None:
@@ -106,10 +105,3 @@ def _expect_filled(channels: int, length: int, states: int) -> None:
         )
     if states < 1:
         raise ValueError('A has no states (N = 0); at least one is needed')
-
-
-def _expect_index(name: str, index: Tensor, u: Tensor) -> None:
-    if index.dtype != torch.int64:
-        raise ValueError(f'{name} has dtype {index.dtype}; accepted: int64')
-    if index.device != u.device:
-        raise ValueError(f'{name} is on {index.device}, but u is on {u.device}')

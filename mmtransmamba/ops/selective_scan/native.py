@@ -305,7 +305,7 @@ def _scan_op(
     args.tapped = library.View.of(None if tap_index is None else taps)
     args.last_state = library.View.of(None if order is not None else last_state)
     args.checkpoints = _pointer(checkpoints)
-    library.load().selective_scan('forward', args)
+    library.load().run('selective_scan', 'forward', args)
     return outputs
 
 
@@ -385,7 +385,7 @@ def _scan_backward_op(
     args.grad_d = _view(parts['D'], args.directions, 1)
     args.grad_z = library.View.of(parts['z'])
     args.grad_bias = _view(parts['delta_bias'], args.directions, 1)
-    library.load().selective_scan('backward', args)
+    library.load().run('selective_scan', 'backward', args)
     return _sum_parts(parts)
 
 

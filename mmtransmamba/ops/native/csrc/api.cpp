@@ -8,15 +8,22 @@
 
 #include "parallel.h"
 #include "selective_scan.h"
+#include "wkv.h"
 
 #define MMT_EXPORT __attribute__((visibility("default")))
 
 namespace mmtransmamba {
 
 extern const Kernels kernels_baseline;
+extern const WkvKernels<WkvArgs> wkv_kernels_baseline;
+extern const WkvKernels<Wkv6Args> wkv6_kernels_baseline;
 #if defined(__x86_64__)
 extern const Kernels kernels_avx2;
 extern const Kernels kernels_avx512;
+extern const WkvKernels<WkvArgs> wkv_kernels_avx2;
+extern const WkvKernels<WkvArgs> wkv_kernels_avx512;
+extern const WkvKernels<Wkv6Args> wkv6_kernels_avx2;
+extern const WkvKernels<Wkv6Args> wkv6_kernels_avx512;
 #endif
 
 namespace {
@@ -29,6 +36,20 @@ const Kernels *const kLevels[] = {
 #if defined(__x86_64__)
     &kernels_avx2,
     &kernels_avx512,
+#endif
+};
+const WkvKernels<WkvArgs> *const kWkvLevels[] = {
+    &wkv_kernels_baseline,
+#if defined(__x86_64__)
+    &wkv_kernels_avx2,
+    &wkv_kernels_avx512,
+#endif
+};
+const WkvKernels<Wkv6Args> *const kWkv6Levels[] = {
+    &wkv6_kernels_baseline,
+#if defined(__x86_64__)
+    &wkv6_kernels_avx2,
+    &wkv6_kernels_avx512,
 #endif
 };
 constexpr int kLevelCount = sizeof(kLevels) / sizeof(kLevels[0]);
@@ -113,12 +134,34 @@ int run(const ScanArgs &args, ItemKernel kernel, size_t scratch, int64_t threads
   }
 }
 
+template <class Args>
+struct WkvCall {
+  const Args *args;
+  const WkvPass<Args> *pass;
+};
+
+template <class Args>
+void run_wkv_item(void *context, int64_t item, char *scratch) {
+  const auto &call = *static_cast<const WkvCall<Args> *>(context);
+  call.pass->item(*call.args, item, scratch);
+}
+
+template <class Args>
+int run_wkv(const Args &args, const WkvPass<Args> &pass, int64_t threads) {
+  WkvCall<Args> call{&args, &pass};
+  const bool done = run_items(run_wkv_item<Args>, &call, items_of(args), threads,
+                              pass.scratch(args));
+  return done ? kOk : kNoMemory;
+}
+
 }  // namespace
 
 extern "C" {
 
 // Guards against a library that was built from other sources than the caller.
 MMT_EXPORT int64_t mmt_scan_args_size() { return sizeof(ScanArgs); }
+MMT_EXPORT int64_t mmt_wkv_args_size() { return sizeof(WkvArgs); }
+MMT_EXPORT int64_t mmt_wkv6_args_size() { return sizeof(Wkv6Args); }
 
 MMT_EXPORT int mmt_level_count() { return kLevelCount; }
 
@@ -140,6 +183,22 @@ MMT_EXPORT int mmt_selective_scan_backward(const ScanArgs *args, int level,
                                            int64_t threads) {
   const Kernels &kernels = *kLevels[level];
   return run(*args, kernels.backward, kernels.backward_scratch(*args), threads);
+}
+
+MMT_EXPORT int mmt_wkv_forward(const WkvArgs *args, int level, int64_t threads) {
+  return run_wkv(*args, kWkvLevels[level]->forward, threads);
+}
+
+MMT_EXPORT int mmt_wkv_backward(const WkvArgs *args, int level, int64_t threads) {
+  return run_wkv(*args, kWkvLevels[level]->backward, threads);
+}
+
+MMT_EXPORT int mmt_wkv6_forward(const Wkv6Args *args, int level, int64_t threads) {
+  return run_wkv(*args, kWkv6Levels[level]->forward, threads);
+}
+
+MMT_EXPORT int mmt_wkv6_backward(const Wkv6Args *args, int level, int64_t threads) {
+  return run_wkv(*args, kWkv6Levels[level]->backward, threads);
 }
 
 }  // extern "C"

@@ -8,14 +8,9 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace mmtransmamba {
+#include "view.h"
 
-// A float32 tensor seen through strides (in elements). Mirrored by
-// native/library.py; data is null for an operand that is absent.
-struct View {
-  float *data;
-  int64_t stride[4];
-};
+namespace mmtransmamba {
 
 struct ScanArgs {
   int64_t batch, directions, groups, channels, states, length, taps;

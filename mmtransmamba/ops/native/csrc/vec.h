@@ -31,6 +31,10 @@ inline void store_unaligned(float *p, Vec v) {
 }
 inline Vec broadcast(float x) { return x - Vec{}; }
 
+inline Vec select(IntVec mask, Vec yes, Vec no) {
+  return (Vec)((mask & (IntVec)yes) | (~mask & (IntVec)no));
+}
+
 // Both return v where v is NaN, as the x86 instructions do with this operand order.
 #if MMT_LANES == 16 && defined(__AVX512F__)
 inline Vec at_least(Vec v, Vec low) { return (Vec)_mm512_max_ps((__m512)low, (__m512)v); }
@@ -42,9 +46,6 @@ inline Vec at_most(Vec v, Vec high) { return (Vec)_mm256_min_ps((__m256)high, (_
 inline Vec at_least(Vec v, Vec low) { return (Vec)_mm_max_ps((__m128)low, (__m128)v); }
 inline Vec at_most(Vec v, Vec high) { return (Vec)_mm_min_ps((__m128)high, (__m128)v); }
 #else
-inline Vec select(IntVec mask, Vec yes, Vec no) {
-  return (Vec)((mask & (IntVec)yes) | (~mask & (IntVec)no));
-}
 inline Vec at_least(Vec v, Vec low) { return select((IntVec)(low > v), low, v); }
 inline Vec at_most(Vec v, Vec high) { return select((IntVec)(high < v), high, v); }
 #endif

@@ -1,0 +1,64 @@
+"""What the published CUDA kernels of Vision-RWKV (v4) compute, in plain torch.
+
+They divide the T tokens into 32 chunks of n = ceil(T / 32) and differ from the
+formula where they cross them. With s the first token of the chunk that token t lies
+in, token j has the weight ``e^{k_j}`` times
+
+* ``e^{-w (t - j)}`` for j < s, one decay too much,
+* ``e^{-w (t - j - 1)}`` for s <= j < t, as in the formula,
+* ``e^{-w (j - t)}`` for j > t, again one too much,
+
+and every s < j <= t, the token t itself included, has ``e^{w (t - j)} (1 - e^w)``
+added. Weights released with that code were trained with these numbers. At the decays
+of the trained models the difference is about 1e-5; this rule is for reproducing their
+outputs exactly. With a large positive w its weights become negative and the
+denominator can vanish: that is the rule's own nature, not a matter of precision.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from .reference import Sums, divide, future_sums, past_sums, refuses, unavailable
+
+__all__ = ['bi_wkv', 'refuses', 'unavailable']
+
+CHUNKS = 32
+
+
+def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, separate: bool) -> Tensor:
+    """As ``bi_wkv`` of the reference backend, by the rule above, in O(T)."""
+    length = k.shape[1]
+    size = math.ceil(length / CHUNKS)
+    count = math.ceil(length / size)
+    # Behind the last token: it is later than all others and changes no output.
+    chunked = [
+        pad(x, (0, 0, 0, count * size - length)).unflatten(1, (count, size))
+        for x in (k, v)
+    ]
+
+    def flat(sums: Sums) -> Sums:
+        return Sums(*(x.flatten(1, 2)[:, :length] for x in sums))
+
+    before = Sums(*(x[:, ::size, None] for x in past_sums(w, k, v)))
+    distance = torch.arange(1, size + 1, device=k.device, dtype=k.dtype)[:, None]
+    older = flat(
+        Sums(
+            before.scale - distance * w,
+            before.values.expand_as(chunked[1]),
+            before.weights.expand_as(chunked[1]),
+        )
+    )
+    past = [older, flat(past_sums(w, *chunked)), Sums(u + k, v, 1.0)]
+    if size > 1:
+        # Shifted by one token, the sums before a token become those up to it.
+        inner = [pad(x[:, :, 1:], (0, 0, 0, 1)) for x in chunked]
+        extra = past_sums(-w, *inner)
+        factor = -torch.expm1(w)
+        past.append(
+            flat(Sums(extra.scale, factor * extra.values, factor * extra.weights))
+        )
+    future = future_sums(w, k, v)
+    return divide(past, [Sums(future.scale - w, *future[1:])], separate)

@@ -1,0 +1,164 @@
+"""The public functions: check the arguments, choose a backend, keep dtypes."""
+
+import torch
+from torch import Tensor
+
+from .. import backends
+from ..arguments import check_tensors, upcast
+from . import cuda_rule, native, reference, shapes
+from .arguments import check_taps, check_wkv, check_wkv6
+
+# Each rule of bi_wkv is an op of its own, because not every backend has both.
+_RULES = {'formula': 'bi_wkv', 'cuda': 'bi_wkv_cuda_rule'}
+
+_BACKENDS = {'native': native, 'shapes': shapes, 'reference': reference}
+
+backends.register('bi_wkv', _BACKENDS)
+backends.register('bi_wkv_cuda_rule', {'reference': cuda_rule})
+backends.register('bi_wkv6', _BACKENDS)
+
+# exp(-exp(w)) is 0 in every dtype from here on, and exp(w) must not overflow in the
+# gradient.
+_LARGEST_W6 = 10.0
+
+
+def bi_wkv(
+    w: Tensor,
+    u: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    tap_index: Tensor | None = None,
+    rule: str = 'formula',
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    r"""Bidirectional WKV of Vision-RWKV (v4), arXiv:2403.02308, equation 7.
+
+    Per channel, over all T tokens,
+
+    .. math::
+        y_t = \frac{\sum_{i \ne t} e^{-(|t - i| - 1) w + k_i} v_i + e^{u + k_t} v_t}
+                   {\sum_{i \ne t} e^{-(|t - i| - 1) w + k_i} + e^{u + k_t} + 10^{-6}}
+
+    in O(T) time and memory, forward and backward. ``w`` and ``u`` enter as they are:
+    a model divides them by T before. ``w`` may be negative, so that tokens count more
+    the farther they are; sums are carried relative to their largest term and never
+    overflow. Half precision is computed in float32 and ``y`` returns in the dtype
+    of ``k``. Any strides are accepted, and an empty batch.
+
+    ``rule='cuda'`` computes what the published CUDA kernels compute instead, with
+    which the released weights were trained; only the ``reference`` backend has it,
+    see :mod:`mmtransmamba.ops.wkv.cuda_rule`.
+
+    The sums have two directions, which :mod:`mmtransmamba.ops.scan_order` calls
+    ``bidirectional``: 0 goes forwards through the tokens, reads token t in step t and
+    has seen the past and token t itself; 1 goes backwards, reads token T - 1 - s in
+    step s and has seen the future alone. Each divided by the common denominator, they
+    sum to y.
+
+    Args:
+        w (Tensor): Decay per step ``[C]``.
+        u (Tensor): Bonus of a token for itself ``[C]``.
+        k (Tensor): Keys ``[B, T, C]``.
+        v (Tensor): Values ``[B, T, C]``.
+        tap_index (Tensor, optional): Int64 ``[2, M]``, steps of each direction whose
+            own output is returned as well.
+        rule (str): ``'formula'`` or ``'cuda'``.
+        backend (str, optional): See :mod:`mmtransmamba.ops.backends`.
+
+    Returns:
+        tuple[Tensor, Tensor | None]: Output ``[B, T, C]`` and the tapped outputs
+        ``[B, 2, M, C]`` (None without ``tap_index``), both in the dtype of ``k`` and
+        differentiable.
+
+    Raises:
+        ValueError: If a shape, dtype or device does not fit, for an unknown rule, or
+            for an unknown backend or one that cannot take these tensors.
+        RuntimeError: If the backend asked for is not available.
+    """
+    if rule not in _RULES:
+        raise ValueError(f'rule {rule!r} is unknown; accepted: {", ".join(_RULES)}')
+    named = dict(k=k, v=v, w=w, u=u)
+    compute = check_tensors(**named)
+    check_wkv(**named)
+    check_taps(tap_index, k)
+    named = upcast(named, compute)
+    module = backends.resolve(_RULES[rule], named, backend)
+    return _outputs(
+        module.bi_wkv(**named, separate=tap_index is not None), tap_index, k
+    )
+
+
+def bi_wkv6(
+    r: Tensor,
+    k: Tensor,
+    v: Tensor,
+    w: Tensor,
+    u: Tensor,
+    *,
+    tap_index: Tensor | None = None,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    r"""Bidirectional WKV with a matrix state (RWKV v6), for vision.
+
+    Per head of width D, with the decay :math:`a_t = \exp(-\exp(w_t))` of every token
+    and channel, the forward direction keeps a state of D x D numbers,
+
+    .. math::
+        S_t = \mathrm{diag}(a_t) S_{t-1} + k_t v_t^\top, \qquad
+        y_t = r_t^\top (S_{t-1} + \mathrm{diag}(u) k_t v_t^\top),
+
+    and the backward direction does the same from the last token on, without the
+    term in u. The output is their sum. Time and memory are linear in T, dtypes,
+    strides, directions and taps as in :func:`bi_wkv`.
+
+    Args:
+        r (Tensor): Receptance ``[B, T, C]``, C = H * D.
+        k (Tensor): Keys ``[B, T, C]``.
+        v (Tensor): Values ``[B, T, C]``.
+        w (Tensor): Logarithm of the decay rates ``[B, T, C]``.
+        u (Tensor): Bonus of a token for itself ``[H, D]``.
+        tap_index (Tensor, optional): Int64 ``[2, M]``, steps of each direction whose
+            own output is returned as well.
+        backend (str, optional): See :mod:`mmtransmamba.ops.backends`.
+
+    Returns:
+        tuple[Tensor, Tensor | None]: Output ``[B, T, C]`` and the tapped outputs
+        ``[B, 2, M, C]`` (None without ``tap_index``), both in the dtype of ``k`` and
+        differentiable.
+
+    Raises:
+        ValueError: If a shape, dtype or device does not fit, or for an unknown
+            backend or one that cannot take these tensors.
+        RuntimeError: If the backend asked for is not available.
+    """
+    named = dict(k=k, r=r, v=v, w=w, u=u)
+    compute = check_tensors(**named)
+    check_wkv6(**named)
+    check_taps(tap_index, k)
+    named = upcast(named, compute)
+    named['decay'] = torch.exp(-torch.exp(named.pop('w').clamp(max=_LARGEST_W6)))
+    module = backends.resolve('bi_wkv6', named, backend)
+    return _outputs(
+        module.bi_wkv6(**named, separate=tap_index is not None), tap_index, k
+    )
+
+
+def _outputs(
+    y_BSTC: Tensor, tap_index: Tensor | None, k: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Sum of the directions, and what each of them had at its tapped steps.
+
+    Args:
+        y_BSTC: ``[B, 1, T, C]``, or ``[B, 2, T, C]`` if there are steps to tap, in
+            token order.
+        tap_index: ``[2, M]``.
+        k: Gives the dtype of the results.
+    """
+    if tap_index is None:
+        return y_BSTC.squeeze(1).to(k.dtype), None
+    forward, backward = tap_index
+    token_SM = torch.stack([forward, k.shape[1] - 1 - backward])
+    token_BSMC = token_SM[:, :, None].expand(len(k), -1, -1, k.shape[2])
+    taps_BSMC = y_BSTC.gather(2, token_BSMC)
+    return y_BSTC.sum(1).to(k.dtype), taps_BSMC.to(k.dtype)
