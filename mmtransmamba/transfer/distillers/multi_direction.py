@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from mmtransmamba.models.teachers import BaseTeacher
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.alignment import TeacherTokens, match_layers
+from mmtransmamba.transfer.distillers.naming import (
+    STUDENT_PREFIX,
+    use_student_names,
+)
+from mmtransmamba.transfer.distillers.students import kind_of
 from mmtransmamba.transfer.frozen import FrozenReference
 from mmtransmamba.transfer.taps import TapRecorder
 from mmtransmamba.transfer.terms import DistillBatch, DistillTerm, TransferPair
-
-OWN_PREFIX = 'distiller.'
-STUDENT_PREFIX = 'student.'
 
 
 @MODELS.register_module()
@@ -35,8 +37,10 @@ class MultiDirectionDistiller(BaseModel):
     it. So a checkpoint of the distiller is a checkpoint of the student.
 
     Args:
-        student: mmpretrain classifier, or its config, whose backbone has taps
-            (:mod:`mmtransmamba.models.taps`).
+        student: mmpretrain classifier, mmseg segmentor or mmdet detector, or its
+            config, whose backbone has taps (:mod:`mmtransmamba.models.taps`). The
+            last two have nothing to say of whole images, which logits and feature
+            terms compare: their terms are those of layers and directions.
         teacher: Teacher (:mod:`mmtransmamba.models.teachers`), or its config.
         terms: Terms (:mod:`mmtransmamba.transfer.terms`) by name; None leaves one out.
         alpha: :math:`\alpha`, the weight of the task's loss, in [0, 1].
@@ -47,9 +51,10 @@ class MultiDirectionDistiller(BaseModel):
             anew each step; None compares all. See :class:`TapRecorder`.
         channel_order: Order of the channels in which images of three channels reach
             the student, ``'rgb'`` or ``'bgr'``; the teacher is shown RGB. By default
-            RGB if the data preprocessor has ``to_rgb=True`` and BGR, in which OpenCV
-            reads files, if not. Datasets that yield RGB themselves (mmpretrain's
-            CIFAR) with ``to_rgb=False`` need ``'rgb'``.
+            RGB if the data preprocessor swaps channels (``to_rgb=True``,
+            ``bgr_to_rgb=True``) and BGR, in which OpenCV reads files, if not. Datasets
+            that yield RGB themselves need ``'rgb'`` without a swap (mmpretrain's
+            CIFAR), and ``'bgr'`` with one (``rgb_to_bgr=True``).
         data_preprocessor: The student's, as the Runner passes it.
         init_cfg: mmengine initialisation config.
 
@@ -75,6 +80,7 @@ class MultiDirectionDistiller(BaseModel):
             if data_preprocessor is not None:
                 student['data_preprocessor'] = data_preprocessor
             student = MODELS.build(student)
+        student_kind = kind_of(student)
         super().__init__(student.data_preprocessor, init_cfg)
         if not 0 <= alpha <= 1:
             raise ValueError(
@@ -91,12 +97,12 @@ class MultiDirectionDistiller(BaseModel):
                 "'rgb', 'bgr' or None."
             )
         self.student = student
+        self.student_kind = student_kind
         if not isinstance(teacher, nn.Module):
             teacher = MODELS.build(teacher)
         self._teacher = FrozenReference(teacher)
         if channel_order is None:
-            to_rgb = getattr(self.data_preprocessor, 'to_rgb', True)
-            channel_order = 'rgb' if to_rgb else 'bgr'
+            channel_order = 'rgb' if _swaps_channels(self.data_preprocessor) else 'bgr'
         self.channel_order = channel_order
         self.alpha = alpha
         self.distill_weight = 1 - alpha if distill_weight is None else distill_weight
@@ -123,8 +129,7 @@ class MultiDirectionDistiller(BaseModel):
         pair = self._pair()
         for term in terms_:
             term.build(pair)
-        self._register_state_dict_hook(_to_student_names)
-        self._register_load_state_dict_pre_hook(_from_student_names)
+        use_student_names(self)
 
     def _terms(self) -> list[DistillTerm]:
         return list(self.terms.values())
@@ -133,11 +138,13 @@ class MultiDirectionDistiller(BaseModel):
         layer_taps = self.recorder.layer_taps
         direction_taps = self.recorder.direction_taps
         head = getattr(self.student, 'head', None)
+        describes_images = self.student_kind.describes_images
         return TransferPair(
+            student=type(self.student).__name__,
             layer_dims=[tap.dim for tap in layer_taps],
             direction_dims=[tap.dim for tap in direction_taps],
             num_directions=[tap.num_directions for tap in direction_taps],
-            feature_dim=layer_taps[-1].dim,
+            feature_dim=layer_taps[-1].dim if describes_images else None,
             num_classes=getattr(head, 'num_classes', None),
             teacher=self.teacher,
             layer_map=self.layer_map,
@@ -156,14 +163,13 @@ class MultiDirectionDistiller(BaseModel):
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth for layer-wise learning rate decay; aligners count as the head."""
-        return self.student.get_layer_depth(
-            param_name.removeprefix(prefix).removeprefix(STUDENT_PREFIX)
-        )
+        name = param_name.removeprefix(prefix).removeprefix(STUDENT_PREFIX)
+        return self.student_kind.layer_depth(self.student, name)
 
     def forward(
         self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'
     ) -> Any:
-        """As mmpretrain's ``ImageClassifier``; ``mode='loss'`` distils.
+        """As the student; ``mode='loss'`` distils.
 
         Args:
             inputs: Normalised images ``[B, C, H, W]``.
@@ -176,7 +182,11 @@ class MultiDirectionDistiller(BaseModel):
         return self.student(inputs, data_samples, mode=mode)
 
     def teacher_images(self, inputs: Tensor) -> Tensor:
-        """Undo the student's normalisation: RGB on the scale 0 to 255."""
+        """Undo the student's normalisation: RGB on the scale 0 to 255.
+
+        What was padded after normalising is seen as padding: zeros have the mean
+        colour, which the teacher's own normalisation brings near zero again.
+        """
         preprocessor = self.data_preprocessor
         if getattr(preprocessor, '_enable_normalize', False):
             inputs = inputs * preprocessor.std + preprocessor.mean
@@ -195,32 +205,27 @@ class MultiDirectionDistiller(BaseModel):
         """
         teacher_output = self.teacher(self.teacher_images(inputs))
         self.recorder.start()
-        features = self.student.extract_feat(inputs)
-        record = self.recorder.stop()
-        # The task's loss runs the head once more; heads are a small linear layer, and
-        # mmpretrain has no call that gives both logits and losses.
-        head = self.student.head
-        logits = head(features)
+        step = self.student_kind.step(self.student, inputs, data_samples)
         batch = DistillBatch(
-            student=record,
-            feature=head.pre_logits(features),
-            logits=logits,
+            student=self.recorder.stop(),
+            feature=step.feature,
+            logits=step.logits,
             teacher=teacher_output,
             teacher_tokens=TeacherTokens(teacher_output.layers),
             layer_map=self.layer_map,
             token_index=self.recorder.token_index,
         )
         losses = {}
-        for name, value in head.loss(features, data_samples).items():
+        for name, value in step.losses.items():
             if 'loss' in name:
-                losses[name.replace('loss', 'loss_task', 1)] = self.alpha * value
+                losses[name.replace('loss', 'loss_task', 1)] = _times(self.alpha, value)
             else:
                 losses[name] = value
         for key, term in self.terms.items():
             if term.scale == 0:
                 # Every parameter takes part in every step, as DDP demands.
                 parts = [p.sum() for p in term.parameters()]
-                losses[f'loss_{key}'] = 0.0 * sum(parts, logits.new_zeros(()))
+                losses[f'loss_{key}'] = 0.0 * sum(parts, inputs.new_zeros(()))
                 continue
             for part, value in term(batch).items():
                 name = f'loss_{key}_{part}' if part else f'loss_{key}'
@@ -240,29 +245,16 @@ class MultiDirectionDistiller(BaseModel):
         }
 
 
-def _to_student_names(
-    module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_
-) -> None:
-    """Name the student's tensors as in the student alone, all else as the distiller's.
-
-    The order of the entries is kept, as a state dict's order is the model's.
-    """
-    own = [key for key in state_dict if key.startswith(prefix)]
-    for key in own:
-        name = key[len(prefix) :]
-        if name.startswith(STUDENT_PREFIX):
-            new = name[len(STUDENT_PREFIX) :]
-        else:
-            new = OWN_PREFIX + name
-        state_dict[prefix + new] = state_dict.pop(key)
+def _swaps_channels(preprocessor: nn.Module) -> bool:
+    """Whether a data preprocessor turns BGR images into RGB."""
+    # mmpretrain's names its argument; mmengine's, which mmseg and mmdet build on,
+    # keeps only whether channels are swapped. One of neither kind leaves images be.
+    swaps = getattr(preprocessor, '_channel_conversion', True)
+    return getattr(preprocessor, 'to_rgb', swaps)
 
 
-def _from_student_names(state_dict: dict[str, Tensor], prefix: str, *_) -> None:
-    """The inverse of :func:`_to_student_names`, on loading."""
-    for key in [key for key in state_dict if key.startswith(prefix)]:
-        name = key[len(prefix) :]
-        if name.startswith(OWN_PREFIX):
-            new = name[len(OWN_PREFIX) :]
-        else:
-            new = STUDENT_PREFIX + name
-        state_dict[prefix + new] = state_dict.pop(key)
+def _times(factor: float, loss: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+    """A loss, or the list of losses a detector gives per level, times a factor."""
+    if isinstance(loss, Tensor):
+        return factor * loss
+    return [factor * part for part in loss]

@@ -18,19 +18,22 @@ class TransferPair:
     """Facts about student and teacher that a term is built from.
 
     Attributes:
+        student: Name of the student's class, for messages.
         layer_dims: Token width after each student block.
         direction_dims: Inner width of each block's scan directions.
         num_directions: Number of scan directions K of each block with a direction tap.
-        feature_dim: Width of the student's final feature.
+        feature_dim: Width of the student's final feature; None for a student that
+            says nothing of whole images, as a segmentor.
         num_classes: Classes of the student's head, None without one.
         teacher: The frozen teacher.
         layer_map: Index of the teacher layer that supervises each student layer.
     """
 
+    student: str
     layer_dims: list[int]
     direction_dims: list[int]
     num_directions: list[int]
-    feature_dim: int
+    feature_dim: int | None
     num_classes: int | None
     teacher: BaseTeacher
     layer_map: list[int]
@@ -47,8 +50,8 @@ class DistillBatch:
 
     Attributes:
         student: What the taps recorded.
-        feature: The student's final feature, ``[B, C]``.
-        logits: The student's logits, ``[B, num_classes]``.
+        feature: The student's final feature, ``[B, C]``; None without one.
+        logits: The student's logits, ``[B, num_classes]``; None likewise.
         teacher: The teacher's output.
         teacher_tokens: Its tokens on any grid.
         layer_map: See :class:`TransferPair`.
@@ -57,8 +60,8 @@ class DistillBatch:
     """
 
     student: TapRecord
-    feature: Tensor
-    logits: Tensor
+    feature: Tensor | None
+    logits: Tensor | None
     teacher: TeacherOutput
     teacher_tokens: TeacherTokens
     layer_map: list[int]

@@ -28,6 +28,7 @@ class LogitsTerm(DistillTerm):
         self.temperature = temperature
 
     def build(self, pair: TransferPair) -> None:
+        check_describes_images('LogitsTerm', pair)
         classes = pair.teacher.num_classes
         if classes is None:
             raise ValueError(
@@ -68,6 +69,7 @@ class FeatureTerm(DistillTerm):
         self.align = align
 
     def build(self, pair: TransferPair) -> None:
+        check_describes_images('FeatureTerm', pair)
         self.aligner = make_aligner(
             'FeatureTerm', pair.feature_dim, pair.teacher.feature_dim, self.align
         )
@@ -75,6 +77,20 @@ class FeatureTerm(DistillTerm):
     def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
         loss = self.distance(self.aligner(batch.feature), batch.teacher.feature)
         return {'': self.weight * loss.mean()}
+
+
+def check_describes_images(term: str, pair: TransferPair) -> None:
+    """Refuse a student that has no output for whole images.
+
+    Raises:
+        ValueError: It is a segmentor, a detector or the like.
+    """
+    if pair.feature_dim is None:
+        raise ValueError(
+            f'{term}: the student {pair.student} has no feature and no logits of whole '
+            'images to compare with the teacher. Leave this term out (None); layer and '
+            'direction terms compare its backbone.'
+        )
 
 
 def make_aligner(term: str, source: int, target: int, align: bool) -> nn.Module:

@@ -1,0 +1,189 @@
+"""What a stage of a language model's transfer trains, and what it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+# Parts of the mixers that come from the attention; the rest is new.
+_INHERITED = {
+    'mamba2': ('x_proj', 'B_proj', 'C_proj', 'B_norm', 'C_norm'),
+    'mamba': ('in_proj',),
+}
+GROUPS = {
+    'ssm': 'new parameters of the Mamba mixers',
+    'qkv': 'their projections in the place of v, k, q',
+    'out_proj': 'their output projections',
+    'attention': 'attention that is left',
+    'mlp': 'feed-forward layers',
+    'norms': 'norms',
+    'embeddings': 'embeddings',
+    'head': 'language-modelling head',
+    'connector': 'connector of a vision encoder',
+    'other': 'everything else',
+}
+"""Groups of parameters, and what is in them."""
+
+
+class StageError(ValueError):
+    """A stage that cannot start from the given student."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a recipe.
+
+    Attributes:
+        trains: Groups of parameters that are trained, None for all.
+        requires: Patterns of which one has to fit the last entry of the student's
+            ``transfer_history``.
+    """
+
+    trains: tuple[str, ...] | None
+    requires: tuple[str, ...]
+
+
+_SEEDED = ('init:mimic', 'init:inherit', 'init:vkq')
+STAGES = {
+    'stage1': Stage(('ssm',), _SEEDED),
+    'stage2': Stage(('ssm', 'qkv'), ('stage1',)),
+    'stage3': Stage(('ssm', 'qkv'), ('stage2',)),
+    'matvlm': Stage(('ssm', 'qkv', 'out_proj', 'connector'), _SEEDED),
+    'transmamba': Stage(None, ('init:subclone',)),
+}
+"""The stages of the published recipes.
+
+* mmMamba's: ``stage1`` trains what the attention does not have (a, W_gamma, W_conv,
+  W_G: ``A_log``, ``dt_bias``, ``dt_proj``, ``conv1d``, ``z_proj``, ``norm`` and ``D``
+  where there is one), ``stage2`` and ``stage3`` W_Q, W_K, W_V besides. The output
+  projection W_O stays as it is in all three, as Eq. 3 to 5 say. So does the share of
+  trainable parameters in the paper's Table 1, 14.7 %, to which projections and gate of
+  its 32 layers come without W_O, while with it there would be 20 %. The caption of its
+  Figure 3, "train all the Mamba layers", can be read otherwise: add ``'out_proj'`` to
+  ``trains`` for that.
+* ``matvlm``: the Mamba mixers whole, and the connector of a vision-language model;
+  feed-forward layers, norms, attention and embeddings are the teacher's.
+* ``transmamba``: everything; the paper freezes nothing.
+"""
+
+
+def group_of_parameters(model: nn.Module) -> dict[str, str]:
+    """The group in :data:`GROUPS` of each parameter, by its name."""
+    from mmtransmamba.models.language.mixers.base import DecoderMixer
+
+    mixers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, DecoderMixer)
+    }
+    groups = {}
+    for name, _ in model.named_parameters():
+        owner = next((m for m in mixers if name.startswith(m + '.')), None)
+        if owner is None:
+            groups[name] = _outside(name)
+            continue
+        part = name[len(owner) + 1 :].split('.')[0]
+        inherited = _INHERITED[mixers[owner].config.mamba_mixer]
+        groups[name] = (
+            'qkv' if part in inherited else 'out_proj' if part == 'out_proj' else 'ssm'
+        )
+    return groups
+
+
+def _outside(name: str) -> str:
+    """Group of a parameter outside the mixers."""
+    for part, group in (
+        ('multi_modal_projector', 'connector'),
+        ('vision', 'other'),
+        ('.self_attn.', 'attention'),
+        ('.mlp.', 'mlp'),
+        ('norm', 'norms'),
+        ('embed', 'embeddings'),
+        ('lm_head', 'head'),
+    ):
+        if part in name:
+            return group
+    return 'other'
+
+
+def history_of(model: nn.Module) -> list[str]:
+    """How a language model's weights came about; empty if nobody noted it."""
+    config = model.config.get_text_config()
+    return list(getattr(config, 'transfer_history', None) or [])
+
+
+def check_history(
+    model: nn.Module, stage: str, requires: str | Sequence[str] | None = None
+) -> None:
+    """Refuse a student that a stage must not start from.
+
+    Args:
+        model: The student.
+        stage: Name in :data:`STAGES`.
+        requires: Patterns to accept in place of the stage's own, for an ablation.
+
+    Raises:
+        StageError: The stage is unknown, or the student's last step is another one.
+    """
+    if stage not in STAGES:
+        raise StageError(f'stage={stage!r} must be one of {", ".join(STAGES)}.')
+    if requires is None:
+        requires = STAGES[stage].requires
+    elif isinstance(requires, str):
+        requires = (requires,)
+    history = history_of(model)
+    last = history[-1] if history else ''
+    if not any(fnmatchcase(last, pattern) for pattern in requires):
+        found = ' > '.join(history) or 'empty: it was not made by convert_lm'
+        raise StageError(
+            f'Stage {stage!r} starts from a student whose last step was '
+            f'{" or ".join(map(repr, requires))}. The history of this one is {found}. '
+            'Convert the teacher, or run the stage before and give the folder that it '
+            f'saved; for an ablation that skips one set requires={last!r}.'
+        )
+
+
+def freeze_all_but(model: nn.Module, trains: Sequence[str] | None) -> str:
+    """Make only some groups of parameters trainable.
+
+    Args:
+        model: The student.
+        trains: Their names, None for all.
+
+    Returns:
+        A table of trained and frozen parameters by group.
+
+    Raises:
+        StageError: A group is unknown, or the student has no parameter to train.
+    """
+    unknown = set(trains or ()) - set(GROUPS)
+    if unknown:
+        raise StageError(
+            f'trains={list(trains)} names {sorted(unknown)}; groups are '
+            f'{", ".join(GROUPS)}.'
+        )
+    groups = group_of_parameters(model)
+    counts = {group: [0, 0] for group in GROUPS}
+    for name, parameter in model.named_parameters():
+        group = groups[name]
+        trained = trains is None or group in trains
+        parameter.requires_grad_(trained)
+        counts[group][0 if trained else 1] += parameter.numel()
+    trained, frozen = (sum(column) for column in zip(*counts.values(), strict=True))
+    if not trained:
+        raise StageError(
+            f'The student has no parameters in {list(trains)}; nothing would be '
+            'trained.'
+        )
+    lines = [f'{"group":12}{"trained":>16}{"frozen":>16}']
+    lines += [
+        f'{group:12}{on:>16,}{off:>16,}  {GROUPS[group]}'
+        for group, (on, off) in counts.items()
+        if on + off
+    ]
+    share = 100 * trained / (trained + frozen)
+    lines.append(f'{"all":12}{trained:>16,}{frozen:>16,}  {share:.1f} % are trained')
+    return '\n'.join(lines)
