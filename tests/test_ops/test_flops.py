@@ -65,7 +65,9 @@ def test_wkv():
     with torch.device('meta'):
         x = torch.empty(B, L, D)
         per_channel, bonus = torch.empty(D), torch.empty(2, D // 2)
-    assert counted(bi_wkv, per_channel, per_channel, x, x) == 21 * B * L * D
+    for rule in ('formula', 'cuda'):
+        count = counted(bi_wkv, per_channel, per_channel, x, x, rule=rule)
+        assert count == 21 * B * L * D
     assert counted(bi_wkv6, x, x, x, x, bonus) == 10 * B * L * D * (D // 2)
     steps = torch.zeros(2, 5, dtype=torch.int64, device='meta')
     y, taps = bi_wkv(per_channel, per_channel, x, x, tap_index=steps)

@@ -14,7 +14,7 @@ _RULES = {'formula': 'bi_wkv', 'cuda': 'bi_wkv_cuda_rule'}
 _BACKENDS = {'native': native, 'shapes': shapes, 'reference': reference}
 
 backends.register('bi_wkv', _BACKENDS)
-backends.register('bi_wkv_cuda_rule', {'reference': cuda_rule})
+backends.register('bi_wkv_cuda_rule', {'shapes': shapes, 'reference': cuda_rule})
 backends.register('bi_wkv6', _BACKENDS)
 
 # exp(-exp(w)) is 0 in every dtype from here on, and exp(w) must not overflow in the
