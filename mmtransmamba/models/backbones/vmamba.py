@@ -181,7 +181,9 @@ class VSSStage(nn.Module):
         downsample: See :func:`downsample`; None in the last stage.
     """
 
-    def __init__(self, blocks: Sequence[VSSBlock], downsample: nn.Module | None):
+    def __init__(
+        self, blocks: Sequence[VSSBlock], downsample: nn.Module | None
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
