@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -11,8 +10,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.cache_utils import Cache
 
-DT_RANGE = (1e-3, 0.1)
-DT_FLOOR = 1e-4
+from mmtransmamba.models.mixers.step_sizes import init_step_sizes
 
 
 class DecoderMixer(nn.Module):
@@ -113,8 +111,8 @@ def init_conv(conv: nn.Conv1d) -> None:
     init.uniform_(conv.bias, -bound, bound)
 
 
-def inverse_softplus_dt(count: int, device: torch.device) -> Tensor:
-    """Biases ``[count]`` whose softplus is log-uniform in Mamba's range of dt."""
-    low, high = map(math.log, DT_RANGE)
-    dt = torch.empty(count, device=device).uniform_(low, high).exp().clamp_min(DT_FLOOR)
-    return dt + torch.log(-torch.expm1(-dt))
+def new_step_sizes(count: int, device: torch.device) -> Tensor:
+    """Biases ``[count]`` of dt as in a new Mamba."""
+    bias = torch.empty(count, device=device)
+    init_step_sizes(bias)
+    return bias

@@ -14,7 +14,7 @@ from mmtransmamba.models.language.mixers.base import (
     DecoderMixer,
     causal_conv,
     init_conv,
-    inverse_softplus_dt,
+    new_step_sizes,
 )
 from mmtransmamba.ops import selective_scan_fn
 
@@ -56,7 +56,7 @@ class MambaMixer(DecoderMixer):
         init.uniform_(self.dt_proj.weight, -bound, bound)
         init.copy_(
             self.dt_proj.bias,
-            inverse_softplus_dt(self.d_inner, self.dt_proj.bias.device),
+            new_step_sizes(self.d_inner, self.dt_proj.bias.device),
         )
 
     def mix(

@@ -12,7 +12,7 @@ from mmtransmamba.models.language.mixers.base import (
     DecoderMixer,
     causal_conv,
     init_conv,
-    inverse_softplus_dt,
+    new_step_sizes,
 )
 from mmtransmamba.ops import ssd_scan, ssd_step
 
@@ -107,9 +107,7 @@ class Mamba2Mixer(DecoderMixer):
         """As Mamba-2: A uniform in [1, 16], dt log-uniform, D one."""
         init_conv(self.conv1d)
         init.copy_(self.A_log, torch.empty_like(self.A_log).uniform_(*A_RANGE).log())
-        init.copy_(
-            self.dt_bias, inverse_softplus_dt(self.num_heads, self.dt_bias.device)
-        )
+        init.copy_(self.dt_bias, new_step_sizes(self.num_heads, self.dt_bias.device))
         if self.D is not None:
             init.ones_(self.D)
         if self.norm is not None:
