@@ -31,6 +31,10 @@ def golden_tensor(key: str, shape: list[int]) -> Tensor:
         value = -4 + 0.5 * noise
     elif leaf == 'running_var':
         value = 1 + 0.1 * np.abs(noise)
+    elif leaf in ('spatial_decay', 'spatial_first'):
+        value = 0.5 + 0.1 * noise
+    elif leaf.startswith('spatial_mix_'):
+        value = 1 / (1 + np.exp(-noise))
     elif vector:
         value = 0.1 * noise
     else:

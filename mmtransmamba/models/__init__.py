@@ -1,5 +1,5 @@
 from . import backbones, teachers
-from .backbones import PlainMamba, VideoMamba, Vim, VMamba
+from .backbones import VRWKV, PlainMamba, VideoMamba, Vim, VMamba
 from .checkpoint import CheckpointError, LoadReport, load_pretrained, read_state_dict
 
 __all__ = [
@@ -7,6 +7,7 @@ __all__ = [
     'LoadReport',
     'PlainMamba',
     'VMamba',
+    'VRWKV',
     'VideoMamba',
     'Vim',
     'backbones',
