@@ -6,6 +6,7 @@ from . import (
     vit_to_plainmamba,
     vit_to_vim,
     vit_to_vmamba,
+    vit_to_vrwkv,
 )
 from .base import EXACT, Fresh, Rule, Space, WeightMap, get_weight_map
 
@@ -21,4 +22,5 @@ __all__ = [
     'vit_to_plainmamba',
     'vit_to_vim',
     'vit_to_vmamba',
+    'vit_to_vrwkv',
 ]
