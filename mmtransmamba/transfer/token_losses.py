@@ -11,9 +11,16 @@ CHUNK = 4096
 """Tokens whose distributions are compared at once."""
 
 
-def predicted(labels: Tensor) -> Tensor:
-    """Where the next token is one that is learned: bool ``[B, L - 1]``."""
-    return labels[:, 1:] >= 0
+def predicted(labels: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Where the next token is predicted: bool ``[B, L - 1]``.
+
+    Args:
+        labels: ``[B, L]``, negative where a token is not to be predicted.
+        mask: ``[B, L]``, 0 for padding, from which nothing can be predicted: with
+            padding on the left the first token has a label, but no predecessor.
+    """
+    next_counts = labels[:, 1:] >= 0
+    return next_counts if mask is None else next_counts & mask[:, :-1].bool()
 
 
 def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
@@ -57,13 +64,16 @@ def mean_over_tokens(loss, *tensors: Tensor) -> Tensor:
 
 @torch.no_grad()
 def score_tokens(
-    logits: Tensor, labels: Tensor, teacher: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    teacher: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> list[dict[str, float]]:
     """Sums over the tokens of each sequence, for :class:`TokenMetric`.
 
     Args:
         logits: ``[B, L, V]``.
-        labels: ``[B, L]``, negative where a token does not count.
+        labels, mask: See :func:`predicted`.
         teacher: The teacher's logits, ``[B, L, V]``.
 
     Returns:
@@ -73,7 +83,7 @@ def score_tokens(
         hold the same token the most likely one.
     """
     scores = []
-    for i, valid in enumerate(predicted(labels)):
+    for i, valid in enumerate(predicted(labels, mask)):
         rows, targets = logits[i, :-1][valid], labels[i, 1:][valid]
         best = rows.argmax(-1)
         score = dict(

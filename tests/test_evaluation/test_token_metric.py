@@ -68,6 +68,15 @@ def test_agrees_with_transformers_loss(batch):
     assert found['token/nll'] == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_nothing_is_predicted_from_padding(batch):
+    logits, labels, _ = batch
+    labels = labels.clamp_min(0)
+    mask = torch.ones_like(labels)
+    mask[:, :3] = 0
+    expected = evaluate(score_tokens(logits[:, 3:], labels[:, 3:]))
+    assert evaluate(score_tokens(logits, labels, mask=mask)) == expected
+
+
 def test_nothing_to_predict():
     scores = score_tokens(torch.randn(1, 4, 5), torch.full((1, 4), -100))
     with pytest.raises(ValueError, match='not one token is predicted'):

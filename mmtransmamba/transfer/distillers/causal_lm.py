@@ -72,7 +72,7 @@ class CausalLM(BaseModel):
             lm = _random(config, seed)
         self.lm = lm if dtype is None else _cast(lm, dtype)
         if gradient_checkpointing:
-            self.lm.activation_checkpointing_enable({'use_reentrant': False})
+            _enable_checkpointing(self.lm)
         self._register_state_dict_hook(_to_own_names)
         self._register_load_state_dict_pre_hook(_from_own_names)
 
@@ -119,11 +119,11 @@ class CausalLM(BaseModel):
             **inputs,
         ).logits
         if mode == 'loss':
-            valid = predicted(labels)
+            valid = predicted(labels, attention_mask)
             rows, targets = logits[:, :-1][valid], labels[:, 1:][valid]
             return dict(loss_task=mean_over_tokens(token_nll, rows, targets))
         if mode == 'predict':
-            return score_tokens(logits, labels)
+            return score_tokens(logits, labels, mask=attention_mask)
         return logits
 
 
@@ -147,6 +147,12 @@ def _random(config: dict[str, Any], seed: int) -> nn.Module:
         torch.manual_seed(seed)
         built = AutoConfig.for_model(fields.pop('model_type'), **fields)
         return AutoModelForCausalLM.from_config(built)
+
+
+def _enable_checkpointing(lm: nn.Module) -> None:
+    # The second name is the one that older versions of transformers know.
+    enable = getattr(lm, 'activation_checkpointing_enable', None)
+    (enable or lm.gradient_checkpointing_enable)({'use_reentrant': False})
 
 
 def _cast(lm: nn.Module, dtype: str) -> nn.Module:

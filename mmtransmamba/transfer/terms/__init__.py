@@ -1,4 +1,11 @@
 from .base import DistillBatch, DistillTerm, TransferPair
+from .language import (
+    ForcedLayerTerm,
+    HiddenStatesTerm,
+    MixerOutputTerm,
+    NextTokenTerm,
+    TokenKLTerm,
+)
 from .layers import DirectionTerm, LayerTerm, PooledLayerTerm
 from .outputs import FeatureTerm, LogitsTerm
 
@@ -7,8 +14,13 @@ __all__ = [
     'DistillBatch',
     'DistillTerm',
     'FeatureTerm',
+    'ForcedLayerTerm',
+    'HiddenStatesTerm',
     'LayerTerm',
     'LogitsTerm',
+    'MixerOutputTerm',
+    'NextTokenTerm',
     'PooledLayerTerm',
+    'TokenKLTerm',
     'TransferPair',
 ]

@@ -1,0 +1,315 @@
+"""The distillation of language models: TransMamba's, MaTVLM's and mmMamba's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+
+from mmtransmamba.registry import MODELS
+from mmtransmamba.transfer.distillers.causal_lm import CausalLM
+from mmtransmamba.transfer.distillers.naming import use_student_names
+from mmtransmamba.transfer.distillers.partial_backward import PartialBackward
+from mmtransmamba.transfer.distillers.stages import (
+    STAGES,
+    check_history,
+    freeze_all_but,
+)
+from mmtransmamba.transfer.frozen import FrozenReference
+from mmtransmamba.transfer.terms.language import (
+    ForcedTerm,
+    LanguageBatch,
+    LanguagePair,
+    ModelTerm,
+)
+from mmtransmamba.transfer.token_losses import score_tokens
+from mmtransmamba.transfer.watch import LayerCall, layers_of, watch
+
+
+@MODELS.register_module()
+class LanguageDistiller(BaseModel):
+    r"""Trains a hybrid language model under the Transformer it was made from.
+
+    The loss is the sum of named terms (:mod:`mmtransmamba.transfer.terms.language`).
+    Each is switched on by a config and off by None, so a child config can change one
+    term of its base:
+
+    * mmMamba, stages 1 and 2: ``MixerOutputTerm``; stage 3: ``TokenKLTerm``;
+    * MaTVLM: ``TokenKLTerm`` and ``ForcedLayerTerm``;
+    * TransMamba: ``HiddenStatesTerm`` with ``AdaptiveWeighting`` and ``NextTokenTerm``.
+
+    Terms that force a layer with the teacher's input are computed while the teacher
+    runs. In training each layer has a backward pass of its own, so that no more than
+    one layer's activations are kept; the gradients are those of the sum. Under a
+    wrapper such as DDP, which wants one backward pass, they are kept for all layers.
+
+    In the state dict the student's tensors have the names they have in the
+    transformers model, and what terms learn starts with ``distiller.``; the teacher is
+    not in it.
+
+    Args:
+        student: Hybrid: a transformers model, a :class:`CausalLM`, or its config.
+        teacher: Teacher, given likewise.
+        terms: Terms by name; None leaves one out.
+        stage: Name in :data:`~mmtransmamba.transfer.distillers.stages.STAGES`. What
+            does not belong to it is frozen, and a student that must not start it is
+            refused. Without one all that ``trains`` says is trained, from any student.
+        trains: Groups of parameters
+            (:data:`~mmtransmamba.transfer.distillers.stages.GROUPS`) in place of the
+            stage's own.
+        requires: Patterns of the student's last step in place of the stage's own, such
+            as ``'init:mimic'`` for a stage 3 without stages 1 and 2.
+        compare: In validation and test also measure the divergence from the teacher.
+        data_preprocessor: As in mmengine's ``BaseModel``.
+
+    Raises:
+        StageError: The student does not fit the stage.
+        ValueError: There is no term, or one that cannot be used with this pair.
+    """
+
+    def __init__(
+        self,
+        student: dict | nn.Module,
+        teacher: dict | nn.Module,
+        terms: dict[str, dict | None],
+        stage: str | None = None,
+        trains: Sequence[str] | None = None,
+        requires: str | Sequence[str] | None = None,
+        compare: bool = True,
+        data_preprocessor: dict | nn.Module | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor)
+        self.student, self.student_folder = _unpack(student)
+        if stage is not None:
+            check_history(self.student, stage, requires)
+        teacher, _ = _unpack(teacher)
+        self._teacher = FrozenReference(teacher.requires_grad_(False).eval())
+        self.stage = stage
+        self.compare = compare
+        self.terms = nn.ModuleDict(
+            {
+                name: MODELS.build(term)
+                for name, term in terms.items()
+                if term is not None
+            }
+        )
+        if not self.terms:
+            raise ValueError(
+                'LanguageDistiller: terms is empty; configure at least one, or train '
+                'the student as a CausalLM.'
+            )
+        pair = LanguagePair(self.student, self.teacher)
+        for term in self.terms.values():
+            term.build(pair)
+        self.mamba_layers = pair.mamba_layers
+        if trains is None and stage is not None:
+            trains = STAGES[stage].trains
+        table = freeze_all_but(self.student, trains)
+        name = 'no stage' if stage is None else f'stage {stage!r}'
+        print_log(f'LanguageDistiller, {name}:\n{table}', logger='current')
+        use_student_names(self)
+
+    @property
+    def teacher(self) -> nn.Module:
+        """The frozen teacher; not a submodule, see :class:`FrozenReference`."""
+        return self._teacher.module
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> LanguageDistiller:
+        """Move the teacher along with the student (``to``, ``cuda``, …)."""
+        super()._apply(fn, recurse)
+        self.teacher._apply(fn)
+        return self
+
+    def init_weights(self) -> None:
+        """Nothing; see :meth:`CausalLM.init_weights`."""
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        mode: str = 'tensor',
+        **inputs: Any,
+    ) -> Tensor | dict[str, Tensor] | list[dict[str, float]]:
+        """As :class:`CausalLM`; ``mode='loss'`` distils.
+
+        Args:
+            input_ids, attention_mask, labels: ``[B, L]``.
+            mode: ``'loss'``, ``'predict'`` or ``'tensor'``.
+            **inputs: What else both models take, images for example.
+        """
+        inputs = dict(inputs, input_ids=input_ids, attention_mask=attention_mask)
+        if mode == 'loss':
+            return self.losses(inputs, labels)
+        logits = self.student(**inputs, use_cache=False).logits
+        if mode != 'predict':
+            return logits
+        target = None
+        if self.compare:
+            with torch.no_grad():
+                target = self.teacher(**inputs, use_cache=False).logits
+        return score_tokens(logits, labels, target, attention_mask)
+
+    def train_step(
+        self, data: dict | tuple | list, optim_wrapper: OptimWrapper
+    ) -> dict[str, Tensor]:
+        """One iteration, with a backward pass for each layer that is forced.
+
+        Args:
+            data: A batch.
+            optim_wrapper: Its accumulation, loss scaling and clipping work as ever.
+
+        Returns:
+            What is logged: ``loss``, and ``loss_KEY`` for each term.
+        """
+        backward = PartialBackward(optim_wrapper)
+        with optim_wrapper.optim_context(self):
+            data = self.data_preprocessor(data, True)
+            inputs = {key: value for key, value in data.items() if key != 'labels'}
+            losses = self.losses(inputs, data.get('labels'), backward)
+        backward.step()
+        _, log_vars = self.parse_losses(losses)
+        return log_vars
+
+    def losses(
+        self,
+        inputs: dict[str, Tensor],
+        labels: Tensor | None,
+        backward: Callable[[Tensor], None] | None = None,
+    ) -> dict[str, Tensor]:
+        """Losses of one step.
+
+        Args:
+            inputs: What both models take.
+            labels: ``[B, L]``; terms on logits need them.
+            backward: Called with each part of the loss as soon as it is known.
+
+        Returns:
+            ``loss_KEY`` for each key of ``terms``, with ``_entropy`` for the
+            regulariser of its weighting; detached if ``backward`` is given.
+        """
+        forced = self._active(ForcedTerm)
+        free = self._active(ModelTerm)
+        # Every parameter takes part in every step, as DDP demands.
+        losses = {
+            f'loss_{key}': sum(
+                (0.0 * p.sum() for p in term.parameters()),
+                torch.zeros((), device=inputs['input_ids'].device),
+            )
+            for key, term in self.terms.items()
+        }
+        mask = inputs.get('attention_mask')
+        if mask is None:
+            mask = torch.ones_like(inputs['input_ids'])
+        mask = mask.bool()
+        layers = layers_of(self.student)
+        padded = bool(forced) and not bool(mask.all())
+        teacher_hidden: dict[int, Tensor] = {}
+        teacher_layers = {i for term in free.values() for i in term.teacher_layers}
+
+        def visit(call: LayerCall) -> None:
+            if call.index in teacher_layers:
+                teacher_hidden[call.index] = call.output
+            if call.index not in self.mamba_layers:
+                return
+            for key, term in forced.items():
+                # The teacher runs without gradients.
+                with torch.enable_grad():
+                    loss = term.scale * term(layers[call.index], call, mask, padded)
+                    if backward is not None:
+                        backward(loss)
+                        loss = loss.detach()
+                    losses[f'loss_{key}'] = losses[f'loss_{key}'] + loss
+
+        watched = teacher_layers | (set(self.mamba_layers) if forced else set())
+        teacher_logits = self._run_teacher(inputs, free, watched, visit)
+        if free:
+            free_losses = self._free_losses(
+                free, inputs, labels, mask, teacher_logits, teacher_hidden
+            )
+            if backward is not None:
+                backward(sum(free_losses.values()))
+                free_losses = {k: loss.detach() for k, loss in free_losses.items()}
+            losses |= free_losses
+        return losses
+
+    def _active(self, kind: type) -> dict[str, Any]:
+        """The terms of one kind that have not faded out, by name."""
+        return {
+            key: term
+            for key, term in self.terms.items()
+            if isinstance(term, kind) and term.scale > 0
+        }
+
+    @torch.no_grad()
+    def _run_teacher(
+        self,
+        inputs: dict[str, Tensor],
+        free: dict[str, ModelTerm],
+        watched: set[int],
+        visit: Callable[[LayerCall], None],
+    ) -> Tensor | None:
+        """Run the teacher as far as the terms need it."""
+        needs_logits = any(term.needs_teacher_logits for term in free.values())
+        if not needs_logits and not watched:
+            return None
+        with watch(self.teacher, watched, visit):
+            # Logits of one token cost nothing beside those of all.
+            keep = {} if needs_logits else {'logits_to_keep': 1}
+            output = self.teacher(**inputs, use_cache=False, **keep)
+        return output.logits if needs_logits else None
+
+    def _free_losses(
+        self,
+        free: dict[str, ModelTerm],
+        inputs: dict[str, Tensor],
+        labels: Tensor | None,
+        mask: Tensor,
+        teacher_logits: Tensor | None,
+        teacher_hidden: dict[int, Tensor],
+    ) -> dict[str, Tensor]:
+        """Losses of the terms on what the whole student says."""
+        hidden: dict[int, Tensor] = {}
+
+        def keep(call: LayerCall) -> None:
+            hidden[call.index] = call.output
+
+        with watch(self.student, {i for t in free.values() for i in t.layers}, keep):
+            logits = self.student(**inputs, use_cache=False).logits
+        batch = LanguageBatch(
+            logits=logits,
+            teacher_logits=teacher_logits,
+            labels=labels,
+            mask=mask,
+            hidden=hidden,
+            teacher_hidden=teacher_hidden,
+        )
+        losses = {}
+        for key, term in free.items():
+            for part, value in term(batch).items():
+                name = f'loss_{key}_{part}' if part else f'loss_{key}'
+                losses[name] = term.scale * value
+        return losses
+
+    @torch.no_grad()
+    def layer_weights(self) -> dict[str, Tensor]:
+        """The last step's weight of each layer, ``[N]``, by the term's name."""
+        return {
+            name: term.layer_weights.mean(0)
+            for name, term in self.terms.items()
+            if term.scale > 0 and getattr(term, 'layer_weights', None) is not None
+        }
+
+
+def _unpack(model: dict | nn.Module) -> tuple[nn.Module, str | None]:
+    """The transformers model in what a distiller was given, and its folder."""
+    if not isinstance(model, nn.Module):
+        model = MODELS.build(model)
+    if isinstance(model, CausalLM):
+        return model.lm, model.path
+    return model, None

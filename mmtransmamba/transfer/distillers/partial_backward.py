@@ -1,0 +1,37 @@
+"""One step of an optimizer, with a backward pass for each part of the loss."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.optim import OptimWrapper
+from torch import Tensor
+
+
+class PartialBackward:
+    """Gives ``OptimWrapper.update_params`` the loss in parts.
+
+    The gradients are those of the sum, while only one part's graph exists at a time.
+    Accumulation over iterations, loss scaling and clipping are the wrapper's.
+
+    Args:
+        optim_wrapper: mmengine's wrapper, or one with the same interface.
+    """
+
+    def __init__(self, optim_wrapper: OptimWrapper) -> None:
+        self._wrapper = optim_wrapper
+        self._count = optim_wrapper.inner_count
+
+    def __call__(self, loss: Tensor) -> None:
+        """Add the gradients of a part of the loss."""
+        with torch.autocast(loss.device.type, enabled=False):
+            self._wrapper.backward(self._wrapper.scale_loss(loss))
+        # The wrapper counts backward passes for iterations, and has no other way to
+        # tell it than this.
+        self._wrapper._inner_count = self._count
+
+    def step(self) -> None:
+        """End the iteration, as ``update_params`` does after its backward pass."""
+        self._wrapper._inner_count = self._count + 1
+        if self._wrapper.should_update():
+            self._wrapper.step()
+            self._wrapper.zero_grad()

@@ -1,0 +1,353 @@
+"""Terms of the distillation of language models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmtransmamba.registry import MODELS
+from mmtransmamba.transfer.alignment import Aligner, match_layers
+from mmtransmamba.transfer.terms.base import DistillTerm
+from mmtransmamba.transfer.terms.layers import WeightedLayersTerm
+from mmtransmamba.transfer.token_losses import (
+    mean_over_tokens,
+    predicted,
+    token_kl,
+    token_nll,
+)
+from mmtransmamba.transfer.watch import (
+    LayerCall,
+    layers_of,
+    output_projection,
+)
+
+MIXER_OUTPUTS = ('projected', 'heads')
+
+
+@dataclass
+class LanguagePair:
+    """Student and teacher, causal language models of transformers.
+
+    Attributes:
+        student: A hybrid.
+        teacher: Its frozen teacher.
+    """
+
+    student: nn.Module
+    teacher: nn.Module
+
+    @property
+    def mamba_layers(self) -> list[int]:
+        """The student's layers with a Mamba mixer."""
+        return getattr(self.student.config.get_text_config(), 'mamba_layers', [])
+
+    @property
+    def depths(self) -> tuple[int, int]:
+        """Number of layers of student and teacher."""
+        return len(layers_of(self.student)), len(layers_of(self.teacher))
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Hidden size of student and teacher."""
+        student, teacher = (
+            model.config.get_text_config().hidden_size
+            for model in (self.student, self.teacher)
+        )
+        return student, teacher
+
+    @property
+    def vocabularies(self) -> tuple[int, int]:
+        """Number of tokens that student and teacher know."""
+        student, teacher = (
+            model.config.get_text_config().vocab_size
+            for model in (self.student, self.teacher)
+        )
+        return student, teacher
+
+
+@dataclass
+class LanguageBatch:
+    """What one step's free-running models say.
+
+    Attributes:
+        logits, teacher_logits: ``[B, L, V]``; the teacher's None unless a term needs
+            them.
+        labels: ``[B, L]``, negative where a token is not to be predicted.
+        mask: Bool ``[B, L]``, False for padding.
+        hidden, teacher_hidden: Output ``[B, L, C]`` of each layer that a term needs,
+            by its number.
+    """
+
+    logits: Tensor
+    teacher_logits: Tensor | None
+    labels: Tensor
+    mask: Tensor
+    hidden: dict[int, Tensor]
+    teacher_hidden: dict[int, Tensor]
+
+    @cached_property
+    def _predicted(self) -> Tensor:
+        return predicted(self.labels, self.mask)
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """The student's logits of the M tokens that are predicted, ``[M, V]``."""
+        return self.logits[:, :-1][self._predicted]
+
+    @cached_property
+    def teacher_rows(self) -> Tensor:
+        """The teacher's logits of these tokens, ``[M, V]``."""
+        return self.teacher_logits[:, :-1][self._predicted]
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """These tokens, ``[M]``."""
+        return self.labels[:, 1:][self._predicted]
+
+
+def token_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the tokens that are no padding, of ``[B, L]`` or ``[B, L, C]``."""
+    weights = mask.to(values.dtype)
+    count = weights.sum().clamp_min(1)
+    return torch.einsum('bl...,bl->...', values, weights) / count
+
+
+class ModelTerm(DistillTerm):
+    """A term on what the free-running student says.
+
+    Attributes:
+        needs_teacher_logits: Whether it reads ``teacher_logits``.
+        layers, teacher_layers: Layers whose ``hidden``, ``teacher_hidden`` it reads.
+    """
+
+    needs_teacher_logits = False
+    layers: list[int] = []
+    teacher_layers: list[int] = []
+
+
+@MODELS.register_module()
+class NextTokenTerm(ModelTerm):
+    """Cross-entropy of the next token: the task's own loss, mean over the tokens."""
+
+    def build(self, pair: LanguagePair) -> None:
+        """Nothing to build."""
+
+    def forward(self, batch: LanguageBatch) -> dict[str, Tensor]:
+        loss = mean_over_tokens(token_nll, batch.rows, batch.targets)
+        return {'': self.weight * loss}
+
+
+@MODELS.register_module()
+class TokenKLTerm(ModelTerm):
+    r""":math:`\tau^2 \mathrm{KL}(p_T \| p_S)` of the next token, mean over the tokens.
+
+    Neither padding nor prompts count. A sum over the sequence, as ``batchmean`` of
+    logits ``[B, L, V]`` is, would be L times as large.
+
+    Args:
+        weight: Factor of the term.
+        temperature: :math:`\tau` > 0.
+    """
+
+    needs_teacher_logits = True
+
+    def __init__(self, weight: float = 1.0, temperature: float = 1.0) -> None:
+        super().__init__(weight)
+        if temperature <= 0:
+            raise ValueError(
+                f'TokenKLTerm: temperature={temperature} must be greater than 0.'
+            )
+        self.temperature = temperature
+
+    def build(self, pair: LanguagePair) -> None:
+        student, teacher = pair.vocabularies
+        if student != teacher:
+            raise ValueError(
+                f'TokenKLTerm: the student knows {student} tokens, the teacher '
+                f'{teacher}; they need the same vocabulary.'
+            )
+
+    def forward(self, batch: LanguageBatch) -> dict[str, Tensor]:
+        def loss(student: Tensor, teacher: Tensor) -> Tensor:
+            return token_kl(student, teacher, self.temperature)
+
+        kl = mean_over_tokens(loss, batch.rows, batch.teacher_rows)
+        return {'': self.weight * kl}
+
+
+@MODELS.register_module()
+class HiddenStatesTerm(ModelTerm, WeightedLayersTerm):
+    r"""Output of each layer against the teacher's (TransMamba Eq. 4 to 6).
+
+    :math:`\sum_i w_i (1 - \cos(F_{T,i}, F_{S,i}))`, the mean over the tokens, with
+    the free-running student's layers. Where the widths differ, a learned aligner per
+    layer maps the student's output to the teacher's width.
+
+    Args:
+        weight: Factor of the term.
+        loss: Config of a distance in :mod:`mmtransmamba.transfer.losses`.
+        weighting: Config of a weighting in :mod:`mmtransmamba.transfer.weighting`.
+        teacher_layer: Teacher layer for each student layer, see
+            :func:`mmtransmamba.transfer.alignment.match_layers`.
+    """
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        loss: dict | None = None,
+        weighting: dict | None = None,
+        teacher_layer: Any = 'auto',
+    ) -> None:
+        super().__init__(weight, loss, weighting)
+        self.teacher_layer = teacher_layer
+
+    def build(self, pair: LanguagePair) -> None:
+        depth, teacher_depth = pair.depths
+        width, teacher_width = pair.widths
+        self.layers = list(range(depth))
+        self.teacher_layers = match_layers(depth, teacher_depth, self.teacher_layer)
+        self.aligners = nn.ModuleList(
+            nn.Identity() if width == teacher_width else Aligner(width, teacher_width)
+            for _ in self.layers
+        )
+        self.weighting.build(depth, teacher_width)
+
+    def forward(self, batch: LanguageBatch) -> dict[str, Tensor]:
+        distances, means, teacher_means = [], [], []
+        for aligner, index, target_index in zip(
+            self.aligners, self.layers, self.teacher_layers, strict=True
+        ):
+            student = aligner(batch.hidden[index])
+            teacher = batch.teacher_hidden[target_index]
+            distances.append(token_mean(self.distance(student, teacher), batch.mask))
+            means.append(token_mean(student.detach().float(), batch.mask))
+            teacher_means.append(token_mean(teacher.float(), batch.mask))
+        return self._weigh(
+            torch.stack(distances)[None],
+            torch.stack(means)[None],
+            torch.stack(teacher_means)[None],
+        )
+
+
+class ForcedTerm(DistillTerm):
+    """A term on single layers of the student, fed with what the teacher's are.
+
+    The layers' errors do not add up, and each layer can be trained on its own.
+    """
+
+    def build(self, pair: LanguagePair) -> None:
+        name = type(self).__name__
+        if not pair.mamba_layers:
+            raise ValueError(f'{name}: the student has no Mamba layer.')
+        for what, (student, teacher) in (
+            ('layers', pair.depths),
+            ('channels', pair.widths),
+        ):
+            if student != teacher:
+                raise ValueError(
+                    f'{name}: the student has {student} {what}, the teacher {teacher}; '
+                    "a student's layer can take the place of the teacher's only if "
+                    'they are alike. HiddenStatesTerm compares models that differ.'
+                )
+
+    def forward(
+        self, layer: nn.Module, call: LayerCall, mask: Tensor, padded: bool
+    ) -> Tensor:
+        """Loss of one layer.
+
+        Args:
+            layer: The student's decoder layer, with a Mamba mixer.
+            call: What happened in the teacher's.
+            mask: Bool ``[B, L]``, False for padding.
+            padded: Whether there is any.
+        """
+        raise NotImplementedError
+
+
+@MODELS.register_module()
+class MixerOutputTerm(ForcedTerm):
+    r"""Output of a mixer against the attention's (mmMamba Eq. 3 and 4).
+
+    :math:`\sum_i \mathrm{MSE}(\mathrm{Attn}(X_i), \mathrm{Mamba}(X_i))` over the
+    Mamba layers, where :math:`X_i` is the teacher's hidden state in front of layer i,
+    normalised by the layer's own norm; the mean over channels and tokens without
+    padding. The published code has a factor of 1000 and compares before the output
+    projection: ``weight=1000, at='heads'``.
+
+    Args:
+        weight: Factor of the term.
+        at: ``'projected'``: after the output projection, where the residual stream
+            gets it; ``'heads'``: before it, which gives the projection no gradient.
+    """
+
+    def __init__(self, weight: float = 1.0, at: str = 'projected') -> None:
+        super().__init__(weight)
+        if at not in MIXER_OUTPUTS:
+            raise ValueError(
+                f'MixerOutputTerm: at={at!r} must be one of {", ".join(MIXER_OUTPUTS)}.'
+            )
+        self.at = at
+
+    def build(self, pair: LanguagePair) -> None:
+        super().build(pair)
+        if self.at != 'heads':
+            return
+        layers, teacher_layers = layers_of(pair.student), layers_of(pair.teacher)
+        for i in pair.mamba_layers:
+            student, teacher = (
+                output_projection(stack[i].self_attn).in_features
+                for stack in (layers, teacher_layers)
+            )
+            if student != teacher:
+                raise ValueError(
+                    f"MixerOutputTerm: at='heads' compares what goes into the output "
+                    f'projections; in layer {i} that is {student} channels wide in the '
+                    f"student and {teacher} in the teacher. Use at='projected'."
+                )
+
+    def forward(
+        self, layer: nn.Module, call: LayerCall, mask: Tensor, padded: bool
+    ) -> Tensor:
+        mixer, normed = layer.self_attn, layer.input_layernorm(call.hidden)
+        padding_mask = mask if padded else None
+        if self.at == 'heads':
+            student, target = _heads_of(mixer, normed, padding_mask), call.heads
+        else:
+            student, target = mixer(normed, padding_mask=padding_mask)[0], call.mixed
+        error = (student.float() - target.float()).square().mean(-1)
+        return self.weight * token_mean(error, mask)
+
+
+def _heads_of(mixer: nn.Module, normed: Tensor, padding_mask: Tensor | None) -> Tensor:
+    """What a mixer gives to its output projection."""
+    seen = []
+    handle = output_projection(mixer).register_forward_pre_hook(
+        lambda module, args: seen.append(args[0])
+    )
+    try:
+        mixer(normed, padding_mask=padding_mask)
+    finally:
+        handle.remove()
+    return seen[0]
+
+
+@MODELS.register_module()
+class ForcedLayerTerm(ForcedTerm):
+    r"""Output of a whole layer against the teacher's (MaTVLM Eq. 9).
+
+    :math:`\sum_i \| T_i(h_{i-1}) - S_i(h_{i-1}) \|_2` over the Mamba layers, both fed
+    with the teacher's hidden state :math:`h_{i-1}`: the norm over the channels, the
+    mean over tokens without padding, so that it does not grow with batch and length.
+    """
+
+    def forward(
+        self, layer: nn.Module, call: LayerCall, mask: Tensor, padded: bool
+    ) -> Tensor:
+        output = layer(call.hidden, padding_mask=mask if padded else None)
+        output = output[0] if isinstance(output, tuple) else output
+        error = torch.linalg.vector_norm(output.float() - call.output.float(), dim=-1)
+        return self.weight * token_mean(error, mask)

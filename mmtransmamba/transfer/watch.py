@@ -1,0 +1,109 @@
+"""Watching the layers of a decoder during a forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+_OUTPUT_PROJECTIONS = ('o_proj', 'dense', 'out_proj')
+
+
+@dataclass
+class LayerCall:
+    """What went into one decoder layer and came out of it.
+
+    Attributes:
+        index: Number of the layer.
+        hidden: Its input, ``[B, L, C]``.
+        heads: What its attention or mixer gives to the output projection,
+            ``[B, L, D]``.
+        mixed: What the output projection makes of it, ``[B, L, C]``.
+        output: The layer's output, ``[B, L, C]``.
+    """
+
+    index: int
+    hidden: Tensor
+    heads: Tensor
+    mixed: Tensor
+    output: Tensor
+
+
+def layers_of(model: nn.Module) -> nn.ModuleList:
+    """The layers of a causal language model's decoder."""
+    return model.get_decoder().layers
+
+
+def output_projection(mixer: nn.Module) -> nn.Linear:
+    """The last linear layer of an attention or a mixer.
+
+    Raises:
+        ValueError: It has none under a name that is known.
+    """
+    for name in _OUTPUT_PROJECTIONS:
+        if isinstance(getattr(mixer, name, None), nn.Linear):
+            return getattr(mixer, name)
+    raise ValueError(
+        f'{type(mixer).__name__} has no output projection under one of '
+        f'{", ".join(_OUTPUT_PROJECTIONS)}.'
+    )
+
+
+@contextmanager
+def watch(
+    model: nn.Module, indices: Iterable[int], visit: Callable[[LayerCall], None]
+) -> Iterator[None]:
+    """Show layers to a function, each as soon as it has been computed.
+
+    What a layer needs is not kept longer than that, and nothing remains on the model.
+
+    Args:
+        model: Causal language model.
+        indices: The layers to watch.
+        visit: Called with each.
+    """
+    layers = layers_of(model)
+    handles = []
+    for index in sorted(set(indices)):
+        handles += _watch_layer(index, layers[index], visit)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _watch_layer(
+    index: int, layer: nn.Module, visit: Callable[[LayerCall], None]
+) -> list[Any]:
+    seen: dict[str, Tensor] = {}
+
+    def entered(module, args, kwargs) -> None:
+        seen['hidden'] = _first(args, kwargs)
+
+    def projected(module, args) -> None:
+        seen['heads'] = args[0]
+
+    def mixed(module, args, output) -> None:
+        seen['mixed'] = output[0]
+
+    def left(module, args, output) -> None:
+        output = output[0] if isinstance(output, tuple) else output
+        call = LayerCall(index=index, output=output, **seen)
+        seen.clear()
+        visit(call)
+
+    projection = output_projection(layer.self_attn)
+    return [
+        layer.register_forward_pre_hook(entered, with_kwargs=True),
+        projection.register_forward_pre_hook(projected),
+        layer.self_attn.register_forward_hook(mixed),
+        layer.register_forward_hook(left),
+    ]
+
+
+def _first(args: tuple, kwargs: dict[str, Any]) -> Tensor:
+    return args[0] if args else kwargs['hidden_states']

@@ -1,0 +1,174 @@
+"""A recipe of several stages in Runners, each from the folder of the last."""
+
+import json
+
+import pytest
+import torch
+from language_models import make_teacher, teacher_config
+from mmengine.runner import Runner
+
+from mmtransmamba.models import load_pretrained, read_state_dict
+from mmtransmamba.transfer.distillers import CausalLM
+from mmtransmamba.transfer.distillers.stages import StageError
+
+MIXER = dict(type='mmtransmamba.MixerOutputTerm')
+KL = dict(type='mmtransmamba.TokenKLTerm')
+LM = 'mmtransmamba.CausalLM'
+
+
+def data(first, count):
+    return dict(
+        batch_size=4,
+        dataset=dict(
+            type='mmtransmamba.MarkovTokens',
+            vocab_size=29,
+            length=12,
+            num_samples=count,
+            first=first,
+        ),
+        sampler=dict(type='InfiniteSampler' if not first else 'DefaultSampler'),
+        collate_fn=dict(type='mmtransmamba.collate_tokens'),
+    )
+
+
+def runner_of(folder, student, teacher, stage, terms, iters=4, **kwargs) -> Runner:
+    return Runner(
+        dict(
+            type='mmtransmamba.LanguageDistiller',
+            student=student,
+            teacher=teacher,
+            stage=stage,
+            terms=terms,
+        ),
+        str(folder),
+        train_dataloader=data(0, 64),
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=iters, val_interval=iters),
+        optim_wrapper=dict(
+            optimizer=dict(type='AdamW', lr=1e-2), clip_grad=dict(max_norm=5.0)
+        ),
+        param_scheduler=dict(type='mmtransmamba.WSD', by_epoch=False),
+        val_dataloader=data(100, 8),
+        val_cfg=dict(),
+        val_evaluator=dict(type='mmtransmamba.TokenMetric'),
+        default_hooks=dict(
+            checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=iters),
+            logger=dict(type='LoggerHook', interval=1),
+        ),
+        custom_hooks=[dict(type='mmtransmamba.SaveStudentHook')],
+        default_scope='mmpretrain',
+        log_level='WARNING',
+        experiment_name=f'{folder.parent.name}-{folder.name}-{iters}',
+        **kwargs,
+    )
+
+
+@pytest.fixture(scope='module')
+def teacher_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('lm') / 'teacher'
+    make_teacher(tie_word_embeddings=False).save_pretrained(folder)
+    (folder / 'tokenizer.json').write_text('{}')
+    return str(folder)
+
+
+@pytest.fixture(scope='module')
+def stages(teacher_folder, tmp_path_factory):
+    """Work directories of mmMamba's three stages."""
+    root = tmp_path_factory.mktemp('stages')
+    student = dict(
+        type=LM,
+        path=teacher_folder,
+        convert=dict(layers='interleaved', ratio=2 / 3, init='mimic'),
+    )
+    for stage in ('stage1', 'stage2', 'stage3'):
+        terms = dict(kl=KL) if stage == 'stage3' else dict(mixer=MIXER)
+        teacher = dict(type=LM, path=teacher_folder)
+        runner_of(root / stage, student, teacher, stage, terms).train()
+        student = dict(type=LM, path=str(root / stage / 'student'))
+    return root
+
+
+def load(folder):
+    return CausalLM(path=str(folder)).lm
+
+
+def test_each_stage_goes_on_from_the_last(stages):
+    history = ['init:mimic']
+    previous = None
+    for stage in ('stage1', 'stage2', 'stage3'):
+        history.append(stage)
+        student = load(stages / stage / 'student')
+        assert student.config.transfer_history == history
+        assert student.config.mamba_layers == [1, 2]
+        state = student.state_dict()
+        if previous is not None:
+            differ = {k for k in state if not torch.equal(state[k], previous[k])}
+            assert differ
+            assert all('layers.0.' not in k and '.mlp.' not in k for k in differ)
+        previous = state
+
+
+def test_folder_has_what_the_checkpoint_has(stages):
+    student = load(stages / 'stage3' / 'student').state_dict()
+    state = read_state_dict(stages / 'stage3' / 'iter_4.pth')
+    assert set(state) == set(student)
+    assert all(torch.equal(state[key], student[key]) for key in state)
+    assert (stages / 'stage3' / 'student' / 'config.json').is_file()
+    # Only a student that came from a folder with a tokenizer has one.
+    assert (stages / 'stage1' / 'student' / 'tokenizer.json').read_text() == '{}'
+    assert (stages / 'stage3' / 'student' / 'tokenizer.json').read_text() == '{}'
+    assert not list(stages.rglob('*.partial'))
+
+
+def test_what_is_logged(stages):
+    records = [
+        json.loads(line)
+        for path in (stages / 'stage3').glob('*/vis_data/scalars.json')
+        for line in path.read_text().splitlines()
+    ]
+    names = {name for record in records for name in record}
+    assert {'loss', 'loss_kl', 'lr', 'grad_norm', 'token/kl', 'token/ppl'} <= names
+    assert records[-2]['lr'] == 0  # the decay is reached
+
+
+def test_a_later_stage_does_not_start_from_an_earlier_folder(stages, teacher_folder):
+    student = dict(type=LM, path=str(stages / 'stage1' / 'student'))
+    teacher = dict(type=LM, path=teacher_folder)
+    with pytest.raises(StageError, match='init:mimic > stage1'):
+        runner_of(stages / 'x', student, teacher, 'stage3', dict(kl=KL))
+
+
+def test_resumed_stage_is_saved_once(stages, teacher_folder, tmp_path):
+    student = dict(type=LM, path=str(stages / 'stage2' / 'student'))
+    teacher = dict(type=LM, path=teacher_folder)
+    for iters, resume in ((4, False), (6, True)):
+        runner_of(
+            tmp_path / 'run',
+            student,
+            teacher,
+            'stage3',
+            dict(kl=KL),
+            iters,
+            resume=resume,
+        ).train()
+    saved = load(tmp_path / 'run' / 'student')
+    assert saved.config.transfer_history == ['init:mimic', 'stage1', 'stage2', 'stage3']
+    short = load(stages / 'stage3' / 'student').state_dict()
+    name = 'model.layers.1.self_attn.x_proj.weight'
+    assert not torch.equal(saved.state_dict()[name], short[name])
+    report = load_pretrained(saved, tmp_path / 'run' / 'iter_6.pth')
+    assert not report.missing
+
+
+def test_other_models_are_refused(tmp_path):
+    runner = Runner(
+        dict(type=LM, config=teacher_config()),
+        str(tmp_path),
+        train_dataloader=data(0, 8),
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=1),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        custom_hooks=[dict(type='mmtransmamba.SaveStudentHook')],
+        log_level='ERROR',
+        experiment_name=tmp_path.name,
+    )
+    with pytest.raises(ValueError, match='the model is no LanguageDistiller'):
+        runner.train()
