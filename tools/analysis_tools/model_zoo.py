@@ -1,0 +1,273 @@
+"""Write docs/model_zoo.md: a row for each registered architecture.
+
+Parameters and FLOPs are counted anew each time. Throughput is measured with
+``--measure`` only and kept in docs/model_zoo.json: an architecture that is in it is not
+measured again, so an interrupted run goes on where it was.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# A clean checkout needs no installation of the package itself.
+_ROOT = Path(__file__).absolute().parent.parent.parent
+if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
+    sys.path.insert(0, str(_ROOT))
+
+import torch
+
+from mmtransmamba.models import backbones
+from mmtransmamba.models.backbones.base import VisionBackbone
+from mmtransmamba.utils.flops import count_complexity
+
+DOCS = _ROOT / 'docs'
+SIZE = 224
+CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Release:
+    """Where the weights of a family come from.
+
+    Attributes:
+        repository: On GitHub.
+        container: How its files hold the weights.
+        unreleased: Architectures without published weights.
+    """
+
+    repository: str
+    container: str
+    unreleased: tuple[str, ...] = ()
+
+
+RELEASES = {
+    'PlainMamba': Release(
+        'ChenhongyiYang/PlainMamba',
+        '`state_dict`, names under `backbone.` and `head.fc`',
+        unreleased=('T', 'S', 'B'),
+    ),
+    'VMamba': Release('MzeroMiko/VMamba', '`model`, in some files also `model_ema`'),
+    'Vim': Release('hustvl/Vim', '`model`'),
+    'VideoMamba': Release('OpenGVLab/VideoMamba', '`model` (images), flat (videos)'),
+    'VRWKV': Release('OpenGVLab/Vision-RWKV', 'names under `backbone.` and `head`'),
+}
+# Files of tests/data/golden by architecture, each perhaps with other resolutions.
+GOLDEN = {
+    ('PlainMamba', 'L1'): ('plainmamba_l1',),
+    ('VMamba', 'vanilla_tiny'): ('vmamba_vanilla_tiny',),
+    ('VMamba', 'tiny_s1l8'): ('vmamba_tiny_s1l8',),
+    ('Vim', 'tiny'): ('vim_tiny',),
+    ('VideoMamba', 'tiny'): ('videomamba_tiny_image', 'videomamba_tiny_video8'),
+    ('VRWKV', 'tiny'): ('vrwkv_tiny',),
+    ('VRWKV', 'v6-tiny'): ('vrwkv6_tiny',),
+}
+
+HEADER = """\
+# Model zoo
+
+Every registered architecture, as `tools/analysis_tools/model_zoo.py` writes them down.
+
+- **Parameters** are those of the backbone, and with a linear head of 1,000 classes.
+- **FLOPs** are the backbone's for one image of 224×224 pixels, in 10⁹: a multiplication
+  and its addition are one; [kernels](kernels.md) has how scans are counted. The second
+  number is their part.
+- **Images/s** are the backbone's, forward, such images in float32: {setting}.
+- **Checkpoints**: of which repository the released files load unchanged. Weights do not
+  come with this package.
+- **Compared**: the files of `tests/data/golden`, outputs of the official code for given
+  weights, to which the tests hold this architecture. The others are the same code with
+  other dimensions.
+
+"""
+COLUMNS = (
+    *('model', 'arch', 'parameters', 'with head', 'FLOPs', 'in scans', 'images/s'),
+    *('checkpoints', 'compared'),
+)
+FOOTER = """
+| model | official repository | its files |
+|---|---|---|
+{releases}
+
+`mmtransmamba.models.load_pretrained` reads all of these, with or without the prefixes
+`module.` and `backbone.`; `container='model_ema'` chooses among several in a file. It
+reports what it loaded and converted, and refuses what does not fit.
+"""
+
+
+def architectures() -> Iterator[tuple[type[VisionBackbone], str]]:
+    """Every backbone class of the package with each of its architectures' names."""
+    for name in backbones.__all__:
+        family = getattr(backbones, name)
+        for arch in family.ARCHS:
+            yield family, arch
+
+
+def counts(family: type[VisionBackbone], arch: str) -> dict[str, int]:
+    """Parameters and FLOPs of an architecture."""
+    with torch.device('meta'):
+        model = family(arch)
+    widths: list[int] = []
+    model.register_forward_hook(lambda *call: widths.append(call[-1][-1].shape[1]))
+    count = count_complexity(model, (1, 3, SIZE, SIZE))
+    return dict(
+        params=count.params,
+        with_head=count.params + (widths[0] + 1) * CLASSES,
+        flops=count.flops,
+        scan_flops=count.scan_flops,
+    )
+
+
+def line(cells: Iterable[str]) -> str:
+    return f'| {" | ".join(cells)} |'
+
+
+def row(
+    family: type[VisionBackbone], arch: str, images_per_second: float | None
+) -> str:
+    """One line of the table."""
+    name = family.__name__
+    count = counts(family, arch)
+    golden = ', '.join(f'`{file}`' for file in GOLDEN.get((name, arch), ()))
+    unreleased = arch in RELEASES[name].unreleased
+    cells = (
+        name,
+        f'`{arch}`',
+        f'{count["params"]:,}',
+        f'{count["with_head"]:,}',
+        f'{count["flops"] / 1e9:.3f}',
+        f'{count["scan_flops"] / 1e9:.3f}',
+        '-' if images_per_second is None else f'{images_per_second:.1f}',
+        '-' if unreleased else RELEASES[name].repository,
+        golden or '-',
+    )
+    return line(cells)
+
+
+def page(record: dict[str, Any]) -> str:
+    """The whole document, given the measured throughput."""
+    setting = 'not measured yet'
+    if record:
+        setting = (
+            'batches of {batch} on {threads} threads of a CPU ({cpu}), '
+            'PyTorch {torch}, the median of up to {repeat}'.format(**record['setting'])
+        )
+    measured = record.get('images_per_second', {})
+    rows = [
+        row(family, arch, measured.get(f'{family.__name__} {arch}'))
+        for family, arch in architectures()
+    ]
+    releases = [
+        f'| {name} | [{r.repository}](https://github.com/{r.repository}) '
+        f'| {r.container} |'
+        for name, r in RELEASES.items()
+        if name in backbones.__all__
+    ]
+    return (
+        HEADER.format(setting=setting)
+        + '\n'.join([line(COLUMNS), line(['---'] * len(COLUMNS)), *rows])
+        + '\n'
+        + FOOTER.format(releases='\n'.join(releases))
+    )
+
+
+@torch.inference_mode()
+def throughput(
+    family: type[VisionBackbone], arch: str, args: argparse.Namespace
+) -> float:
+    """Images per second: the median of as many batches as there is time for."""
+    model = family(arch).eval()
+    images = torch.randn(args.batch_size, 3, SIZE, SIZE)
+    model(images)
+    times: list[float] = []
+    while len(times) < args.repeat and sum(times) < args.seconds:
+        start = time.perf_counter()
+        model(images)
+        times.append(time.perf_counter() - start)
+    return args.batch_size / statistics.median(times)
+
+
+def cpu_name() -> str:
+    path = Path('/proc/cpuinfo')
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = (x.split(':')[1].strip() for x in lines if x.startswith('model name'))
+    return next(names, 'unknown CPU')
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Bring the record up to date, architecture by architecture.
+
+    Raises:
+        ValueError: The record is of another machine or other settings.
+    """
+    setting = dict(
+        threads=torch.get_num_threads(),
+        cpu=cpu_name(),
+        torch=torch.__version__.split('+')[0],
+        batch=args.batch_size,
+        repeat=args.repeat,
+    )
+    record = {} if args.again else read_record(args.json)
+    if record and record['setting'] != setting:
+        raise ValueError(
+            f'{args.json} was measured with {record["setting"]}, this would be with '
+            f'{setting}. Give the same settings, or --again to measure all anew.'
+        )
+    record = record or dict(setting=setting, images_per_second={})
+    for family, arch in architectures():
+        key = f'{family.__name__} {arch}'
+        if key in record['images_per_second']:
+            continue
+        rate = throughput(family, arch, args)
+        record['images_per_second'][key] = round(rate, 2)
+        part = args.json.with_name(args.json.name + '.part')
+        part.write_text(json.dumps(record, indent=2) + '\n')
+        os.replace(part, args.json)
+        print(f'{key}: {rate:.1f} images/s', flush=True)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--measure', action='store_true', help='measure what the record lacks'
+    )
+    parser.add_argument(
+        '--again', action='store_true', help='measure everything anew, with --measure'
+    )
+    parser.add_argument('--batch-size', type=int, default=8)
+    parser.add_argument('--repeat', type=int, default=9, help='batches, at most')
+    parser.add_argument(
+        '--seconds', type=float, default=10, help='begin no batch after this time'
+    )
+    parser.add_argument('--threads', type=int, help='default: as torch decides')
+    parser.add_argument('--json', type=Path, default=DOCS / 'model_zoo.json')
+    parser.add_argument('--out', type=Path, default=DOCS / 'model_zoo.md')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.measure:
+        try:
+            measure(args)
+        except ValueError as error:
+            sys.exit(f'{Path(__file__).name}: error: {error}')
+    args.out.write_text(page(read_record(args.json)), encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()
