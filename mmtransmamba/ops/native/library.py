@@ -52,6 +52,21 @@ class ScanArgs(ctypes.Structure):
     ]
 
 
+class SsdArgs(ctypes.Structure):
+    """The arguments of the SSD kernels, field by field as in ssd.h."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ('batch', 'length', 'heads', 'width')),
+        *((name, c_int64) for name in ('groups', 'states', 'chunk', 'segments')),
+        *((name, View) for name in ('x', 'dt', 'a', 'd', 'b', 'c')),
+        *((name, View) for name in ('initial_state', 'y', 'last_state')),
+        ('checkpoints', c_void_p),
+        *((name, View) for name in ('grad_x', 'grad_dt', 'grad_a', 'grad_d')),
+        ('grad_initial', View),
+        *((name, c_void_p) for name in ('grad_b', 'grad_c')),
+    ]
+
+
 class WkvArgs(ctypes.Structure):
     """The arguments of the RWKV v4 kernels, field by field as in wkv.h."""
 
@@ -76,6 +91,7 @@ class Wkv6Args(ctypes.Structure):
 # What the library calls an op, and the arguments of its two kernels.
 _OPS = {
     'selective_scan': ('scan', ScanArgs),
+    'ssd': ('ssd', SsdArgs),
     'wkv': ('wkv', WkvArgs),
     'wkv6': ('wkv6', Wkv6Args),
 }
@@ -129,11 +145,11 @@ class Library:
             )
         lib.mmt_set_fork_join(_openmp_of_torch())
 
-    def run(self, op: str, direction: str, args: ScanArgs | WkvArgs | Wkv6Args) -> None:
+    def run(self, op: str, direction: str, args: ctypes.Structure) -> None:
         """Run the ``'forward'`` or the ``'backward'`` kernel on torch's threads.
 
         Args:
-            op (str): ``'selective_scan'``, ``'wkv'`` or ``'wkv6'``.
+            op (str): ``'selective_scan'``, ``'ssd'``, ``'wkv'`` or ``'wkv6'``.
             direction (str): Which of its kernels.
             args (Structure): Their arguments.
 

@@ -6,8 +6,10 @@
 #include <new>
 #include <vector>
 
+#include "kernels.h"
 #include "parallel.h"
 #include "selective_scan.h"
+#include "ssd.h"
 #include "wkv.h"
 
 #define MMT_EXPORT __attribute__((visibility("default")))
@@ -15,15 +17,18 @@
 namespace mmtransmamba {
 
 extern const Kernels kernels_baseline;
-extern const WkvKernels<WkvArgs> wkv_kernels_baseline;
-extern const WkvKernels<Wkv6Args> wkv6_kernels_baseline;
+extern const OpKernels<SsdArgs> ssd_kernels_baseline;
+extern const OpKernels<WkvArgs> wkv_kernels_baseline;
+extern const OpKernels<Wkv6Args> wkv6_kernels_baseline;
 #if defined(__x86_64__)
 extern const Kernels kernels_avx2;
 extern const Kernels kernels_avx512;
-extern const WkvKernels<WkvArgs> wkv_kernels_avx2;
-extern const WkvKernels<WkvArgs> wkv_kernels_avx512;
-extern const WkvKernels<Wkv6Args> wkv6_kernels_avx2;
-extern const WkvKernels<Wkv6Args> wkv6_kernels_avx512;
+extern const OpKernels<SsdArgs> ssd_kernels_avx2;
+extern const OpKernels<SsdArgs> ssd_kernels_avx512;
+extern const OpKernels<WkvArgs> wkv_kernels_avx2;
+extern const OpKernels<WkvArgs> wkv_kernels_avx512;
+extern const OpKernels<Wkv6Args> wkv6_kernels_avx2;
+extern const OpKernels<Wkv6Args> wkv6_kernels_avx512;
 #endif
 
 namespace {
@@ -38,14 +43,21 @@ const Kernels *const kLevels[] = {
     &kernels_avx512,
 #endif
 };
-const WkvKernels<WkvArgs> *const kWkvLevels[] = {
+const OpKernels<SsdArgs> *const kSsdLevels[] = {
+    &ssd_kernels_baseline,
+#if defined(__x86_64__)
+    &ssd_kernels_avx2,
+    &ssd_kernels_avx512,
+#endif
+};
+const OpKernels<WkvArgs> *const kWkvLevels[] = {
     &wkv_kernels_baseline,
 #if defined(__x86_64__)
     &wkv_kernels_avx2,
     &wkv_kernels_avx512,
 #endif
 };
-const WkvKernels<Wkv6Args> *const kWkv6Levels[] = {
+const OpKernels<Wkv6Args> *const kWkv6Levels[] = {
     &wkv6_kernels_baseline,
 #if defined(__x86_64__)
     &wkv6_kernels_avx2,
@@ -135,21 +147,21 @@ int run(const ScanArgs &args, ItemKernel kernel, size_t scratch, int64_t threads
 }
 
 template <class Args>
-struct WkvCall {
+struct OpCall {
   const Args *args;
-  const WkvPass<Args> *pass;
+  const OpPass<Args> *pass;
 };
 
 template <class Args>
-void run_wkv_item(void *context, int64_t item, char *scratch) {
-  const auto &call = *static_cast<const WkvCall<Args> *>(context);
+void run_op_item(void *context, int64_t item, char *scratch) {
+  const auto &call = *static_cast<const OpCall<Args> *>(context);
   call.pass->item(*call.args, item, scratch);
 }
 
 template <class Args>
-int run_wkv(const Args &args, const WkvPass<Args> &pass, int64_t threads) {
-  WkvCall<Args> call{&args, &pass};
-  const bool done = run_items(run_wkv_item<Args>, &call, items_of(args), threads,
+int run_op(const Args &args, const OpPass<Args> &pass, int64_t threads) {
+  OpCall<Args> call{&args, &pass};
+  const bool done = run_items(run_op_item<Args>, &call, items_of(args), threads,
                               pass.scratch(args));
   return done ? kOk : kNoMemory;
 }
@@ -160,6 +172,7 @@ extern "C" {
 
 // Guards against a library that was built from other sources than the caller.
 MMT_EXPORT int64_t mmt_scan_args_size() { return sizeof(ScanArgs); }
+MMT_EXPORT int64_t mmt_ssd_args_size() { return sizeof(SsdArgs); }
 MMT_EXPORT int64_t mmt_wkv_args_size() { return sizeof(WkvArgs); }
 MMT_EXPORT int64_t mmt_wkv6_args_size() { return sizeof(Wkv6Args); }
 
@@ -185,20 +198,28 @@ MMT_EXPORT int mmt_selective_scan_backward(const ScanArgs *args, int level,
   return run(*args, kernels.backward, kernels.backward_scratch(*args), threads);
 }
 
+MMT_EXPORT int mmt_ssd_forward(const SsdArgs *args, int level, int64_t threads) {
+  return run_op(*args, kSsdLevels[level]->forward, threads);
+}
+
+MMT_EXPORT int mmt_ssd_backward(const SsdArgs *args, int level, int64_t threads) {
+  return run_op(*args, kSsdLevels[level]->backward, threads);
+}
+
 MMT_EXPORT int mmt_wkv_forward(const WkvArgs *args, int level, int64_t threads) {
-  return run_wkv(*args, kWkvLevels[level]->forward, threads);
+  return run_op(*args, kWkvLevels[level]->forward, threads);
 }
 
 MMT_EXPORT int mmt_wkv_backward(const WkvArgs *args, int level, int64_t threads) {
-  return run_wkv(*args, kWkvLevels[level]->backward, threads);
+  return run_op(*args, kWkvLevels[level]->backward, threads);
 }
 
 MMT_EXPORT int mmt_wkv6_forward(const Wkv6Args *args, int level, int64_t threads) {
-  return run_wkv(*args, kWkv6Levels[level]->forward, threads);
+  return run_op(*args, kWkv6Levels[level]->forward, threads);
 }
 
 MMT_EXPORT int mmt_wkv6_backward(const Wkv6Args *args, int level, int64_t threads) {
-  return run_wkv(*args, kWkv6Levels[level]->backward, threads);
+  return run_op(*args, kWkv6Levels[level]->backward, threads);
 }
 
 }  // extern "C"

@@ -11,6 +11,7 @@
 #include "wkv.h"
 
 #include "arena.h"
+#include "kernels.h"
 #include "tiles.h"
 #include "vec.h"
 
@@ -287,8 +288,8 @@ void backward(const WkvArgs &args, int64_t item, char *memory) {
 #define MMT_CONCAT_(a, b) a##b
 #define MMT_CONCAT(a, b) MMT_CONCAT_(a, b)
 
-extern const WkvKernels<WkvArgs> MMT_CONCAT(wkv_kernels_, MMT_LEVEL);
-const WkvKernels<WkvArgs> MMT_CONCAT(wkv_kernels_, MMT_LEVEL) = {
+extern const OpKernels<WkvArgs> MMT_CONCAT(wkv_kernels_, MMT_LEVEL);
+const OpKernels<WkvArgs> MMT_CONCAT(wkv_kernels_, MMT_LEVEL) = {
     {scratch_of<ForwardScratch>, forward}, {scratch_of<BackwardScratch>, backward}};
 
 }  // namespace mmtransmamba

@@ -5,7 +5,6 @@
 
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 #include "view.h"
@@ -47,16 +46,5 @@ inline int64_t items_of(const WkvArgs &args) {
 inline int64_t items_of(const Wkv6Args &args) {
   return args.batch * args.heads * ((args.width + kItemChannels - 1) / kItemChannels);
 }
-
-template <class Args>
-struct WkvPass {
-  size_t (*scratch)(const Args &);
-  void (*item)(const Args &, int64_t item, char *scratch);
-};
-
-template <class Args>
-struct WkvKernels {
-  WkvPass<Args> forward, backward;
-};
 
 }  // namespace mmtransmamba

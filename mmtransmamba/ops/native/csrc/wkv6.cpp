@@ -14,6 +14,7 @@
 #include "wkv.h"
 
 #include "arena.h"
+#include "kernels.h"
 #include "tiles.h"
 #include "vec.h"
 
@@ -248,8 +249,8 @@ void backward(const Wkv6Args &args, int64_t item, char *memory) {
 #define MMT_CONCAT_(a, b) a##b
 #define MMT_CONCAT(a, b) MMT_CONCAT_(a, b)
 
-extern const WkvKernels<Wkv6Args> MMT_CONCAT(wkv6_kernels_, MMT_LEVEL);
-const WkvKernels<Wkv6Args> MMT_CONCAT(wkv6_kernels_, MMT_LEVEL) = {
+extern const OpKernels<Wkv6Args> MMT_CONCAT(wkv6_kernels_, MMT_LEVEL);
+const OpKernels<Wkv6Args> MMT_CONCAT(wkv6_kernels_, MMT_LEVEL) = {
     {scratch_of<ForwardScratch>, forward}, {scratch_of<BackwardScratch>, backward}};
 
 }  // namespace mmtransmamba
