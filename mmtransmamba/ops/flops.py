@@ -12,6 +12,7 @@ import torch
 
 # They define the ops counted here.
 from .selective_scan import native  # noqa: F401
+from .ssd import native as ssd_native  # noqa: F401
 from .wkv import native as wkv_native  # noqa: F401
 
 
@@ -59,6 +60,37 @@ def _selective_scan(
     )
 
 
+def ssd_flops(
+    batch: int,
+    length: int,
+    heads: int,
+    width: int,
+    states: int,
+    with_D: bool = True,
+) -> int:
+    """``5 B L H P N``, and ``B L H P`` for the skip.
+
+    Per step and entry of the state: the product of input and ``B``, the decay and
+    the sum of the update, and product and sum of the read-out. The form by chunks
+    computes something else, but is to be compared with other scans.
+    """
+    per_step = batch * length * heads * width
+    return 5 * per_step * states + with_D * per_step
+
+
+def _ssd(
+    x: Sequence[int],
+    dt: Sequence[int],
+    A: Sequence[int],
+    B: Sequence[int],
+    C: Sequence[int],
+    D: Sequence[int] | None,
+    *_: Any,
+    **__: Any,
+) -> int:
+    return ssd_flops(*x, B[-1], D is not None)
+
+
 def bi_wkv_flops(batch: int, length: int, channels: int) -> int:
     """``21 B T C``.
 
@@ -98,6 +130,7 @@ def _bi_wkv6(
 
 FORMULAS: dict[Any, Callable[..., int]] = {
     torch.ops.mmtransmamba.selective_scan: _selective_scan,
+    torch.ops.mmtransmamba.ssd: _ssd,
     torch.ops.mmtransmamba.bi_wkv: _bi_wkv,
     torch.ops.mmtransmamba.bi_wkv6: _bi_wkv6,
 }

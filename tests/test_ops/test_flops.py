@@ -9,6 +9,7 @@ from mmtransmamba.ops import (
     scan_order,
     selective_scan_directions,
     selective_scan_fn,
+    ssd_scan,
 )
 from mmtransmamba.ops.flops import FORMULAS
 
@@ -59,6 +60,15 @@ def test_shapes_on_the_meta_device_are_those_of_a_scan():
         assert y.device.type == taps.device.type == device
         assert y.shape == (B, D, L)
         assert taps.shape == (B, K, D, 5)
+
+
+def test_ssd():
+    with torch.device('meta'):
+        x, dt = torch.empty(B, L, 4, D), torch.empty(B, L, 4)
+        A, drive = torch.empty(4), torch.empty(B, L, 2, N)
+    scan = 5 * B * L * 4 * D * N
+    assert counted(ssd_scan, x, dt, A, drive, drive) == scan
+    assert counted(ssd_scan, x, dt, A, drive, drive, A) == scan + B * L * 4 * D
 
 
 def test_wkv():

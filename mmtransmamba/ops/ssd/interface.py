@@ -4,7 +4,7 @@ from torch import Tensor
 
 from .. import backends
 from ..arguments import check_tensors, upcast
-from . import chunked, fla, mamba_ssm, native, reference
+from . import chunked, fla, mamba_ssm, native, reference, shapes
 from .arguments import check_scan, check_step
 
 OP = 'ssd'
@@ -15,6 +15,7 @@ backends.register(
         'mamba_ssm': mamba_ssm,
         'fla': fla,
         'native': native,
+        'shapes': shapes,
         'chunked': chunked,
         'reference': reference,
     },
