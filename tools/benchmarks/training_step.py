@@ -15,7 +15,8 @@ images of 224 pixels, float32 on the CPU. Side by side, with the same weights:
 
 Contenders take turns, so that a change of the machine's load meets all of them; the
 table gives medians. The share of the scan is measured by the profiler. The exit status
-is 1 when the native step is not ten times as fast as that of the reference.
+is 1 when the native step is not ten times as fast as that of the reference, which for
+VMamba-T keeps more than 10 GB for its backward pass.
 """
 
 import argparse
@@ -224,24 +225,17 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     return row
 
 
-def print_rows(rows: list[dict[str, Any]]) -> bool:
-    """Print the table; returns whether the target is met."""
-    met = True
-    print(f'\n{"seconds per step":18}{"native":>10}{"reference":>18}', end='')
-    print(f'{"transformers":>20}{"scan in native":>18}')
-    for row in rows:
-        native_, reference = row['native'], row['reference']
-        cells = f'{row["model"]:18}{native_:10.3f}'
-        cells += f'{reference:10.1f} ({reference / native_:4.1f}x)'
-        if 'transformers' in row:
-            bound = row['transformers']
-            cells += f'  > {bound:7.0f} ({bound / native_:5.0f}x)'
-        else:
-            cells += f'{"not run":>20}'
-        print(f'{cells}{row["scan_share"]:17.0%}')
-        met &= reference >= TARGET * native_
-    print(f'target: native >= {TARGET:g} x reference: {"met" if met else "MISSED"}')
-    return met
+def print_row(row: dict[str, Any]) -> None:
+    fast, reference = row['native'], row['reference']
+    bound = f'{"not run":>20}'
+    if 'transformers' in row:
+        seconds_ = row['transformers']
+        bound = f'  > {seconds_:7.0f} ({seconds_ / fast:5.0f}x)'
+    print(
+        f'{row["model"]:18}{fast:10.3f}{reference:10.1f} ({reference / fast:4.1f}x)'
+        f'{bound}{row["scan_share"]:17.0%}',
+        flush=True,
+    )
 
 
 def parse_args() -> argparse.Namespace:
@@ -281,12 +275,22 @@ def main() -> int:
         f'torch {torch.__version__}, {torch.get_num_threads()} threads, batch '
         f'{args.batch_size}, {args.image_size} pixels'
     )
-    rows = [measure(name, args) for name in args.models]
+    print(
+        f'{"seconds per step":18}{"native":>10}{"reference":>18}{"transformers":>20}'
+        f'{"scan in native":>18}',
+        flush=True,
+    )
+    rows = []
+    for name in args.models:
+        rows.append(measure(name, args))
+        print_row(rows[-1])
     if args.json:
         settings = {k: v for k, v in vars(args).items() if k not in ('json', 'models')}
         settings.update(torch=torch.__version__, threads=torch.get_num_threads())
         args.json.write_text(json.dumps(dict(settings=settings, rows=rows), indent=2))
-    return 0 if print_rows(rows) else 1
+    met = all(row['reference'] >= TARGET * row['native'] for row in rows)
+    print(f'target: native >= {TARGET:g} x reference: {"met" if met else "MISSED"}')
+    return 0 if met else 1
 
 
 if __name__ == '__main__':
