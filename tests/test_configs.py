@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from config_families import GRID, WIDTH, image_size, shrink_backbone, width_of
 from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import _get_cfg_metainfo
 from mmengine.optim import build_optim_wrapper
@@ -17,7 +18,6 @@ from mmpretrain.datasets import BaseDataset
 from PIL import Image
 from torch import nn
 
-from mmtransmamba.models import PlainMamba
 from mmtransmamba.registry import DATASETS, MODELS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,16 +28,14 @@ CONFIGS = sorted(
     if '_base_' not in path.parts
 )
 CLASSIFICATION = [name for name in CONFIGS if name.startswith('image_class')]
-BASELINES = 'image_classification/plain_mamba'
-TRANSFER = 'image_classification/transmamba'
+IMAGES = 'image_classification'
+BASELINES = f'{IMAGES}/plain_mamba'
+TRANSFER = f'{IMAGES}/transmamba'
 ABLATIONS = f'{TRANSFER}/ablations'
 
-WIDTH = 16
 DEPTH = 2
-GRID = 4
 NUM_SAMPLES = 16
 NUM_LABELS = 4
-DEIT_WIDTHS = {'deit-tiny': 192, 'deit-small': 384, 'deit-base': 768}
 
 
 @pytest.fixture(autouse=True)
@@ -118,19 +116,9 @@ def shrink_data(cfg: Config, folder: Path) -> None:
         )
 
 
-def shrink_vit(model: ConfigDict, side: int, depth: int) -> None:
-    model.backbone.update(
-        arch=dict(
-            embed_dims=WIDTH,
-            num_layers=depth,
-            num_heads=2,
-            feedforward_channels=2 * WIDTH,
-        ),
-        img_size=side,
-        patch_size=side // GRID,
-        init_cfg=None,
-    )
-    model.head.in_channels = WIDTH
+def full_size(cfg: Config) -> int:
+    dataset = innermost(cfg.val_dataloader.dataset).type
+    return image_size(student(cfg).backbone, dataset)
 
 
 def shrink_model(cfg: Config) -> int:
@@ -139,19 +127,9 @@ def shrink_model(cfg: Config) -> int:
     Returns:
         Side in pixels of the images they take.
     """
-    model = student(cfg)
-    side = min(model.backbone.img_size, 32)
-    if model.backbone.type == 'VisionTransformer':
-        shrink_vit(model, side, DEPTH)
-    else:
-        arch = model.backbone.arch
-        arch = PlainMamba.ARCHS[arch] if isinstance(arch, str) else arch
-        model.backbone.update(
-            arch=dict(arch, embed_dims=WIDTH, depth=DEPTH),
-            img_size=side,
-            patch_size=side // GRID,
-        )
-        model.head.in_channels = WIDTH
+    side = min(full_size(cfg), 32)
+    shrink_backbone(student(cfg).backbone, side, DEPTH)
+    student(cfg).head.in_channels = WIDTH
     if 'teacher' in cfg.model:
         teacher = cfg.model.teacher
         teacher.checkpoint = None
@@ -163,7 +141,9 @@ def shrink_model(cfg: Config) -> int:
                 std=config.data_preprocessor.std,
             )
         layer = cfg.model.get('teacher_layer', 'auto')
-        shrink_vit(teacher.model, side, 12 if isinstance(layer, int) else DEPTH)
+        depth = 12 if isinstance(layer, int) else DEPTH
+        shrink_backbone(teacher.model.backbone, side, depth)
+        teacher.model.head.in_channels = WIDTH
         if cfg.model.get('num_tokens') is not None:
             cfg.model.num_tokens = GRID
     return side
@@ -181,7 +161,7 @@ def shrink_images(batch: dict, side: int) -> dict:
 @pytest.mark.parametrize('name', CONFIGS)
 def test_trains_and_predicts(name, tmp_path):
     cfg = load(name)
-    full_size = student(cfg).backbone.img_size
+    full = full_size(cfg)
     num_classes = cfg.data_preprocessor.num_classes
     proportion = cfg.train_dataloader.dataset.get('proportion')
     shrink_data(cfg, tmp_path)
@@ -199,7 +179,7 @@ def test_trains_and_predicts(name, tmp_path):
     for batch in (train_batch, val_batch):
         for image in batch['inputs']:
             channels = student(cfg).backbone.get('in_channels', 3)
-            assert image.shape == (channels, full_size, full_size)
+            assert image.shape == (channels, full, full)
             assert image.dtype == torch.uint8
 
     model = MODELS.build(cfg.model | dict(data_preprocessor=cfg.data_preprocessor))
@@ -238,15 +218,7 @@ def test_parts_agree_with_each_other(name):
             Config.fromfile(teacher).model if isinstance(teacher, str) else teacher
         )
     for model in models:
-        arch = model.backbone.arch
-        if isinstance(arch, str):
-            widths = DEIT_WIDTHS | {
-                k: v['embed_dims'] for k, v in PlainMamba.ARCHS.items()
-            }
-            width = widths[arch]
-        else:
-            width = arch.embed_dims
-        assert model.head.in_channels == width
+        assert model.head.in_channels == width_of(model.backbone)
         assert model.head.num_classes == num_classes
     for dataloader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         dataset = DATASETS.build(innermost(dataloader.dataset) | dict(lazy_init=True))
@@ -361,6 +333,46 @@ def test_main_settings(size, batch_size, teacher, dataset):
         )
 
 
+@pytest.mark.parametrize('dataset', ['cifar100', 'in100', 'in1k'])
+@pytest.mark.parametrize(
+    'family, size, arch, batch_size, teacher, weight_decay',
+    [
+        ('vmamba', 't', 'vanilla_tiny', 32, 'base', 0.05),
+        ('vim', 't', 'tiny', 128, 'tiny', 0.1),
+        ('vim', 's', 'small', 128, 'small', 0.05),
+        ('vrwkv', 't', 'tiny', 128, 'tiny', 0.05),
+        ('vrwkv', 's', 'small', 128, 'small', 0.05),
+    ],
+)
+def test_main_settings_of_other_families(
+    family, size, arch, batch_size, teacher, weight_decay, dataset
+):
+    name = f'{family}-{size}_1xb{batch_size}_{dataset}.py'
+    baseline = load(f'{IMAGES}/{family}/{name}')
+    transfer = load(f'{TRANSFER}/trans-{name}')
+    pmamba = load(f'{TRANSFER}/trans-plain-mamba-t_1xb128_{dataset}.py')
+    for cfg in (baseline, transfer):
+        assert student(cfg).backbone.arch == arch
+        assert cfg.train_dataloader.batch_size == batch_size
+        assert cfg.auto_scale_lr.base_batch_size == batch_size
+        assert cfg.optim_wrapper.optimizer.lr == 5e-4
+        assert cfg.optim_wrapper.optimizer.weight_decay == weight_decay
+        assert cfg.param_scheduler == pmamba.param_scheduler
+        assert cfg.train_cfg == pmamba.train_cfg
+    assert baseline.train_dataloader.dataset.proportion == 1.0
+    assert transfer.train_dataloader.dataset.proportion == 0.75
+    assert baseline.model == transfer.model.student
+    model = transfer.model
+    assert model.teacher.model.backbone.arch == f'deit-{teacher}'
+    assert f'deit-{teacher}_' in model.teacher.checkpoint
+    for key in ('terms', 'alpha', 'teacher_layer', 'num_tokens'):
+        assert model[key] == pmamba.model[key]
+    # Section 3.3: only PlainMamba inherits weights.
+    assert [hook.type for hook in transfer.custom_hooks] == [
+        'mmtransmamba.LayerWeightsHook'
+    ]
+
+
 ADAPTIVE = 'mmtransmamba.AdaptiveWeighting'
 UNIFORM = 'mmtransmamba.UniformWeighting'
 TABLE_7 = {
@@ -444,10 +456,17 @@ def count_parameters(name: str) -> int:
 
 
 @pytest.mark.parametrize(
-    'size, millions', [('t_1xb128', 4.1), ('s_1xb128', 13.7), ('b_1xb64', 49.5)]
+    'model, millions',
+    [
+        ('plain-mamba-t_1xb128', 4.1),
+        ('plain-mamba-s_1xb128', 13.7),
+        ('plain-mamba-b_1xb64', 49.5),
+        ('vim-t_1xb128', 7.0),
+        ('vim-s_1xb128', 25.5),
+    ],
 )
-def test_size_of_the_students_in_table_2(size, millions):
-    total = count_parameters(f'{TRANSFER}/trans-plain-mamba-{size}_cifar100.py')
+def test_size_of_the_students_in_table_2(model, millions):
+    total = count_parameters(f'{TRANSFER}/trans-{model}_cifar100.py')
     assert total / 1e6 == pytest.approx(millions, abs=0.11)
 
 
@@ -460,6 +479,9 @@ def test_size_of_the_students_in_table_2(size, millions):
         f'{TRANSFER}/trans-plain-mamba-t_1xb128_cifar100.py',
         f'{TRANSFER}/trans-plain-mamba-t_released-1xb256_in100.py',
         f'{BASELINES}/plain-mamba-l2_8xb256_in1k.py',
+        f'{TRANSFER}/trans-vmamba-t_1xb32_in100.py',
+        f'{TRANSFER}/trans-vim-t_1xb128_cifar100.py',
+        f'{TRANSFER}/trans-vrwkv-s_1xb128_in100.py',
     ],
 )
 def test_runner_with_hooks(name, tmp_path):
@@ -495,6 +517,26 @@ def test_runner_with_hooks(name, tmp_path):
     weighed = any('layer_weight' in key for record in records for key in record)
     assert weighed == ('terms' in cfg.model)
     assert any('accuracy/top1' in record for record in records)
+
+
+@pytest.mark.parametrize(
+    'family, percent', [('vim', 13), ('vmamba', 47), ('vrwkv', 69)]
+)
+def test_quickstart_students_inherit(family, percent, tmp_path):
+    cfg = load(f'quickstart/{family}_digits_transfer.py')
+    scratch = load(f'quickstart/{family}_digits_scratch.py')
+    assert cfg.model.student == scratch.model
+    cfg.model.teacher.checkpoint = None
+    cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    cfg.param_scheduler = []
+    cfg.work_dir = str(tmp_path)
+    cfg.experiment_name = f'{tmp_path.name}_{family}'
+    cfg.log_level = 'WARNING'
+    Runner.from_cfg(cfg).train()
+    report = json.loads((tmp_path / 'subclone_report.json').read_text())
+    assert report['weight_map'] == f'vit_to_{family}'
+    assert report['layers'] == [0, 1, 2, 3]
+    assert int(report['totals']['inherited_percent']) == percent
 
 
 # --------------------------------------------------------------------- metafiles

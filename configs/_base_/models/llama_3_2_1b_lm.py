@@ -1,0 +1,15 @@
+# Teacher and student from one folder; a recipe says how the student is converted. The
+# weights that are trained are float32.
+_base_ = '../datasets/text_2048.py'
+
+model = dict(
+    type='mmtransmamba.LanguageDistiller',
+    student=dict(
+        type='mmtransmamba.CausalLM',
+        path='checkpoints/Llama-3.2-1B',
+        dtype='float32',
+    ),
+    teacher=dict(
+        type='mmtransmamba.CausalLM', path='checkpoints/Llama-3.2-1B', dtype='bfloat16'
+    ),
+)

@@ -1,0 +1,19 @@
+# Teacher and student from one folder; a recipe says how the student is converted. The
+# weights that are trained are float32.
+_base_ = '../datasets/text_2048.py'
+
+model = dict(
+    type='mmtransmamba.LanguageDistiller',
+    student=dict(
+        type='mmtransmamba.CausalLM',
+        path='checkpoints/Llama-3.2-3B',
+        dtype='float32',
+    ),
+    teacher=dict(
+        type='mmtransmamba.CausalLM', path='checkpoints/Llama-3.2-3B', dtype='bfloat16'
+    ),
+)
+
+train_dataloader = dict(dataset=dict(tokenizer='checkpoints/Llama-3.2-3B'))
+val_dataloader = dict(dataset=dict(tokenizer='checkpoints/Llama-3.2-3B'))
+test_dataloader = val_dataloader

@@ -1,0 +1,21 @@
+# Teacher and student from one folder; a recipe says how the student is converted. The
+# weights that are trained are float32.
+_base_ = '../datasets/text_2048.py'
+
+model = dict(
+    type='mmtransmamba.LanguageDistiller',
+    student=dict(
+        type='mmtransmamba.CausalLM',
+        path='checkpoints/phi-2',
+        # Dropout would move the targets, which the teacher gives without.
+        convert=dict(resid_pdrop=0.0),
+        dtype='float32',
+    ),
+    teacher=dict(
+        type='mmtransmamba.CausalLM', path='checkpoints/phi-2', dtype='bfloat16'
+    ),
+)
+
+train_dataloader = dict(dataset=dict(tokenizer='checkpoints/phi-2'))
+val_dataloader = dict(dataset=dict(tokenizer='checkpoints/phi-2'))
+test_dataloader = val_dataloader

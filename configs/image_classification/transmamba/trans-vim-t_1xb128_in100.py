@@ -1,0 +1,18 @@
+# The paper names no batch size for Vim; PMamba's of the same widths is taken. Weight
+# decay is the official 0.1.
+_base_ = [
+    '../../_base_/models/trans_vim_t.py',
+    '../../_base_/datasets/in100_224.py',
+    '../../_base_/schedules/adamw_300e.py',
+    '../../_base_/default_runtime.py',
+]
+
+model = dict(
+    student=dict(head=dict(num_classes=100)),
+    teacher=dict(
+        model=dict(head=dict(num_classes=100)),
+        checkpoint='checkpoints/deit-tiny_in100.pth',
+    ),
+)
+train_dataloader = dict(dataset=dict(proportion=0.75))
+optim_wrapper = dict(optimizer=dict(weight_decay=0.1))

@@ -1,0 +1,7 @@
+# Stochastic depth and weight decay are the official 0.05.
+_base_ = './vim-t_1xb128_in1k.py'
+
+model = dict(
+    backbone=dict(arch='small', drop_path_rate=0.05), head=dict(in_channels=384)
+)
+optim_wrapper = dict(optimizer=dict(weight_decay=0.05))

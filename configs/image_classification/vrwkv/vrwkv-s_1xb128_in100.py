@@ -1,0 +1,3 @@
+_base_ = './vrwkv-t_1xb128_in100.py'
+
+model = dict(backbone=dict(arch='small'), head=dict(in_channels=384))

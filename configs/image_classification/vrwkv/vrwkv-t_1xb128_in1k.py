@@ -1,0 +1,7 @@
+# The paper names no batch size for RWKV; PMamba's of the same widths is taken.
+_base_ = [
+    '../../_base_/models/vrwkv_t.py',
+    '../../_base_/datasets/in1k_224.py',
+    '../../_base_/schedules/adamw_300e.py',
+    '../../_base_/default_runtime.py',
+]
