@@ -1,4 +1,4 @@
-from . import backbones, teachers
+from . import backbones, retrieval, teachers
 from .backbones import VRWKV, PlainMamba, VideoMamba, Vim, VMamba
 from .checkpoint import CheckpointError, LoadReport, load_pretrained, read_state_dict
 
@@ -13,5 +13,6 @@ __all__ = [
     'backbones',
     'load_pretrained',
     'read_state_dict',
+    'retrieval',
     'teachers',
 ]

@@ -1,0 +1,168 @@
+"""CLIP's two towers, from a folder of transformers or from a config."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmtransmamba.models.checkpoint import CheckpointError
+
+# Stands for the vision tower where only the text tower is wanted.
+_NO_VISION = dict(
+    hidden_size=1, intermediate_size=1, num_hidden_layers=0, num_attention_heads=1
+)
+
+
+def build_clip(
+    source: str | os.PathLike | dict[str, Any], text_only: bool = False
+) -> nn.Module:
+    """A ``transformers.CLIPModel``.
+
+    Args:
+        source: Folder written by ``save_pretrained``, or fields of a ``CLIPConfig``
+            (``text_config``, ``vision_config``, ``projection_dim``) for a model with
+            random weights.
+        text_only: Do not spend memory on a random vision tower.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        CheckpointError: The folder's model is another, or weights are missing.
+    """
+    from transformers import CLIPConfig, CLIPModel
+
+    if isinstance(source, dict):
+        fields = dict(source)
+        if text_only:
+            fields['vision_config'] = _NO_VISION
+        else:
+            print_log(
+                'CLIP from a config, without a checkpoint, is random.',
+                'current',
+                level=logging.WARNING,
+            )
+        return CLIPModel(CLIPConfig(**fields))
+    folder = Path(source)
+    if not (folder / 'config.json').is_file():
+        raise FileNotFoundError(
+            f'clip={str(source)!r} is no folder with a CLIP model of transformers '
+            '(config.json and weights).'
+        )
+    config = CLIPConfig.get_config_dict(folder, local_files_only=True)[0]
+    if config.get('model_type') != 'clip':
+        raise CheckpointError(
+            f'clip={str(source)!r} has model_type={config.get("model_type")!r}; '
+            "accepted: 'clip', a model with both towers."
+        )
+    # Weights stored in half precision are trained in float32 like all others.
+    model, info = CLIPModel.from_pretrained(
+        folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
+    )
+    if info['missing_keys'] or info['mismatched_keys']:
+        raise CheckpointError(
+            f'{folder} lacks weights of CLIPModel: {len(info["missing_keys"])} '
+            f'missing, such as {sorted(info["missing_keys"])[:5]}; '
+            f'{len(info["mismatched_keys"])} of another shape, such as '
+            f'{list(info["mismatched_keys"])[:3]}.'
+        )
+    return model
+
+
+class CLIPTextEncoder(nn.Module):
+    """CLIP's text tower and projection.
+
+    Args:
+        clip: A ``transformers.CLIPModel``.
+        frozen: Keep the weights as they are; it then stays in eval mode.
+
+    Attributes:
+        dim: Width D of the embeddings.
+    """
+
+    def __init__(self, clip: nn.Module, frozen: bool = False) -> None:
+        super().__init__()
+        self.text_model = clip.text_model
+        self.text_projection = clip.text_projection
+        self.dim = clip.text_projection.out_features
+        self.frozen = frozen
+        if frozen:
+            self.requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> CLIPTextEncoder:
+        return super().train(mode and not self.frozen)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """Embeddings ``[B, D]`` of captions ``[B, L]``, CLIP's own.
+
+        Raises:
+            ValueError: Captions are longer than the text tower allows.
+        """
+        longest = self.text_model.config.max_position_embeddings
+        if input_ids.shape[1] > longest:
+            raise ValueError(
+                f'Captions of {input_ids.shape[1]} tokens are longer than the text '
+                f'encoder takes ({longest}): have the tokenizer truncate them.'
+            )
+        with torch.no_grad() if self.frozen else nullcontext():
+            output = self.text_model(input_ids, attention_mask=attention_mask)
+            return self.text_projection(output.pooler_output)
+
+    def collate(
+        self, captions: Sequence[dict[str, Tensor]]
+    ) -> tuple[Tensor, Tensor, list[int]]:
+        """Put the captions of several videos into one batch.
+
+        Args:
+            captions: For each video ``input_ids`` and ``attention_mask``, ``[n, L]``
+                with n and L of its own.
+
+        Returns:
+            Both for all captions, ``[sum of n, longest L]``, and the numbers n.
+        """
+        longest = max(c['input_ids'].shape[1] for c in captions)
+        pad = self.text_model.config.pad_token_id or 0
+        ids, masks = [], []
+        for caption in captions:
+            missing = (0, longest - caption['input_ids'].shape[1])
+            ids.append(F.pad(caption['input_ids'], missing, value=pad))
+            mask = caption.get('attention_mask')
+            if mask is None:
+                mask = torch.ones_like(caption['input_ids'])
+            masks.append(F.pad(mask, missing))
+        return torch.cat(ids), torch.cat(masks), [len(i) for i in ids]
+
+
+class CLIPFrameEncoder(nn.Module):
+    """CLIP's vision tower and projection.
+
+    Args:
+        clip: A ``transformers.CLIPModel``.
+    """
+
+    def __init__(self, clip: nn.Module) -> None:
+        super().__init__()
+        self.vision_model = clip.vision_model
+        self.visual_projection = clip.visual_projection
+        size = clip.vision_model.config.image_size
+        self.image_size = (size, size) if isinstance(size, int) else tuple(size)
+
+    def pooled(self, frames: Tensor) -> Tensor:
+        """Final class tokens ``[N, C]`` of normalised frames ``[N, 3, H, W]``."""
+        resample = tuple(frames.shape[-2:]) != self.image_size
+        output = self.vision_model(frames, interpolate_pos_encoding=resample)
+        return output.pooler_output
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Embeddings ``[N, D]`` of normalised frames ``[N, 3, H, W]``, CLIP's own."""
+        return self.visual_projection(self.pooled(frames))

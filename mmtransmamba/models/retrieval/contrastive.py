@@ -1,0 +1,103 @@
+"""The symmetric contrastive loss of CLIP over the batches of all ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmtransmamba.models.retrieval.gather import gather_rows
+from mmtransmamba.models.retrieval.pairs import PairEmbeddings, ids_as_numbers
+from mmtransmamba.registry import MODELS
+
+
+@MODELS.register_module()
+class ContrastiveLoss(nn.Module):
+    r"""Cross-entropy of finding the video of a caption, and the caption of a video.
+
+    .. math:: L = -\frac{1}{2N} \sum_i \left(
+        \log \frac{e^{s\, t_i v_i}}{\sum_j e^{s\, t_i v_j}} +
+        \log \frac{e^{s\, t_i v_i}}{\sum_j e^{s\, t_j v_i}} \right)
+
+    over the N pairs of all ranks, each rank computing its own pairs' rows.
+
+    Args:
+        initial_scale: Where the scale s, the inverse temperature, starts; None takes
+            the model's own, CLIP's.
+        max_scale: Its upper bound.
+        learnable: Whether it is learned.
+        mask_same_video: Leave out of the sums another pair of the same video, which is
+            no wrong answer. CLIP4Clip counts it as one (False).
+
+    Raises:
+        ValueError: A scale is not positive, or the first exceeds the second.
+    """
+
+    def __init__(
+        self,
+        initial_scale: float | None = None,
+        max_scale: float = 100.0,
+        learnable: bool = True,
+        mask_same_video: bool = True,
+    ) -> None:
+        super().__init__()
+        initial = 1.0 if initial_scale is None else initial_scale
+        if not 0 < initial <= max_scale:
+            raise ValueError(
+                f'ContrastiveLoss: initial_scale={initial_scale} must be positive and '
+                f'at most max_scale={max_scale}.'
+            )
+        self.initial_scale = initial_scale
+        self.max_scale = max_scale
+        self.mask_same_video = mask_same_video
+        self.log_scale = nn.Parameter(torch.tensor(math.log(initial)), learnable)
+
+    def no_weight_decay(self) -> set[str]:
+        return {'log_scale'}
+
+    def start_from(self, log_scale: Tensor) -> None:
+        """Start from a model's own scale, unless ``initial_scale`` says otherwise."""
+        if self.initial_scale is None:
+            with torch.no_grad():
+                self.log_scale.copy_(log_scale.clamp(max=math.log(self.max_scale)))
+
+    def scale(self) -> Tensor:
+        """The scale, a scalar."""
+        if self.training:
+            # The parameter itself: beyond a clamp of its value it would have no
+            # gradient and never come back.
+            with torch.no_grad():
+                self.log_scale.clamp_(max=math.log(self.max_scale))
+        return self.log_scale.exp()
+
+    def forward(
+        self, pairs: PairEmbeddings, video_ids: Sequence[str] | None = None
+    ) -> Tensor:
+        """The loss, whose mean over the ranks is that of all their pairs.
+
+        Args:
+            pairs: This rank's.
+            video_ids: Which video each pair is of; without them all are different.
+        """
+        target = torch.arange(len(pairs.video), device=pairs.video.device)
+        target = target + pairs.begin
+        wrong_answer = None
+        if self.mask_same_video and video_ids is not None:
+            wrong_answer = _same_video(video_ids, target)
+        total = 0.0
+        for logits in pairs.logits():
+            if wrong_answer is not None:
+                logits = logits.masked_fill(wrong_answer, -torch.inf)
+            total = total + F.cross_entropy(logits, target, reduction='sum')
+        return total / 2 * pairs.row_weight
+
+
+def _same_video(video_ids: Sequence[str], target: Tensor) -> Tensor:
+    """Where another pair is of the row's video, ``[b, N]``."""
+    own = ids_as_numbers(video_ids, target.device)
+    every, _ = gather_rows(own[:, None])
+    same = own[:, None] == every.T
+    return same.scatter(1, target[:, None], False)

@@ -1,0 +1,79 @@
+"""From collated videos and captions to what the models take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+
+from mmtransmamba.registry import MODELS
+
+CLIP_MEAN = (122.7709383, 116.7460125, 104.09373615)
+CLIP_STD = (68.5005327, 66.6321579, 70.32316305)
+
+
+@MODELS.register_module()
+class RetrievalDataPreprocessor(BaseDataPreprocessor):
+    """Moves a batch to the device and normalises its videos.
+
+    Args:
+        mean: Per channel in the order RGB, on the scale 0..255; CLIP's by default.
+        std: Likewise.
+        non_blocking: See mmengine's ``BaseDataPreprocessor``.
+
+    Attributes:
+        channel_order: That of the videos it gives.
+
+    Raises:
+        ValueError: ``mean`` and ``std`` have not as many numbers.
+    """
+
+    channel_order = 'rgb'
+    # mmengine's name; a distiller undoes the normalisation where it is true.
+    _enable_normalize = True
+
+    def __init__(
+        self,
+        mean: Sequence[float] = CLIP_MEAN,
+        std: Sequence[float] = CLIP_STD,
+        non_blocking: bool = False,
+    ) -> None:
+        super().__init__(non_blocking)
+        if len(mean) != len(std):
+            raise ValueError(
+                f'RetrievalDataPreprocessor: mean={list(mean)} and std={list(std)} '
+                'must have one number per channel each.'
+            )
+        for name, values in (('mean', mean), ('std', std)):
+            tensor = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1, 1)
+            self.register_buffer(name, tensor, persistent=False)
+
+    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        """Prepare a batch.
+
+        Args:
+            data: ``video``, ``[B, C, T, H, W]`` or a list of ``[C, T, H, W]``, of any
+                dtype on the scale 0..255, and what belongs to the videos: captions
+                and names.
+            training: Not used.
+
+        Returns:
+            ``inputs``, the normalised videos in float32, and ``data_samples``, a dict
+            of all else.
+
+        Raises:
+            ValueError: The videos have another shape.
+        """
+        samples = dict(self.cast_data(data))
+        video = samples.pop('video')
+        if isinstance(video, list | tuple):
+            video = torch.stack(list(video))
+        if video.ndim != 5 or video.shape[1] != len(self.mean):
+            raise ValueError(
+                'RetrievalDataPreprocessor: video must be '
+                f'[B, {len(self.mean)}, T, H, W], not {list(video.shape)}.'
+            )
+        inputs = (video.float() - self.mean) / self.std
+        return dict(inputs=inputs, data_samples=samples)

@@ -1,0 +1,72 @@
+"""Videos and their captions as points of one space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from mmtransmamba.models.retrieval.gather import gather_rows
+
+
+@dataclass
+class PairEmbeddings:
+    """Embeddings of a batch in which caption i describes video i.
+
+    Attributes:
+        video: ``[b, D]``, of length 1.
+        text: ``[b, D]``, of length 1.
+        scale: Factor that makes logits of cosines, a scalar.
+    """
+
+    video: Tensor
+    text: Tensor
+    scale: Tensor
+
+    @cached_property
+    def _gathered(self) -> tuple[Tensor, Tensor, int]:
+        # In one go: one collective, and one only when several losses ask.
+        rows, begin = gather_rows(torch.cat((self.video, self.text), dim=1))
+        video, text = rows.chunk(2, dim=1)
+        return video, text, begin
+
+    @property
+    def begin(self) -> int:
+        """Where this rank's pairs begin among those of all ranks."""
+        return self._gathered[2]
+
+    @property
+    def row_weight(self) -> float:
+        """Factor that makes a rank's sum over its rows its part of the mean.
+
+        The mean over ranks of these parts, which DDP takes, is the mean over the rows
+        of all ranks, however many each has.
+        """
+        distributed = dist.is_available() and dist.is_initialized()
+        world_size = dist.get_world_size() if distributed else 1
+        return world_size / len(self._gathered[0])
+
+    def logits(self) -> tuple[Tensor, Tensor]:
+        """Scaled cosines of this rank's b rows with the N columns of all ranks.
+
+        Returns:
+            Text to video and video to text, ``[b, N]`` each.
+        """
+        videos, texts, _ = self._gathered
+        scaled_text, scaled_video = self.scale * self.text, self.scale * self.video
+        return scaled_text @ videos.T, scaled_video @ texts.T
+
+
+def ids_as_numbers(ids: Sequence[str], device: torch.device) -> Tensor:
+    """Numbers that are equal where names are, on every rank: int64 ``[b]``."""
+    numbers = [
+        int.from_bytes(blake2b(str(name).encode(), digest_size=8).digest(), 'big')
+        - 2**63
+        for name in ids
+    ]
+    return torch.tensor(numbers, dtype=torch.int64, device=device)
