@@ -8,11 +8,12 @@ P channels of a head, N states.
 """
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .autocast import without_autocast
 
 CHUNK = 64
 
@@ -37,7 +38,7 @@ def scan(
     initial_state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """See ``ssd_scan``; returns the output and the last state."""
-    with _without_autocast(x.device.type):
+    with without_autocast(x.device.type):
         return _scan(x, dt, A, B, C, D, initial_state)
 
 
@@ -123,10 +124,3 @@ def _exp(x: Tensor, dtype: torch.dtype) -> Tensor:
 def _by_group(left: Tensor, right_RP: Tensor) -> Tensor:
     """Matrix product that treats the channels of all heads of a group as columns."""
     return (left @ right_RP.flatten(-2)).unflatten(-1, right_RP.shape[-2:])
-
-
-def _without_autocast(device_type: str) -> AbstractContextManager:
-    """Keeps matrix products in the dtype of their operands."""
-    if not torch.amp.is_autocast_available(device_type):
-        return nullcontext()
-    return torch.autocast(device_type, enabled=False)

@@ -6,6 +6,7 @@ from .. import backends
 from ..arguments import check_tensors, upcast
 from . import chunked, fla, mamba_ssm, native, reference, shapes
 from .arguments import check_scan, check_step
+from .step import step
 
 OP = 'ssd'
 
@@ -113,5 +114,5 @@ def ssd_step(
     compute = check_tensors(**named)
     check_step(**named)
     x_, dt, A, B, C, D, state_ = upcast(named, compute).values()
-    y, new_state = reference.step(state_, x_, dt, A, B, C, D)
+    y, new_state = step(state_, x_, dt, A, B, C, D)
     return y.to(x.dtype), new_state.to(state.dtype)

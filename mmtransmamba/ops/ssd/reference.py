@@ -38,12 +38,12 @@ def scan(
     # for each.
     steps = zip(*(operand.unbind(1) for operand in (x, dt, B, C)), strict=True)
     for x_BHP, dt_BH, B_BGN, C_BGN in steps:
-        y_BHP, state_BHPN = step(state_BHPN, x_BHP, dt_BH, A, B_BGN, C_BGN, D)
+        y_BHP, state_BHPN = _step(state_BHPN, x_BHP, dt_BH, A, B_BGN, C_BGN, D)
         outputs.append(y_BHP)
     return torch.stack(outputs, dim=1), state_BHPN
 
 
-def step(
+def _step(
     state_BHPN: Tensor,
     x_BHP: Tensor,
     dt_BH: Tensor,

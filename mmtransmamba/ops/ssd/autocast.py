@@ -1,0 +1,12 @@
+"""Autocast switched off, on devices that have it."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+
+def without_autocast(device_type: str) -> AbstractContextManager:
+    """Keeps matrix products in the dtype of their operands."""
+    if not torch.amp.is_autocast_available(device_type):
+        return nullcontext()
+    return torch.autocast(device_type, enabled=False)
