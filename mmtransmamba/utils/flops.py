@@ -45,7 +45,9 @@ class Complexity:
     modules: dict[str, tuple[int, int]]
 
 
-def count_complexity(model: nn.Module, shape: Sequence[int]) -> Complexity:
+def count_complexity(
+    model: nn.Module, shape: Sequence[int], **kwargs: Any
+) -> Complexity:
     """Count what a model costs for an input of a shape.
 
     The model runs on the meta device, where nothing is computed, whatever device it
@@ -55,6 +57,7 @@ def count_complexity(model: nn.Module, shape: Sequence[int]) -> Complexity:
     Args:
         model: A model whose ``forward`` takes one tensor.
         shape: Shape of that tensor, the batch included.
+        **kwargs: Further arguments of ``forward``.
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     tensors = {name: tensor.to('meta') for name, tensor in tensors.items()}
@@ -64,7 +67,7 @@ def count_complexity(model: nn.Module, shape: Sequence[int]) -> Complexity:
     try:
         with torch.no_grad(), use_backend('shapes'), counter:
             inputs = torch.empty(shape, device='meta')
-            functional_call(model, tensors, (inputs,))
+            functional_call(model, tensors, (inputs,), kwargs)
     finally:
         for name, module in model.named_modules():
             module.training = training[name]

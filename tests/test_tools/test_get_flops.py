@@ -4,8 +4,9 @@ import re
 import sys
 
 import pytest
+from mmengine.registry import DefaultScope
 
-from mmtransmamba.models import PlainMamba
+from mmtransmamba.models import PlainMamba, VideoMamba
 from mmtransmamba.utils.flops import count_complexity
 
 CONFIGS = 'configs/image_classification/transmamba'
@@ -23,7 +24,8 @@ def get_flops(repo_dir, monkeypatch, capsys):
         get_flops.main()
         return capsys.readouterr().out
 
-    return run
+    with DefaultScope.overwrite_default_scope('mmengine'):  # the tool sets another
+        yield run
 
 
 def numbers(output, label):
@@ -51,6 +53,34 @@ def test_another_shape_and_a_backbone_outside_the_package(get_flops):
     assert '1 x 1 x 8 x 16' in wider
     assert numbers(wider, 'parameters') == numbers(default, 'parameters')
     assert numbers(wider, 'FLOPs') > numbers(default, 'FLOPs')
+
+
+RECOGNISER = """
+default_scope = 'mmaction'
+model = dict(
+    type='Recognizer3D',
+    backbone=dict(
+        type='mmtransmamba.VideoMamba',
+        arch=dict(embed_dims=32, depth=2),
+        img_size=16,
+        patch_size=8,
+        num_frames=4,
+    ),
+    cls_head=dict(type='TimeSformerHead', num_classes=5, in_channels=32),
+)
+"""
+
+
+def test_a_recogniser_of_videos(get_flops, tmp_path):
+    config = tmp_path / 'recogniser.py'
+    config.write_text(RECOGNISER)
+    arch = dict(embed_dims=32, depth=2)
+    backbone = VideoMamba(arch, img_size=16, patch_size=8, num_frames=4)
+    for frames, options in ((4, ()), (6, ('--shape', '6', '16', '16'))):
+        output = get_flops(str(config), *options)
+        count = count_complexity(backbone, (1, 3, frames, 16, 16))
+        assert numbers(output, 'FLOPs') == [count.flops + 5 * 32]
+        assert numbers(output, 'parameters') == [count.params + 5 * 32 + 5]
 
 
 @pytest.mark.parametrize(
