@@ -89,8 +89,9 @@ def prepare_config(args: argparse.Namespace) -> Config:
     if args.amp:
         cfg.test_cfg.fp16 = True
     launch.set_dataloader_defaults(cfg)
-    # The checkpoint of a distiller is its student's, which is tested without teacher.
-    if cfg.model.get('student') is not None:
+    # The checkpoint of a distiller is its student's, which is tested without teacher,
+    # unless the distiller is to compare the two.
+    if cfg.model.get('student') is not None and not cfg.model.get('compare', False):
         cfg.model = cfg.model.student
     launch.init_processes(cfg, args.launcher)
     return cfg
@@ -106,8 +107,8 @@ def check_weights(runner: Runner, checkpoint: str) -> None:
     """
     if '://' in checkpoint:
         return
-    model = runner.model
-    load_pretrained(model.module if is_model_wrapper(model) else model, checkpoint)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    load_pretrained(getattr(model, 'student', model), checkpoint)
 
 
 def main() -> None:

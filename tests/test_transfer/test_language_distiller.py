@@ -416,6 +416,18 @@ def test_teacher_stays_as_it_is():
     assert next(teacher.parameters()).dtype == torch.float64
 
 
+@pytest.mark.parametrize('recipe', RECIPES)
+def test_teacher_in_half_precision(recipe):
+    reference = loss_of(distill(RECIPES[recipe]), tokens())
+    teacher = make_teacher().to(torch.bfloat16)
+    student = make_hybrid(make_teacher())
+    distiller = distill(RECIPES[recipe], teacher=teacher, student=student)
+    losses = loss_of(distiller, tokens())
+    for key, value in losses.items():
+        assert value.dtype == torch.float32
+        assert value.item() == pytest.approx(reference[key].item(), rel=0.1, abs=0.02)
+
+
 def test_built_from_a_config(tmp_path):
     distiller = MODELS.build(
         dict(

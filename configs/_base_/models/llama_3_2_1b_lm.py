@@ -12,4 +12,5 @@ model = dict(
     teacher=dict(
         type='mmtransmamba.CausalLM', path='checkpoints/Llama-3.2-1B', dtype='bfloat16'
     ),
+    compare=True,
 )

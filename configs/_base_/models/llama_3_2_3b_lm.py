@@ -12,6 +12,7 @@ model = dict(
     teacher=dict(
         type='mmtransmamba.CausalLM', path='checkpoints/Llama-3.2-3B', dtype='bfloat16'
     ),
+    compare=True,
 )
 
 train_dataloader = dict(dataset=dict(tokenizer='checkpoints/Llama-3.2-3B'))

@@ -14,6 +14,7 @@ model = dict(
     teacher=dict(
         type='mmtransmamba.CausalLM', path='checkpoints/phi-2', dtype='bfloat16'
     ),
+    compare=True,
 )
 
 train_dataloader = dict(dataset=dict(tokenizer='checkpoints/phi-2'))

@@ -5,4 +5,5 @@ model = dict(
     type='mmtransmamba.LanguageDistiller',
     student=dict(type='mmtransmamba.CausalLM', path='data/stories260k/hf'),
     teacher=dict(type='mmtransmamba.CausalLM', path='data/stories260k/hf'),
+    compare=True,
 )

@@ -128,6 +128,17 @@ class LanguageDistiller(BaseModel):
     def init_weights(self) -> None:
         """Nothing; see :meth:`CausalLM.init_weights`."""
 
+    def no_weight_decay(self) -> set[str]:
+        """What weight decay spares: A and all that is no matrix.
+
+        That is what Mamba's training does; the papers on distillation do not say.
+        """
+        return {
+            name
+            for name, parameter in self.named_parameters()
+            if parameter.ndim < 2 or name.endswith('.A_log')
+        }
+
     def forward(
         self,
         input_ids: Tensor,

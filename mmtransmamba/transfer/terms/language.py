@@ -312,7 +312,7 @@ class MixerOutputTerm(ForcedTerm):
     def forward(
         self, layer: nn.Module, call: LayerCall, mask: Tensor, padded: bool
     ) -> Tensor:
-        mixer, normed = layer.self_attn, layer.input_layernorm(call.hidden)
+        mixer, normed = layer.self_attn, layer.input_layernorm(_input(layer, call))
         padding_mask = mask if padded else None
         if self.at == 'heads':
             student, target = _heads_of(mixer, normed, padding_mask), call.heads
@@ -320,6 +320,11 @@ class MixerOutputTerm(ForcedTerm):
             student, target = mixer(normed, padding_mask=padding_mask)[0], call.mixed
         error = (student.float() - target.float()).square().mean(-1)
         return self.weight * token_mean(error, mask)
+
+
+def _input(layer: nn.Module, call: LayerCall) -> Tensor:
+    """The teacher's hidden state, in the dtype in which the student has its own."""
+    return call.hidden.to(layer.input_layernorm.weight.dtype)
 
 
 def _heads_of(mixer: nn.Module, normed: Tensor, padding_mask: Tensor | None) -> Tensor:
@@ -347,7 +352,7 @@ class ForcedLayerTerm(ForcedTerm):
     def forward(
         self, layer: nn.Module, call: LayerCall, mask: Tensor, padded: bool
     ) -> Tensor:
-        output = layer(call.hidden, padding_mask=mask if padded else None)
+        output = layer(_input(layer, call), padding_mask=mask if padded else None)
         output = output[0] if isinstance(output, tuple) else output
         error = torch.linalg.vector_norm(output.float() - call.output.float(), dim=-1)
         return self.weight * token_mean(error, mask)

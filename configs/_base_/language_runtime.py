@@ -1,0 +1,11 @@
+# Models and metrics of language; nothing here is mmpretrain's.
+_base_ = './default_runtime.py'
+
+default_scope = 'mmengine'
+default_hooks = dict(
+    _delete_=True,
+    logger=dict(type='LoggerHook', interval=100),
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
+)
+custom_hooks = [dict(type='mmtransmamba.SaveStudentHook')]
+visualizer = dict(type='Visualizer')

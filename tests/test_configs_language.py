@@ -1,0 +1,361 @@
+"""Every language config trains and is tested, with sizes shrunk; the papers' values."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from language_models import make_hybrid, make_teacher
+from mmengine.config import Config, ConfigDict
+from mmengine.evaluator import Evaluator
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+
+from mmtransmamba.models.language import choose_layers
+from mmtransmamba.registry import MODELS, PARAM_SCHEDULERS
+from mmtransmamba.transfer.distillers.stages import STAGES
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG_DIR = ROOT / 'configs' / 'language'
+CONFIGS = sorted(p.relative_to(CONFIG_DIR).as_posix() for p in CONFIG_DIR.rglob('*.py'))
+TEACHER = 'stories260k/teacher.py'
+RECIPES = [name for name in CONFIGS if name != TEACHER]
+DEPTHS = {'llama-3.2-1b': 16, 'llama-3.2-3b': 28, 'phi-2': 32, 'stories260k': 5}
+LATER = {
+    'stage2': ['init:mimic', 'stage1'],
+    'stage3': ['init:mimic', 'stage1', 'stage2'],
+}
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    """What the Runner does with ``default_scope``."""
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        yield
+
+
+def load(name: str) -> Config:
+    return Config.fromfile(CONFIG_DIR / name)
+
+
+def teacher_of(name: str) -> str:
+    return next(teacher for teacher in DEPTHS if teacher in name)
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+    """Folders of tiny models: a Llama, a Phi, and the students of earlier stages."""
+    root = tmp_path_factory.mktemp('models')
+    for family in ('llama', 'phi'):
+        teacher = make_teacher(family, num_hidden_layers=4)
+        teacher.save_pretrained(root / family)
+        student = make_hybrid(teacher, layers=[1, 2, 3])
+        for stage, history in LATER.items():
+            student.config.transfer_history = history
+            student.save_pretrained(root / f'{family}-{stage}')
+    return root
+
+
+def shrink(cfg: Config, folders: Path) -> Config:
+    """Put tiny models and generated tokens in the place of those of the config."""
+    for i, name in enumerate(('train_dataloader', 'val_dataloader', 'test_dataloader')):
+        if name in cfg:
+            cfg[name].update(batch_size=4, num_workers=0)
+            cfg[name].dataset = ConfigDict(
+                type='mmtransmamba.MarkovTokens',
+                vocab_size=29,
+                length=12,
+                num_samples=8,
+                first=8 * min(i, 1),
+            )
+    if cfg.model.type == 'mmtransmamba.CausalLM':
+        cfg.model.path = str(folders / 'llama')
+        return cfg
+    family = 'phi' if 'phi' in cfg.model.teacher.path else 'llama'
+    student, teacher = cfg.model.student, cfg.model.teacher
+    teacher.path = str(folders / family)
+    student.path = str(
+        folders
+        / (f'{family}-{cfg.model.stage}' if cfg.model.stage in LATER else family)
+    )
+    if student.get('convert'):
+        student.convert.pop('mamba_checkpoint', None)
+        # Of four layers 13 % are none.
+        student.convert.ratio = max(student.convert.ratio, 0.25)
+    # Mixed precision needs a GPU.
+    cfg.optim_wrapper.type = 'OptimWrapper'
+    cfg.optim_wrapper.pop('dtype', None)
+    return cfg
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_trains_and_predicts(name, folders):
+    cfg = shrink(load(name), folders)
+    torch.manual_seed(0)
+    train_batch = next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
+    model = MODELS.build(cfg.model).train()
+    model.init_weights()
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    before = {key: p.detach().clone() for key, p in model.named_parameters()}
+    for _ in range(2):  # parameters that begin as zero hold gradients back
+        losses = model.train_step(train_batch, optim_wrapper)
+        assert losses['loss'] > 0
+        assert all(torch.isfinite(value) for value in losses.values())
+    wanted = {f'loss_{key}' for key, term in cfg.model.terms.items() if term}
+    assert wanted <= set(losses)
+    assert {key.split('_')[1] for key in losses if '_' in key} == {
+        key.split('_')[1] for key in wanted
+    }
+    changed = {k for k, p in model.named_parameters() if not torch.equal(p, before[k])}
+    trained = {k for k, p in model.named_parameters() if p.requires_grad}
+    assert changed <= trained
+    # So small a Mamba-1 gives these gradients below Adam's epsilon.
+    assert all('.dt_proj.' in key for key in trained - changed)
+
+    loader = Runner.build_dataloader(cfg.test_dataloader)
+    metrics = evaluate(model.eval(), cfg.test_evaluator, loader)
+    assert set(metrics) == {
+        f'token/{key}' for key in ('nll', 'ppl', 'accuracy', 'kl', 'agreement')
+    }
+    assert metrics['token/kl'] > 0
+
+
+@torch.no_grad()
+def evaluate(model, evaluator, loader) -> dict[str, float]:
+    evaluator = Evaluator(evaluator)
+    for batch in loader:
+        evaluator.process(model.test_step(batch), batch)
+    return evaluator.evaluate(len(loader.dataset))
+
+
+def test_teacher_alone(folders):
+    cfg = shrink(load(TEACHER), folders)
+    model = MODELS.build(cfg.model).eval()
+    loader = Runner.build_dataloader(cfg.test_dataloader)
+    assert evaluate(model, cfg.test_evaluator, loader)['token/ppl'] > 1
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_parts_agree_with_each_other(name):
+    cfg = load(name)
+    assert cfg.model.stage in STAGES
+    assert cfg.model.compare
+    assert 'requires' not in cfg.model
+    path = cfg.model.teacher.path
+    assert teacher_of(name) in path.lower()
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        assert cfg[key].dataset.get('tokenizer', path) == path
+    assert cfg.train_dataloader.dataset != cfg.val_dataloader.dataset
+    assert cfg.test_dataloader == cfg.val_dataloader
+    student = cfg.model.student
+    if cfg.model.stage in LATER:
+        # From the folder that training the config of the stage before leaves.
+        assert student.get('convert') is None
+        previous = Path(student.path).parent.name
+        before = load(f'{Path(name).parent}/{previous}.py')
+        assert student.path == f'work_dirs/{previous}/student'
+        assert before.model.stage == LATER[cfg.model.stage][-1]
+        assert before.model.teacher == cfg.model.teacher
+    else:
+        assert student.path == path
+        needed = STAGES[cfg.model.stage].requires
+        assert f'init:{student.convert.init}' in needed
+    assert 'mmtransmamba.SaveStudentHook' in [hook.type for hook in cfg.custom_hooks]
+    processes = re.search(r'_(\d+)xb(\d+)_', name)
+    if processes:
+        count, batch = map(int, processes.groups())
+        assert cfg.train_dataloader.batch_size == batch
+        assert cfg.auto_scale_lr.base_batch_size == count * batch
+    infinite = cfg.train_cfg.get('type') == 'IterBasedTrainLoop'
+    assert (cfg.train_dataloader.sampler.type == 'InfiniteSampler') == infinite
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_last_iteration_has_the_lowest_rate(name):
+    cfg = load(name)
+    if cfg.param_scheduler is None:
+        assert name.startswith('transmamba/')
+        return
+    epoch_length = 50
+    scheduler = dict(cfg.param_scheduler)
+    length = cfg.train_cfg.get('max_iters') or epoch_length * cfg.train_cfg.max_epochs
+    counts_epochs = scheduler.get('by_epoch', True)
+    scheduler['end'] = cfg.train_cfg.get('max_epochs', 1) if counts_epochs else length
+    parameter = torch.nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.SGD([parameter], lr=cfg.optim_wrapper.optimizer.lr)
+    schedule = PARAM_SCHEDULERS.build(
+        scheduler, default_args=dict(optimizer=optimizer, epoch_length=epoch_length)
+    )
+    assert schedule.warmup == schedule.decay == length // 10
+    assert schedule.factor(length - 1)[0] == 0
+    assert schedule.factor(length // 2)[0] == 1
+
+
+# ------------------------------------------------------------ the papers' values
+
+
+def optimizer_of(cfg: Config) -> tuple:
+    given = cfg.optim_wrapper.optimizer
+    return (
+        given.type,
+        given.lr,
+        tuple(given.get('betas', (0.9, 0.999))),
+        given.get('weight_decay', 0),
+    )
+
+
+@pytest.mark.parametrize('teacher', ['llama-3.2-1b', 'llama-3.2-3b', 'phi-2'])
+@pytest.mark.parametrize(
+    'stage, lr, batch', [(1, 1e-3, 128), (2, 5e-4, 128), (3, 5e-5, 64)]
+)
+def test_mmmamba(stage, lr, batch, teacher):
+    cfg = load(f'mmmamba/hybrid_stage{stage}_8xb{batch // 8}_{teacher}.py')
+    assert cfg.model.stage == f'stage{stage}'
+    assert optimizer_of(cfg) == ('AdamW', lr, (0.9, 0.999), 0.05)
+    assert cfg.optim_wrapper.clip_grad.max_norm == 5.0
+    assert cfg.train_cfg.max_iters == 20000
+    terms = {key: term.type for key, term in cfg.model.terms.items() if term}
+    expected = 'TokenKLTerm' if stage == 3 else 'MixerOutputTerm'
+    assert list(terms.values()) == [f'mmtransmamba.{expected}']
+    if stage == 1:
+        assert cfg.model.student.convert.init == 'mimic'
+        layers = layers_of(cfg, teacher)
+        assert layers == [i for i in range(DEPTHS[teacher]) if i % 4]
+
+
+def layers_of(cfg: Config, teacher: str) -> list[int]:
+    convert = cfg.model.student.convert
+    return choose_layers(
+        DEPTHS[teacher], convert.get('layers', 'evenly'), convert.ratio
+    )
+
+
+def test_mmmamba_linear():
+    cfg = load('mmmamba/linear_stage1_8xb16_llama-3.2-1b.py')
+    assert layers_of(cfg, 'llama-3.2-1b') == list(range(16))
+    for stage in (2, 3):
+        suffix = f'stage{stage}_8xb{16 if stage == 2 else 8}_llama-3.2-1b.py'
+        hybrid, linear = (
+            load(f'mmmamba/hybrid_{suffix}'),
+            load(f'mmmamba/linear_{suffix}'),
+        )
+        linear.model.student.path = linear.model.student.path.replace(
+            'linear', 'hybrid'
+        )
+        assert linear.to_dict() == hybrid.to_dict()
+
+
+@pytest.mark.parametrize('percent, count', [('12p5', 4), ('25', 8), ('50', 16)])
+def test_matvlm(percent, count):
+    cfg = load(f'matvlm/matvlm-{percent}pct_4xb16_phi-2.py')
+    assert optimizer_of(cfg) == ('AdamW', 2e-4, (0.9, 0.95), 0.01)
+    assert cfg.train_cfg.max_epochs == 1
+    layers = layers_of(cfg, 'phi-2')
+    assert len(layers) == count
+    gaps = {b - a for a, b in zip(layers, layers[1:], strict=False)}
+    assert gaps == {32 // count}
+    terms = {key: term for key, term in cfg.model.terms.items() if term}
+    assert {key: term.weight for key, term in terms.items()} == dict(kl=1.0, layer=1.0)
+    assert MODELS.build(terms['kl']).temperature == 1.0
+    assert cfg.model.student.convert.init == 'vkq'
+
+
+@pytest.mark.parametrize(
+    'position, layers',
+    [('early', range(8)), ('middle', range(12, 20)), ('late', range(24, 32))],
+)
+def test_matvlm_table_3(position, layers):
+    cfg = load(f'matvlm/ablations/table3_{position}_phi-2.py')
+    assert layers_of(cfg, 'phi-2') == list(layers)
+    cfg.model.student.convert.layers = 'evenly'
+    assert cfg.to_dict() == load('matvlm/matvlm-25pct_4xb16_phi-2.py').to_dict()
+
+
+@pytest.mark.parametrize('row', ['kl', 'layer', 'task', 'kl-layer-task'])
+def test_matvlm_table_4(row):
+    cfg = load(f'matvlm/ablations/table4_{row}_phi-2.py')
+    assert {key for key, term in cfg.model.terms.items() if term} == set(row.split('-'))
+    main = load('matvlm/matvlm-25pct_4xb16_phi-2.py')
+    cfg.model.terms = main.model.terms
+    assert cfg.to_dict() == main.to_dict()
+
+
+def test_transmamba():
+    cfg = load('transmamba/llama-mamba_8xb16_llama-3.2-1b.py')
+    assert optimizer_of(cfg) == ('Adam', 2e-5, (0.9, 0.999), 0)
+    assert cfg.train_cfg.max_epochs == 1
+    assert layers_of(cfg, 'llama-3.2-1b') == list(range(16))
+    terms = {key: MODELS.build(term) for key, term in cfg.model.terms.items() if term}
+    assert {key: term.weight for key, term in terms.items()} == dict(
+        task=0.5, hidden=0.5
+    )
+    assert type(terms['hidden'].weighting).__name__ == 'AdaptiveWeighting'
+    logits = load('transmamba/llama-mamba-logits_8xb16_llama-3.2-1b.py')
+    assert logits.model.terms.pop('kl').weight == 0.5
+    assert logits.to_dict() == cfg.to_dict()
+
+
+@pytest.mark.parametrize(
+    'name, layers',
+    [
+        ('llama-mamba-hybrid-13pct-high_8xb16', [14, 15]),
+        ('ablations/table11_25pct-high', [12, 13, 14, 15]),
+        ('ablations/table11_50pct-high', list(range(8, 16))),
+        ('ablations/table11_50pct-low', list(range(8))),
+        ('ablations/table11_50pct-interleaved', list(range(1, 16, 2))),
+        ('ablations/table11_75pct-high', list(range(4, 16))),
+    ],
+)
+def test_transmamba_table_11(name, layers):
+    cfg = load(f'transmamba/{name}_llama-3.2-1b.py')
+    assert layers_of(cfg, 'llama-3.2-1b') == layers
+    main = load('transmamba/llama-mamba-hybrid-13pct-high_8xb16_llama-3.2-1b.py')
+    cfg.model.student.convert = main.model.student.convert
+    assert cfg.to_dict() == main.to_dict()
+
+
+# ------------------------------------------------------------------ whole runs
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'stories260k/mmmamba_stage1.py',
+        'matvlm/matvlm-25pct_4xb16_llama-3.2-1b.py',
+        'transmamba/llama-mamba_8xb16_llama-3.2-1b.py',
+    ],
+)
+def test_runner_with_hooks(name, folders, tmp_path):
+    cfg = shrink(load(name), folders)
+    if 'max_iters' in cfg.train_cfg:
+        cfg.train_cfg.update(max_iters=10, val_interval=10)
+    else:
+        cfg.train_dataloader.dataset.num_samples = 40
+    cfg.default_hooks.logger.interval = 1
+    for hook in cfg.custom_hooks:
+        if hook.type == 'mmtransmamba.LayerWeightsHook':
+            hook.interval = 1
+    cfg.work_dir = str(tmp_path / 'work')
+    cfg.experiment_name = tmp_path.name
+    cfg.log_level = 'ERROR'
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+
+    saved = MODELS.build(
+        dict(type='mmtransmamba.CausalLM', path=str(tmp_path / 'work' / 'student'))
+    )
+    stage = cfg.model.stage
+    assert saved.lm.config.transfer_history[-1] == stage
+    records = [
+        json.loads(line)
+        for path in (tmp_path / 'work').glob('*/vis_data/scalars.json')
+        for line in path.read_text().splitlines()
+    ]
+    rates = [record['lr'] for record in records if 'lr' in record]
+    assert len(rates) == 10
+    assert (rates[-1] == 0) == (stage != 'transmamba')
+    assert any('token/kl' in record for record in records)
+    weighed = any('layer_weight' in key for record in records for key in record)
+    assert weighed == (stage == 'transmamba')
