@@ -8,14 +8,18 @@ from .subset import Subset
 from .token_collate import collate_tokens
 from .token_samples import TokenSamples
 from .transforms import RandomAffine
+from .video_text import MovingShapes, VideoText, collate_video_text
 
 __all__ = [
     'CIFAR10Shards',
     'Digits',
     'MarkovTokens',
+    'MovingShapes',
     'PackedText',
     'RandomAffine',
     'Subset',
     'TokenSamples',
+    'VideoText',
     'collate_tokens',
+    'collate_video_text',
 ]

@@ -1,0 +1,61 @@
+"""Write MSR-VTT's official files as mmaction's JSON: {file name: [captions]}.
+
+Makes train_9k.json of MSRVTT_train.9k.csv with the captions in MSRVTT_data.json, and
+test_1k_A.json of MSRVTT_JSFUSION_test.csv. Either part may be left out.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+# A clean checkout needs no installation of the package itself.
+_ROOT = Path(__file__).absolute().parent.parent.parent
+if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
+    sys.path.insert(0, str(_ROOT))
+
+from mmtransmamba.datasets.video_text import (
+    AnnotationError,
+    read_msrvtt_test,
+    read_msrvtt_train,
+)
+from mmtransmamba.datasets.video_text.conversion import convert
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--train', type=Path, help='MSRVTT_train.9k.csv (or 7k)')
+    parser.add_argument('--captions', type=Path, help='MSRVTT_data.json, for --train')
+    parser.add_argument('--test', type=Path, help='MSRVTT_JSFUSION_test.csv')
+    parser.add_argument(
+        '--videos', type=Path, help='leave out what has no file in this folder'
+    )
+    parser.add_argument(
+        '--check', action='store_true', help='leave out what does not decode, too'
+    )
+    parser.add_argument('--out', type=Path, default=Path('data/msrvtt'))
+    args = parser.parse_args()
+    if args.train is None and args.test is None:
+        parser.error('give --train, --test or both')
+    if args.train is not None and args.captions is None:
+        parser.error('--train needs --captions MSRVTT_data.json')
+    if args.check and args.videos is None:
+        parser.error('--check needs --videos FOLDER')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        if args.train is not None:
+            split = args.train.stem.split('.')[-1]
+            captions = read_msrvtt_train(args.train, args.captions)
+            convert(captions, args.out / f'train_{split}.json', args.videos, args.check)
+        if args.test is not None:
+            captions = read_msrvtt_test(args.test)
+            convert(captions, args.out / 'test_1k_A.json', args.videos, args.check)
+    except (AnnotationError, FileNotFoundError) as error:
+        sys.exit(f'error: {error}')
+
+
+if __name__ == '__main__':
+    main()
