@@ -37,10 +37,13 @@ class MultiDirectionDistiller(BaseModel):
     it. So a checkpoint of the distiller is a checkpoint of the student.
 
     Args:
-        student: mmpretrain classifier, mmseg segmentor or mmdet detector, or its
-            config, whose backbone has taps (:mod:`mmtransmamba.models.taps`). The
-            last two have nothing to say of whole images, which logits and feature
-            terms compare: their terms are those of layers and directions.
+        student: mmpretrain classifier, mmseg segmentor, mmdet detector or
+            :class:`~mmtransmamba.models.retrieval.VideoMambaRetriever`, or its
+            config, whose backbone has taps (:mod:`mmtransmamba.models.taps`).
+            Segmentors and detectors have nothing to say of whole images, which logits
+            and feature terms compare: their terms are those of layers and directions.
+            A retriever's teacher is a
+            :class:`~mmtransmamba.models.retrieval.CLIP4ClipTeacher`.
         teacher: Teacher (:mod:`mmtransmamba.models.teachers`), or its config.
         terms: Terms (:mod:`mmtransmamba.transfer.terms`) by name; None leaves one out.
         alpha: :math:`\alpha`, the weight of the task's loss, in [0, 1].
@@ -100,10 +103,9 @@ class MultiDirectionDistiller(BaseModel):
         self.student_kind = student_kind
         if not isinstance(teacher, nn.Module):
             teacher = MODELS.build(teacher)
+        student_kind.check_teacher(student, teacher)
         self._teacher = FrozenReference(teacher)
-        if channel_order is None:
-            channel_order = 'rgb' if _swaps_channels(self.data_preprocessor) else 'bgr'
-        self.channel_order = channel_order
+        self.channel_order = channel_order or _channel_order(self.data_preprocessor)
         self.alpha = alpha
         self.distill_weight = 1 - alpha if distill_weight is None else distill_weight
 
@@ -138,13 +140,12 @@ class MultiDirectionDistiller(BaseModel):
         layer_taps = self.recorder.layer_taps
         direction_taps = self.recorder.direction_taps
         head = getattr(self.student, 'head', None)
-        describes_images = self.student_kind.describes_images
         return TransferPair(
             student=type(self.student).__name__,
             layer_dims=[tap.dim for tap in layer_taps],
             direction_dims=[tap.dim for tap in direction_taps],
             num_directions=[tap.num_directions for tap in direction_taps],
-            feature_dim=layer_taps[-1].dim if describes_images else None,
+            feature_dim=self.student_kind.feature_dim(self.student, layer_taps[-1].dim),
             num_classes=getattr(head, 'num_classes', None),
             teacher=self.teacher,
             layer_map=self.layer_map,
@@ -167,13 +168,16 @@ class MultiDirectionDistiller(BaseModel):
         return self.student_kind.layer_depth(self.student, name)
 
     def forward(
-        self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'
+        self,
+        inputs: Tensor,
+        data_samples: list | dict | None = None,
+        mode: str = 'tensor',
     ) -> Any:
         """As the student; ``mode='loss'`` distils.
 
         Args:
-            inputs: Normalised images ``[B, C, H, W]``.
-            data_samples: Ground truth.
+            inputs: Normalised images ``[B, C, H, W]`` or videos ``[B, C, T, H, W]``.
+            data_samples: Ground truth; a dict with the captions of videos.
             mode: ``'loss'``, ``'predict'`` or ``'tensor'``.
         """
         if mode == 'loss':
@@ -194,7 +198,7 @@ class MultiDirectionDistiller(BaseModel):
             inputs = inputs.flip(1)
         return inputs
 
-    def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
+    def loss(self, inputs: Tensor, data_samples: list | dict) -> dict[str, Tensor]:
         """Losses of one step.
 
         Returns:
@@ -203,13 +207,16 @@ class MultiDirectionDistiller(BaseModel):
             the regulariser of its weighting) times the distillation weight. Their
             sum is the total of Eq. 12.
         """
-        teacher_output = self.teacher(self.teacher_images(inputs))
+        teacher_output = self.student_kind.teach(
+            self.teacher, self.teacher_images(inputs), data_samples
+        )
         self.recorder.start()
         step = self.student_kind.step(self.student, inputs, data_samples)
         batch = DistillBatch(
             student=self.recorder.stop(),
             feature=step.feature,
             logits=step.logits,
+            pairs=step.pairs,
             teacher=teacher_output,
             teacher_tokens=TeacherTokens(teacher_output.layers),
             layer_map=self.layer_map,
@@ -245,12 +252,13 @@ class MultiDirectionDistiller(BaseModel):
         }
 
 
-def _swaps_channels(preprocessor: nn.Module) -> bool:
-    """Whether a data preprocessor turns BGR images into RGB."""
+def _channel_order(preprocessor: nn.Module) -> str:
+    """The order of the channels that a data preprocessor gives, files being BGR."""
     # mmpretrain's names its argument; mmengine's, which mmseg and mmdet build on,
     # keeps only whether channels are swapped. One of neither kind leaves images be.
     swaps = getattr(preprocessor, '_channel_conversion', True)
-    return getattr(preprocessor, 'to_rgb', swaps)
+    swaps = getattr(preprocessor, 'to_rgb', swaps)
+    return getattr(preprocessor, 'channel_order', 'rgb' if swaps else 'bgr')
 
 
 def _times(factor: float, loss: Tensor | list[Tensor]) -> Tensor | list[Tensor]:

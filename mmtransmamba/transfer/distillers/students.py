@@ -8,6 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mmtransmamba.models.retrieval import (
+    CLIP4ClipTeacher,
+    PairEmbeddings,
+    TextVideoRetriever,
+)
+from mmtransmamba.models.teachers import BaseTeacher, TeacherOutput
+
 
 @dataclass
 class StudentStep:
@@ -18,26 +25,56 @@ class StudentStep:
             tensors.
         feature: Final feature ``[B, C]``, None if the student has none.
         logits: Logits of the whole images ``[B, num_classes]``, None likewise.
+        pairs: Embeddings of videos and captions, None without captions.
     """
 
     losses: dict[str, Any]
     feature: Tensor | None = None
     logits: Tensor | None = None
+    pairs: PairEmbeddings | None = None
 
 
 class StudentKind(ABC):
-    """How to run a student of one kind.
+    """How to run a student of one kind, and its teacher beside it.
 
     Attributes:
-        describes_images: Whether its steps have a feature and logits.
+        teacher_type: What its teachers must be.
     """
 
-    describes_images: bool
+    teacher_type: type[BaseTeacher] = BaseTeacher
 
     @staticmethod
     @abstractmethod
-    def step(student: nn.Module, inputs: Tensor, data_samples: list) -> StudentStep:
-        """Run the student once on normalised images ``[B, C, H, W]``."""
+    def feature_dim(student: nn.Module, token_dim: int) -> int | None:
+        """Width of the feature of its steps, None without one.
+
+        Args:
+            student: The student.
+            token_dim: Width of the tokens after its last block.
+        """
+
+    def check_teacher(self, student: nn.Module, teacher: nn.Module) -> None:
+        """Check that such students can learn from a teacher.
+
+        Raises:
+            ValueError: They cannot.
+        """
+        if not isinstance(teacher, self.teacher_type):
+            raise ValueError(
+                f'MultiDirectionDistiller: the teacher of {type(student).__name__} '
+                f'must be a {self.teacher_type.__name__}, not '
+                f'{type(teacher).__name__}.'
+            )
+
+    @staticmethod
+    def teach(teacher: BaseTeacher, images: Tensor, data_samples: Any) -> TeacherOutput:
+        """Run the teacher once on RGB images on the scale 0 to 255."""
+        return teacher(images)
+
+    @staticmethod
+    @abstractmethod
+    def step(student: nn.Module, inputs: Tensor, data_samples: Any) -> StudentStep:
+        """Run the student once on normalised images ``[B, C, (T,) H, W]``."""
 
     @staticmethod
     @abstractmethod
@@ -48,7 +85,9 @@ class StudentKind(ABC):
 class Classifier(StudentKind):
     """A classifier of mmpretrain."""
 
-    describes_images = True
+    @staticmethod
+    def feature_dim(student: nn.Module, token_dim: int) -> int:
+        return token_dim
 
     @staticmethod
     def step(student: nn.Module, inputs: Tensor, data_samples: list) -> StudentStep:
@@ -74,11 +113,45 @@ class DensePredictor(StudentKind):
     directions can be compared with a teacher's.
     """
 
-    describes_images = False
+    @staticmethod
+    def feature_dim(student: nn.Module, token_dim: int) -> None:
+        return None
 
     @staticmethod
     def step(student: nn.Module, inputs: Tensor, data_samples: list) -> StudentStep:
         return StudentStep(losses=student.loss(inputs, data_samples))
+
+    @staticmethod
+    def layer_depth(student: nn.Module, name: str) -> tuple[int, int]:
+        return student.backbone.get_layer_depth(name, 'backbone.')
+
+
+class Retriever(StudentKind):
+    """A text-video retriever of this package; its teacher reads captions too.
+
+    Its feature is the embedding of a video, in the space they share with captions.
+    """
+
+    teacher_type = CLIP4ClipTeacher
+
+    @staticmethod
+    def feature_dim(student: nn.Module, token_dim: int) -> int:
+        return student.dim
+
+    @staticmethod
+    def teach(
+        teacher: BaseTeacher, images: Tensor, data_samples: dict
+    ) -> TeacherOutput:
+        return teacher(images, data_samples)
+
+    @staticmethod
+    def step(student: nn.Module, inputs: Tensor, data_samples: dict) -> StudentStep:
+        pairs = student.embed_pairs(inputs, data_samples)
+        return StudentStep(
+            losses=student.pair_losses(pairs, data_samples),
+            feature=pairs.video,
+            pairs=pairs,
+        )
 
     @staticmethod
     def layer_depth(student: nn.Module, name: str) -> tuple[int, int]:
@@ -93,10 +166,12 @@ def kind_of(student: nn.Module) -> StudentKind:
     """
     if hasattr(getattr(student, 'head', None), 'pre_logits'):
         return Classifier()
+    if isinstance(student, TextVideoRetriever) and hasattr(student, 'backbone'):
+        return Retriever()
     if hasattr(student, 'backbone') and callable(getattr(student, 'loss', None)):
         return DensePredictor()
     raise ValueError(
         f'MultiDirectionDistiller: the student {type(student).__name__} must be a '
-        'classifier of mmpretrain, a segmentor of mmseg or a detector of mmdet: a '
-        'model with a backbone and loss(inputs, data_samples).'
+        'classifier of mmpretrain, a segmentor of mmseg, a detector of mmdet or a '
+        'VideoMambaRetriever: a model with a backbone and loss(inputs, data_samples).'
     )

@@ -8,6 +8,7 @@ from .language import (
 )
 from .layers import DirectionTerm, LayerTerm, PooledLayerTerm
 from .outputs import FeatureTerm, LogitsTerm
+from .similarity import SimilarityTerm
 
 __all__ = [
     'DirectionTerm',
@@ -21,6 +22,7 @@ __all__ = [
     'MixerOutputTerm',
     'NextTokenTerm',
     'PooledLayerTerm',
+    'SimilarityTerm',
     'TokenKLTerm',
     'TransferPair',
 ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mmtransmamba.models.retrieval import PairEmbeddings
 from mmtransmamba.models.teachers import BaseTeacher, TeacherOutput
 from mmtransmamba.transfer.alignment import TeacherTokens
 from mmtransmamba.transfer.taps import TapRecord
@@ -52,6 +53,7 @@ class DistillBatch:
         student: What the taps recorded.
         feature: The student's final feature, ``[B, C]``; None without one.
         logits: The student's logits, ``[B, num_classes]``; None likewise.
+        pairs: The student's embeddings of videos and captions; None likewise.
         teacher: The teacher's output.
         teacher_tokens: Its tokens on any grid.
         layer_map: See :class:`TransferPair`.
@@ -62,6 +64,7 @@ class DistillBatch:
     student: TapRecord
     feature: Tensor | None
     logits: Tensor | None
+    pairs: PairEmbeddings | None
     teacher: TeacherOutput
     teacher_tokens: TeacherTokens
     layer_map: list[int]
