@@ -1,3 +1,3 @@
-from . import hooks, optimizers, schedulers
+from . import hooks, optimizers, partwise_data_parallel, schedulers
 
-__all__ = ['hooks', 'optimizers', 'schedulers']
+__all__ = ['hooks', 'optimizers', 'partwise_data_parallel', 'schedulers']

@@ -45,8 +45,11 @@ class LanguageDistiller(BaseModel):
 
     Terms that force a layer with the teacher's input are computed while the teacher
     runs. In training each layer has a backward pass of its own, so that no more than
-    one layer's activations are kept; the gradients are those of the sum. Under a
-    wrapper such as DDP, which wants one backward pass, they are kept for all layers.
+    one layer's activations are kept; the gradients are those of the sum. With several
+    processes this needs the wrapper
+    :class:`~mmtransmamba.engine.partwise_data_parallel.PartwiseDataParallel`
+    (``model_wrapper_cfg``); DDP wants one backward pass, for which the activations of
+    all layers are kept.
 
     In the state dict the student's tensors have the names they have in the
     transformers model, and what terms learn starts with ``distiller.``; the teacher is

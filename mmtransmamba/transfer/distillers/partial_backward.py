@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from mmengine.dist import all_reduce_params
 from mmengine.optim import OptimWrapper
 from torch import Tensor
 
@@ -33,5 +34,12 @@ class PartialBackward:
         """End the iteration, as ``update_params`` does after its backward pass."""
         self._wrapper._inner_count = self._count + 1
         if self._wrapper.should_update():
+            self._average()
             self._wrapper.step()
             self._wrapper.zero_grad()
+
+    def _average(self) -> None:
+        """Average the gradients over the processes; DDP, which does, is not around."""
+        groups = self._wrapper.optimizer.param_groups
+        gradients = [p.grad for g in groups for p in g['params'] if p.grad is not None]
+        all_reduce_params(gradients, op='mean')

@@ -1,0 +1,31 @@
+"""A distiller in two processes, with a backward pass per layer in each."""
+
+import language_ranks
+import torch
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from mmtransmamba.engine.partwise_data_parallel import PartwiseDataParallel
+from mmtransmamba.registry import MODEL_WRAPPERS
+
+
+def test_processes_learn_what_one_with_all_batches_does(tmp_path):
+    torch.multiprocessing.spawn(
+        language_ranks.run, args=(2, str(tmp_path)), nprocs=2, join=True
+    )
+    first, second = (torch.load(tmp_path / f'{rank}.pth') for rank in range(2))
+    expected = language_ranks.train(None, 2)
+    start = language_ranks.make_hybrid(language_ranks.make_teacher()).state_dict()
+    assert any(not torch.equal(expected[key], start[key]) for key in start)
+    for key, value in expected.items():
+        assert torch.equal(first[key], second[key]), key
+        torch.testing.assert_close(first[key], value, msg=key)
+
+
+def test_known_as_a_wrapper():
+    wrapper = MODEL_WRAPPERS.build(
+        dict(type='mmtransmamba.PartwiseDataParallel', module=nn.Linear(1, 1))
+    )
+    assert isinstance(wrapper, PartwiseDataParallel)
+    assert is_model_wrapper(wrapper)
+    assert torch.equal(wrapper(torch.ones(1, 1)), wrapper.module(torch.ones(1, 1)))
