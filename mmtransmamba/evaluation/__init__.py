@@ -1,5 +1,6 @@
 """Metrics, in mmengine's terms."""
 
+from .retrieval_metric import TextVideoRetrievalMetric
 from .token_metric import TokenMetric
 
-__all__ = ['TokenMetric']
+__all__ = ['TextVideoRetrievalMetric', 'TokenMetric']
