@@ -246,7 +246,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--again', action='store_true', help='measure everything anew, with --measure'
     )
-    parser.add_argument('--batch-size', type=int, default=8)
+    parser.add_argument('--batch-size', type=int, default=4)
     parser.add_argument('--repeat', type=int, default=9, help='batches, at most')
     parser.add_argument(
         '--seconds', type=float, default=10, help='begin no batch after this time'
