@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -80,7 +81,10 @@ class PackedText(Dataset):
         self.prompt_key = prompt_key
         folder = Path(cache_dir) if cache_dir else self.files[0].parent / '.packed'
         self.path = folder / f'{self._fingerprint()}.bin'
-        if not self.path.is_file():
+        if is_main_process() and not self.path.is_file():
+            self._write()
+        barrier()
+        if not self.path.is_file():  # another machine, with disks of its own
             self._write()
         self._blocks: np.ndarray | None = None
         self._count = self.path.stat().st_size // (4 * block_size)
