@@ -114,6 +114,9 @@ class CLIPTextEncoder(nn.Module):
                 f'Captions of {input_ids.shape[1]} tokens are longer than the text '
                 f'encoder takes ({longest}): have the tokenizer truncate them.'
             )
+        if len(input_ids) == 0:
+            # transformers cannot reshape nothing into heads.
+            return self.text_projection.weight.new_zeros(0, self.dim)
         with torch.no_grad() if self.frozen else nullcontext():
             output = self.text_model(input_ids, attention_mask=attention_mask)
             return self.text_projection(output.pooler_output)

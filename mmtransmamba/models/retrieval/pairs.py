@@ -55,11 +55,15 @@ class PairEmbeddings:
         """Scaled cosines of this rank's b rows with the N columns of all ranks.
 
         Returns:
-            Text to video and video to text, ``[b, N]`` each.
+            Text to video and video to text, ``[b, N]`` each, float32.
         """
         videos, texts, _ = self._gathered
-        scaled_text, scaled_video = self.scale * self.text, self.scale * self.video
-        return scaled_text @ videos.T, scaled_video @ texts.T
+        # Cosines times 100 need more than the three digits of half precision.
+        with torch.autocast(self.video.device.type, enabled=False):
+            return (
+                self.scale * self.text @ videos.T,
+                self.scale * self.video @ texts.T,
+            )
 
 
 def ids_as_numbers(ids: Sequence[str], device: torch.device) -> Tensor:

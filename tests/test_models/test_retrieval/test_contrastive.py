@@ -43,6 +43,14 @@ def test_value_is_clips():
     torch.testing.assert_close(ContrastiveLoss()(p), expected)
 
 
+def test_autocast_leaves_the_similarities_in_float32():
+    p = pairs(scale=100.0)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = ContrastiveLoss()(p)
+        assert (p.text @ p.video.T).dtype == torch.bfloat16
+    assert torch.equal(found, ContrastiveLoss()(p))
+
+
 def test_another_pair_of_the_video_is_no_wrong_answer():
     p = pairs()
     ids = ['a', 'b', 'a', 'c']

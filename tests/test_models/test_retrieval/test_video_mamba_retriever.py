@@ -130,6 +130,15 @@ def test_activation_checkpointing_gives_the_same_gradients():
         torch.testing.assert_close(gradients[1][name], gradient, msg=name)
 
 
+def test_amp_step():
+    model = build(frozen_text=False)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        losses = model(**ready(model), mode='loss')
+    assert losses['loss'].dtype == torch.float32
+    losses['loss'].backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_image_backbones_are_refused():
     with pytest.raises(ValueError, match='VideoMamba is one of images; accepted'):
         build(backbone=BACKBONE | dict(num_frames=1))
