@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.dataset import Compose
+from tiny_retrievers import TEACHER
 from torch.utils.data import DataLoader
 
 from mmtransmamba.datasets.video_text import (
@@ -28,6 +29,7 @@ from mmtransmamba.datasets.video_text import (
 )
 from mmtransmamba.datasets.video_text.conversion import find_corrupt
 from mmtransmamba.datasets.video_text.decoding import DECODERS, segment_indices
+from mmtransmamba.registry import METRICS, MODELS
 
 CONVERTERS = Path(__file__).resolve().parents[2] / 'tools' / 'dataset_converters'
 PACKAGES = {'pyav': 'av', 'decord': 'decord'}
@@ -402,7 +404,25 @@ def test_workers_tell_what_they_met(tmp_path, clips, method, needs_mmaction):
     )
     (batch,) = loader
     assert batch['video_id'] == [NAMES[0], NAMES[2], NAMES[2]]
+    # The one that stands for the corrupt video brings no captions of its own.
+    assert [len(each['input_ids']) for each in batch['captions']] == [2, 0, 2]
     assert data.num_corrupt == 1
+
+
+@pytest.mark.parametrize('batch_size', [1, 3])
+def test_metric_is_that_of_the_other_videos(
+    tmp_path, clips, batch_size, needs_mmaction
+):
+    torch.manual_seed(0)
+    model = MODELS.build(TEACHER).eval()
+    results = []
+    for names in (NAMES, [NAMES[0], NAMES[2]]):
+        data = build(tmp_path, clips, names=names, test_mode=True)
+        metric = METRICS.build(dict(type='mmtransmamba.TextVideoRetrievalMetric'))
+        for batch in DataLoader(data, batch_size, collate_fn=collate_video_text):
+            metric.process(batch, model.val_step(batch))
+        results.append(metric.evaluate(len(data)))
+    assert results[0] == results[1]
 
 
 def test_too_many_corrupt_videos(tmp_path, clips, needs_mmaction):

@@ -24,9 +24,10 @@ class VideoText(BaseDataset):
     (``test_mode=True``), a video with all of them. See
     :mod:`mmtransmamba.datasets.video_text.samples`.
 
-    A video that does not decode is skipped: the next sample takes its place. When
-    testing that one then comes twice, with the same ``video_id``, which the metric
-    counts once. Each such video is reported once, and too many are an error.
+    A video that does not decode is skipped: the next one takes its place. When testing
+    that one then comes twice, once without captions, and the metric, which goes by
+    ``video_id``, is that of the other videos. Each corrupt video is reported once, and
+    too many are an error.
 
     Args:
         ann_file: mmaction's JSON, ``{file name: [captions]}``;
@@ -99,30 +100,33 @@ class VideoText(BaseDataset):
         self.full_init()
         if not 0 <= idx < len(self):
             raise IndexError(f'sample {idx} of {len(self)}')
+        wanted = idx
         while True:
             sample = self.get_data_info(idx)
             if not self._corrupt[sample['number']]:
                 try:
-                    return self.prepare_data(idx)
+                    return self._read(sample, stand_in=idx != wanted)
                 except CorruptVideoError as error:
                     self._skip(sample['number'], error)
             idx = (idx + 1) % len(self)
 
-    def prepare_data(self, idx: int) -> dict:
+    def _read(self, sample: dict, stand_in: bool) -> dict:
         """Decode the video of a sample and tokenise its captions.
 
         Raises:
             CorruptVideoError: The video cannot be decoded.
         """
-        sample = self.get_data_info(idx)
         name = sample['video_id']
         given = dict(filename=sample['filename'], modality='RGB')
         video = torch.as_tensor(self.pipeline(given)['imgs'])
-        if self.test_mode:
-            return video_sample(video, name, sample['captions'], self.tokenizer)
-        return pair_sample(
-            video, name, sample['caption'], sample['caption_id'], self.tokenizer
-        )
+        if not self.test_mode:
+            return pair_sample(
+                video, name, sample['caption'], sample['caption_id'], self.tokenizer
+            )
+        read = video_sample(video, name, sample['captions'], self.tokenizer)
+        if stand_in:
+            read['captions'] = {key: v[:0] for key, v in read['captions'].items()}
+        return read
 
     def _skip(self, number: int, error: CorruptVideoError) -> None:
         """Note a corrupt video, or raise if there are too many."""
