@@ -78,9 +78,10 @@ def run(model, tmp_path):
 def test_training_evaluates_and_saves(model, tmp_path):
     runner = run(model, tmp_path)
     scalars = runner.message_hub.log_scalars
-    for direction in ('t2v', 'v2t'):
-        assert 1 <= scalars[f'val/retrieval/{direction}_MeanR'].current() <= 6
-        assert scalars[f'val/retrieval/{direction}_R@10'].current() == 100
+    # Six videos with two captions each.
+    assert 1 <= scalars['val/retrieval/t2v_MeanR'].current() <= 6
+    assert 1 <= scalars['val/retrieval/v2t_MeanR'].current() <= 11
+    assert scalars['val/retrieval/t2v_R@10'].current() == 100
     assert scalars['train/logit_scale'].current() != pytest.approx(1 / 0.07, rel=1e-6)
     assert list(tmp_path.glob('best_retrieval_t2v_R@1_epoch_*.pth'))
 
