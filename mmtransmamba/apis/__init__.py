@@ -1,5 +1,12 @@
-"""Running whole experiments from Python."""
+"""Whole experiments, and finding videos, from Python."""
 
 from .experiment import ExperimentResult, run_experiment
+from .video_index import Retriever, VideoIndex, index_folder
 
-__all__ = ['ExperimentResult', 'run_experiment']
+__all__ = [
+    'ExperimentResult',
+    'Retriever',
+    'VideoIndex',
+    'index_folder',
+    'run_experiment',
+]

@@ -1,3 +1,11 @@
+from .contact_sheet import FoundClip, plot_contact_sheet
 from .curves import RunScalars, plot_layer_weights, plot_runs, read_scalars
 
-__all__ = ['RunScalars', 'plot_layer_weights', 'plot_runs', 'read_scalars']
+__all__ = [
+    'FoundClip',
+    'RunScalars',
+    'plot_contact_sheet',
+    'plot_layer_weights',
+    'plot_runs',
+    'read_scalars',
+]

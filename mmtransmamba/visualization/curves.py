@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 LAYER_WEIGHT = 'layer_weight/'
+RETRIEVAL = 'retrieval/'
 
 
 @dataclass
@@ -18,11 +19,14 @@ class RunScalars:
         accuracy: ``(epoch, top-1 in percent)`` of each validation.
         loss: ``(epoch, mean training loss)`` of each epoch with a record.
         layer_weights: ``(iteration, weight)`` of each layer, by scalar name.
+        retrieval: ``(epoch, value)`` of each validation, by the name of the metric
+            of text-video retrieval.
     """
 
     accuracy: list[tuple[int, float]] = field(default_factory=list)
     loss: list[tuple[int, float]] = field(default_factory=list)
     layer_weights: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    retrieval: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     @property
     def best(self) -> float:
@@ -57,6 +61,7 @@ def read_scalars(work_dir: str | Path) -> RunScalars:
     accuracy: dict[int, float] = {}
     losses: dict[int, dict[int, float]] = defaultdict(dict)
     weights: dict[str, dict[int, float]] = defaultdict(dict)
+    retrieval: dict[str, dict[int, float]] = defaultdict(dict)
     for path in paths:
         for line in path.read_text().splitlines():
             try:
@@ -71,10 +76,14 @@ def read_scalars(work_dir: str | Path) -> RunScalars:
                 if name.startswith(LAYER_WEIGHT):
                     name = name.removeprefix(LAYER_WEIGHT)
                     weights[name][record['step']] = value
+                elif name.startswith(RETRIEVAL):
+                    name = name.removeprefix(RETRIEVAL)
+                    retrieval[name][record['step']] = value
     return RunScalars(
         accuracy=sorted(accuracy.items()),
         loss=[(e, sum(v.values()) / len(v)) for e, v in sorted(losses.items())],
         layer_weights={name: sorted(v.items()) for name, v in weights.items()},
+        retrieval={name: sorted(v.items()) for name, v in retrieval.items()},
     )
 
 

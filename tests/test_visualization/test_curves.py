@@ -26,6 +26,7 @@ def test_later_files_of_a_resumed_run_count(tmp_path):
             {'loss': 3.0, 'epoch': 1, 'iter': 1, 'step': 1},
             {'loss': 2.0, 'epoch': 1, 'iter': 2, 'step': 2},
             {'accuracy/top1': 40.0, 'step': 1},
+            {'retrieval/t2v_R@1': 5.0, 'retrieval/v2t_MdR': 9.0, 'step': 1},
             {'layer_weight/direction/0': 1.2, 'step': 2},
             {'loss': 9.0, 'epoch': 2, 'iter': 3, 'step': 3},
         ],
@@ -35,6 +36,7 @@ def test_later_files_of_a_resumed_run_count(tmp_path):
         [
             {'loss': 1.0, 'epoch': 2, 'iter': 3, 'step': 3},
             {'accuracy/top1': 60.0, 'step': 2},
+            {'retrieval/t2v_R@1': 7.5, 'step': 2},
             {'layer_weight/direction/0': 0.8, 'step': 4},
         ],
     )
@@ -42,6 +44,7 @@ def test_later_files_of_a_resumed_run_count(tmp_path):
     assert run.loss == [(1, 2.5), (2, 1.0)]
     assert run.accuracy == [(1, 40.0), (2, 60.0)]
     assert run.layer_weights == {'direction/0': [(2, 1.2), (4, 0.8)]}
+    assert run.retrieval == {'t2v_R@1': [(1, 5.0), (2, 7.5)], 'v2t_MdR': [(1, 9.0)]}
     assert (run.best, run.final) == (60.0, 60.0)
     assert (run.epochs_to(50), run.epochs_to(61)) == (2, None)
 

@@ -1,0 +1,228 @@
+"""Finding videos by text: a trained retriever, and an index of a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mmtransmamba.datasets.video_text import CorruptVideoError, list_videos
+from mmtransmamba.models import load_pretrained
+from mmtransmamba.models.retrieval import TextVideoRetriever
+from mmtransmamba.registry import MODELS, TASK_UTILS
+
+FORMAT = 'mmtransmamba video index 1'
+
+
+class Retriever:
+    """A trained model of text-video retrieval with all it needs to read its inputs.
+
+    Args:
+        config: A config of ``configs/video_retrieval`` or of the quickstart, or its
+            file. Besides the model it has ``test_pipeline``, which reads a video file,
+            and ``tokenizer``. Of a distiller the student is taken.
+        checkpoint: File of the trained weights.
+        device: Where to run.
+
+    Raises:
+        ValueError: The config has no such parts, or the model is no retriever.
+        CheckpointError: The checkpoint does not fit the model.
+    """
+
+    def __init__(
+        self,
+        config: str | Path | Config,
+        checkpoint: str | Path,
+        device: str | torch.device = 'cpu',
+    ) -> None:
+        if not isinstance(config, Config):
+            if not Path(config).is_file():
+                raise FileNotFoundError(f'There is no config at {config}.')
+            config = Config.fromfile(config)
+        missing = [n for n in ('test_pipeline', 'tokenizer') if n not in config]
+        if missing:
+            raise ValueError(
+                f'{config.filename or "The config"} has no {" and no ".join(missing)}: '
+                'it is none of text-video retrieval.'
+            )
+        settings = dict(config.model.get('student', config.model))
+        if config.get('data_preprocessor'):
+            settings['data_preprocessor'] = config.data_preprocessor
+        # What training starts from is in the checkpoint.
+        settings.pop('text_checkpoint', None)
+        with DefaultScope.overwrite_default_scope('mmtransmamba'):
+            self.model = MODELS.build(settings)
+            self.tokenizer = TASK_UTILS.build(config.tokenizer)
+            self.pipeline = Compose(config.test_pipeline)
+        if not isinstance(self.model, TextVideoRetriever):
+            raise ValueError(
+                f'{type(self.model).__name__} is no model of text-video retrieval.'
+            )
+        load_pretrained(self.model, checkpoint)
+        self.model.to(device).eval()
+
+    def read_video(self, path: str | Path) -> Tensor:
+        """Pixels of a video file as the model's preprocessor takes them.
+
+        Returns:
+            uint8 ``[3, T, H, W]``.
+
+        Raises:
+            CorruptVideoError: It cannot be decoded.
+        """
+        given = dict(filename=str(path), modality='RGB')
+        return torch.as_tensor(self.pipeline(given)['imgs'])
+
+    @torch.no_grad()
+    def embed_videos(self, videos: Tensor) -> Tensor:
+        """Embeddings ``[B, D]`` on the CPU of pixels ``[B, 3, T, H, W]``."""
+        data = self.model.data_preprocessor(dict(video=videos))
+        return self.model(data['inputs']).cpu()
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings ``[n, D]`` on the CPU of ``texts``."""
+        device = next(self.model.parameters()).device
+        tokens = {k: v.to(device) for k, v in self.tokenizer(texts).items()}
+        return self.model.encode_text(**tokens).cpu()
+
+
+@dataclass
+class VideoIndex:
+    """Embeddings of videos.
+
+    Attributes:
+        names: Names of the videos, N.
+        features: Embeddings, float32 ``[N, D]``, of length 1.
+        info: What else is stored, as the model they come from.
+    """
+
+    names: list[str]
+    features: Tensor
+    info: dict[str, str]
+
+    def search(self, query: Tensor, count: int) -> list[tuple[str, float]]:
+        """Names and cosines of the videos nearest to an embedding ``[D]``."""
+        if query.shape != self.features.shape[1:]:
+            raise ValueError(
+                f'The index has embeddings of {self.features.shape[1]} channels, the '
+                f'query {tuple(query.shape)}: they come from different models.'
+            )
+        cosines = self.features @ query
+        found = cosines.topk(min(count, len(self.names)))
+        return [
+            (self.names[i], value)
+            for value, i in zip(found.values.tolist(), found.indices, strict=True)
+        ]
+
+    def save(self, path: str | Path) -> None:
+        """Write a ``.safetensors`` file: tensors and strings, nothing executable."""
+        from safetensors.torch import save_file
+
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = dict(
+            format=FORMAT, names=json.dumps(self.names), info=json.dumps(self.info)
+        )
+        save_file({'features': self.features.contiguous()}, path, text)
+
+    @classmethod
+    def load(cls, path: str | Path) -> VideoIndex:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is another file.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        if not Path(path).is_file():
+            raise FileNotFoundError(f'There is no index at {path}.')
+        try:
+            with safe_open(path, 'pt') as file:
+                text = file.metadata() or {}
+                if text.get('format') != FORMAT:
+                    raise ValueError(f'{path} is no index of videos.')
+                features = file.get_tensor('features')
+        except SafetensorError as error:
+            raise ValueError(f'{path} is no index of videos: {error}') from error
+        names = json.loads(text['names'])
+        if features.ndim != 2 or len(names) != len(features):
+            raise ValueError(
+                f'{path} has {len(names)} names for embeddings of the shape '
+                f'{list(features.shape)}.'
+            )
+        return cls(names, features, json.loads(text['info']))
+
+
+class _VideoFiles(Dataset):
+    """Pixels of files, or what is wrong with them."""
+
+    def __init__(self, retriever: Retriever, paths: list[Path]) -> None:
+        self.read = retriever.read_video
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
+        try:
+            return index, self.read(self.paths[index])
+        except CorruptVideoError as error:
+            return index, str(error)
+
+
+def index_folder(
+    retriever: Retriever,
+    folder: str | Path,
+    batch_size: int = 8,
+    num_workers: int = 0,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> tuple[VideoIndex, list[str]]:
+    """Embed all videos below a folder.
+
+    Args:
+        retriever: The model.
+        folder: Videos are found by their extension, in folders below it too.
+        batch_size: Videos per batch.
+        num_workers: Processes that decode.
+        progress: Wraps the batches; ``tqdm`` for example.
+
+    Returns:
+        The index, with names relative to the folder, and what is wrong with the files
+        that are not in it because they do not decode.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no video in it.
+        ValueError: Not one video decodes.
+    """
+    folder = Path(folder)
+    paths = list_videos(folder)
+    if not paths:
+        raise FileNotFoundError(f'There is no video in {folder}.')
+    loader = DataLoader(
+        _VideoFiles(retriever, paths),
+        batch_size,
+        num_workers=num_workers,
+        collate_fn=list,
+    )
+    names, features, faults = [], [], []
+    for batch in progress(loader):
+        faults += [video for _, video in batch if isinstance(video, str)]
+        good = [(i, video) for i, video in batch if not isinstance(video, str)]
+        if good:
+            names += [paths[i].relative_to(folder).as_posix() for i, _ in good]
+            features.append(retriever.embed_videos(torch.stack([v for _, v in good])))
+    if not names:
+        raise ValueError(
+            f'None of the {len(paths)} videos in {folder} can be decoded: {faults[0]}'
+        )
+    return VideoIndex(names, torch.cat(features), dict(folder=str(folder))), faults

@@ -1,0 +1,111 @@
+"""Find videos by text: index a folder once, then query it from the terminal.
+
+python tools/retrieve.py index CONFIG CHECKPOINT FOLDER --out videos.safetensors
+python tools/retrieve.py query videos.safetensors "a dog runs on the beach"
+python tools/retrieve.py query videos.safetensors        # reads queries, one per line
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+# A clean checkout needs no installation of the package itself.
+_ROOT = Path(__file__).absolute().parent.parent
+if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
+    sys.path.insert(0, str(_ROOT))
+
+import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
+from mmengine.device import get_device
+from tqdm import tqdm
+
+from mmtransmamba.apis import Retriever, VideoIndex, index_folder
+from mmtransmamba.models.checkpoint import CheckpointError
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest='command', required=True)
+    index = commands.add_parser('index', help='embed all videos below a folder')
+    index.add_argument('config', type=Path)
+    index.add_argument('checkpoint', type=Path)
+    index.add_argument('folder', type=Path)
+    index.add_argument('--out', type=Path, default=Path('videos.safetensors'))
+    index.add_argument('--batch-size', type=int, default=8)
+    index.add_argument('--workers', type=int, default=0, help='processes that decode')
+    query = commands.add_parser('query', help='find videos in an index')
+    query.add_argument('index', type=Path)
+    query.add_argument('text', nargs='*', help='queries; without any, standard input')
+    query.add_argument('-k', type=int, default=5, help='how many videos (default: 5)')
+    query.add_argument('--config', type=Path, help='if it is not where it was')
+    query.add_argument('--checkpoint', type=Path, help='likewise')
+    for command in (index, query):
+        command.add_argument('--device', default=get_device())
+    return parser.parse_args()
+
+
+def make_index(args: argparse.Namespace) -> None:
+    retriever = Retriever(args.config, args.checkpoint, args.device)
+    index, faults = index_folder(
+        retriever,
+        args.folder,
+        args.batch_size,
+        args.workers,
+        progress=lambda batches: tqdm(batches, desc='index', unit='batch'),
+    )
+    for name, path in (
+        ('folder', args.folder),
+        ('config', args.config),
+        ('checkpoint', args.checkpoint),
+    ):
+        index.info[name] = str(path.absolute())
+    index.save(args.out)
+    for fault in faults:
+        print(f'skipped: {fault}')
+    print(f'{args.out}: {len(index.names)} videos, {len(faults)} corrupt ones skipped')
+
+
+def query(args: argparse.Namespace) -> None:
+    index = VideoIndex.load(args.index)
+    retriever = Retriever(
+        args.config or index.info['config'],
+        args.checkpoint or index.info['checkpoint'],
+        args.device,
+    )
+    if args.text:
+        for text in args.text:
+            answer(index, retriever, text, args.k)
+        return
+    for line in iter(lambda: read_line('query> '), None):
+        if line.strip():
+            try:
+                answer(index, retriever, line.strip(), args.k)
+            except ValueError as error:  # a word that the tokenizer does not know
+                print(error, file=sys.stderr)
+
+
+def read_line(prompt: str) -> str | None:
+    try:
+        return input(prompt if sys.stdin.isatty() else '')
+    except (EOFError, KeyboardInterrupt):
+        return None
+
+
+def answer(index: VideoIndex, retriever: Retriever, text: str, count: int) -> None:
+    (embedding,) = retriever.embed_texts([text])
+    print(text)
+    for name, cosine in index.search(embedding, count):
+        print(f'  {cosine:6.3f}  {Path(index.info["folder"]) / name}')
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        (make_index if args.command == 'index' else query)(args)
+    except (FileNotFoundError, CheckpointError, ValueError, ImportError) as error:
+        sys.exit(f'error: {error}')
+
+
+if __name__ == '__main__':
+    main()
