@@ -1,0 +1,268 @@
+"""The benchmarks by name, and how to run some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmengine.evaluator import Evaluator
+
+from .ai2d import AI2DMetric, load_ai2d
+from .gqa import GQAMetric, load_gqa
+from .mathvista import MathVistaMetric, load_mathvista
+from .metric import AnswerMetric
+from .mm_vet import MMVetMetric, load_mm_vet
+from .mmbench import MMBenchMetric, load_mmbench
+from .mme import MMEMetric, load_mme
+from .mmmu import MMMUMetric, load_mmmu
+from .pope import POPEMetric, load_pope
+from .predictions import Answerer, generate_predictions, read_predictions
+from .sample import VLMSample
+from .science_qa import ScienceQAMetric, load_science_qa
+from .seed_bench import SEEDBenchMetric, load_seed_bench
+from .textvqa import TextVQAMetric, load_textvqa
+from .vqav2 import VQAv2Metric, load_vqav2
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark of vision-language models.
+
+    Attributes:
+        name: What it is called on the command line.
+        title: What it is called in a table.
+        folder: Folder of its files below the folder of all benchmarks.
+        load: Reads its questions from that folder.
+        metric: The class that scores answers.
+        headline: The figures that papers report, by the metric's key.
+    """
+
+    name: str
+    title: str
+    folder: str
+    load: Callable[[Path], list[VLMSample]]
+    metric: type[AnswerMetric]
+    headline: dict[str, str]
+
+    @property
+    def takes_submission(self) -> bool:
+        """Whether its metric can write a file for a server."""
+        return self.metric in (MMVetMetric, VQAv2Metric)
+
+
+BENCHMARKS = {
+    benchmark.name: benchmark
+    for benchmark in (
+        Benchmark(
+            'pope',
+            'POPE',
+            'pope',
+            load_pope,
+            POPEMetric,
+            {'pope/f1': 'F1', 'pope/accuracy': 'accuracy'},
+        ),
+        Benchmark(
+            'mme',
+            'MME',
+            'mme',
+            load_mme,
+            MMEMetric,
+            {'mme/perception': 'perception', 'mme/cognition': 'cognition'},
+        ),
+        Benchmark(
+            'mmbench',
+            'MMBench',
+            'mmbench',
+            load_mmbench,
+            MMBenchMetric,
+            {'mmbench/circular': 'circular', 'mmbench/plain': 'plain'},
+        ),
+        Benchmark(
+            'seed_image',
+            'SEED-Image',
+            'seed_bench',
+            load_seed_bench,
+            SEEDBenchMetric,
+            {'seed/accuracy': 'accuracy'},
+        ),
+        Benchmark(
+            'mmmu',
+            'MMMU val',
+            'mmmu',
+            load_mmmu,
+            MMMUMetric,
+            {'mmmu/accuracy': 'accuracy'},
+        ),
+        Benchmark(
+            'ai2d',
+            'AI2D',
+            'ai2d',
+            load_ai2d,
+            AI2DMetric,
+            {'ai2d/accuracy': 'accuracy, masked'},
+        ),
+        Benchmark(
+            'ai2d_no_mask',
+            'AI2D',
+            'ai2d',
+            partial(load_ai2d, masked=False),
+            AI2DMetric,
+            {'ai2d/accuracy': 'accuracy, not masked'},
+        ),
+        Benchmark(
+            'mathvista',
+            'MathVista testmini',
+            'mathvista',
+            load_mathvista,
+            MathVistaMetric,
+            {'mathvista/accuracy': 'accuracy', 'mathvista/extracted': 'extracted'},
+        ),
+        Benchmark(
+            'scienceqa_img',
+            'ScienceQA-IMG',
+            'scienceqa',
+            load_science_qa,
+            ScienceQAMetric,
+            {'science_qa/image': 'accuracy'},
+        ),
+        Benchmark(
+            'textvqa',
+            'TextVQA val',
+            'textvqa',
+            load_textvqa,
+            TextVQAMetric,
+            {'textvqa/accuracy': 'accuracy'},
+        ),
+        Benchmark(
+            'gqa', 'GQA', 'gqa', load_gqa, GQAMetric, {'gqa/accuracy': 'accuracy'}
+        ),
+        Benchmark(
+            'vqav2',
+            'VQAv2 val',
+            'vqav2',
+            load_vqav2,
+            VQAv2Metric,
+            {'vqav2/accuracy': 'accuracy'},
+        ),
+        Benchmark(
+            'vqav2_testdev',
+            'VQAv2 test-dev',
+            'vqav2',
+            partial(load_vqav2, split='test-dev2015'),
+            VQAv2Metric,
+            {'vqav2/answers': 'answers to submit'},
+        ),
+        Benchmark(
+            'mm_vet',
+            'MM-Vet',
+            'mm_vet',
+            load_mm_vet,
+            MMVetMetric,
+            {'mm_vet/score': 'score', 'mm_vet/answers': 'answers to submit'},
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """Figures of one benchmark.
+
+    Attributes:
+        benchmark: The benchmark.
+        count: Questions.
+        figures: All figures of the metric.
+        note: What the reader of the figures should know, or empty.
+    """
+
+    benchmark: Benchmark
+    count: int
+    figures: dict[str, float]
+    note: str = ''
+
+    @property
+    def headline(self) -> dict[str, float]:
+        """The figures that papers report, by their plain names."""
+        return {
+            name: self.figures[key]
+            for key, name in self.benchmark.headline.items()
+            if key in self.figures
+        }
+
+
+def score(
+    metric: AnswerMetric, samples: Sequence[VLMSample], texts: Sequence[str]
+) -> dict[str, float]:
+    """All figures of a metric for answers to questions.
+
+    Raises:
+        ValueError: There are no questions, or not one answer for each.
+    """
+    if not samples or len(samples) != len(texts):
+        raise ValueError(
+            f'{type(metric).__name__}: {len(texts)} answers to {len(samples)} '
+            'questions.'
+        )
+    pairs = [dict(sample=s, text=t) for s, t in zip(samples, texts, strict=True)]
+    return Evaluator([metric]).offline_evaluate(pairs)
+
+
+Provider = Callable[[Benchmark, list[VLMSample]], tuple[Sequence[str], str]]
+"""Where answers come from: a file, or a model; with a note on them for the reader."""
+
+
+def from_files(files: Mapping[str, str | Path]) -> Provider:
+    """Answers that were made before.
+
+    Args:
+        files: File of predictions by name of the benchmark.
+    """
+
+    def answers(benchmark: Benchmark, samples: list[VLMSample]) -> tuple:
+        texts, left_over = read_predictions(samples, files[benchmark.name])
+        return texts, f'{left_over} answers to other questions' if left_over else ''
+
+    return answers
+
+
+def from_model(answer: Answerer, folder: str | Path, batch_size: int = 1) -> Provider:
+    """Answers of a model, written to ``FOLDER/NAME.jsonl`` as they come.
+
+    Args:
+        answer: The model.
+        folder: Where files of predictions are written, and continued.
+        batch_size: Questions per call of ``answer``.
+    """
+
+    def answers(benchmark: Benchmark, samples: list[VLMSample]) -> tuple:
+        path = Path(folder) / f'{benchmark.name}.jsonl'
+        return generate_predictions(
+            samples, answer, path, batch_size, benchmark.title
+        ), ''
+
+    return answers
+
+
+def run_benchmark(
+    benchmark: Benchmark,
+    data_root: str | Path,
+    answers: Provider,
+    limit: int | None = None,
+    **metric_args: Any,
+) -> Result:
+    """Read the questions of a benchmark, get the answers and score them.
+
+    Args:
+        benchmark: One of :data:`BENCHMARKS`.
+        data_root: Folder with a folder for each benchmark.
+        answers: Gives the answers to the questions.
+        limit: How many questions are used, from the first; by default all.
+        **metric_args: Arguments of the metric.
+    """
+    samples = benchmark.load(Path(data_root) / benchmark.folder)[:limit]
+    texts, note = answers(benchmark, samples)
+    figures = score(benchmark.metric(**metric_args), samples, texts)
+    return Result(benchmark, len(samples), figures, note)

@@ -1,0 +1,190 @@
+"""Answers of a model: files of them, matching them to questions, making them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+
+from tqdm import tqdm
+
+from .files import Row, read_rows
+from .sample import VLMSample
+
+Answerer = Callable[[list[VLMSample]], Sequence[str]]
+"""A model: the answers to a batch of questions, in their order."""
+
+_ID_KEYS = ('question_id', 'id', 'index')
+_TEXT_KEYS = ('text', 'prediction')
+
+
+class PredictionError(ValueError):
+    """Answers that are not those to the questions."""
+
+
+def _first(row: Row, keys: Sequence[str]) -> object:
+    for key in keys:
+        if key in row:
+            return row[key]
+    raise PredictionError(
+        f'{row.where} has none of {", ".join(keys)}, but {", ".join(row)}.'
+    )
+
+
+def _asks_the_same(row: Row, sample: VLMSample) -> bool:
+    """Whether a row is about a sample, as far as it says what was asked.
+
+    LLaVA writes the prompt without the request for an option letter that ends it.
+    """
+    if row.get('prompt') is None:
+        return True
+    given = ' '.join(row['prompt'].replace('<image>', '').split())
+    return ' '.join(sample.prompt.split()).startswith(given)
+
+
+def match_predictions(
+    samples: Sequence[VLMSample], rows: Sequence[Row]
+) -> tuple[list[str | None], int]:
+    """Find the answer to each question.
+
+    A row belongs to a question of the same id and, if the row has a ``prompt``, the
+    same prompt. Where several fit, they are taken in order.
+
+    Args:
+        samples: The questions.
+        rows: ``question_id`` (or ``id``, ``index``) and ``text`` (or ``prediction``).
+
+    Returns:
+        The answers, None where there is none, and how many rows are left over.
+
+    Raises:
+        PredictionError: A row lacks a key, or has an id of a question but its answer is
+            to another prompt.
+    """
+    by_id: dict[str, list[Row]] = {}
+    for row in rows:
+        by_id.setdefault(str(_first(row, _ID_KEYS)), []).append(row)
+    texts: list[str | None] = []
+    for sample in samples:
+        candidates = by_id.get(sample.question_id, [])
+        place = next(
+            (i for i, row in enumerate(candidates) if _asks_the_same(row, sample)), None
+        )
+        if place is None:
+            texts.append(None)
+            continue
+        row = candidates.pop(place)
+        texts.append(str(_first(row, _TEXT_KEYS)))
+    missing = [s for s, text in zip(samples, texts, strict=True) if text is None]
+    for sample in missing:
+        if by_id.get(sample.question_id):
+            row = by_id[sample.question_id][0]
+            raise PredictionError(
+                f'{row.where} answers another prompt than question '
+                f'{sample.question_id} has: {row["prompt"]!r:.200} instead of '
+                f'{sample.prompt!r:.200}'
+            )
+    return texts, sum(map(len, by_id.values()))
+
+
+def read_predictions(
+    samples: Sequence[VLMSample], path: str | Path
+) -> tuple[list[str], int]:
+    """The answers in a file to all questions.
+
+    Args:
+        samples: The questions.
+        path: JSON Lines or a JSON list, see :func:`match_predictions`.
+
+    Returns:
+        The answers, and how many rows of the file belong to no question.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        PredictionError: An answer is missing: it would count as wrong, or as "yes".
+        ValueError: The file cannot be read.
+    """
+    texts, left_over = match_predictions(samples, read_rows(path))
+    missing = [
+        s.question_id for s, text in zip(samples, texts, strict=True) if text is None
+    ]
+    if missing:
+        raise PredictionError(
+            f'{path} has no answers to {len(missing)} of {len(samples)} questions: '
+            f'{", ".join(missing[:5])}{", …" if len(missing) > 5 else ""}'
+        )
+    return texts, left_over
+
+
+def generate_predictions(
+    samples: Sequence[VLMSample],
+    answer: Answerer,
+    path: str | Path,
+    batch_size: int = 1,
+    title: str = 'answering',
+) -> list[str]:
+    """Let a model answer, and write every batch as it comes.
+
+    Questions whose answers are in the file already are not asked again; half a line
+    that an interruption left is removed.
+
+    Args:
+        samples: The questions.
+        answer: The model.
+        path: File of JSON lines, continued if it exists.
+        batch_size: Questions per call of ``answer``.
+        title: What stands before the progress bar.
+
+    Returns:
+        The answers to all questions.
+
+    Raises:
+        PredictionError: The file holds answers to other questions, or the model does
+            not give one text per question.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    texts = _continue_from(samples, path)
+    waiting = iter([n for n, text in enumerate(texts) if text is None])
+    done = sum(text is not None for text in texts)
+    with (
+        path.open('a', encoding='utf-8') as file,
+        tqdm(total=len(samples), initial=done, desc=title, unit='question') as bar,
+    ):
+        while numbers := list(islice(waiting, batch_size)):
+            batch = [samples[n] for n in numbers]
+            answers = list(answer(batch))
+            if len(answers) != len(batch) or not all(
+                isinstance(text, str) for text in answers
+            ):
+                raise PredictionError(
+                    f'{len(batch)} questions got {len(answers)} answers, not one text '
+                    f'each: {answers!r:.200}'
+                )
+            for number, sample, text in zip(numbers, batch, answers, strict=True):
+                texts[number] = text
+                row = dict(
+                    question_id=sample.question_id, prompt=sample.prompt, text=text
+                )
+                file.write(json.dumps(row, ensure_ascii=False) + '\n')
+            file.flush()
+            bar.update(len(batch))
+    return texts
+
+
+def _continue_from(samples: Sequence[VLMSample], path: Path) -> list[str | None]:
+    """The answers that a file has already."""
+    if not path.is_file():
+        return [None] * len(samples)
+    content = path.read_bytes()
+    whole = content[: content.rfind(b'\n') + 1]
+    if whole != content:
+        path.write_bytes(whole)
+    texts, left_over = match_predictions(samples, read_rows(path))
+    if left_over:
+        raise PredictionError(
+            f'{path} has {left_over} answers to other questions. Choose another file, '
+            'or remove this one.'
+        )
+    return texts
