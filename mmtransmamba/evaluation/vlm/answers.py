@@ -31,7 +31,11 @@ def choose_option(text: str, options: Sequence[str]) -> str | None:
     letters = LETTERS[: len(options)]
     text = text.strip()
     first = leading_letter(text, letters)
-    if first and (first not in 'AI' or re.match(rf'[(\[]?{first}{_END}', text)):
+    article = first in ('A', 'I') and not re.match(rf'[(\[]?{first}{_END}', text)
+    # "B or C", "(B), (C)": such an answer does not choose.
+    joined = r'(?:[,/&]\s*(?:or\s|and\s)?|(?:or|and)\s)'
+    listed = re.match(rf"[(\[]?\w[)\]]?\s*{joined}\s*[(\[]?[{letters}](?![\w'’])", text)
+    if first and not article and not listed:
         return first
     plain = text.rstrip('.').lower()
     for letter, option in zip(letters, options, strict=True):

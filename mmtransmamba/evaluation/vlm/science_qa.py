@@ -70,8 +70,8 @@ def _from_problem(pid: str, problem: Row) -> VLMSample:
 def chosen_letter(text: str) -> str | None:
     """The letter alone, one the answer starts with (``B.``), or "The answer is B."."""
     text = text.strip()
-    if text in _LETTERS:
-        return text or None
+    if len(text) == 1:
+        return text if text in _LETTERS else None
     if re.match(rf'[{_LETTERS}]\.', text):
         return text[0]
     found = re.findall(r'The answer is ([A-Z])\.', text)

@@ -1,0 +1,88 @@
+"""The benchmarks by name, and images of their samples."""
+
+import pytest
+from PIL import Image
+
+from mmtransmamba.evaluation import vlm
+from mmtransmamba.evaluation.vlm import (
+    BENCHMARKS,
+    POPEMetric,
+    VLMSample,
+    from_files,
+    from_model,
+    load_images,
+    run_benchmark,
+    score,
+)
+from mmtransmamba.registry import METRICS
+
+
+def test_all_metrics_are_registered():
+    names = [name for name in vlm.__all__ if name.endswith('Metric')]
+    names.remove('AnswerMetric')
+    assert len(names) == 12
+    for name in names:
+        assert METRICS.get(f'mmtransmamba.{name}') is getattr(vlm, name)
+    assert {b.metric.__name__ for b in BENCHMARKS.values()} == set(names)
+
+
+def test_headlines_have_the_prefix_of_their_metric():
+    for name, benchmark in BENCHMARKS.items():
+        assert benchmark.name == name
+        for key in benchmark.headline:
+            assert key.startswith(f'{benchmark.metric.default_prefix}/')
+
+
+@pytest.fixture
+def root(tmp_path, write):
+    question = dict(
+        imageId='n1',
+        question='Is it?',
+        answer='yes',
+        types=dict(structural='verify', semantic='global'),
+    )
+    document = {str(i): question for i in range(4)}
+    write(tmp_path / 'gqa' / 'testdev_balanced_questions.json', document)
+    return tmp_path
+
+
+def test_from_a_model_and_again_from_its_file(root):
+    def answer(batch):
+        return ['Yes' if s.question_id == '0' else 'No' for s in batch]
+
+    gqa = BENCHMARKS['gqa']
+    result = run_benchmark(gqa, root, from_model(answer, root / 'out', batch_size=3))
+    assert (result.count, result.headline) == (4, {'accuracy': 25.0})
+    answers = from_files({'gqa': root / 'out' / 'gqa.jsonl'})
+    assert run_benchmark(gqa, root, answers).figures == result.figures
+    first = run_benchmark(gqa, root, answers, limit=1)
+    assert (first.count, first.headline) == (1, {'accuracy': 100.0})
+    assert first.note == '3 answers to other questions'
+
+
+def test_nothing_to_score():
+    with pytest.raises(ValueError, match='POPEMetric: 0 answers to 0 questions'):
+        score(POPEMetric(), [], [])
+
+
+def test_no_files(tmp_path):
+    message = r'gqa has none of llava_gqa_testdev_balanced\.jsonl, questions\.jsonl'
+    with pytest.raises(FileNotFoundError, match=message):
+        run_benchmark(BENCHMARKS['gqa'], tmp_path, from_files({}))
+
+
+def test_images(tmp_path):
+    Image.new('L', (4, 3), 7).save(tmp_path / 'grey.png')
+    sample = VLMSample('1', '?', images=('grey.png', 'grey.png'))
+    loaded = load_images(sample, tmp_path)
+    assert [(i.mode, i.size) for i in loaded] == [('RGB', (4, 3))] * 2
+
+
+def test_images_that_cannot_be_read(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'question 1: there is no image at'):
+        load_images(VLMSample('1', '?', images=('x.png',)), tmp_path)
+    (tmp_path / 'x.png').write_text('text')
+    with pytest.raises(ValueError, match=r'question 1: the image in .*x\.png cannot'):
+        load_images(VLMSample('1', '?', images=('x.png',)), tmp_path)
+    with pytest.raises(ValueError, match='the annotations cannot be read'):
+        load_images(VLMSample('1', '?', images=(b'text',)), tmp_path)
