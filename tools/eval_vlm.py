@@ -3,7 +3,7 @@
 Answers come from files of predictions: JSON lines with question_id (or id, index), text
 (or prediction) and, if there, the prompt. --predictions takes the file of the one
 benchmark, NAME=FILE for each, or a folder with NAME.jsonl for each. The questions are
-read from DATA_ROOT/FOLDER, in the files they are published in (see the documentation).
+read from DATA_ROOT/FOLDER, in the files they are published in (docs/evaluation.md).
 """
 
 import argparse
@@ -55,7 +55,9 @@ def parse_args() -> argparse.Namespace:
         help='folder for scores.json and files to submit (default: %(default)s)',
     )
     parser.add_argument(
-        '--limit', type=int, help='use only the first questions of each benchmark'
+        '--limit',
+        type=int,
+        help='use only the first questions of each benchmark; mme needs them all',
     )
     parser.add_argument(
         '--grades', type=Path, help="for mm_vet: the grader's file on these answers"

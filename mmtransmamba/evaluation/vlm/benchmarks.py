@@ -223,7 +223,7 @@ def from_files(files: Mapping[str, str | Path]) -> Provider:
 
     def answers(benchmark: Benchmark, samples: list[VLMSample]) -> tuple:
         texts, left_over = read_predictions(samples, files[benchmark.name])
-        return texts, f'{left_over} answers to other questions' if left_over else ''
+        return texts, f'answers to other questions: {left_over}' if left_over else ''
 
     return answers
 

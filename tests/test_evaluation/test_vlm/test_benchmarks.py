@@ -57,7 +57,7 @@ def test_from_a_model_and_again_from_its_file(root):
     assert run_benchmark(gqa, root, answers).figures == result.figures
     first = run_benchmark(gqa, root, answers, limit=1)
     assert (first.count, first.headline) == (1, {'accuracy': 100.0})
-    assert first.note == '3 answers to other questions'
+    assert first.note == 'answers to other questions: 3'
 
 
 def test_nothing_to_score():
