@@ -29,7 +29,7 @@ def load_textvqa(folder: str | Path) -> list[VLMSample]:
     Raises:
         ValueError: Prompts and answers are not of the same questions.
     """
-    path = find_file(folder, 'TextVQA_*val.json', 'ground_truth.jsonl')
+    path = find_file(folder, 'TextVQA_0.5.1_val.json', 'ground_truth.jsonl')
     if 'jsonl' in path.name:
         rows = read_rows(path)
     else:

@@ -117,10 +117,11 @@ def test_official_score(vlm_eval, name):
 
 
 def test_counts_behind_the_percentages(vlm_eval):
-    """330 of 900 (MMMU) and 796 of 1176 (MMBench) are right, not about so many."""
+    """That many are right, not about so many; of TextVQA in soft points."""
     for name, key, right, total in (
         ('mmmu', 'mmmu/accuracy', 330, 900),
         ('mmbench', 'mmbench/circular', 796, 1176),
+        ('textvqa', 'textvqa/accuracy', 3062.7, 5000),
     ):
         benchmark = BENCHMARKS[name]
         answers = from_files({name: answers_of(vlm_eval / benchmark.folder)})
