@@ -15,10 +15,8 @@ if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
     sys.path.insert(0, str(_ROOT))
 
 import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
-import numpy as np
-import torch
 from mmengine.config import DictAction
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.language.layer_choice import POSITIONS, count_layers_of
@@ -26,6 +24,7 @@ from mmtransmamba.transfer.language import (
     INITS,
     plan_conversion,
     rank_layers,
+    read_calibration,
     write_model,
 )
 from mmtransmamba.transfer.language.ranking import METHODS
@@ -83,23 +82,6 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def read_calibration(args: argparse.Namespace, length: int = 512) -> list[torch.Tensor]:
-    """Token ids ``[1, length]`` of as much text as asked for."""
-    if args.calibration.suffix == '.npz':
-        with np.load(args.calibration) as file:
-            if 'tokens' not in file:
-                raise ValueError(
-                    f'{args.calibration} has {file.files}, but needs "tokens".'
-                )
-            tokens = torch.from_numpy(file['tokens'].astype('int64'))
-        rows = max(1, args.calibration_tokens // tokens.shape[1])
-        return list(tokens[:rows].split(8))
-    tokenizer = AutoTokenizer.from_pretrained(str(args.teacher), local_files_only=True)
-    ids = tokenizer(args.calibration.read_text(), return_tensors='pt').input_ids[0]
-    ids = ids[: args.calibration_tokens]
-    return [part[None] for part in ids.split(length) if len(part) > 1]
-
-
 def automatic(args: argparse.Namespace) -> tuple[list[int], object]:
     """The layers that cost least, and the ranking they come from."""
     model = AutoModelForCausalLM.from_pretrained(
@@ -108,7 +90,7 @@ def automatic(args: argparse.Namespace) -> tuple[list[int], object]:
     count = count_layers_of(args.ratio, model.config.num_hidden_layers)
     ranking = rank_layers(
         model,
-        read_calibration(args),
+        read_calibration(args.calibration, args.teacher, args.calibration_tokens),
         args.init,
         args.ranking,
         count,

@@ -1,5 +1,6 @@
 """Turning pre-trained causal language models into Mamba hybrids."""
 
+from .calibration import read_calibration
 from .convert import INITS, convert_lm, hybrid_config, plan_conversion
 from .ranking import LayerRanking, rank_layers
 from .writer import write_model
@@ -11,5 +12,6 @@ __all__ = [
     'hybrid_config',
     'plan_conversion',
     'rank_layers',
+    'read_calibration',
     'write_model',
 ]

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
 from mmtransmamba.models.checkpoint import read_state_dict
 from mmtransmamba.models.language import ATTENTION, HYBRIDS, MAMBA, choose_layers
 from mmtransmamba.models.language.layer_choice import count_layers_of
+from mmtransmamba.transfer.language.calibration import read_calibration
 from mmtransmamba.transfer.language.plan import ConversionPlan
 from mmtransmamba.transfer.language.sources import (
     InternLM2Source,
@@ -194,7 +196,7 @@ def convert_lm(
     init: str = 'mimic',
     seed: int = 0,
     mamba_checkpoint: str | Path | None = None,
-    calibration: Sequence[Tensor] = (),
+    calibration: Sequence[Tensor] | str | Path = (),
     **fields: Any,
 ) -> tuple[nn.Module, SubcloneReport]:
     r"""Turn a causal language model into a hybrid with Mamba layers.
@@ -223,7 +225,8 @@ def convert_lm(
             * ``'scratch'``: nothing of the attention, as in a new Mamba-2.
         seed: Seed of what is drawn.
         mamba_checkpoint: File or folder of a Mamba-1 model, for ``'subclone'``.
-        calibration: Token ids ``[B, L]`` of the text that ``'auto'`` measures on.
+        calibration: Text that ``'auto'`` measures on: batches of token ids ``[B, L]``,
+            or a file for :func:`~mmtransmamba.transfer.language.read_calibration`.
         **fields: Fields of the student's config that differ, such as
             ``num_hidden_layers`` or ``mamba_d_state``.
 
@@ -259,19 +262,23 @@ def convert_lm(
 
 def automatic_layers(
     teacher: nn.Module | str | Path,
-    calibration: Sequence[Tensor],
+    calibration: Sequence[Tensor] | str | Path,
     ratio: float = 1.0,
     init: str = 'mimic',
     seed: int = 0,
     **fields: Any,
 ) -> list[int]:
-    """The layers whose conversion alone costs least; see :func:`rank_layers`."""
+    """The layers whose conversion alone costs least, and the log tells the ranking."""
     from mmtransmamba.transfer.language.ranking import rank_layers
 
+    if isinstance(calibration, str | Path):
+        folder = teacher.name_or_path if isinstance(teacher, nn.Module) else teacher
+        calibration = read_calibration(calibration, folder)
     if not isinstance(teacher, nn.Module):
         teacher = AutoModelForCausalLM.from_pretrained(
             str(teacher), local_files_only=True
         )
     ranking = rank_layers(teacher, calibration, init, seed=seed, **fields)
+    print_log(f'\n{ranking}', logger='current')
     count = count_layers_of(ratio, len(ranking.order))
     return sorted(ranking.order[:count])

@@ -2,12 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from tiny_decoders import tiny_teacher, tokens
 
-from mmtransmamba.transfer.language import convert_lm, rank_layers
+from mmtransmamba.transfer.language import (
+    convert_lm,
+    rank_layers,
+    read_calibration,
+)
 
 
 @pytest.fixture(scope='module')
@@ -58,6 +63,28 @@ def test_automatic_layers_are_the_cheapest(teacher):
     hybrid, _ = convert_lm(teacher, 'auto', 2 / 3, calibration=[tokens(4)])
     assert hybrid.config.mamba_layers == sorted(ranking.order[:2])
     assert F.cross_entropy(hybrid(tokens()).logits[0], tokens()[0]).isfinite()
+
+
+def test_a_config_names_a_file_to_measure_on(teacher, tmp_path):
+    from mmtransmamba.transfer.distillers import CausalLM
+
+    teacher.save_pretrained(tmp_path / 'teacher')
+    np.savez(tmp_path / 'text.npz', tokens=tokens(4).numpy().astype('uint16'))
+    convert = dict(layers='auto', ratio=1 / 3, calibration=str(tmp_path / 'text.npz'))
+    model = CausalLM(path=str(tmp_path / 'teacher'), convert=convert)
+    ranking = rank_layers(teacher, [tokens(4)])
+    assert model.lm.config.mamba_layers == ranking.order[:1]
+
+
+def test_calibration_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match='No calibration text at .*nowhere'):
+        read_calibration(tmp_path / 'nowhere.txt', tmp_path)
+    np.savez(tmp_path / 'other.npz', ids=np.zeros((2, 4)))
+    with pytest.raises(ValueError, match=r"has \['ids'\], but needs \"tokens\""):
+        read_calibration(tmp_path / 'other.npz', tmp_path)
+    np.savez(tmp_path / 'text.npz', tokens=np.ones((40, 10), 'uint16'))
+    batches = read_calibration(tmp_path / 'text.npz', tmp_path, tokens=200)
+    assert [tuple(b.shape) for b in batches] == [(8, 10), (8, 10), (4, 10)]
 
 
 def test_is_printed_and_saved(teacher, tmp_path):
