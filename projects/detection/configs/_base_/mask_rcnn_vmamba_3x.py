@@ -1,0 +1,17 @@
+# Mask R-CNN on the four stages of VMamba, 36 epochs of images in many sizes, as
+# Swin's authors train it and VMamba's after them; a child config gives widths and
+# weights.
+_base_ = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmtransmamba.VMamba',
+        out_indices=(0, 1, 2, 3),
+        with_outnorms=True,
+    )
+)
+optim_wrapper = dict(
+    constructor='mmtransmamba.NoWeightDecayConstructor',
+    paramwise_cfg=dict(_delete_=True, norm_decay_mult=0.0),
+)
