@@ -1,0 +1,7 @@
+# Few short epochs; the last one's checkpoint is the result.
+_base_ = './default_runtime.py'
+
+default_hooks = dict(
+    logger=dict(interval=20),
+    checkpoint=dict(interval=4, max_keep_ckpts=1),
+)
