@@ -3,5 +3,5 @@ _base_ = './default_runtime.py'
 
 default_hooks = dict(
     logger=dict(interval=20),
-    checkpoint=dict(interval=4, max_keep_ckpts=1),
+    checkpoint=dict(interval=5, max_keep_ckpts=1),
 )

@@ -1,4 +1,4 @@
-# VideoMamba on 256 clips, with the text encoder that CLIP4Clip has learned.
+# VideoMamba on 1,024 clips, with the text encoder that CLIP4Clip has learned.
 _base_ = [
     '../_base_/models/video_mamba_shapes.py',
     '../_base_/datasets/moving_shapes.py',
@@ -7,5 +7,5 @@ _base_ = [
 ]
 
 model = dict(text_checkpoint='work_dirs/retrieval_teacher/epoch_12.pth')
-train_cfg = dict(max_epochs=50, val_interval=10)
+train_cfg = dict(max_epochs=30, val_interval=10)
 custom_hooks = [dict(type='mmtransmamba.ProgressBarHook', title='scratch')]

@@ -6,6 +6,6 @@ _base_ = [
     '../_base_/shapes_runtime.py',
 ]
 
-train_dataloader = dict(dataset=dict(num_videos=4096, captions_per_video=1))
+train_dataloader = dict(dataset=dict(num_videos=4096))
 train_cfg = dict(max_epochs=12, val_interval=4)
 custom_hooks = [dict(type='mmtransmamba.ProgressBarHook', title='teacher')]

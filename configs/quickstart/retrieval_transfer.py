@@ -1,4 +1,4 @@
-# The same student on the same 256 clips, under CLIP4Clip. Weights of the layer and
+# The same student on the same 1,024 clips, under CLIP4Clip. Weights of the layer and
 # direction terms make means of their sums over four layers and two directions.
 _base_ = './retrieval_scratch.py'
 

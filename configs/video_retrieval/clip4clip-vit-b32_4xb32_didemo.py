@@ -9,8 +9,6 @@ _base_ = [
 optim_wrapper = dict(
     optimizer=dict(weight_decay=0.2),
     paramwise_cfg=dict(
-        custom_keys=dict(
-            frame_encoder=dict(lr_mult=1e-3), contrast=dict(lr_mult=1e-3)
-        )
+        custom_keys=dict(frame_encoder=dict(lr_mult=1e-3), contrast=dict(lr_mult=1e-3))
     ),
 )

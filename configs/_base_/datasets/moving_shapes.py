@@ -17,8 +17,8 @@ train_dataloader = dict(
     dataset=dict(
         type='mmtransmamba.MovingShapes',
         split='train',
-        num_videos=256,
-        captions_per_video=2,
+        num_videos=1024,
+        captions_per_video=1,
         num_frames=4,
     ),
     sampler=dict(type='DefaultSampler', shuffle=True),
