@@ -6,4 +6,5 @@ TOOLS=$(cd "$(dirname "$0")" && pwd)
 source "$TOOLS/setup_env.sh"
 setup_env tests
 cd "$TOOLS/.."
-exec "$ENV_PYTHON" -m pytest "$@"
+# A worker for each core.
+exec "$ENV_PYTHON" -m pytest -n auto --dist worksteal "$@"

@@ -19,6 +19,7 @@ MODULES = {
     'onedl-mmengine': 'mmengine',
     'onedl-mmpretrain': 'mmpretrain',
     'opencv-python': 'cv2',
+    'pillow': 'PIL',
     'scikit-learn': 'sklearn',
 }
 
