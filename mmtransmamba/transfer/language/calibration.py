@@ -1,0 +1,47 @@
+"""Text on which the cost of converting layers is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer
+
+BLOCK, BATCH = 512, 8
+
+
+def read_calibration(
+    file: str | Path, teacher: str | Path, tokens: int = 8192
+) -> list[Tensor]:
+    """Batches of token ids, of as much text as asked for.
+
+    Args:
+        file: ``.npz`` with token ids ``[N, L]`` in ``tokens``, or a text file, which is
+            cut into blocks of 512 tokens.
+        teacher: Folder with the tokenizer that a text file needs.
+        tokens: Number of tokens that are read, at least one row or block.
+
+    Returns:
+        Token ids ``[B, L]``, int64.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file has no ``tokens``, or less than two tokens of text.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise FileNotFoundError(f'No calibration text at {file}.')
+    if file.suffix == '.npz':
+        with np.load(file) as arrays:
+            if 'tokens' not in arrays:
+                raise ValueError(f'{file} has {arrays.files}, but needs "tokens".')
+            ids = torch.from_numpy(arrays['tokens'].astype('int64'))
+        return list(ids[: max(1, tokens // ids.shape[1])].split(BATCH))
+    tokenizer = AutoTokenizer.from_pretrained(str(teacher), local_files_only=True)
+    ids = tokenizer(file.read_text(encoding='utf-8'), return_tensors='pt').input_ids[0]
+    blocks = [block[None] for block in ids[:tokens].split(BLOCK) if len(block) > 1]
+    if not blocks:
+        raise ValueError(f'{file} has less than two tokens of text.')
+    return blocks
