@@ -139,6 +139,13 @@ class Trainings:
             self.finish(student.before)
             self._train(student)
 
+    def _begin(self, student: Student) -> Path:
+        """The folder of a finished student, which for one without stages is made."""
+        folder = self.folder(student) / 'student'
+        if not student.stages and not (folder / 'config.json').is_file():
+            convert(student, self.args.seed).save_pretrained(folder)
+        return folder
+
     def _train(self, student: Student) -> None:
         stage = student.stages[-1]
         config = {'M': 'matvlm', 'T': 'transmamba'}.get(stage, f'mmmamba_stage{stage}')
@@ -148,19 +155,10 @@ class Trainings:
             'default_hooks.checkpoint.interval': 10**6,
         }
         before = student.before
-        if before.stages:
-            options['model.student.path'] = self.folder(before) / 'student'
-            requires = f'stage{before.stages[-1]}'
-        else:
-            layers = str(list(student.layers)).replace(' ', '')
-            options |= {
-                'model.student.path': DATA / 'hf',
-                'model.student.convert.layers': layers,
-                'model.student.convert.init': student.init,
-                'model.student.convert.seed': self.args.seed,
-            }
-            requires = f'init:{student.init}'
-        options['model.requires'] = requires
+        options['model.student.path'] = self._begin(before)
+        options['model.student.convert'] = None
+        last = f'stage{before.stages[-1]}' if before.stages else f'init:{student.init}'
+        options['model.requires'] = last
         folder = self.folder(student)
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, str(_ROOT / 'tools/train.py')]
@@ -176,6 +174,10 @@ class Trainings:
         if done.returncode:
             raise SystemExit(f'{student.name} failed, see {folder / "output.log"}.')
         print(f'trained {student.name}', flush=True)
+
+
+def convert(student: Student, seed: int) -> torch.nn.Module:
+    return convert_lm(DATA / 'hf', list(student.layers), 1.0, student.init, seed)[0]
 
 
 @torch.no_grad()
@@ -201,8 +203,7 @@ def read_tokens(name: str) -> torch.Tensor:
 
 def load(student: Student, trainings: Trainings) -> torch.nn.Module:
     if not student.stages:
-        seed = trainings.args.seed
-        return convert_lm(DATA / 'hf', list(student.layers), 1.0, student.init, seed)[0]
+        return convert(student, trainings.args.seed)
     folder = trainings.folder(student) / 'student'
     return AutoModelForCausalLM.from_pretrained(folder).eval()
 
