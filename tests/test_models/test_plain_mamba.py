@@ -90,15 +90,28 @@ def test_out_indices_and_final_norm():
     assert first.mean(1).abs().max() > 1e-3
 
 
-def test_activation_checkpointing_has_the_same_gradient():
+def test_activation_checkpointing_has_the_same_gradient_and_statistics():
     images = torch.randn(2, 3, 32, 32)
-    grads = []
+    grads, statistics = [], []
     for with_cp in (False, True):
         model = tiny(with_cp=with_cp)
         model(images)[0].square().sum().backward()
         grads.append({n: p.grad for n, p in model.named_parameters()})
+        statistics.append(dict(model.layers[0].dw[1].named_buffers()))
     for name, grad in grads[0].items():
         torch.testing.assert_close(grads[1][name], grad, msg=name)
+    # A recomputed BatchNorm would have counted the batch twice.
+    assert statistics[1]['num_batches_tracked'] == 1
+    for name, value in statistics[0].items():
+        assert torch.equal(statistics[1][name], value), name
+
+
+def test_activation_checkpointing_recomputes_the_mixers():
+    model, calls = tiny(with_cp=True), []
+    for layer in model.layers:
+        layer.mamba.register_forward_pre_hook(lambda *_: calls.append(0))
+    model(torch.randn(2, 3, 32, 32))[0].sum().backward()
+    assert len(calls) == 2 * model.depth
 
 
 def test_drop_path_skips_blocks_in_training_only():
@@ -156,6 +169,33 @@ def test_classifier_with_official_container(tmp_path):
         backbone.layers[1].mamba.in_proj.weight,
         model.backbone.layers[1].mamba.in_proj.weight,
     )
+
+
+def test_autocast_step_is_finite_and_keeps_the_stream_in_float32():
+    model = tiny()
+    assert model.layers[0].dw is not None
+    streams = []
+    for layer in model.layers:
+        layer.register_forward_hook(lambda m, a, out: streams.append(out.dtype))
+    images = torch.randn(2, 3, 32, 32)
+    exact = model(images)[0]
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        (out,) = model(images)
+    out.float().square().mean().backward()
+    assert set(streams) == {torch.float32}
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    torch.testing.assert_close(out.float(), exact, rtol=0.1, atol=0.1)
+
+
+def test_half_and_double_models():
+    images = torch.randn(1, 3, 32, 32)
+    exact = tiny().double()(images.double())[0]
+    assert exact.dtype == torch.float64
+    half = tiny().bfloat16()(images.bfloat16())[0]
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.double(), exact, rtol=0.1, atol=0.1)
+    single = tiny()(images)[0]
+    torch.testing.assert_close(single.double(), exact, rtol=1e-4, atol=1e-5)
 
 
 def test_no_weight_decay_names_exist():

@@ -89,7 +89,7 @@ class VisionBackbone(BaseModule):
                 f'than one patch (patch_size={self.patch_size}).'
             )
 
-    def _run(self, block: nn.Module, *args: Any) -> Any:
+    def _run(self, block: Callable[..., Any], *args: Any) -> Any:
         """The block's output, to be recomputed in the backward pass if ``with_cp``."""
         if self.with_cp and torch.is_grad_enabled():
             return checkpoint(block, *args, use_reentrant=False)

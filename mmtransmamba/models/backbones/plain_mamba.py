@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -86,12 +86,27 @@ class PlainMambaBlock(nn.Module):
                 nn.GELU(),
             )
 
-    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Map tokens ``[B, L, C]`` of a ``grid`` to tokens of the same shape."""
-        tokens = tokens + self.drop_path(self.mamba(self.norm(tokens), grid))
+    def _mix(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        return tokens + self.drop_path(self.mamba(self.norm(tokens), grid))
+
+    def forward(
+        self,
+        tokens: Tensor,
+        grid: tuple[int, int],
+        run: Callable[..., Tensor] | None = None,
+    ) -> Tensor:
+        """Map tokens ``[B, L, C]`` of a ``grid`` to tokens of the same shape.
+
+        Args:
+            tokens: The residual stream; it keeps its dtype under autocast.
+            grid: Rows and columns, ``H * W == L``.
+            run: Calls the part that may be recomputed in the backward pass. ``dw``
+                is none of it: its BatchNorm would count a batch twice.
+        """
+        tokens = run(self._mix, tokens, grid) if run else self._mix(tokens, grid)
         if self.dw is not None:
             x = tokens.transpose(1, 2).unflatten(2, grid)
-            tokens = self.dw(x).flatten(2).transpose(1, 2)
+            tokens = self.dw(x).flatten(2).transpose(1, 2).to(tokens.dtype)
         return tokens
 
 
@@ -214,6 +229,9 @@ class PlainMamba(VisionBackbone):
                     nn.init.zeros_(module.bias)
             elif isinstance(module, PlainMambaMixer):
                 module.reset_ssm_parameters()
+
+    def _run(self, block: PlainMambaBlock, *args: Any) -> Tensor:
+        return block(*args, run=super()._run)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Feature maps ``[B, C, H, W]`` of the blocks in ``out_indices``.
