@@ -6,8 +6,9 @@ from pathlib import Path
 # Set before torch is imported: the tests use small tensors, for which many
 # threads only wait for each other. Processes started by tests inherit it. Of
 # pytest-xdist's workers, of which there is one for each core, each has one.
-THREADS = '1' if 'PYTEST_XDIST_WORKER' in os.environ else '2'
-os.environ.setdefault('OMP_NUM_THREADS', THREADS)
+os.environ.setdefault(
+    'OMP_NUM_THREADS', '1' if 'PYTEST_XDIST_WORKER' in os.environ else '2'
+)
 # Waiting threads sleep: spinning, they would take the core from other processes.
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 

@@ -88,6 +88,7 @@ def prepare_config(args: argparse.Namespace) -> Config:
             )
     if args.amp:
         cfg.test_cfg.fp16 = True
+    launch.accept_released_checkpoints(cfg)
     launch.set_dataloader_defaults(cfg)
     # The checkpoint of a distiller is its student's, which is tested without teacher,
     # unless the distiller is to compare the two.

@@ -99,6 +99,7 @@ def prepare_config(args: argparse.Namespace) -> Config:
         if checkpoint is not None:
             cfg.resume = True
             cfg.load_from = checkpoint
+    launch.accept_released_checkpoints(cfg)
     launch.set_dataloader_defaults(cfg)
     launch.init_processes(cfg, args.launcher)
     return cfg

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.serialization import safe_globals
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 CONTAINERS = ('state_dict', 'model', 'model_ema', 'module')
-PREFIXES = ('module.', 'backbone.')
+WRAPPER, BACKBONE = 'module.', 'backbone.'
 
 
 class _Inert:
@@ -57,10 +59,12 @@ def read_state_dict(
     Args:
         path: ``.safetensors``, or a file of ``torch.save`` holding a flat state
             dict or one under ``state_dict``, ``model``, ``model_ema`` or ``module``.
-            It is read with ``weights_only=True``. A ``module.`` common to all keys
-            is removed.
+            It is read with ``weights_only=True``; what else it holds, such as the
+            arguments of a training script, is not executed. The ``module.`` of a
+            wrapped model is removed.
         container: Which of these to read where a file has several (``'model_ema'``
-            beside ``'model'``); by default the first there is, in this order.
+            beside ``'model'``), or another one, such as ``'ema_state_dict'``; by
+            default the first there is, in this order.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -75,29 +79,57 @@ def read_state_dict(
         state = load_file(path)
     else:
         try:
-            with safe_globals([_Inert, *((_Inert, name) for name in _RUNNER_GLOBALS)]):
+            with safe_globals([_Inert, *_placeholders(path)]):
                 content = torch.load(path, map_location='cpu', weights_only=True)
         except Exception as error:
             raise CheckpointError(
                 f'{path} cannot be read as a PyTorch checkpoint with '
                 f'weights_only=True: {error}'
             ) from error
-        state = _state_dict_in(content, path, container)
-    if all(key.startswith('module.') for key in state):
-        state = {key[len('module.') :]: value for key, value in state.items()}
-    return state
+        state = find_state_dict(content, path, container)
+    return _unwrapped(state)
 
 
-def _state_dict_in(
-    content: object, path: Path, container: str | None
+def _placeholders(path: Path) -> list[tuple[type, str]]:
+    """Something harmless for every class that a file names, so that it can be read."""
+    inert = [(_Inert, name) for name in _RUNNER_GLOBALS]
+    try:
+        named = get_unsafe_globals_in_checkpoint(path)
+    except (ValueError, RuntimeError):  # an old file that is no zip archive
+        return inert
+    # Of mappings, such as the arguments of a training script, the contents are read.
+    rest = set(named) - set(_RUNNER_GLOBALS)
+    return inert + [(OrderedDict, name) for name in rest]
+
+
+def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The names without the prefix of a wrapped or averaged model."""
+    rest = [key for key in state if not key.startswith(WRAPPER)]
+    # An averaged model counts its updates.
+    if len(rest) == len(state) or not set(rest) <= {'steps', 'n_averaged'}:
+        return state
+    return {
+        key[len(WRAPPER) :]: value for key, value in state.items() if key not in rest
+    }
+
+
+def find_state_dict(
+    content: object, path: str | Path, container: str | None = None
 ) -> dict[str, Tensor]:
+    """The state dict in what a checkpoint file holds; see :func:`read_state_dict`.
+
+    Raises:
+        CheckpointError: There is none; the message names ``path``.
+    """
     wanted = CONTAINERS if container is None else (container,)
-    candidates = [content] if container is None else []
     if isinstance(content, Mapping):
-        candidates = [content[c] for c in wanted if c in content] + candidates
-    for candidate in candidates:
-        if _is_state_dict(candidate):
-            return dict(candidate)
+        for candidate in (content[name] for name in wanted if name in content):
+            if _is_state_dict(candidate):
+                return dict(candidate)
+        if container is None:
+            flat = {k: v for k, v in content.items() if isinstance(v, Tensor)}
+            if flat:
+                return flat
     where = f'under one of {", ".join(CONTAINERS)}'
     if container is not None:
         has = list(content) if isinstance(content, Mapping) else type(content).__name__
@@ -141,21 +173,17 @@ class LoadReport:
         return '; '.join(lines)
 
 
-def _without_prefix(state: dict[str, Tensor], model_keys: set[str]) -> dict:
-    """Drop the prefix under which most keys are the model's."""
+def _without_backbone(state: dict[str, Tensor], model_keys: set[str]) -> dict:
+    """Drop ``backbone.`` where the names are the model's only without it."""
 
     def matches(prefix: str) -> int:
         return sum(
             key.startswith(prefix) and key[len(prefix) :] in model_keys for key in state
         )
 
-    best = max(('', *PREFIXES), key=matches)
-    if not best:
+    if matches(BACKBONE) <= matches(''):
         return state
-    return {
-        key[len(best) :] if key.startswith(best) else key: value
-        for key, value in state.items()
-    }
+    return {key.removeprefix(BACKBONE): value for key, value in state.items()}
 
 
 def _conversion(key: str, value: Tensor, given: dict[str, Tensor]) -> str | None:
@@ -172,11 +200,26 @@ def _conversion(key: str, value: Tensor, given: dict[str, Tensor]) -> str | None
     return f'named {old}{note}'
 
 
+@contextmanager
+def _told_grid(module: nn.Module, grid: tuple[int, int] | None) -> Iterator[None]:
+    """Tell a backbone the grid of the position embedding that it is about to load."""
+    if grid is None or not hasattr(module, 'loaded_pos_embed_grid'):
+        yield
+        return
+    before = module.loaded_pos_embed_grid
+    module.loaded_pos_embed_grid = tuple(grid)
+    try:
+        yield
+    finally:
+        module.loaded_pos_embed_grid = before
+
+
 def load_pretrained(
     model: nn.Module,
     checkpoint: str | Path | Mapping[str, Tensor],
     allow_left_over: tuple[str, ...] = ('head.', 'neck.', 'distiller.'),
     container: str | None = None,
+    pos_embed_grid: tuple[int, int] | None = None,
 ) -> LoadReport:
     """Load a released or trained checkpoint, refusing a silent mismatch.
 
@@ -189,6 +232,8 @@ def load_pretrained(
             A backbone adds its own (``allowed_left_over``), and may lack tensors it
             creates for other uses (``allowed_missing``).
         container: See :func:`read_state_dict`.
+        pos_embed_grid: Rows and columns of the checkpoint's position embedding, which
+            is taken to be square if this is not said.
 
     Returns:
         The report; tensors the model's own loading hooks changed (a resampled
@@ -203,13 +248,14 @@ def load_pretrained(
         name, state = 'the state dict', dict(checkpoint)
     else:
         name, state = str(checkpoint), read_state_dict(checkpoint, container)
-    state = _without_prefix(state, set(own))
+    state = _without_backbone(_unwrapped(state), set(own))
     given = dict(state)
 
     for prefix, module in model.named_modules():
         prefix = prefix + '.' if prefix else ''
-        for hook in module._load_state_dict_pre_hooks.values():
-            hook(state, prefix, {}, True, [], [], [])
+        with _told_grid(module, pos_embed_grid):
+            for hook in module._load_state_dict_pre_hooks.values():
+                hook(state, prefix, {}, True, [], [], [])
 
     report = LoadReport()
     for key, value in own.items():

@@ -109,6 +109,17 @@ def find_resumable(work_dir: str) -> str | None:
     return str(max(found, key=lambda path: path.stat().st_mtime)) if found else None
 
 
+def accept_released_checkpoints(cfg: Config) -> None:
+    """Have a run load what ``load_from`` names even if mmengine did not write it."""
+    hook = dict(type='mmtransmamba.ReleasedCheckpointHook')
+    if cfg.get('load_from') and not cfg.get('resume') and hook not in _hooks(cfg):
+        cfg.custom_hooks = [*_hooks(cfg), hook]
+
+
+def _hooks(cfg: Config) -> list[dict]:
+    return list(cfg.get('custom_hooks') or ())
+
+
 def set_dataloader_defaults(cfg: Config) -> None:
     """Fill in what dataloader configs usually leave out, for the device in use."""
     on_cpu = get_device() == 'cpu'

@@ -1,5 +1,6 @@
 from .layer_weights import LayerWeightsHook
 from .progress_bar import ProgressBarHook
+from .released_checkpoint import ReleasedCheckpointHook
 from .save_student import SaveStudentHook
 from .subclone_initializer import SubcloneInitializer
 from .term_decay import TermDecayHook
@@ -7,6 +8,7 @@ from .term_decay import TermDecayHook
 __all__ = [
     'LayerWeightsHook',
     'ProgressBarHook',
+    'ReleasedCheckpointHook',
     'SaveStudentHook',
     'SubcloneInitializer',
     'TermDecayHook',

@@ -10,6 +10,11 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mmtransmamba.models.checkpoint import (
+    CONTAINERS,
+    find_state_dict,
+    load_pretrained,
+)
 from mmtransmamba.models.pos_embed import resize_pos_embed
 
 
@@ -37,7 +42,15 @@ class VisionBackbone(BaseModule):
     NO_DECAY: ClassVar[tuple[str, ...]] = ()
 
     allowed_missing: tuple[str, ...] = ()
-    allowed_left_over: tuple[str, ...] = ('head.',)
+    allowed_left_over: tuple[str, ...] = (
+        'head.',
+        'decode_head.',
+        'auxiliary_head.',
+        'rpn_head.',
+        'roi_head.',
+        'bbox_head.',
+        'mask_head.',
+    )
     cls_at: Callable[[int], int] | None = None
 
     def _error(self, message: str) -> ValueError:
@@ -100,14 +113,24 @@ class VisionBackbone(BaseModule):
         raise NotImplementedError
 
     def init_weights(self) -> None:
-        """Initialise as the official code, then apply ``init_cfg``."""
-        self.reset_parameters()
-        if isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained':
-            from mmtransmamba.models.checkpoint import load_pretrained
+        """Initialise as the official code, then apply ``init_cfg``.
 
-            load_pretrained(self, self.init_cfg['checkpoint'])
-        else:
+        Raises:
+            ValueError: A ``Pretrained`` names no checkpoint.
+        """
+        self.reset_parameters()
+        given = self.init_cfg
+        configs = [given] if isinstance(given, dict) else list(given or ())
+        files = [config for config in configs if config['type'] == 'Pretrained']
+        others = [config for config in configs if config['type'] != 'Pretrained']
+        if others or not files:
+            self.init_cfg = others or None
             super().init_weights()
+            self.init_cfg = given
+        for config in files:
+            if not config.get('checkpoint'):
+                raise self._error("init_cfg=dict(type='Pretrained') needs checkpoint.")
+            load_pretrained(self, config['checkpoint'])
 
     def _fit_pos_embed(self, state_dict: dict[str, Tensor], prefix: str, *_) -> None:
         """Resample a loaded pos_embed of another square grid to this one's.
@@ -132,6 +155,12 @@ class VisionBackbone(BaseModule):
 
         mmpretrain's ``ImageClassifier`` calls it before it loads.
         """
+        for container in CONTAINERS:
+            # mmengine knows only one of them, and would load nothing from the others.
+            if isinstance(state_dict.get(container), Mapping):
+                content = find_state_dict(dict(state_dict), 'the checkpoint')
+                state_dict.clear()
+                state_dict.update(content)
         keys = [key for key in state_dict if key.startswith(prefix)]
         if any(key.startswith(prefix + 'backbone.') for key in keys):
             return

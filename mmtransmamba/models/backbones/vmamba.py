@@ -318,10 +318,10 @@ class VMamba(VisionBackbone):
             for i in self.out_indices:
                 self.add_module(f'outnorm{i}', nn.LayerNorm(self.dims[i]))
             self.allowed_missing = ('outnorm',)
-            self.allowed_left_over = ('head.', 'classifier.')
+            self.allowed_left_over += ('classifier.', 'outnorm')
         else:
             self.classifier = nn.ModuleDict({'norm': nn.LayerNorm(self.dims[-1])})
-            self.allowed_left_over = ('head.', 'classifier.head.')
+            self.allowed_left_over += ('classifier.head.', 'outnorm')
         self._register_load_state_dict_pre_hook(self._translate_legacy)
 
     def _translate_legacy(self, state_dict: dict[str, Tensor], prefix: str, *_) -> None:
