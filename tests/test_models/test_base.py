@@ -1,6 +1,9 @@
 """What the backbones share: base class, checkpoints, taps, position embeddings."""
 
+import re
+
 import mmpretrain.models  # noqa: F401  (it registers the classifier)
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -82,6 +85,35 @@ class TestVisionBackbone:
         with pytest.raises(ValueError, match=message):
             model._resolve_indices(3, 3, 'stages')
 
+    def test_numpy_integers_are_integers(self):
+        model = net()
+        indices = model._resolve_indices(np.arange(2), 3)
+        indices += model._resolve_indices(np.int64(-1), 3)
+        assert indices == (0, 1, 2) and {type(i) for i in indices} == {int}
+        grid = model._grid_of(np.int64(18), 4) + model._grid_of(np.array([8, 20]), 4)
+        assert grid == (4, 4, 2, 5) and {type(n) for n in grid} == {int}
+
+    @pytest.mark.parametrize('indices', [1.0, '1', (0, 1.5), None, {0: 1}])
+    def test_indices_are_integers(self, indices):
+        message = re.escape(f'TokenNet: out_indices={indices!r} must be an integer or')
+        with pytest.raises(ValueError, match=message):
+            net()._resolve_indices(indices, 3)
+
+    @pytest.mark.parametrize('size', [64.0, '64', (8, 8, 8), (), (8, 9.5), None])
+    def test_image_size_is_one_integer_or_two(self, size):
+        message = re.escape(f'TokenNet: img_size={size!r} must be an integer, or')
+        with pytest.raises(ValueError, match=message):
+            net()._grid_of(size, 4)
+
+    @pytest.mark.parametrize('value', [0, -4, 4.0, '4'])
+    def test_patch_size_and_stride_are_positive(self, value):
+        message = f'TokenNet: patch_size={value!r} must be a positive integer'
+        with pytest.raises(ValueError, match=message):
+            net()._grid_of(16, value)
+        message = f'TokenNet: stride={value!r} must be a positive integer'
+        with pytest.raises(ValueError, match=message):
+            net()._grid_of(16, 4, value)
+
     def test_grid_of_whole_patches(self):
         model = net()
         assert model._grid_of(18, 4) == (4, 4)
@@ -141,6 +173,13 @@ class TestVisionBackbone:
     def test_drop_path_rises_linearly(self):
         assert drop_path_rates(0.2, 3) == pytest.approx([0, 0.1, 0.2])
         assert drop_path_rates(0.2, 1) == [0.0]
+        assert drop_path_rates(1, 2) == [0, 1]
+
+    @pytest.mark.parametrize('rate', [-0.1, 1.1, float('nan'), '0.1', (0.1,)])
+    def test_drop_path_rate_is_a_probability(self, rate):
+        message = re.escape(f'drop_path_rate={rate!r} must lie in [0, 1]')
+        with pytest.raises(ValueError, match=message):
+            drop_path_rates(rate, 3)
 
     def test_loaded_position_embedding_moves_with_its_class_token(self):
         small, large = net(), net(img_size=24)

@@ -364,6 +364,12 @@ def test_layer_depth_in_a_classifier(family):
         (dict(arch=dict(depth=2)), 'missing: embed_dims'),
         (dict(out_indices=5), r'out_indices=\(5,\) must lie in \[-2, 1\]'),
         (dict(out_type='raw'), "out_type='raw' must be one of cls_token, featmap"),
+        (dict(arch=None), 'arch=None must be one of tiny, small, .* or a dict'),
+        (dict(arch={**TINY, 'depth': 0}), 'depth=0 must be a positive integer'),
+        (dict(patch_size=0), 'patch_size=0 must be a positive integer'),
+        (dict(in_channels=0), 'in_channels=0 must be a positive integer'),
+        (dict(drop_path_rate=2), r'drop_path_rate=2 must lie in \[0, 1\]'),
+        (dict(img_size=32.0), 'img_size=32.0 must be an integer, or height'),
         (dict(img_size=4), 'smaller than one patch'),
     ],
 )

@@ -240,8 +240,14 @@ def test_corrected_permutation_is_another_function():
     [
         (dict(arch='XL'), "unknown arch 'XL', choose one of L1, L2"),
         (dict(arch=dict(embed_dims=8, dim=3)), 'unknown: dim; missing: depth'),
-        (dict(patch_size=7), 'patch_size=7 must be a positive multiple of 2'),
+        (dict(patch_size=7), 'patch_size=7 must be a multiple of 2'),
         (dict(out_indices=5), r'out_indices=\(5,\) must lie in \[-2, 1\]'),
+        (dict(arch=3), 'PlainMamba: arch=3 must be one of L1, L2, .* or a dict'),
+        (dict(arch={**TINY, 'depth': 0}), 'depth=0 must be a positive integer'),
+        (dict(patch_size=0), 'patch_size=0 must be a positive integer'),
+        (dict(in_channels=0), 'in_channels=0 must be a positive integer'),
+        (dict(drop_path_rate=2), r'drop_path_rate=2 must lie in \[0, 1\]'),
+        (dict(img_size=(32, 32, 3)), r'img_size=\(32, 32, 3\) must be an integer, or'),
         (dict(img_size=4), 'smaller than one patch'),
     ],
 )

@@ -35,6 +35,12 @@ def test_overlapping_patches_of_the_stride_8_models():
     assert list(report.converted) == ['pos_embed']
 
 
+@pytest.mark.parametrize('stride', [0, -8, 4.0])
+def test_stride_is_positive(stride):
+    with pytest.raises(ValueError, match=f'stride={stride} must be a positive integer'):
+        Vim(dict(embed_dims=32, depth=1), img_size=32, stride=stride)
+
+
 def test_class_token_is_in_the_middle_before_positions_are_added():
     model = Vim(dict(embed_dims=32, depth=1), img_size=32, patch_size=8).eval()
     model.init_weights()

@@ -522,8 +522,12 @@ class TestLoading:
         ({**V0, 'version': 'v1'}, {}, "version='v1' must be one of v0, v05_noz"),
         ({**V0, 'depths': (1, 0)}, {}, r'depths=\(1, 0\) must give each stage'),
         (V0, dict(out_indices=4), r'out_indices=\(4,\) must lie in \[-4, 3\].*stages'),
-        (V0, dict(patch_size=0), 'patch_size=0 must be positive'),
-        (NOZ, dict(patch_size=3), 'patch_size=3 must be positive, and even'),
+        (None, {}, 'arch=None must be one of vanilla_tiny, .* or a dict'),
+        ({**V0, 'embed_dims': 0}, {}, 'embed_dims=0 must be a positive integer'),
+        (V0, dict(patch_size=0), 'patch_size=0 must be a positive integer'),
+        (V0, dict(in_channels=0), 'in_channels=0 must be a positive integer'),
+        (V0, dict(drop_path_rate=-1), r'drop_path_rate=-1 must lie in \[0, 1\]'),
+        (NOZ, dict(patch_size=3), 'patch_size=3 must be even in v05_noz'),
     ],
 )
 def test_bad_settings(arch, kwargs, message):

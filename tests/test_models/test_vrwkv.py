@@ -517,6 +517,13 @@ def test_initialisation_of_v6():
         (dict(wkv_rule='kernel'), "wkv_rule='kernel' must be one of formula, cuda"),
         (dict(kind='v6', wkv_rule='cuda'), "v6 has only 'formula'"),
         (dict(out_indices=5), r'out_indices=\(5,\) must lie in \[-2, 1\]'),
+        (dict(arch=['tiny']), r"arch=\['tiny'\] must be one of tiny, .* or a dict"),
+        (dict(arch={**PLAIN, 'depth': 0}), 'depth=0 must be a positive integer'),
+        (dict(arch={**PLAIN, 'num_heads': 0}), 'num_heads=0 must be a positive'),
+        (dict(patch_size=0), 'patch_size=0 must be a positive integer'),
+        (dict(in_channels=0), 'in_channels=0 must be a positive integer'),
+        (dict(drop_path_rate=2), r'drop_path_rate=2 must lie in \[0, 1\]'),
+        (dict(img_size='32'), "img_size='32' must be an integer, or height"),
         (dict(img_size=4), 'smaller than one patch'),
     ],
 )

@@ -152,6 +152,8 @@ def test_settings():
     assert len(taps) == len(model.layer_taps) == 2
     with pytest.raises(ValueError, match='VisionGLA: embed_dims=16 must be a multiple'):
         tiny(num_heads=3)
+    with pytest.raises(ValueError, match='num_heads=0 must be a positive integer'):
+        tiny(num_heads=0)
     with pytest.raises(ValueError, match='smaller than one patch'):
         model(torch.zeros(1, 3, 4, 4))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -21,7 +22,7 @@ def resolve_arch(
         A new dict with exactly the keys of the table's entries.
 
     Raises:
-        ValueError: Unknown name, or unknown or missing keys.
+        ValueError: Unknown name, unknown or missing keys, or neither.
     """
     if isinstance(arch, str):
         by_name = {name.lower(): name for name in table}
@@ -31,6 +32,11 @@ def resolve_arch(
                 f'{", ".join(table)} or give a dict of dimensions.'
             )
         return dict(table[by_name[arch.lower()]])
+    if not isinstance(arch, Mapping):
+        raise ValueError(
+            f'{backbone}: arch={arch!r} must be one of {", ".join(table)} or a dict '
+            'of dimensions.'
+        )
     entries = list(table.values())
     common = {
         key: value

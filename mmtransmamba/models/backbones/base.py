@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -56,22 +58,32 @@ class VisionBackbone(BaseModule):
     def _error(self, message: str) -> ValueError:
         return ValueError(f'{type(self).__name__}: {message}')
 
+    def _check_positive(self, **settings: Any) -> None:
+        """Raise ValueError for a setting that is not a positive integer."""
+        for key, value in settings.items():
+            if not isinstance(value, Integral) or value < 1:
+                raise self._error(f'{key}={value!r} must be a positive integer.')
+
     def _resolve_indices(
         self, out_indices: int | Sequence[int], count: int, what: str = 'blocks'
     ) -> tuple[int, ...]:
         """``out_indices`` counted from 0.
 
         Raises:
-            ValueError: One is out of range.
+            ValueError: One is out of range, or no integer.
         """
-        if isinstance(out_indices, int):
-            out_indices = (out_indices,)
-        if any(not -count <= i < count for i in out_indices):
+        indices = _integers(out_indices)
+        if indices is None:
             raise self._error(
-                f'out_indices={tuple(out_indices)} must lie in '
+                f'out_indices={out_indices!r} must be an integer or a sequence of '
+                'integers.'
+            )
+        if any(not -count <= i < count for i in indices):
+            raise self._error(
+                f'out_indices={indices} must lie in '
                 f'[{-count}, {count - 1}] for {count} {what}.'
             )
-        return tuple(i % count for i in out_indices)
+        return tuple(i % count for i in indices)
 
     def _grid_of(
         self, img_size: int | Sequence[int], patch: int, stride: int | None = None
@@ -84,14 +96,20 @@ class VisionBackbone(BaseModule):
             stride: Pixels from token to token, by default as many.
 
         Raises:
-            ValueError: The image is smaller than one patch.
+            ValueError: The image is smaller than one patch, or these are no sizes.
         """
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        if min(height, width) < patch:
+        stride = patch if stride is None else stride
+        self._check_positive(patch_size=patch, stride=stride)
+        sides = _integers(img_size)
+        if sides is None or len(sides) not in (1, 2):
+            raise self._error(
+                f'img_size={img_size!r} must be an integer, or height and width.'
+            )
+        height, width = sides[0], sides[-1]
+        if min(sides) < patch:
             raise self._error(
                 f'img_size={img_size} is smaller than one patch (patch_size={patch}).'
             )
-        stride = stride or patch
         return ((height - patch) // stride + 1, (width - patch) // stride + 1)
 
     def _check_images(self, images: Tensor) -> None:
@@ -202,6 +220,22 @@ class VisionBackbone(BaseModule):
         return (num_depths - 1 if number is None else number + 1), num_depths
 
 
+def _integers(value: Any) -> tuple[int, ...] | None:
+    """An integer or a sequence of integers, NumPy's too; None for all else."""
+    values = (value,) if isinstance(value, Integral) else value
+    if not isinstance(values, Sequence | np.ndarray):
+        return None
+    if not all(isinstance(v, Integral) for v in values):
+        return None
+    return tuple(int(v) for v in values)
+
+
 def drop_path_rates(last: float, depth: int) -> list[float]:
-    """Rates of stochastic depth, rising linearly from 0 to that of the last block."""
+    """Rates of stochastic depth, rising linearly from 0 to that of the last block.
+
+    Raises:
+        ValueError: ``last`` is no probability.
+    """
+    if not isinstance(last, Real) or not 0 <= last <= 1:
+        raise ValueError(f'drop_path_rate={last!r} must lie in [0, 1].')
     return [last * i / max(depth - 1, 1) for i in range(depth)]

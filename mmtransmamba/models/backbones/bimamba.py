@@ -120,9 +120,13 @@ class BiMambaBackbone(VisionBackbone):
             raise self._error(
                 f'out_type={out_type!r} must be one of {", ".join(OUT_TYPES)}.'
             )
+        self._check_positive(
+            patch_size=kernel[-1], stride=stride[-1], in_channels=in_channels
+        )
         settings = resolve_arch(type(self).__name__, arch, self.ARCHS)
         self.embed_dims: int = settings.pop('embed_dims')
         self.depth: int = settings.pop('depth')
+        self._check_positive(embed_dims=self.embed_dims, depth=self.depth)
         self.patch_size = kernel[-1]
         self.out_type = out_type
         self.with_cp = with_cp

@@ -178,14 +178,16 @@ class PlainMamba(VisionBackbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if patch_size < STEM_STRIDE or patch_size % STEM_STRIDE:
+        self._check_positive(patch_size=patch_size, in_channels=in_channels)
+        if patch_size % STEM_STRIDE:
             raise self._error(
-                f'patch_size={patch_size} must be a positive multiple of '
-                f"{STEM_STRIDE}, the patch embedding's stem stride."
+                f'patch_size={patch_size} must be a multiple of {STEM_STRIDE}, the '
+                "patch embedding's stem stride."
             )
         settings = resolve_arch('PlainMamba', arch, self.ARCHS)
         self.embed_dims: int = settings['embed_dims']
         self.depth: int = settings['depth']
+        self._check_positive(embed_dims=self.embed_dims, depth=self.depth)
         self.patch_size = patch_size
         self.with_cp = with_cp
         self.out_indices = self._resolve_indices(out_indices, self.depth)

@@ -265,16 +265,18 @@ class VMamba(VisionBackbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        self._check_positive(patch_size=patch_size, in_channels=in_channels)
         settings = resolve_arch('VMamba', arch, self.ARCHS)
         version = settings['version']
         if version not in VERSIONS:
             raise self._error(
                 f'version={version!r} must be one of {", ".join(VERSIONS)}.'
             )
-        if patch_size < 1 or (version == 'v05_noz' and patch_size % 2):
+        self._check_positive(embed_dims=settings['embed_dims'])
+        if version == 'v05_noz' and patch_size % 2:
             raise self._error(
-                f'patch_size={patch_size} must be positive, and even in v05_noz, whose '
-                'patch embedding halves the image first.'
+                f'patch_size={patch_size} must be even in v05_noz, whose patch '
+                'embedding halves the image first.'
             )
         self.depths: tuple[int, ...] = tuple(settings['depths'])
         if not self.depths or min(self.depths) < 1:

@@ -198,6 +198,7 @@ class VRWKV(VisionBackbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        self._check_positive(patch_size=patch_size, in_channels=in_channels)
         settings = resolve_arch('VRWKV', arch, self.ARCHS)
         self.embed_dims: int = settings.pop('embed_dims')
         self.depth: int = settings.pop('depth')
@@ -232,6 +233,9 @@ class VRWKV(VisionBackbone):
     def _check_settings(
         self, wkv_rule: str, num_heads: int | None, key_norm: bool, **_: Any
     ) -> None:
+        self._check_positive(embed_dims=self.embed_dims, depth=self.depth)
+        if num_heads is not None:
+            self._check_positive(num_heads=num_heads)
         parts = SHIFTS * (num_heads or 1)
         if self.embed_dims % parts:
             raise self._error(
