@@ -252,7 +252,8 @@ class VisionGLA(VisionBackbone):
             images: ``[B, in_channels, height, width]``, normalised.
 
         Raises:
-            ValueError: An image side is smaller than one patch.
+            ValueError: An image side is smaller than one patch, or the shape is
+                another.
         """
         self._check_images(images)
         x = self.patch_embed(images)

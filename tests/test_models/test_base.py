@@ -124,6 +124,12 @@ class TestVisionBackbone:
         with pytest.raises(ValueError, match='images of 16x3 pixels are smaller'):
             model(torch.zeros(1, 3, 16, 3))
 
+    @pytest.mark.parametrize('shape', [(1, 1, 16, 16), (3, 16, 16), (1, 3, 2, 16, 16)])
+    def test_images_have_the_shape_of_the_patch_embedding(self, shape):
+        message = re.escape(f'shape {list(shape)}; accepted: [B, 3, H, W]')
+        with pytest.raises(ValueError, match=message):
+            net()(torch.zeros(shape))
+
     def test_blocks_are_run_again_in_the_backward_pass_if_asked(self):
         for with_cp in (False, True):
             model, calls = net(with_cp=with_cp), []

@@ -535,6 +535,15 @@ def test_bad_settings(arch, kwargs, message):
         tiny(arch, **kwargs)
 
 
-def test_too_small_image():
-    with pytest.raises(ValueError, match='smaller than one patch'):
-        tiny()(torch.zeros(1, 3, 3, 8))
+@both
+@pytest.mark.parametrize(
+    'shape, message',
+    [
+        ((1, 3, 3, 8), 'smaller than one patch'),
+        ((1, 1, 32, 32), r'\[1, 1, 32, 32\]; accepted: \[B, 3, H, W\]'),
+        ((3, 32, 32), r'accepted: \[B, 3, H, W\]'),
+    ],
+)
+def test_bad_images(arch, shape, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(arch)(torch.zeros(shape))

@@ -19,12 +19,15 @@ from mmtransmamba.models.checkpoint import (
 )
 from mmtransmamba.models.pos_embed import resize_pos_embed
 
+CONVS = (nn.Conv2d, nn.Conv3d)
+
 
 class VisionBackbone(BaseModule):
     """Base of the backbones: what does not depend on the mixer.
 
-    A subclass sets ``depth`` (its number of blocks), ``patch_size`` and ``with_cp``,
-    overrides :meth:`reset_parameters` and :meth:`_layer_number` if its blocks are not
+    A subclass sets ``depth`` (its number of blocks), ``patch_size``, ``with_cp`` and
+    ``patch_embed``, which is a convolution of the images or begins with one,
+    overrides :meth:`reset_parameters`, and :meth:`_layer_number` if its blocks are not
     ``layers.N``, and has a ``pos_embed`` with ``pos_embed_grid`` or none at all.
 
     Attributes:
@@ -113,7 +116,18 @@ class VisionBackbone(BaseModule):
         return ((height - patch) // stride + 1, (width - patch) // stride + 1)
 
     def _check_images(self, images: Tensor) -> None:
-        """Raise ValueError for images ``[..., height, width]`` below one patch."""
+        """Raise ValueError for what the patch embedding does not take.
+
+        Another number of dimensions or of channels than its first convolution's, or
+        a side below one patch.
+        """
+        conv = next(m for m in self.patch_embed.modules() if isinstance(m, CONVS))
+        if images.ndim != conv.weight.ndim or images.shape[1] != conv.in_channels:
+            axes = 'H, W' if conv.weight.ndim == 4 else 'T, H, W'
+            raise self._error(
+                f'the input has shape {list(images.shape)}; accepted: '
+                f'[B, {conv.in_channels}, {axes}].'
+            )
         if min(images.shape[-2:]) < self.patch_size:
             raise self._error(
                 f'images of {images.shape[-2]}x{images.shape[-1]} pixels are smaller '

@@ -163,16 +163,6 @@ class BiMambaBackbone(VisionBackbone):
         """Position embedding of class token and patches, ``[1, L + 1, C]``."""
         return resize_pos_embed(self.pos_embed, self.pos_embed_grid, grid, self.cls_at)
 
-    def _check_images(self, images: Tensor) -> None:
-        conv = self.patch_embed.proj
-        if images.ndim != conv.weight.ndim or images.shape[1] != conv.in_channels:
-            axes = 'H, W' if conv.weight.ndim == 4 else 'T, H, W'
-            raise self._error(
-                f'the input has shape {list(images.shape)}; accepted: '
-                f'[B, {conv.in_channels}, {axes}].'
-            )
-        super()._check_images(images)
-
     def _feature(
         self, tokens: Tensor, grid: tuple[int, ...], cls_index: int, normalize: bool
     ) -> Tensor:

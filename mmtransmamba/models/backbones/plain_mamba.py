@@ -244,7 +244,8 @@ class PlainMamba(VisionBackbone):
             images: ``[B, in_channels, height, width]``, normalised.
 
         Raises:
-            ValueError: An image side is smaller than one patch.
+            ValueError: An image side is smaller than one patch, or the shape is
+                another.
         """
         self._check_images(images)
         tokens, grid = self.patch_embed(images)

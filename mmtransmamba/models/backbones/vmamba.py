@@ -384,7 +384,8 @@ class VMamba(VisionBackbone):
             images: ``[B, in_channels, height, width]``, normalised.
 
         Raises:
-            ValueError: An image side is smaller than one patch.
+            ValueError: An image side is smaller than one patch, or the shape is
+                another.
         """
         self._check_images(images)
         taps = iter(self.layer_taps)
