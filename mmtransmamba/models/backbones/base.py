@@ -140,6 +140,29 @@ class VisionBackbone(BaseModule):
             return checkpoint(block, *args, use_reentrant=False)
         return block(*args)
 
+    def _feature_maps(
+        self, tokens: Tensor, grid: tuple[int, int], norm: nn.Module
+    ) -> tuple[Tensor, ...]:
+        """Run ``layers``, all of one width and without a class token.
+
+        Args:
+            tokens: ``[B, L, C]`` with position embedding.
+            grid: Rows and columns, ``H * W == L``.
+            norm: Applied to the last block's tokens.
+
+        Returns:
+            Maps ``[B, C, H, W]`` of the blocks in ``out_indices``.
+        """
+        maps = {}
+        for i, (layer, tap) in enumerate(
+            zip(self.layers, self.layer_taps, strict=True)
+        ):
+            tokens = tap(self._run(layer, tokens, grid), grid)
+            if i in self.out_indices:
+                out = norm(tokens) if i == self.depth - 1 else tokens
+                maps[i] = out.transpose(1, 2).unflatten(2, grid)
+        return tuple(maps[i] for i in self.out_indices)
+
     def reset_parameters(self) -> None:
         """Initialise all parameters as the official code does."""
         raise NotImplementedError

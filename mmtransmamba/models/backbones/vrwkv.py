@@ -286,12 +286,4 @@ class VRWKV(VisionBackbone):
         self._check_images(images)
         tokens, grid = self.patch_embed(images)
         tokens = tokens + resize_pos_embed(self.pos_embed, self.pos_embed_grid, grid)
-        maps = {}
-        for i, (layer, tap) in enumerate(
-            zip(self.layers, self.layer_taps, strict=True)
-        ):
-            tokens = tap(self._run(layer, tokens, grid), grid)
-            if i in self.out_indices:
-                out = self.ln1(tokens) if i == self.depth - 1 else tokens
-                maps[i] = out.transpose(1, 2).unflatten(2, grid)
-        return tuple(maps[i] for i in self.out_indices)
+        return self._feature_maps(tokens, grid, self.ln1)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtransmamba.models.mixers.norm_share import share_of_norm
 from mmtransmamba.models.mixers.step_sizes import init_step_sizes
 from mmtransmamba.models.taps import DirectionFeature, DirectionTap, patch_index
 from mmtransmamba.ops import selective_scan_directions
@@ -147,19 +148,7 @@ class SS2DMixer(nn.Module):
         """Hand the directions' outputs ``[B, K, D, M]`` to the tap's listener."""
 
         def project(values_BKMD: Tensor) -> Tensor:
-            """Contributions by the scale that out_norm gives the sum of directions.
-
-            Centring is linear, so each direction is centred by itself; only the
-            division by the standard deviation is not, and that of the sum is taken.
-            The contributions then add up to the mixer's output, but for what
-            out_norm's bias adds, which no direction has made.
-            """
-            dtype = torch.promote_types(values_BKMD.dtype, torch.float32)
-            values = values_BKMD.to(dtype)
-            values = values - values.mean(-1, keepdim=True)
-            variance_BL1 = y_BLD.to(dtype).var(-1, correction=0, keepdim=True)
-            scale_BL1 = torch.rsqrt(variance_BL1 + self.out_norm.eps)
-            values = values * scale_BL1[:, token_index] * self.out_norm.weight
+            values = share_of_norm(values_BKMD, y_BLD, token_index, self.out_norm)
             if gate_BLD is not None:
                 values = values * gate_BLD[:, token_index]
             return F.linear(values.to(values_BKMD.dtype), self.out_proj.weight)
