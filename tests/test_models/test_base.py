@@ -198,6 +198,25 @@ class TestVisionBackbone:
         with pytest.raises(CheckpointError, match=r'pos_embed \(file \(1, 9, 8\)'):
             load_pretrained(net(), wide)
 
+    # As many patches as nothing else, as the model, as another square; the same grid.
+    @pytest.mark.parametrize('size', [(8, 12), (8, 32), (4, 36), (16, 16)])
+    def test_position_embedding_of_a_grid_that_is_said(self, size):
+        source, model = net(img_size=size), net()
+        model.loaded_pos_embed_grid = source.pos_embed_grid
+        model.load_state_dict(source.state_dict())
+        expected = resize_pos_embed(
+            source.pos_embed, source.pos_embed_grid, (4, 4), TokenNet.cls_at
+        )
+        assert torch.equal(model.pos_embed, expected)
+        unchanged = torch.equal(model.pos_embed, net().pos_embed)
+        assert unchanged == (size == (16, 16))
+
+    def test_a_grid_that_is_not_the_position_embeddings(self):
+        model = net()
+        model.loaded_pos_embed_grid = (3, 4)
+        with pytest.raises(ValueError, match='has 17 positions, but its grid 3x4 need'):
+            model.load_state_dict(net().state_dict())
+
 
 class TestCheckpoint:
     def test_container_by_name_or_the_first_there_is(self, tmp_path):

@@ -40,6 +40,8 @@ class VisionBackbone(BaseModule):
         allowed_left_over: Beginnings of the names of tensors of a released checkpoint
             that the bare backbone need not have.
         cls_at: Position of the class token among a number of patches, None without.
+        loaded_pos_embed_grid: Rows and columns of the ``pos_embed`` that is about to
+            be loaded, for the time of loading; None if nobody knows.
     """
 
     ARCHS: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -57,6 +59,7 @@ class VisionBackbone(BaseModule):
         'mask_head.',
     )
     cls_at: Callable[[int], int] | None = None
+    loaded_pos_embed_grid: tuple[int, int] | None = None
 
     def _error(self, message: str) -> ValueError:
         return ValueError(f'{type(self).__name__}: {message}')
@@ -188,20 +191,29 @@ class VisionBackbone(BaseModule):
             load_pretrained(self, config['checkpoint'])
 
     def _fit_pos_embed(self, state_dict: dict[str, Tensor], prefix: str, *_) -> None:
-        """Resample a loaded pos_embed of another square grid to this one's.
+        """Resample a loaded pos_embed of another grid to this one's.
+
+        Its grid is :attr:`loaded_pos_embed_grid`. If that is not said, a pos_embed of
+        this one's shape is taken for one of this grid, any other for a square's.
 
         A hook for ``_register_load_state_dict_pre_hook``.
+
+        Raises:
+            ValueError: It has not the positions of :attr:`loaded_pos_embed_grid`.
         """
         key = prefix + 'pos_embed'
-        loaded = state_dict.get(key)
-        if loaded is None or loaded.shape == self.pos_embed.shape:
+        loaded, grid = state_dict.get(key), self.loaded_pos_embed_grid
+        if loaded is None or loaded.shape[2] != self.pos_embed.shape[2]:
             return
-        patches = loaded.shape[1] - (self.cls_at is not None)
-        side = round(patches**0.5)
-        if side * side == patches and loaded.shape[2] == self.pos_embed.shape[2]:
-            state_dict[key] = resize_pos_embed(
-                loaded, (side, side), self.pos_embed_grid, self.cls_at
-            )
+        if grid is None:
+            patches = loaded.shape[1] - (self.cls_at is not None)
+            side = round(patches**0.5)
+            if loaded.shape == self.pos_embed.shape or side * side != patches:
+                return
+            grid = (side, side)
+        state_dict[key] = resize_pos_embed(
+            loaded, grid, self.pos_embed_grid, self.cls_at
+        )
 
     def _checkpoint_filter(
         self, state_dict: dict[str, Tensor], prefix: str, *_
