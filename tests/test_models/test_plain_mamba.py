@@ -11,6 +11,7 @@ from mmtransmamba.models import (
     read_state_dict,
 )
 from mmtransmamba.models.taps import DirectionTap, LayerTap
+from mmtransmamba.ops.backends import use_backend
 from mmtransmamba.registry import MODELS
 
 TINY = dict(embed_dims=32, depth=2, num_convs=1, dwconv_layers=(0,), drop_path_rate=0.0)
@@ -73,6 +74,25 @@ def test_every_architecture_runs_forward_and_backward(arch):
     without = [n for n, p in model.named_parameters() if p.grad is None]
     assert not without
     assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize('arch', PlainMamba.ARCHS)
+def test_every_architecture_on_both_kernels(arch):
+    settings = {**PlainMamba.ARCHS[arch], 'depth': 2, 'drop_path_rate': 0.0}
+    images = torch.randn(1, 3, 24, 16)
+    direction = torch.randn(1, settings['embed_dims'], 3, 2)
+    outs, grads = [], []
+    for backend in ('reference', 'native'):
+        model = tiny(arch=settings)
+        with use_backend(backend):
+            (out,) = model(images)
+            (out * direction).sum().backward()
+        outs.append(out)
+        grads.append({n: p.grad for n, p in model.named_parameters()})
+    torch.testing.assert_close(*outs, rtol=1e-4, atol=1e-5)
+    for name, grad in grads[0].items():
+        error = (grads[1][name] - grad).abs().max()
+        assert error < 1e-4 * grad.abs().max(), name
 
 
 @pytest.mark.parametrize('size', [(32, 32), (40, 64), (8, 8), (35, 50)])
