@@ -18,7 +18,12 @@ model = dict(
         out_indices=(0, 1, 2, 3),
         with_outnorms=True,
     ),
-    neck=dict(in_channels=[32, 64, 128, 256], out_channels=64),
+    # From scratch a pyramid without norms learns slowly.
+    neck=dict(
+        in_channels=[32, 64, 128, 256],
+        out_channels=64,
+        norm_cfg=dict(type='GN', num_groups=16),
+    ),
     rpn_head=dict(in_channels=64, feat_channels=64),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64),

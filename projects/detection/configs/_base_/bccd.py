@@ -75,10 +75,10 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=30),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, end=8, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, end=12, convert_to_iter_based=True),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=8, val_interval=2)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=4)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=8))
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=12))
 randomness = dict(seed=0)
