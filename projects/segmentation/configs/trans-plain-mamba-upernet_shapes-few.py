@@ -1,6 +1,6 @@
 # The segmentor on 40 labelled scenes, its backbone taught by a ViT classifier: started
 # from the ViT's weights, then distilled block by block and direction by direction. This
-# shows how to set up a dense student; on these pictures it does not pay, see the README.
+# shows how to set up a dense student; here it does not pay, see the README.
 _base_ = './plain-mamba-upernet_shapes-few.py'
 
 adaptive = dict(type='mmtransmamba.AdaptiveWeighting')
