@@ -189,8 +189,9 @@ def _without_backbone(state: dict[str, Tensor], model_keys: set[str]) -> dict:
 def _conversion(key: str, value: Tensor, given: dict[str, Tensor]) -> str | None:
     """How a tensor differs from the file's, None if it does not."""
     if key in given:
-        shape = tuple(given[key].shape)
-        return None if shape == value.shape else f'{shape} to {tuple(value.shape)}'
+        if value is given[key]:
+            return None
+        return f'{tuple(given[key].shape)} to {tuple(value.shape)}'
     pointer = value.data_ptr()
     old = next((k for k, v in given.items() if v.data_ptr() == pointer), None)
     if old is None:
@@ -212,6 +213,17 @@ def _told_grid(module: nn.Module, grid: tuple[int, int] | None) -> Iterator[None
         yield
     finally:
         module.loaded_pos_embed_grid = before
+
+
+def _run_hooks(
+    model: nn.Module, state: dict[str, Tensor], grid: tuple[int, int] | None
+) -> None:
+    """What the model does to a state dict before it loads it."""
+    for prefix, module in model.named_modules():
+        prefix = prefix + '.' if prefix else ''
+        with _told_grid(module, grid):
+            for hook in module._load_state_dict_pre_hooks.values():
+                hook(state, prefix, {}, True, [], [], [])
 
 
 def load_pretrained(
@@ -251,11 +263,12 @@ def load_pretrained(
     state = _without_backbone(_unwrapped(state), set(own))
     given = dict(state)
 
-    for prefix, module in model.named_modules():
-        prefix = prefix + '.' if prefix else ''
-        with _told_grid(module, pos_embed_grid):
-            for hook in module._load_state_dict_pre_hooks.values():
-                hook(state, prefix, {}, True, [], [], [])
+    try:
+        _run_hooks(model, state, pos_embed_grid)
+    except ValueError as error:
+        raise CheckpointError(
+            f'{name} does not fit {type(model).__name__}: {error}'
+        ) from error
 
     report = LoadReport()
     for key, value in own.items():

@@ -116,6 +116,8 @@ def test_grid_of_a_position_embedding_that_is_not_square():
     assert not torch.equal(square.pos_embed, wide.pos_embed)
     assert 'pos_embed' in report.converted
     load_pretrained(backbone((48, 48)), wide.state_dict(), pos_embed_grid=(2, 8))
+    with pytest.raises(CheckpointError, match='the state dict does not fit.* 3x8'):
+        load_pretrained(square, wide.state_dict(), pos_embed_grid=(3, 8))
 
 
 class TestInitCfg:
