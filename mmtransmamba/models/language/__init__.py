@@ -13,9 +13,11 @@ from .families import (
     HybridQwen2ForCausalLM,
     HybridQwen3Config,
     HybridQwen3ForCausalLM,
+    causal_lm_class,
 )
 from .layer_choice import choose_layers
 from .mixers import Mamba2Mixer, MambaMixer
+from .precision import cast_parameters
 
 __all__ = [
     'ATTENTION',
@@ -34,5 +36,7 @@ __all__ = [
     'MAMBA',
     'Mamba2Mixer',
     'MambaMixer',
+    'cast_parameters',
+    'causal_lm_class',
     'choose_layers',
 ]

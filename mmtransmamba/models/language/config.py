@@ -45,6 +45,8 @@ class HybridFields:
     mamba_qk_norm: bool = False
     transfer_history: list[str] = field(default_factory=list)
 
+    mixes_attention = False  # whether layers may have different kinds of attention
+
     def __post_init__(self, **kwargs) -> None:
         super().__post_init__(**kwargs)
         if self.layer_types is None:
@@ -59,6 +61,17 @@ class HybridFields:
                     f'{name}={getattr(self, name)!r} must be one of '
                     f'{", ".join(accepted)}.'
                 )
+        if len(self.layer_types) != self.num_hidden_layers:
+            raise ValueError(
+                f'layer_types names {len(self.layer_types)} layers, but '
+                f'num_hidden_layers={self.num_hidden_layers}.'
+            )
+        kinds = sorted(set(self.layer_types) - {MAMBA})
+        if len(kinds) > 1 and not self.mixes_attention:
+            raise ValueError(
+                f'layer_types has {" and ".join(kinds)}, but all attention layers of a '
+                f'{self.model_type} are of one kind.'
+            )
 
     @property
     def mamba_layers(self) -> list[int]:

@@ -117,6 +117,7 @@ class HybridQwen2Config(HybridFields, Qwen2Config):
     """Config of :class:`HybridQwen2ForCausalLM`."""
 
     model_type = 'hybrid_qwen2'
+    mixes_attention = True
 
 
 class HybridQwen2Model(HybridModelMixin, Qwen2Model):
@@ -143,6 +144,7 @@ class HybridQwen3Config(HybridFields, Qwen3Config):
     """Config of :class:`HybridQwen3ForCausalLM`."""
 
     model_type = 'hybrid_qwen3'
+    mixes_attention = True
 
 
 class HybridQwen3Model(HybridModelMixin, Qwen3Model):
@@ -173,6 +175,12 @@ HYBRIDS = {
     'qwen3': (HybridQwen3Config, HybridQwen3Model, HybridQwen3ForCausalLM),
 }
 """Config, decoder and causal language model by the Transformer's ``model_type``."""
+
+
+def causal_lm_class(config: HybridFields) -> type[nn.Module]:
+    """The causal language model of a hybrid's config."""
+    return HYBRIDS[config.model_type.removeprefix('hybrid_')][2]
+
 
 for _config, _model, _causal_lm in HYBRIDS.values():
     AutoConfig.register(_config.model_type, _config)

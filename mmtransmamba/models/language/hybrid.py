@@ -13,13 +13,13 @@ from mmtransmamba.models.language.cache import count_in
 from mmtransmamba.models.language.config import MAMBA
 from mmtransmamba.models.language.mixers import MIXERS
 from mmtransmamba.models.language.mixers.base import DecoderMixer
+from mmtransmamba.models.language.precision import SSM_PARAMETERS
 
 
 class HybridInitMixin:
     """Initialises mixers with the decoder's other modules."""
 
-    # SSM parameters lose their meaning in half precision.
-    _keep_in_fp32_modules_strict = ['A_log', 'dt_bias', 'D']
+    _keep_in_fp32_modules_strict = list(SSM_PARAMETERS)
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -54,6 +54,10 @@ class HybridModelMixin(HybridInitMixin):
         Args:
             attention_mask: ``[B, L]`` (tokens of the cache in front), 0 for padding, or
                 the masks by layer type that ``generate`` makes for compiled decoding.
+
+        Raises:
+            ValueError: The cache has no states for the Mamba layers, or
+                ``position_ids`` begin anew within a row.
         """
         if input_ids is not None and inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
@@ -61,6 +65,8 @@ class HybridModelMixin(HybridInitMixin):
         use_cache = self._uses_cache(use_cache)
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
+        self._check_cache(past_key_values)
+        given_positions = position_ids
         count_in(past_key_values)
         if position_ids is None and inputs_embeds is not None:
             seen = 0 if past_key_values is None else past_key_values.get_seq_length()
@@ -80,6 +86,7 @@ class HybridModelMixin(HybridInitMixin):
             }
         if isinstance(masks, dict):
             kwargs['padding_mask'] = masks.get(MAMBA)
+            self._check_positions(given_positions, masks.get(MAMBA))
         if not self.masks_by_type:
             others = [mask for kind, mask in masks.items() if kind != MAMBA]
             # In a pure model nobody reads it: a mask that is taken as it is.
@@ -96,6 +103,40 @@ class HybridModelMixin(HybridInitMixin):
 
     masks_by_type = False
     """Whether the Transformer's forward takes a dict of masks by layer type."""
+
+    def _check_cache(self, cache: Cache | None) -> None:
+        if cache is None:
+            return
+        for i in self.config.mamba_layers:
+            if i >= len(cache.layers) or not hasattr(
+                cache.layers[i], 'update_recurrent_state'
+            ):
+                raise ValueError(
+                    f'The {type(cache).__name__} keeps no state for layer {i}, a Mamba '
+                    'layer: make it with DynamicCache(config=model.config).'
+                )
+
+    def _check_positions(
+        self, position_ids: Tensor | None, mask: Tensor | None
+    ) -> None:
+        """A recurrence goes on where packed sequences begin anew."""
+        if (
+            position_ids is None
+            or position_ids.shape[-1] == 1
+            or not self.config.mamba_layers
+            or torch.compiler.is_compiling()
+        ):
+            return
+        restarts = position_ids.diff(dim=-1) < 0
+        if mask is not None:
+            tokens = mask[..., -position_ids.shape[-1] :].bool()
+            restarts = restarts & tokens[..., 1:] & tokens[..., :-1]
+        if restarts.any():
+            raise ValueError(
+                'position_ids begin anew within a row: sequences packed into one row '
+                'would share the state of the Mamba layers. Give each a row of its '
+                'own.'
+            )
 
     def _uses_cache(self, use_cache: bool | None) -> bool:
         if use_cache is None:

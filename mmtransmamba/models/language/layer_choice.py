@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 POSITIONS = (
@@ -16,7 +17,7 @@ _ALIASES = {'low': 'early', 'high': 'late', 'interleaved': 'interleaved_head'}
 
 
 def count_layers_of(ratio: float, num_layers: int) -> int:
-    """Number of Mamba layers that a ratio stands for.
+    """Number of Mamba layers that a ratio stands for, halves rounded up.
 
     Args:
         ratio: Share of the layers in (0, 1].
@@ -27,11 +28,11 @@ def count_layers_of(ratio: float, num_layers: int) -> int:
     """
     if not 0 < ratio <= 1:
         raise ValueError(f'ratio={ratio} must lie in (0, 1].')
-    count = round(ratio * num_layers)
+    count = math.floor(ratio * num_layers + 0.5)
     if count == 0:
         raise ValueError(
             f'ratio={ratio} of {num_layers} layers is less than half a layer; the '
-            f'smallest ratio is {1 / num_layers:.3g}.'
+            f'smallest ratio is {0.5 / num_layers:.3g}.'
         )
     return count
 

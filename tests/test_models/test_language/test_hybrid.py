@@ -1,5 +1,7 @@
 """Hybrid decoders: every family generates, saves, loads and trains."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -16,6 +18,7 @@ from mmtransmamba.models.language import (
     MAMBA,
     Mamba2Mixer,
     MambaMixer,
+    cast_parameters,
 )
 
 FAMILIES = list(HYBRIDS)
@@ -127,13 +130,27 @@ def test_saves_and_loads(make_hybrid, family, mixer, prompt, tmp_path):
     assert isinstance(AutoModel.from_pretrained(tmp_path), HYBRIDS[family][1])
 
 
-def test_half_precision_keeps_the_ssm_parameters_in_float32(make_hybrid, tmp_path):
-    make_hybrid().save_pretrained(tmp_path)
-    model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
-    mixer = model.model.layers[1].self_attn
-    for name in ('A_log', 'dt_bias', 'D'):
-        assert getattr(mixer, name).dtype == torch.float32, name
-    assert mixer.x_proj.weight.dtype == torch.bfloat16
+@pytest.mark.parametrize(
+    'mixer, kept',
+    [
+        ('mamba', {'A_log', 'D', 'dt_proj.bias'}),
+        ('mamba2', {'A_log', 'D', 'dt_bias'}),
+    ],
+)
+def test_half_precision_keeps_the_ssm_parameters_in_float32(
+    make_hybrid, mixer, kept, tmp_path
+):
+    original = make_hybrid(mamba_mixer=mixer)
+    original.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    for model in (loaded, cast_parameters(original, torch.bfloat16)):
+        types = {n: p.dtype for n, p in model.named_parameters()}
+        prefix = 'model.layers.1.self_attn.'
+        found = {n for n, dtype in types.items() if dtype == torch.float32}
+        assert {n.removeprefix(prefix) for n in found if prefix in n} == kept
+        assert len(found) == 2 * len(kept)
+        assert set(types.values()) == {torch.float32, torch.bfloat16}
+    model = loaded
     ids = torch.randint(3, 61, (1, 5))
     assert model(ids).logits.isfinite().all()
     assert generate(model, ids).shape == (1, 5 + NEW)
@@ -193,11 +210,56 @@ def test_beam_search_reorders_a_pure_models_states(make_hybrid, prompt):
 @pytest.mark.parametrize(
     'fields, message',
     [
-        (dict(mamba_mixer='mamba3'), "mamba_mixer='mamba3' must be one of mamba, "),
-        (dict(mamba_norm='batch'), "mamba_norm='batch' must be one of gated, "),
-        (dict(mamba_conv_activation='tanh'), 'must be one of silu, identity'),
+        (
+            dict(mamba_mixer='mamba3'),
+            "mamba_mixer='mamba3' must be one of mamba, mamba2.",
+        ),
+        (
+            dict(mamba_norm='batch'),
+            "mamba_norm='batch' must be one of gated, per_head, none.",
+        ),
+        (
+            dict(mamba_conv_activation='tanh'),
+            "mamba_conv_activation='tanh' must be one of silu, identity.",
+        ),
+        (
+            dict(layer_types=[MAMBA]),
+            'layer_types names 1 layers, but num_hidden_layers=3.',
+        ),
+        (
+            dict(layer_types=[MAMBA, 'sliding_attention', 'full_attention']),
+            'layer_types has full_attention and sliding_attention, but all attention '
+            'layers of a hybrid_llama are of one kind.',
+        ),
     ],
 )
 def test_bad_fields(make_hybrid, fields, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         make_hybrid(**fields)
+
+
+def test_qwen_may_mix_kinds_of_attention(make_hybrid, prompt):
+    kinds = [MAMBA, 'sliding_attention', 'full_attention']
+    model = make_hybrid(
+        'qwen2', layer_types=kinds, use_sliding_window=True, sliding_window=4
+    )
+    assert model.config.layer_types == kinds
+    assert model(prompt).logits.isfinite().all()
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_a_cache_without_states_is_refused(make_hybrid, layout, prompt):
+    model = make_hybrid('llama', layout)
+    with pytest.raises(ValueError, match=r'DynamicCache\(config=model\.config\)'):
+        model(prompt, past_key_values=DynamicCache())
+
+
+def test_packed_sequences_are_refused(make_hybrid, prompt):
+    model = make_hybrid()
+    packed = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4]])
+    with pytest.raises(ValueError, match='position_ids begin anew within a row'):
+        model(prompt, position_ids=packed)
+    # Where a row begins after padding, nothing begins anew.
+    mask = (torch.arange(9) > 3).long().expand(2, -1)
+    model(prompt, attention_mask=mask, position_ids=packed)
+    make_hybrid(layer_types=['full_attention'] * 3)(prompt, position_ids=packed)

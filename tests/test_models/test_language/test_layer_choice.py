@@ -44,14 +44,24 @@ def test_mmmamba_hybrid_keeps_the_first_of_every_four():
 
 
 @pytest.mark.parametrize(
+    'num_layers, ratio, count', [(1, 0.5, 1), (5, 0.5, 3), (5, 0.1, 1), (5, 0.29, 1)]
+)
+def test_halves_are_rounded_up(num_layers, ratio, count):
+    assert len(choose_layers(num_layers, 'early', ratio)) == count
+
+
+@pytest.mark.parametrize(
     'args, message',
     [
         ((8, 'sometimes'), "layers='sometimes' must be one of evenly, early"),
         ((8, 'early', 0), r'ratio=0 must lie in \(0, 1\]'),
-        ((8, 'early', 0.01), 'the smallest ratio is 0.125'),
-        ((8, [8]), r'\[-8, 7\]'),
-        ((8, []), 'at least one layer'),
-        ((8, [1, -7]), 'names a layer twice'),
+        (
+            (8, 'early', 0.01),
+            'less than half a layer; the smallest ratio is 0.0625',
+        ),
+        ((8, [8]), r'layers=\[8\] must name at least one layer, each in \[-8, 7\]'),
+        ((8, []), r'layers=\[\] must name at least one layer'),
+        ((8, [1, -7]), r'layers=\[1, -7\] names a layer twice'),
     ],
 )
 def test_bad_choices(args, message):
