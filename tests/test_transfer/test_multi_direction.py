@@ -5,9 +5,11 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.runner import load_checkpoint
 from mmengine.runner.checkpoint import get_state_dict
 from mmpretrain.structures import DataSample
 
+from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.taps import DirectionTap, LayerTap
 from mmtransmamba.registry import MODELS
 
@@ -336,6 +338,30 @@ class TestCheckpoint:
         other.load_state_dict(state)
         for key, value in other.state_dict().items():
             assert torch.equal(value, state[key]), key
+
+    def test_another_student_is_refused_although_mmengine_is_lenient(self, tmp_path):
+        file = str(tmp_path / 'other.pth')
+        torch.save({'state_dict': build(dict(a=LAYER)).state_dict()}, file)
+        deeper = build(dict(a=LAYER), student_config(depth=3))
+        with pytest.raises(CheckpointError, match='missing: backbone.layers.2.') as e:
+            load_checkpoint(deeper, file)
+        assert 'does not fit ImageClassifier' in str(e.value)
+        assert 'unexpected' not in str(e.value)
+        shallower = build(dict(a=LAYER), student_config(depth=1))
+        with pytest.raises(CheckpointError, match='unexpected: backbone.layers.1.'):
+            load_checkpoint(shallower, file)
+        other_head = build(dict(a=LAYER), student_config(num_classes=7))
+        with pytest.raises(CheckpointError, match=r'head.fc.weight \(checkpoint \[5, '):
+            load_checkpoint(other_head, file)
+
+    def test_student_alone_and_other_resolutions_are_accepted(self, tmp_path):
+        source = build(dict(a=LAYER)).student
+        file = str(tmp_path / 'student.pth')
+        torch.save({'state_dict': source.state_dict()}, file)
+        larger = build(dict(a=dict(LAYER)), student_config(img_size=24))
+        load_checkpoint(larger, file)
+        assert torch.equal(larger.student.head.fc.weight, source.head.fc.weight)
+        assert larger.student.backbone.pos_embed.shape[1] == 36
 
     def test_wrapped_state_dict_keeps_the_outer_prefix(self):
         distiller = build(dict(feature=FEATURE))

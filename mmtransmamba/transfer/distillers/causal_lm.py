@@ -11,6 +11,8 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmtransmamba.registry import MODELS
+from mmtransmamba.transfer.distillers.loading import check_fit, refuse
+from mmtransmamba.transfer.distillers.naming import OWN_PREFIX
 from mmtransmamba.transfer.token_losses import (
     mean_over_tokens,
     predicted,
@@ -43,6 +45,8 @@ class CausalLM(BaseModel):
 
     Raises:
         FileNotFoundError: There is no such folder.
+        CheckpointError: The folder's weights, or a state dict, lack tensors of the
+            model, or have others.
         ValueError: Neither or both of ``path`` and ``config`` are given.
     """
 
@@ -74,7 +78,7 @@ class CausalLM(BaseModel):
         if gradient_checkpointing:
             _enable_checkpointing(self.lm)
         self._register_state_dict_hook(_to_own_names)
-        self._register_load_state_dict_pre_hook(_from_own_names)
+        self._register_load_state_dict_pre_hook(_from_own_names, with_module=True)
 
     @staticmethod
     def _convert(
@@ -129,12 +133,36 @@ class CausalLM(BaseModel):
 
 def _load(path: str) -> nn.Module:
     # Makes the hybrids known to transformers.
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, PretrainedConfig
 
     import mmtransmamba.models.language  # noqa: F401
 
+    fields, _ = PretrainedConfig.get_config_dict(path, local_files_only=True)
+    if fields.get('model_type') == 'internlm2':
+        # Put together tensor by tensor, of which none may be missing.
+        from mmtransmamba.transfer.language import load_teacher
+
+        return load_teacher(path)
     # The folder's own dtype: transformers' default since version 5.
-    return AutoModelForCausalLM.from_pretrained(path, local_files_only=True)
+    lm, found = AutoModelForCausalLM.from_pretrained(
+        path,
+        local_files_only=True,
+        trust_remote_code=False,
+        ignore_mismatched_sizes=True,  # they are named below
+        output_loading_info=True,
+    )
+    # transformers would only warn, and draw at random what is missing. What is tied
+    # to another tensor it does not count.
+    refuse(
+        f'CausalLM: the weights in "{path}" do not fit its config',
+        missing=sorted(found['missing_keys']),
+        unexpected=sorted(found['unexpected_keys']),
+        mismatched=sorted(
+            f'{key} (file {list(given)}, config {list(wanted)})'
+            for key, given, wanted in found['mismatched_keys']
+        ),
+    )
+    return lm
 
 
 def _random(config: dict[str, Any], seed: int) -> nn.Module:
@@ -146,6 +174,10 @@ def _random(config: dict[str, Any], seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         built = AutoConfig.for_model(fields.pop('model_type'), **fields)
+        # Whatever the config tells of was done to other weights.
+        text = built.get_text_config()
+        if hasattr(text, 'transfer_history'):
+            text.transfer_history = []
         return AutoModelForCausalLM.from_config(built)
 
 
@@ -172,6 +204,11 @@ def _to_own_names(
         state_dict[prefix + key[len(prefix + _PREFIX) :]] = state_dict.pop(key)
 
 
-def _from_own_names(state_dict: dict[str, Tensor], prefix: str, *_) -> None:
+def _from_own_names(
+    module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_
+) -> None:
     for key in [key for key in state_dict if key.startswith(prefix)]:
-        state_dict[prefix + _PREFIX + key[len(prefix) :]] = state_dict.pop(key)
+        # A distiller's checkpoint is one of its student, and more.
+        if not key.startswith(prefix + OWN_PREFIX):
+            state_dict[prefix + _PREFIX + key[len(prefix) :]] = state_dict.pop(key)
+    check_fit(module.lm, state_dict, prefix + _PREFIX)

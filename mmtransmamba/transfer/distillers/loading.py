@@ -1,0 +1,77 @@
+"""Refusal of state dicts that do not fit, which mmengine would load with a warning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from mmtransmamba.models.checkpoint import CheckpointError
+
+_SHOWN = 8
+
+
+def check_fit(model: nn.Module, state_dict: Mapping[str, Tensor], prefix: str) -> None:
+    """Check that a state dict has all of a model's tensors and no others.
+
+    The model's own loading hooks may rename or reshape tensors; they are run on a
+    copy first. Of tensors that are one and the same, as tied embeddings, one is
+    enough.
+
+    Args:
+        model: The model.
+        state_dict: What it is about to load.
+        prefix: What its tensors' names begin with there.
+
+    Raises:
+        CheckpointError: Tensors are missing, unexpected or of another shape.
+    """
+    state = {key: v for key, v in state_dict.items() if key.startswith(prefix)}
+    for name, module in model.named_modules():
+        inner = f'{prefix}{name}.' if name else prefix
+        for hook in module._load_state_dict_pre_hooks.values():
+            hook(state, inner, {}, True, [], [], [])
+    state = {key.removeprefix(prefix): value for key, value in state.items()}
+    own = model.state_dict(keep_vars=True)
+    given = {id(own[key]) for key in state if key in own}
+    refuse(
+        f'The checkpoint does not fit {type(model).__name__}',
+        missing=[
+            key
+            for key, value in own.items()
+            if id(value) not in given and not key.endswith('num_batches_tracked')
+        ],
+        unexpected=[key for key in state if key not in own],
+        mismatched=[
+            f'{key} (checkpoint {list(value.shape)}, model {list(own[key].shape)})'
+            for key, value in state.items()
+            if key in own and value.shape != own[key].shape
+        ],
+    )
+
+
+def refuse(
+    what: str, missing: list[str], unexpected: list[str], mismatched: list[str]
+) -> None:
+    """Raise an error that names tensors, if there are any.
+
+    Args:
+        what: The error's beginning.
+        missing: Tensors that the model has and the checkpoint has not.
+        unexpected: The reverse.
+        mismatched: Tensors of different shapes.
+
+    Raises:
+        CheckpointError: There is one.
+    """
+    parts = []
+    for title, names in (
+        ('missing', missing),
+        ('unexpected', unexpected),
+        ('of another shape', mismatched),
+    ):
+        if names:
+            more = ', …' if len(names) > _SHOWN else ''
+            parts.append(f'{len(names)} {title}: {", ".join(names[:_SHOWN])}{more}')
+    if parts:
+        raise CheckpointError(f'{what}: {"; ".join(parts)}.')
