@@ -67,6 +67,7 @@ def teacher_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('lm') / 'teacher'
     make_teacher(tie_word_embeddings=False).save_pretrained(folder)
     (folder / 'tokenizer.json').write_text('{}')
+    (folder / 'chat_template.jinja').write_text('{{ messages }}')
     return str(folder)
 
 
@@ -116,6 +117,7 @@ def test_folder_has_what_the_checkpoint_has(stages):
     # Only a student that came from a folder with a tokenizer has one.
     assert (stages / 'stage1' / 'student' / 'tokenizer.json').read_text() == '{}'
     assert (stages / 'stage3' / 'student' / 'tokenizer.json').read_text() == '{}'
+    assert (stages / 'stage3' / 'student' / 'chat_template.jinja').is_file()
     assert not list(stages.rglob('*.partial'))
 
 

@@ -11,8 +11,7 @@ from mmengine.runner import Runner
 
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.registry import HOOKS
-
-_COPIED = ('tokenizer*', 'vocab*', 'merges.txt', 'special_tokens*', 'added_tokens.json')
+from mmtransmamba.utils.model_files import copy_companions
 
 
 @HOOKS.register_module()
@@ -20,8 +19,9 @@ class SaveStudentHook(Hook):
     """Saves a language model with ``save_pretrained`` when its training has ended.
 
     The name of the stage is appended to ``transfer_history`` in its config, so that
-    the next stage knows that it may start from this folder. Tokenizer files are copied
-    from the folder that the student came from. The folder appears when it is complete.
+    the next stage knows that it may start from this folder. Tokenizer and chat
+    template are copied from the folder that the student came from. The folder appears
+    when it is complete.
 
     Args:
         folder: Name of the folder in the work directory.
@@ -61,9 +61,7 @@ class SaveStudentHook(Hook):
         finally:
             config.transfer_history = before
         if distiller.student_folder is not None:
-            for pattern in _COPIED:
-                for file in Path(distiller.student_folder).glob(pattern):
-                    shutil.copy2(file, partial)
+            copy_companions(distiller.student_folder, partial)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
         runner.logger.info(f'SaveStudentHook: the student is in {folder}.')
