@@ -16,20 +16,17 @@ if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
 
 import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
 from mmengine.config import DictAction
-from transformers import AutoModelForCausalLM
 
 from mmtransmamba.models.checkpoint import CheckpointError
-from mmtransmamba.models.language.layer_choice import POSITIONS, count_layers_of
+from mmtransmamba.models.language.layer_choice import POSITIONS
 from mmtransmamba.transfer.language import (
     INITS,
+    automatic_layers,
     plan_conversion,
-    rank_layers,
     read_calibration,
     write_model,
 )
 from mmtransmamba.transfer.language.ranking import METHODS
-
-RANKING_FILE = 'layer_ranking.json'
 
 
 def parse_args() -> argparse.Namespace:
@@ -82,31 +79,24 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def automatic(args: argparse.Namespace) -> tuple[list[int], object]:
-    """The layers that cost least, and the ranking they come from."""
-    model = AutoModelForCausalLM.from_pretrained(
-        str(args.teacher), local_files_only=True, dtype='auto'
-    )
-    count = count_layers_of(args.ratio, model.config.num_hidden_layers)
-    ranking = rank_layers(
-        model,
-        read_calibration(args.calibration, args.teacher, args.calibration_tokens),
-        args.init,
-        args.ranking,
-        count,
-        args.seed,
-        **args.fields,
-    )
-    print(ranking)
-    return ranking.order[:count], ranking
-
-
 def main() -> None:
     args = parse_args()
     layers, ranking = args.layers, None
     try:
         if layers == 'auto':
-            layers, ranking = automatic(args)
+            layers, ranking = automatic_layers(
+                args.teacher,
+                read_calibration(
+                    args.calibration, args.teacher, args.calibration_tokens
+                ),
+                args.ratio,
+                args.init,
+                args.ranking,
+                args.seed,
+                args.mamba_checkpoint,
+                **args.fields,
+            )
+            print(ranking)
         elif layers[0].isdigit() or layers[0] == '-':
             layers = [int(i) for i in layers.split(',')]
         plan = plan_conversion(
@@ -122,12 +112,15 @@ def main() -> None:
         if args.dry_run:
             return
         folder = write_model(
-            plan, args.out, args.teacher, int(args.max_shard_size * 1e9), args.overwrite
+            plan,
+            args.out,
+            args.teacher,
+            int(args.max_shard_size * 1e9),
+            args.overwrite,
+            ranking,
         )
     except (FileNotFoundError, FileExistsError, CheckpointError, ValueError) as error:
         sys.exit(f'error: {error}')
-    if ranking is not None:
-        ranking.save(folder / RANKING_FILE)
     print(f'written to {folder}')
 
 

@@ -1,15 +1,20 @@
 """Turning pre-trained causal language models into Mamba hybrids."""
 
 from .calibration import read_calibration
-from .convert import INITS, convert_lm, hybrid_config, plan_conversion
-from .ranking import LayerRanking, rank_layers
+from .convert import convert_lm
+from .plan import plan_conversion
+from .ranking import LayerRanking, automatic_layers, rank_layers
+from .student import INITS, hybrid_config
+from .teachers import load_teacher
 from .writer import write_model
 
 __all__ = [
     'INITS',
     'LayerRanking',
+    'automatic_layers',
     'convert_lm',
     'hybrid_config',
+    'load_teacher',
     'plan_conversion',
     'rank_layers',
     'read_calibration',

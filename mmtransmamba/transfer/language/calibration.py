@@ -39,7 +39,9 @@ def read_calibration(
                 raise ValueError(f'{file} has {arrays.files}, but needs "tokens".')
             ids = torch.from_numpy(arrays['tokens'].astype('int64'))
         return list(ids[: max(1, tokens // ids.shape[1])].split(BATCH))
-    tokenizer = AutoTokenizer.from_pretrained(str(teacher), local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(
+        str(teacher), local_files_only=True, trust_remote_code=False
+    )
     ids = tokenizer(file.read_text(encoding='utf-8'), return_tensors='pt').input_ids[0]
     blocks = [block[None] for block in ids[:tokens].split(BLOCK) if len(block) > 1]
     if not blocks:

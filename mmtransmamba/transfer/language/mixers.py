@@ -65,6 +65,10 @@ class FreshMixer:
             self._state = mixer.state_dict()
         return self._state[name]
 
+    def forget(self) -> None:
+        """Free its memory; what is asked for later is made again."""
+        self._state = None
+
 
 def from_attention(
     name: str, shape: tuple[int, ...], attention: str, source: TensorSource

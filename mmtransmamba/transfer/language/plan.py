@@ -5,14 +5,20 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mmtransmamba.models.language import HYBRIDS
+from mmtransmamba.models.checkpoint import read_state_dict
+from mmtransmamba.models.language import causal_lm_class
+from mmtransmamba.models.language.mixers import MIXERS
+from mmtransmamba.models.language.precision import is_ssm_parameter
 from mmtransmamba.transfer.language.mixers import (
     FreshMixer,
     Value,
@@ -21,7 +27,14 @@ from mmtransmamba.transfer.language.mixers import (
     mimic,
     normal_conv,
 )
-from mmtransmamba.transfer.language.sources import TensorSource, block_of
+from mmtransmamba.transfer.language.sources import (
+    StateDictSource,
+    TensorSource,
+    block_of,
+    open_folder,
+)
+from mmtransmamba.transfer.language.student import FROM_ATTENTION, hybrid_config
+from mmtransmamba.transfer.language.teachers import read_teacher
 from mmtransmamba.transfer.subclone import Entry, SubcloneReport, Unused
 
 _LAYER = re.compile(r'^(model\.layers\.(\d+)\.)(.*)$')
@@ -74,8 +87,41 @@ class ConversionPlan:
         self._fresh: dict[int, FreshMixer] = {}
         self.steps = [self._step(name, shape) for name, shape in target_shapes(config)]
 
-    def __iter__(self) -> Iterator[tuple[str, Step]]:
-        return iter((step.entry.target, step) for step in self.steps)
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def tensors(self, prefix: str = '') -> Iterator[tuple[str, Tensor]]:
+        """Make the hybrid's tensors, one at a time.
+
+        They are in the teacher's dtype, the SSM parameters in float32, and share no
+        memory with the teacher.
+
+        Args:
+            prefix: Only those whose names begin so.
+        """
+        steps = [step for step in self.steps if step.entry.target.startswith(prefix)]
+        for layer, group in groupby(steps, _layer_of):
+            for step in group:
+                name = step.entry.target
+                wanted = torch.float32 if is_ssm_parameter(name) else self.dtype
+                tensor = step.make().detach().to('cpu', wanted)
+                yield name, tensor.contiguous().clone()
+            if layer in self._fresh:
+                self._fresh[layer].forget()
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """The teacher's."""
+        return self._teacher['model.embed_tokens.weight'].dtype
+
+    def mixer(self, layer: int) -> nn.Module:
+        """The mixer of one layer, without the rest of the hybrid."""
+        prefix = f'model.layers.{layer}.{_MIXER}'
+        with torch.device('meta'):
+            mixer = MIXERS[self.config.mamba_mixer](self.config, layer)
+        state = {n.removeprefix(prefix): t for n, t in self.tensors(prefix)}
+        mixer.load_state_dict(state, assign=True)
+        return mixer.eval()
 
     def report(self) -> SubcloneReport:
         """The account of the conversion."""
@@ -155,7 +201,7 @@ class ConversionPlan:
         fresh: FreshMixer,
     ) -> Value | None:
         value = None
-        if self.init in ('mimic', 'inherit', 'vkq'):
+        if self.init in FROM_ATTENTION:
             value = from_attention(tensor, shape, prefix + _MIXER, self._teacher)
         if value is None and self.init == 'mimic':
             value = mimic(tensor, fresh, self.config)
@@ -166,10 +212,7 @@ class ConversionPlan:
                     shape,
                     f'{self._mamba_prefix}{layer}.mixer.',
                     self._mamba,
-                    (
-                        math.ceil(self.config.hidden_size / 16),
-                        self.config.mamba_d_state,
-                    ),
+                    _mamba_sizes(self.config),
                 )
             if value is None:
                 seed = self.seed + zlib.crc32(f'{layer}.{tensor}'.encode())
@@ -177,11 +220,45 @@ class ConversionPlan:
         return value
 
 
+def _layer_of(step: Step) -> int | None:
+    found = _LAYER.match(step.entry.target)
+    return found and int(found[2])
+
+
+def plan_conversion(
+    teacher: nn.Module | str | Path,
+    layers: str | Sequence[int] = 'evenly',
+    ratio: float = 1.0,
+    init: str = 'mimic',
+    seed: int = 0,
+    mamba_checkpoint: str | Path | None = None,
+    **fields: Any,
+) -> ConversionPlan:
+    """Check a conversion and say what it would do.
+
+    See :func:`~mmtransmamba.transfer.language.convert_lm`.
+    """
+    config, source = read_teacher(teacher)
+    mamba = None
+    if mamba_checkpoint is not None:
+        if init != 'subclone':
+            raise ValueError(
+                f"mamba_checkpoint needs init='subclone', not init={init!r}."
+            )
+        path = Path(mamba_checkpoint)
+        mamba = (
+            open_folder(path)
+            if path.is_dir()
+            else StateDictSource(read_state_dict(path))
+        )
+    student = hybrid_config(config, layers, ratio, init, **fields)
+    return ConversionPlan(student, source, init, seed, mamba)
+
+
 def target_shapes(config: Any) -> list[tuple[str, tuple[int, ...]]]:
     """Names and shapes of a hybrid's tensors; tied ones once."""
-    family = config.model_type.removeprefix('hybrid_')
     with torch.device('meta'):
-        model = HYBRIDS[family][2](config)
+        model = causal_lm_class(config)(config)
     tied = getattr(model, 'all_tied_weights_keys', {})
     return [
         (name, tuple(tensor.shape))

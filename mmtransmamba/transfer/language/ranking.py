@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mmtransmamba.transfer.language.convert import convert_lm
+from mmtransmamba.models.language.layer_choice import count_layers_of
+from mmtransmamba.transfer.language.calibration import read_calibration
+from mmtransmamba.transfer.language.plan import plan_conversion
+from mmtransmamba.transfer.language.teachers import load_teacher, read_config
 
 METHODS = ('single', 'greedy')
+_WIDTHS = (
+    'hidden_size intermediate_size num_attention_heads num_key_value_heads head_dim '
+    'vocab_size'
+).split()
 
 
 @dataclass
@@ -54,75 +62,129 @@ class LayerRanking:
 
 @torch.no_grad()
 def rank_layers(
-    teacher: nn.Module,
+    teacher: nn.Module | str | Path,
     batches: Sequence[Tensor],
     init: str = 'mimic',
     method: str = 'single',
     count: int | None = None,
     seed: int = 0,
-    **fields,
+    mamba_checkpoint: str | Path | None = None,
+    **fields: Any,
 ) -> LayerRanking:
     """Rank a model's layers by what converting them costs, before any training.
 
     Args:
-        teacher: A transformers causal language model. It is changed while this runs,
-            and left as it was.
+        teacher: A transformers causal language model, or its folder. A model is
+            changed while this runs, and left as it was.
         batches: Token ids ``[B, L]`` of calibration text, without padding.
-        init, seed, fields: See :func:`convert_lm`.
+        init, seed, mamba_checkpoint, fields: See
+            :func:`~mmtransmamba.transfer.language.convert_lm`. If the student is
+            shallower, only its layers are ranked, within the whole teacher.
         method: ``'single'``: each layer is converted alone, which takes one pass per
             layer; ``'greedy'``: the cheapest layer is converted, then the one that is
             cheapest together with it, and so on.
         count: Layers to rank with ``'greedy'``; all by default.
 
     Raises:
-        ValueError: Unknown method, or no calibration text.
+        ValueError: Unknown method, no calibration text, or a student of another width.
     """
     if method not in METHODS:
         raise ValueError(f'method={method!r} must be one of {", ".join(METHODS)}.')
     if not batches:
         raise ValueError('Ranking layers needs calibration text; there is none.')
+    _check_width(read_config(teacher), fields)
+    if not isinstance(teacher, nn.Module):
+        teacher = load_teacher(teacher)
+    plan = plan_conversion(
+        teacher, 'early', 1.0, init, seed, mamba_checkpoint, **fields
+    )
+    device = next(teacher.parameters()).device
+    everything = plan.config.mamba_layers
+    mixers = {i: plan.mixer(i).to(device) for i in everything}
+    ranking = LayerRanking(method, init, tokens=sum(b.numel() for b in batches))
     training = teacher.training
     teacher.eval()
-    mixers = _mixers(teacher, init, seed, fields)
-    layers = teacher.model.layers
-    attention = [layer.self_attn for layer in layers]
-    targets = [_log_probs(teacher, batch) for batch in batches]
-    ranking = LayerRanking(method, init, tokens=sum(b.numel() for b in batches))
-
-    def cost(converted: Iterable[int]) -> float:
-        for i in converted:
-            layers[i].self_attn = mixers[i]
-        try:
-            total = sum(
-                float(_kl(target, _log_probs(teacher, batch)))
-                for target, batch in zip(targets, batches, strict=True)
-            )
-        finally:
-            for i in converted:
-                layers[i].self_attn = attention[i]
-        return total / ranking.tokens
-
-    everything = range(len(layers))
-    if method == 'single':
-        costs = [cost([i]) for i in tqdm(everything, desc='ranking layers')]
-        ranking.order = sorted(everything, key=costs.__getitem__)
-        ranking.kl = [costs[i] for i in ranking.order]
-    else:
-        for _ in tqdm(range(count or len(layers)), desc='ranking layers'):
-            rest = [i for i in everything if i not in ranking.order]
-            costs = {i: cost([*ranking.order, i]) for i in rest}
-            best = min(rest, key=costs.__getitem__)
-            ranking.order.append(best)
-            ranking.kl.append(costs[best])
-    teacher.train(training)
+    try:
+        if method == 'single':
+            costs = _costs(teacher, mixers, batches, [], everything)
+            ranking.order = sorted(everything, key=costs.__getitem__)
+            ranking.kl = [costs[i] for i in ranking.order]
+        else:
+            for _ in range(count or len(everything)):
+                rest = [i for i in everything if i not in ranking.order]
+                costs = _costs(teacher, mixers, batches, ranking.order, rest)
+                best = min(rest, key=costs.__getitem__)
+                ranking.order.append(best)
+                ranking.kl.append(costs[best])
+    finally:
+        teacher.train(training)
     return ranking
 
 
-def _mixers(teacher: nn.Module, init: str, seed: int, fields: dict) -> list[nn.Module]:
-    """A mixer for every layer, as :func:`convert_lm` would begin it."""
-    hybrid, _ = convert_lm(teacher, 'early', 1.0, init, seed, **fields)
-    device = next(teacher.parameters()).device
-    return [layer.self_attn.to(device) for layer in hybrid.model.layers]
+def automatic_layers(
+    teacher: nn.Module | str | Path,
+    calibration: Sequence[Tensor] | str | Path,
+    ratio: float = 1.0,
+    init: str = 'mimic',
+    method: str = 'single',
+    seed: int = 0,
+    mamba_checkpoint: str | Path | None = None,
+    **fields: Any,
+) -> tuple[list[int], LayerRanking]:
+    """The share of layers whose conversion costs least, and what tells so.
+
+    Args:
+        teacher: A transformers causal language model, or its folder.
+        calibration: Batches of token ids ``[B, L]``, or a file for
+            :func:`~mmtransmamba.transfer.language.read_calibration`.
+        ratio: Share of the student's layers.
+        init, method, seed, mamba_checkpoint, fields: See :func:`rank_layers`.
+    """
+    depth = fields.get('num_hidden_layers', read_config(teacher).num_hidden_layers)
+    count = count_layers_of(ratio, depth)
+    if isinstance(calibration, str | Path):
+        folder = teacher.name_or_path if isinstance(teacher, nn.Module) else teacher
+        calibration = read_calibration(calibration, folder)
+    ranking = rank_layers(
+        teacher, calibration, init, method, count, seed, mamba_checkpoint, **fields
+    )
+    return sorted(ranking.order[:count]), ranking
+
+
+def _check_width(config: Any, fields: dict[str, Any]) -> None:
+    for name in _WIDTHS:
+        have = getattr(config, name, None)
+        if fields.get(name, have) != have:
+            raise ValueError(
+                f'{name}={fields[name]} is not the {have} of the teacher, in which '
+                'layers are ranked: name the layers of a narrower student yourself.'
+            )
+
+
+def _costs(
+    teacher: nn.Module,
+    mixers: dict[int, nn.Module],
+    batches: Sequence[Tensor],
+    chosen: list[int],
+    candidates: list[int],
+) -> dict[int, float]:
+    """KL per token of converting each candidate together with the chosen layers."""
+    layers = teacher.model.layers
+    totals = dict.fromkeys(candidates, 0.0)
+    for batch in tqdm(batches, desc='ranking layers'):
+        target = _log_probs(teacher, batch)
+        for candidate in candidates:
+            converted = [*chosen, candidate]
+            attention = {i: layers[i].self_attn for i in converted}
+            try:
+                for i in converted:
+                    layers[i].self_attn = mixers[i]
+                totals[candidate] += float(_kl(target, _log_probs(teacher, batch)))
+            finally:
+                for i in converted:
+                    layers[i].self_attn = attention[i]
+    tokens = sum(batch.numel() for batch in batches)
+    return {i: total / tokens for i, total in totals.items()}
 
 
 def _log_probs(model: nn.Module, batch: Tensor) -> Tensor:

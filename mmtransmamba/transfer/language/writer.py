@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import json
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from mmtransmamba.models.language import HYBRIDS
+from mmtransmamba.models.language import causal_lm_class
 from mmtransmamba.transfer.language.plan import ConversionPlan
+from mmtransmamba.transfer.language.ranking import LayerRanking
+from mmtransmamba.utils.model_files import COMPANIONS, copy_companions
 
 REPORT_FILE = 'conversion_report.json'
-_COPIED = ('tokenizer*', 'vocab*', 'merges.txt', 'special_tokens*', '*.model')
-_ALSO_COPIED = ('generation_config.json', 'chat_template*', 'added_tokens.json')
+RANKING_FILE = 'layer_ranking.json'
+_OWN = (
+    'shard-*',
+    'model*.safetensors',
+    'model.safetensors.index.json',
+    'config.json',
+    REPORT_FILE,
+    RANKING_FILE,
+    *COMPANIONS,
+)
 
 
 def write_model(
@@ -25,6 +35,7 @@ def write_model(
     teacher: str | Path | None = None,
     max_shard_bytes: int = 5 * 10**9,
     overwrite: bool = False,
+    ranking: LayerRanking | None = None,
 ) -> Path:
     """Carry a plan out tensor by tensor into a folder ``from_pretrained`` can read.
 
@@ -34,35 +45,65 @@ def write_model(
     Args:
         plan: What to write.
         folder: Folder to create.
-        teacher: Folder of the teacher, whose tokenizer and generation config are
-            copied.
+        teacher: Folder of the teacher, whose tokenizer, chat template and generation
+            config are copied.
         max_shard_bytes: Size of a shard.
-        overwrite: Replace the folder if it exists.
+        overwrite: Replace the folder if it exists and is a converted model.
+        ranking: What the layers were chosen by, written beside the weights.
 
     Raises:
-        FileExistsError: The folder exists and is not to be replaced.
+        FileExistsError: The folder exists and is not to be replaced, or it is the
+            teacher's.
     """
     folder = Path(folder)
-    if folder.exists() and not overwrite:
-        raise FileExistsError(
-            f'{folder} exists; give another folder, or allow overwriting.'
-        )
+    _check_replaceable(folder, teacher, overwrite)
     partial = folder.with_name(folder.name + '.partial')
-    shutil.rmtree(partial, ignore_errors=True)
+    _remove_stale(partial)
     partial.mkdir(parents=True)
     _write_shards(plan, partial, max_shard_bytes)
     config = plan.config
-    config.architectures = [HYBRIDS[config.model_type[7:]][2].__name__]
+    config.architectures = [causal_lm_class(config).__name__]
     config.save_pretrained(partial)
     plan.report().save(partial / REPORT_FILE)
+    if ranking is not None:
+        ranking.save(partial / RANKING_FILE)
     if teacher is not None:
-        for pattern in (*_COPIED, *_ALSO_COPIED):
-            for file in Path(teacher).glob(pattern):
-                shutil.copy(file, partial)
+        copy_companions(teacher, partial)
     if folder.exists():
         shutil.rmtree(folder)
     partial.rename(folder)
     return folder
+
+
+def _check_replaceable(
+    folder: Path, teacher: str | Path | None, overwrite: bool
+) -> None:
+    if not folder.exists():
+        return
+    if teacher is not None and folder.resolve() == Path(teacher).resolve():
+        raise FileExistsError(f'{folder} is the teacher; give another folder.')
+    if not overwrite:
+        raise FileExistsError(
+            f'{folder} exists; give another folder, or allow overwriting.'
+        )
+    if not (folder / REPORT_FILE).is_file():
+        raise FileExistsError(
+            f'{folder} has no {REPORT_FILE}, so it is no converted model, and is not '
+            'replaced; give another folder.'
+        )
+
+
+def _remove_stale(partial: Path) -> None:
+    """Remove what an interrupted conversion has left, but nothing else."""
+    if not partial.exists():
+        return
+    for file in partial.iterdir():
+        if not any(fnmatch(file.name, pattern) for pattern in _OWN):
+            raise FileExistsError(
+                f'{partial} is in the way, and {file.name} in it was not left by a '
+                'conversion; move it away.'
+            )
+    shutil.rmtree(partial)
 
 
 def _write_shards(plan: ConversionPlan, folder: Path, limit: int) -> None:
@@ -74,14 +115,7 @@ def _write_shards(plan: ConversionPlan, folder: Path, limit: int) -> None:
         save_file(pending, folder / f'shard-{len(shards)}', metadata={'format': 'pt'})
         pending.clear()
 
-    keep = HYBRIDS[plan.config.model_type[7:]][2]._keep_in_fp32_modules_strict
-    dtype = None
-    for name, step in tqdm(plan, total=len(plan.steps), desc='converting'):
-        tensor = step.make()
-        if step.entry.source == name and dtype is None:
-            dtype = tensor.dtype  # the embedding's, which comes first
-        wanted = torch.float32 if name.rsplit('.', 1)[-1] in keep else dtype
-        tensor = tensor.to(wanted).contiguous().clone()
+    for name, tensor in tqdm(plan.tensors(), total=len(plan), desc='converting'):
         if pending and size + tensor.nbytes > limit:
             flush()
             shards.append([])

@@ -1,9 +1,12 @@
 """Conversion of decoders: what is inherited, and what function comes of it."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
 from tiny_decoders import FAMILIES, tiny_teacher, tokens
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 from mmtransmamba.models.language import MAMBA, HybridLlamaConfig, MambaMixer
@@ -241,29 +244,96 @@ def test_sliding_attention_that_stays_keeps_sliding():
 @pytest.mark.parametrize(
     'kwargs, message',
     [
-        (dict(init='magic'), "init='magic' must be one of mimic, inherit"),
-        (dict(layers='sometimes'), "layers='sometimes' must be one of"),
-        (dict(num_attention_heads=2), 'cannot be seeded from .*q_proj|head'),
-        (dict(intermediate_size=24), "Only init='subclone' takes parts"),
         (
-            dict(init='subclone', hidden_size=64, layers=[0]),
-            "exceeds the teacher's|head size",
+            dict(init='magic'),
+            "init='magic' must be one of mimic, inherit, vkq, subclone, scratch.",
+        ),
+        (dict(layers='sometimes'), "layers='sometimes' must be one of evenly, early"),
+        (
+            dict(num_attention_heads=2),
+            'C_proj.weight (16, 32) cannot be seeded from '
+            'model.layers.0.self_attn.q_proj.weight (32, 32)',
+        ),
+        (
+            dict(intermediate_size=24),
+            "model.layers.0.mlp.gate_proj.weight: the student's shape (24, 32) is not "
+            "the teacher's (48, 32). Only init='subclone' takes parts.",
+        ),
+        (
+            dict(init='subclone', hidden_size=64, head_dim=8, layers=[0]),
+            "model.embed_tokens.weight: the student's shape (61, 64) exceeds the "
+            "teacher's (61, 32).",
         ),
         (
             dict(init='subclone', layers=[0], hidden_size=16, head_dim=4),
-            'head size and the number of query heads',
+            'per key-value head of its teacher, (8, 2.0); it has (4, 2.0).',
         ),
         (
             dict(init='mimic', mamba_checkpoint='x.pt'),
             "mamba_checkpoint needs init='subclone'",
         ),
-        (dict(num_hidden_layers=5), 'The teacher has no model.layers.3'),
-        (dict(layers='auto'), 'needs calibration text'),
+        (dict(num_hidden_layers=5), 'num_hidden_layers=5 exceeds the 3 layers'),
+        (dict(layers='auto'), 'Ranking layers needs calibration text; there is none.'),
+        (dict(mamba_dconv=3), "HybridLlamaConfig has no field 'mamba_dconv'."),
     ],
 )
 def test_bad_settings(kwargs, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         convert_lm(tiny_teacher(), **kwargs)
+
+
+def test_generates_as_the_teacher_did():
+    teacher = tiny_teacher()
+    teacher.generation_config.eos_token_id = [7, 9]
+    teacher.generation_config.temperature = 0.3
+    hybrid, _ = convert_lm(teacher)
+    assert hybrid.generation_config.eos_token_id == [7, 9]
+    assert hybrid.generation_config.temperature == 0.3
+    hybrid.generation_config.temperature = 0.5
+    assert teacher.generation_config.temperature == 0.3
+
+
+def test_shares_no_memory_with_the_teacher():
+    teacher = tiny_teacher()
+    hybrid, _ = convert_lm(teacher, [1])
+    pointers = {p.data_ptr() for p in teacher.parameters()}
+    assert not pointers & {p.data_ptr() for p in hybrid.parameters()}
+    assert all(p.requires_grad for p in hybrid.parameters())
+    assert not any(b.is_meta for b in hybrid.buffers())
+
+
+def test_no_random_model_is_made_in_between(monkeypatch):
+    teacher = tiny_teacher()
+    built = []
+    init = nn.Linear.reset_parameters
+
+    def spy(linear):
+        if not linear.weight.is_meta:
+            built.append(tuple(linear.weight.shape))
+        init(linear)
+
+    monkeypatch.setattr(nn.Linear, 'reset_parameters', spy)
+    convert_lm(teacher, [1])
+    assert built and (48, 32) not in built  # the new mixer alone, no feed-forward layer
+
+
+def test_layers_that_cannot_be_taken_over():
+    phi = tiny_teacher('phi', qk_layernorm=True)
+    with pytest.raises(ValueError, match='The teacher has qk_layernorm=True'):
+        convert_lm(phi, [1])
+    hybrid, _ = convert_lm(phi, [1], init='scratch')
+    assert hybrid(tokens()).logits.isfinite().all()
+    quantised = tiny_teacher()
+    quantised.config.quantization_config = dict(quant_method='awq', bits=4)
+    with pytest.raises(ValueError, match='The teacher is quantised'):
+        convert_lm(quantised)
+
+
+def test_code_of_the_teachers_folder_is_not_asked_for():
+    teacher = tiny_teacher()
+    teacher.config.auto_map = {'AutoConfig': 'configuration_x.X'}
+    hybrid, _ = convert_lm(teacher)
+    assert not hasattr(hybrid.config, 'auto_map')
 
 
 def test_a_family_without_hybrids():

@@ -6,12 +6,18 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_decoders import SIZES, tiny_teacher, tokens
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from mmtransmamba.models.checkpoint import CheckpointError
-from mmtransmamba.transfer.language import convert_lm, plan_conversion, write_model
+from mmtransmamba.transfer.distillers import CausalLM
+from mmtransmamba.transfer.language import (
+    convert_lm,
+    load_teacher,
+    plan_conversion,
+    write_model,
+)
 
 
 @pytest.fixture
@@ -79,13 +85,65 @@ def test_internlm2_becomes_a_llama(tmp_path):
     assert not report.unused
 
 
+def test_internlm2_is_ranked_and_teaches(tmp_path):
+    folder = tmp_path / 'internlm2'
+    llama = internlm2_folder(folder)
+    teacher = load_teacher(folder)
+    assert type(teacher) is LlamaForCausalLM
+    assert torch.equal(teacher(tokens()).logits, llama(tokens()).logits)
+    assert torch.equal(CausalLM(path=str(folder))(tokens()), teacher(tokens()).logits)
+    kwargs = dict(ratio=1 / 3, calibration=[tokens(4)])
+    hybrid, _ = convert_lm(folder, 'auto', **kwargs)
+    expected, _ = convert_lm(llama, 'auto', **kwargs)
+    assert hybrid.config.mamba_layers == expected.config.mamba_layers
+
+
+def test_internlm2_is_loaded_strictly(tmp_path):
+    folder = tmp_path / 'internlm2'
+    internlm2_folder(folder)
+    state = load_file(folder / 'model.safetensors')
+    norm = state.pop('model.norm.weight')
+    save_file(state, folder / 'model.safetensors')
+    message = 'LlamaForCausalLM: model.norm.weight is missing'
+    with pytest.raises(CheckpointError, match=message):
+        load_teacher(folder)
+    save_file(
+        state | {'model.norm.weight': norm, 'vision': norm.clone()},
+        folder / 'model.safetensors',
+    )
+    message = 'LlamaForCausalLM: vision has no place in it'
+    with pytest.raises(CheckpointError, match=message):
+        load_teacher(folder)
+
+
+def test_a_hybrid_is_loaded_too(folder, tmp_path):
+    write_model(plan_conversion(folder, [1]), tmp_path / 'out', folder)
+    assert load_teacher(tmp_path / 'out').config.mamba_layers == [1]
+    with pytest.raises(FileNotFoundError, match='No model folder at .*nowhere'):
+        load_teacher(tmp_path / 'nowhere')
+
+
+def test_generates_as_the_teacher_did(folder, tmp_path):
+    settings = dict(eos_token_id=[7, 9], do_sample=True, temperature=0.3)
+    (folder / 'generation_config.json').write_text(json.dumps(settings))
+    (folder / 'chat_template.jinja').write_text('{{ messages }}')
+    hybrid, _ = convert_lm(folder)
+    out = write_model(plan_conversion(folder), tmp_path / 'out', folder)
+    written = AutoModelForCausalLM.from_pretrained(out)
+    for model in (hybrid, written):
+        saved = model.generation_config.to_diff_dict()
+        assert settings.items() <= saved.items()
+    assert (out / 'chat_template.jinja').read_text() == '{{ messages }}'
+
+
 @pytest.mark.parametrize('shard', [20_000, 10**9])
 def test_writing_gives_the_model_that_memory_gives(folder, tmp_path, shard):
     plan = plan_conversion(folder, [0, 2])
     write_model(plan, tmp_path / 'out', folder, max_shard_bytes=shard)
     files = list((tmp_path / 'out').glob('*.safetensors'))
     assert (len(files) > 1) == (shard == 20_000)
-    assert all(file.stat().st_size < 2 * shard for file in files)
+    # Besides its tensors a file has a header.
+    assert all(file.stat().st_size < shard + 4096 for file in files)
     written = AutoModelForCausalLM.from_pretrained(tmp_path / 'out').eval()
     expected, report = convert_lm(folder, [0, 2])
     assert torch.equal(written(tokens()).logits, expected(tokens()).logits)
@@ -109,15 +167,46 @@ def test_writing_holds_one_shard(folder, tmp_path, monkeypatch):
     assert max(sizes) <= 20_000
 
 
-def test_does_not_overwrite_unasked(folder, tmp_path):
-    plan = plan_conversion(folder)
-    (tmp_path / 'out').mkdir()
-    (tmp_path / 'out/mine').write_text('keep')
-    with pytest.raises(FileExistsError, match='out exists'):
+class TestOverwriting:
+    def test_not_unasked(self, folder, tmp_path):
+        plan = plan_conversion(folder)
         write_model(plan, tmp_path / 'out')
-    assert (tmp_path / 'out/mine').read_text() == 'keep'
-    write_model(plan, tmp_path / 'out', overwrite=True)
-    assert not (tmp_path / 'out/mine').exists()
+        (tmp_path / 'out/mine').write_text('keep')
+        with pytest.raises(FileExistsError, match='out exists; give another folder'):
+            write_model(plan, tmp_path / 'out')
+        assert (tmp_path / 'out/mine').read_text() == 'keep'
+
+    def test_a_converted_model(self, folder, tmp_path):
+        write_model(plan_conversion(folder, [0]), tmp_path / 'out')
+        write_model(plan_conversion(folder, [1]), tmp_path / 'out', overwrite=True)
+        assert load_teacher(tmp_path / 'out').config.mamba_layers == [1]
+
+    def test_nothing_else(self, folder, tmp_path):
+        (tmp_path / 'out').mkdir()
+        (tmp_path / 'out/mine').write_text('keep')
+        with pytest.raises(FileExistsError, match='has no conversion_report.json'):
+            write_model(plan_conversion(folder), tmp_path / 'out', overwrite=True)
+        assert (tmp_path / 'out/mine').read_text() == 'keep'
+
+    def test_not_the_teacher(self, folder, tmp_path):
+        (folder / 'conversion_report.json').write_text('{}')
+        same = tmp_path / 'link'
+        same.symlink_to(folder)
+        with pytest.raises(FileExistsError, match='link is the teacher'):
+            write_model(plan_conversion(folder), same, folder, overwrite=True)
+        assert (folder / 'model.safetensors.index.json').is_file()
+
+    def test_what_an_interruption_has_left(self, folder, tmp_path):
+        partial = tmp_path / 'out.partial'
+        partial.mkdir()
+        (partial / 'shard-1').write_bytes(b'half')
+        (partial / 'mine').write_text('keep')
+        with pytest.raises(FileExistsError, match='mine in it was not left by a conv'):
+            write_model(plan_conversion(folder), tmp_path / 'out')
+        assert (partial / 'mine').read_text() == 'keep'
+        (partial / 'mine').unlink()
+        out = write_model(plan_conversion(folder), tmp_path / 'out')
+        assert not partial.exists() and not (out / 'shard-1').exists()
 
 
 def test_broken_folders(folder, tmp_path):
@@ -150,13 +239,14 @@ class TestTool:
             repo_dir,
             str(folder),
             *('--layers', 'auto', '--ratio', '0.34', '--out', str(out)),
-            *('--calibration', str(tmp_path / 'text.npz')),
+            *('--calibration', str(tmp_path / 'text.npz'), '--ranking', 'greedy'),
         )
         assert done.returncode == 0, done.stderr
         assert 'rank  layer  KL (nats)' in done.stdout
         ranking = json.loads((out / 'layer_ranking.json').read_text())
         model = AutoModelForCausalLM.from_pretrained(out)
-        assert model.config.mamba_layers == ranking['order'][:1]
+        assert ranking['method'] == 'greedy'
+        assert model.config.mamba_layers == ranking['order'] != []
 
     def test_dry_run_writes_nothing(self, repo_dir, folder, tmp_path):
         before = sorted(tmp_path.iterdir())

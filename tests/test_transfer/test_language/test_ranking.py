@@ -5,11 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from tiny_decoders import tiny_teacher, tokens
 
+from mmtransmamba.models.language import MAMBA, MambaMixer
 from mmtransmamba.transfer.language import (
+    automatic_layers,
     convert_lm,
+    hybrid_config,
+    plan_conversion,
     rank_layers,
     read_calibration,
 )
@@ -62,7 +65,50 @@ def test_automatic_layers_are_the_cheapest(teacher):
     ranking = rank_layers(teacher, [tokens(4)])
     hybrid, _ = convert_lm(teacher, 'auto', 2 / 3, calibration=[tokens(4)])
     assert hybrid.config.mamba_layers == sorted(ranking.order[:2])
-    assert F.cross_entropy(hybrid(tokens()).logits[0], tokens()[0]).isfinite()
+    greedy = rank_layers(teacher, [tokens(4)], method='greedy', count=2)
+    hybrid, _ = convert_lm(
+        teacher, 'auto', 2 / 3, calibration=[tokens(4)], ranking='greedy'
+    )
+    assert hybrid.config.mamba_layers == sorted(greedy.order)
+    chosen, same = automatic_layers(teacher, [tokens(4)], 2 / 3, method='greedy')
+    assert (chosen, same) == (sorted(greedy.order), greedy)
+
+
+def test_only_the_students_layers_are_ranked(teacher):
+    settings = dict(init='subclone', num_hidden_layers=2)
+    ranking = rank_layers(teacher, [tokens(4)], **settings)
+    assert sorted(ranking.order) == [0, 1]
+    hybrid, _ = convert_lm(teacher, 'auto', 0.5, calibration=[tokens(4)], **settings)
+    assert hybrid.config.layer_types.count(MAMBA) == 1
+    assert hybrid.config.mamba_layers == ranking.order[:1]
+    with pytest.raises(ValueError, match='hidden_size=16 is not the 32 of the teacher'):
+        rank_layers(teacher, [tokens(4)], hidden_size=16, **settings)
+
+
+def test_mixers_of_a_mamba_checkpoint_are_what_is_ranked(teacher, tmp_path):
+    config = hybrid_config(teacher.config, init='subclone')
+    torch.manual_seed(5)
+    state = {
+        f'layers.{i}.mixer.{name}': tensor
+        for i in range(3)
+        for name, tensor in MambaMixer(config, i).state_dict().items()
+    }
+    torch.save(state, tmp_path / 'mamba.pt')
+    rankings = [
+        rank_layers(teacher, [tokens(4)], 'subclone', mamba_checkpoint=checkpoint)
+        for checkpoint in (None, tmp_path / 'mamba.pt')
+    ]
+    assert rankings[0].kl != rankings[1].kl
+
+
+def test_a_ranked_mixer_is_the_hybrids():
+    teacher = tiny_teacher().to(torch.bfloat16)
+    hybrid, _ = convert_lm(teacher, [1], init='vkq')
+    expected = hybrid.model.layers[1].self_attn.state_dict()
+    mixer = plan_conversion(teacher, 'early', 1.0, 'vkq').mixer(1)
+    for name, tensor in mixer.state_dict().items():
+        assert tensor.dtype == expected[name].dtype
+        assert torch.equal(tensor, expected[name]), name
 
 
 def test_a_config_names_a_file_to_measure_on(teacher, tmp_path):

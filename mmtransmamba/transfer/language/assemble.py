@@ -1,0 +1,44 @@
+"""A decoder from its tensors, without random weights in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmtransmamba.models.checkpoint import CheckpointError
+
+
+def assemble(
+    model_cls: type[nn.Module], config: Any, tensors: Iterable[tuple[str, Tensor]]
+) -> nn.Module:
+    """Build a causal language model that has given tensors as its parameters.
+
+    Args:
+        model_cls: A transformers class.
+        config: Its config.
+        tensors: Every parameter by name, tied ones once.
+
+    Raises:
+        CheckpointError: A tensor is missing or has no place, or a shape differs.
+    """
+    with torch.device('meta'):
+        model = model_cls(config)
+    try:
+        result = model.load_state_dict(dict(tensors), strict=False, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(str(error)) from error
+    missing = set(result.missing_keys) - set(model.all_tied_weights_keys)
+    for names, what in (
+        (missing, 'is missing'),
+        (result.unexpected_keys, 'has no place in it'),
+    ):
+        if names:
+            raise CheckpointError(f'{model_cls.__name__}: {sorted(names)[0]} {what}.')
+    # The rotary frequencies are computed from the config, not saved.
+    decoder = model.model
+    decoder.rotary_emb = type(decoder.rotary_emb)(config=config)
+    model.tie_weights()
+    return model.eval()

@@ -1,0 +1,108 @@
+"""Transformers whose weights are taken, from memory or from a folder."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PretrainedConfig,
+)
+
+from mmtransmamba.transfer.language.assemble import assemble
+from mmtransmamba.transfer.language.sources import (
+    InternLM2Source,
+    StateDictSource,
+    TensorSource,
+    open_folder,
+)
+
+_INTERNLM2_FIELDS = (
+    'vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads '
+    'num_key_value_heads hidden_act max_position_embeddings initializer_range '
+    'rms_norm_eps tie_word_embeddings bos_token_id eos_token_id pad_token_id '
+    'quantization_config'
+).split()
+
+
+def read_config(teacher: nn.Module | str | Path) -> Any:
+    """Config of a transformers model, or of a folder that holds one.
+
+    An InternLM2-style folder is given as the Llama that it is.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+    """
+    if isinstance(teacher, nn.Module):
+        return teacher.config
+    raw = _raw_config(teacher)
+    if not _is_internlm2(raw):
+        return AutoConfig.from_pretrained(
+            str(teacher), local_files_only=True, trust_remote_code=False
+        )
+    return LlamaConfig(
+        **{name: raw[name] for name in _INTERNLM2_FIELDS if name in raw},
+        attention_bias=raw.get('bias', False),
+        rope_theta=raw.get('rope_theta', 10000.0),
+        rope_scaling=raw.get('rope_scaling'),
+    )
+
+
+def read_teacher(teacher: nn.Module | str | Path) -> tuple[Any, TensorSource]:
+    """Config and tensors of a transformers model, or of a folder that holds one.
+
+    The folder's weights are read one tensor at a time.
+    """
+    if isinstance(teacher, nn.Module):
+        return teacher.config, StateDictSource(teacher.state_dict())
+    source, config = open_folder(teacher), read_config(teacher)
+    if _is_internlm2(_raw_config(teacher)):
+        heads = config.num_attention_heads, config.num_key_value_heads
+        source = InternLM2Source(source, *heads)
+    return config, source
+
+
+def load_teacher(folder: str | Path) -> nn.Module:
+    """The causal language model of a folder, a hybrid of this package included.
+
+    Nothing is downloaded, and no code in the folder is run.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        CheckpointError: An InternLM2-style folder's tensors are not those of a Llama.
+    """
+    if not _is_internlm2(_raw_config(folder)):
+        # The folder's own dtype: transformers' default since version 5.
+        return AutoModelForCausalLM.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    config, source = read_teacher(folder)
+    model = assemble(LlamaForCausalLM, config, source.items())
+    model.generation_config = generation_config_of(folder) or model.generation_config
+    return model
+
+
+def generation_config_of(teacher: nn.Module | str | Path) -> GenerationConfig | None:
+    """How a teacher generates: its ends of text and its sampling; None if unsaid."""
+    if isinstance(teacher, nn.Module):
+        return copy.deepcopy(getattr(teacher, 'generation_config', None))
+    if not (Path(teacher) / 'generation_config.json').is_file():
+        return None
+    return GenerationConfig.from_pretrained(str(teacher), local_files_only=True)
+
+
+def _raw_config(folder: str | Path) -> dict[str, Any]:
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f'No model folder at {folder}.')
+    return PretrainedConfig.get_config_dict(str(folder), local_files_only=True)[0]
+
+
+def _is_internlm2(raw: dict[str, Any]) -> bool:
+    return raw.get('model_type') == 'internlm2'
