@@ -24,9 +24,9 @@ if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
 
 import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
 import torch
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig
 
-from mmtransmamba.models.language import HybridLlamaForCausalLM
+from mmtransmamba.models.language import cast_parameters
 from mmtransmamba.transfer.language import hybrid_config
 
 SIZES = {
@@ -87,14 +87,13 @@ def build(name: str, args: argparse.Namespace, context: int) -> torch.nn.Module:
     length = context + args.new_tokens + WARM_UP
     config = LlamaConfig(**SIZES[args.size], max_position_embeddings=length)
     ratio = MODELS[name]
+    if ratio > 0:
+        config = hybrid_config(config, 'interleaved_head', ratio)
+    dtype = getattr(torch, args.dtype)
+    # Made in its dtype: a float32 model in between would be the peak of the memory.
     with torch.device(args.device):
-        if ratio == 0:
-            model = LlamaForCausalLM(config)
-        else:
-            model = HybridLlamaForCausalLM(
-                hybrid_config(config, 'interleaved_head', ratio)
-            )
-    return model.to(getattr(torch, args.dtype)).eval()
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return cast_parameters(model, dtype).eval()
 
 
 def synchronize(device: str) -> None:
