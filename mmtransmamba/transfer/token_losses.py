@@ -11,16 +11,28 @@ CHUNK = 4096
 """Tokens whose distributions are compared at once."""
 
 
-def predicted(labels: Tensor, mask: Tensor | None = None) -> Tensor:
+def predicted(labels: Tensor | None, mask: Tensor | None = None) -> Tensor:
     """Where the next token is predicted: bool ``[B, L - 1]``.
 
     Args:
         labels: ``[B, L]``, negative where a token is not to be predicted.
-        mask: ``[B, L]``, 0 for padding, from which nothing can be predicted: with
-            padding on the left the first token has a label, but no predecessor.
+        mask: ``[B, L]``, 0 for padding, which is not predicted, nor anything from
+            it: with padding on the left the first token has a label, but no
+            predecessor.
+
+    Raises:
+        ValueError: There are no labels.
     """
+    if labels is None:
+        raise ValueError(
+            'The batch has no labels, which tell what tokens are to be predicted: give '
+            '"labels" [B, L], the input_ids with -100 for prompts and padding.'
+        )
     next_counts = labels[:, 1:] >= 0
-    return next_counts if mask is None else next_counts & mask[:, :-1].bool()
+    if mask is None:
+        return next_counts
+    kept = mask.bool()
+    return next_counts & kept[:, :-1] & kept[:, 1:]
 
 
 def token_nll(logits: Tensor, targets: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.distillers.loading import check_fit, refuse
 from mmtransmamba.transfer.distillers.naming import OWN_PREFIX
+from mmtransmamba.transfer.distillers.token_check import TokenCheck
 from mmtransmamba.transfer.token_losses import (
     mean_over_tokens,
     predicted,
@@ -61,6 +62,7 @@ class CausalLM(BaseModel):
         data_preprocessor: dict | nn.Module | None = None,
     ) -> None:
         super().__init__(data_preprocessor)
+        self._check_tokens = TokenCheck()
         if (path is None) == (config is None):
             raise ValueError('CausalLM: give either path, a folder, or config.')
         if path is not None and not Path(path).is_dir():
@@ -116,6 +118,7 @@ class CausalLM(BaseModel):
                 :func:`~mmtransmamba.transfer.token_losses.score_tokens`.
             **inputs: What else the model takes, images for example.
         """
+        self._check_tokens(self.lm, input_ids)
         logits = self.lm(
             input_ids=input_ids,
             attention_mask=attention_mask,

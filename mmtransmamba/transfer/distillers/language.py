@@ -20,6 +20,7 @@ from mmtransmamba.transfer.distillers.stages import (
     check_history,
     freeze_all_but,
 )
+from mmtransmamba.transfer.distillers.token_check import TokenCheck
 from mmtransmamba.transfer.frozen import FrozenReference
 from mmtransmamba.transfer.terms.language import (
     ForcedTerm,
@@ -87,6 +88,7 @@ class LanguageDistiller(BaseModel):
         data_preprocessor: dict | nn.Module | None = None,
     ) -> None:
         super().__init__(data_preprocessor)
+        self._check_tokens = TokenCheck()
         self.student, self.student_folder = _unpack(student)
         if stage is not None:
             check_history(self.student, stage, requires)
@@ -160,6 +162,7 @@ class LanguageDistiller(BaseModel):
         inputs = dict(inputs, input_ids=input_ids, attention_mask=attention_mask)
         if mode == 'loss':
             return self.losses(inputs, labels)
+        self._check_tokens(self.student, input_ids)
         logits = self.student(**inputs, use_cache=False).logits
         if mode != 'predict':
             return logits
@@ -207,6 +210,7 @@ class LanguageDistiller(BaseModel):
             ``loss_KEY`` for each key of ``terms``, with ``_entropy`` for the
             regulariser of its weighting; detached if ``backward`` is given.
         """
+        self._check_tokens(self.student, inputs['input_ids'])
         forced = self._active(ForcedTerm)
         free = self._active(ModelTerm)
         # Every parameter takes part in every step, as DDP demands.
