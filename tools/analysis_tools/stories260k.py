@@ -5,7 +5,7 @@ kept in a folder of its own; finished ones are not repeated, so the command can 
 stopped and started again. Perplexity, and the KL divergence from the teacher per token,
 are computed here, on 400 stories that no student has seen.
 
-The teacher and its stories lie in data/stories260k (see docs/data.md).
+docs/data.md says where the teacher and its stories come from.
 """
 
 import argparse
@@ -35,8 +35,8 @@ from mmtransmamba.models.language.layer_choice import count_layers_of
 from mmtransmamba.transfer.language import convert_lm, rank_layers
 
 CONFIGS = _ROOT / 'configs/language/stories260k'
-DATA = Path('data/stories260k')
 NUM_LAYERS = 5
+TABLES = ('share', 'stages', 'inits', 'positions', 'recipes')
 POSITIONS = ('evenly', 'early', 'middle', 'late', 'interleaved_head')
 
 
@@ -65,16 +65,27 @@ class Student:
 class Table:
     """A table of the report: rows of a label and a student."""
 
+    name: str
     title: str
     rows: list[tuple[str, Student]] = field(default_factory=list)
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        '--data',
+        type=Path,
+        default=Path('data/stories260k'),
+        help='folder of the teacher and its stories; another one needs a work dir of '
+        'its own',
+    )
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/stories260k'))
     parser.add_argument('--iters', type=int, default=300, help='per stage')
     parser.add_argument('--jobs', type=int, default=2, help='runs at the same time')
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--only', nargs='+', choices=TABLES, default=TABLES, help='tables to make'
+    )
     parser.add_argument('--out', type=Path, help='also write the tables (Markdown)')
     return parser.parse_args()
 
@@ -86,34 +97,36 @@ def layers_at(position: str, ratio: float) -> tuple[int, ...]:
 def tables(order: list[int]) -> list[Table]:
     """The tables, given the layers in the order of their cost."""
     pure = layers_at('evenly', 1.0)
-    share = Table('Share of Mamba layers (evenly spread, stages 1, 2, 3)')
+    share = Table('share', 'Share of Mamba layers (evenly spread, stages 1, 2, 3)')
     for ratio in (0.25, 0.5, 0.75, 1.0):
         layers = layers_at('evenly', ratio)
         share.rows.append((f'{len(layers)} of 5 ({ratio:.0%})', Student(layers)))
-    stages = Table('Stages (pure Mamba; mmMamba, Table 3)')
+    stages = Table('stages', 'Stages (pure Mamba; mmMamba, Table 3)')
     for which in ('', '1', '2', '3', '12', '13', '23', '123'):
         stages.rows.append((which or 'none', Student(pure, stages=which)))
     stages.rows.append(('3, three times as long', Student(pure, stages='3', scale=3)))
-    inits = Table('Initialisation (pure Mamba, stages 1, 2, 3; mmMamba, Table 4)')
+    inits = Table(
+        'inits', 'Initialisation (pure Mamba, stages 1, 2, 3; mmMamba, Table 4)'
+    )
     for label, init in (
         ('from scratch', 'scratch'),
         ('inherit q, k, v', 'inherit'),
         ('inherit + mimic', 'mimic'),
     ):
         inits.rows.append((label, Student(pure, init)))
-    half = Table('Where two Mamba layers lie (stages 1, 2, 3)')
+    positions = Table('positions', 'Where two Mamba layers lie (stages 1, 2, 3)')
     for position in POSITIONS:
-        half.rows.append((position, Student(layers_at(position, 0.4))))
+        positions.rows.append((position, Student(layers_at(position, 0.4))))
     count = count_layers_of(0.4, NUM_LAYERS)
-    half.rows.append(('auto', Student(tuple(sorted(order[:count])))))
-    recipes = Table('Recipes (two Mamba layers)')
+    positions.rows.append(('auto', Student(tuple(sorted(order[:count])))))
+    recipes = Table('recipes', 'Recipes (two Mamba layers)')
     layers = layers_at('evenly', 0.4)
     recipes.rows = [
         ('mmMamba, stages 1, 2, 3', Student(layers)),
         ('MaTVLM, three times as long', Student(layers, 'vkq', 'M', 3)),
         ('TransMamba, three times as long', Student(layers, 'subclone', 'T', 3)),
     ]
-    return [share, stages, inits, half, recipes]
+    return [share, stages, inits, positions, recipes]
 
 
 class Trainings:
@@ -125,26 +138,21 @@ class Trainings:
         self.guard = threading.Lock()
 
     def folder(self, student: Student) -> Path:
-        return self.args.work_dir / f'{student.name}_i{self.args.iters}'
+        run = f'{student.name}_i{self.args.iters}_s{self.args.seed}'
+        return self.args.work_dir / run
 
     def finish(self, student: Student) -> None:
-        """Run the stages of a student that have not been run."""
-        if not student.stages:
-            return
+        """Convert a student and run its stages, as far as that has not been done."""
         with self.guard:
             lock = self.locks.setdefault(student.name, threading.Lock())
         with lock:
             if (self.folder(student) / 'student/config.json').is_file():
                 return
-            self.finish(student.before)
-            self._train(student)
-
-    def _begin(self, student: Student) -> Path:
-        """The folder of a finished student, which for one without stages is made."""
-        folder = self.folder(student) / 'student'
-        if not student.stages and not (folder / 'config.json').is_file():
-            convert(student, self.args.seed).save_pretrained(folder)
-        return folder
+            if student.stages:
+                self.finish(student.before)
+                self._train(student)
+            else:
+                self._convert(student)
 
     def _train(self, student: Student) -> None:
         stage = student.stages[-1]
@@ -153,9 +161,13 @@ class Trainings:
             'train_cfg.max_iters': self.args.iters * student.scale,
             'randomness.seed': self.args.seed,
             'default_hooks.checkpoint.interval': 10**6,
+            'model.teacher.path': self.args.data / 'hf',
         }
+        for split, name in (('train', 'train'), ('val', 'val'), ('test', 'val')):
+            file = self.args.data / f'samples_{name}.npz'
+            options[f'{split}_dataloader.dataset.file'] = file
         before = student.before
-        options['model.student.path'] = self._begin(before)
+        options['model.student.path'] = self.folder(before) / 'student'
         options['model.student.convert'] = None
         last = f'stage{before.stages[-1]}' if before.stages else f'init:{student.init}'
         options['model.requires'] = last
@@ -175,15 +187,24 @@ class Trainings:
             raise SystemExit(f'{student.name} failed, see {folder / "output.log"}.')
         print(f'trained {student.name}', flush=True)
 
+    def _convert(self, student: Student) -> None:
+        # One at a time: they draw from the same generator of random numbers.
+        with self.guard:
+            teacher, layers = self.args.data / 'hf', list(student.layers)
+            hybrid, _ = convert_lm(teacher, layers, 1.0, student.init, self.args.seed)
+            hybrid.save_pretrained(self.folder(student) / 'student')
 
-def convert(student: Student, seed: int) -> torch.nn.Module:
-    return convert_lm(DATA / 'hf', list(student.layers), 1.0, student.init, seed)[0]
+    def load(self, student: Student) -> torch.nn.Module:
+        """A finished student."""
+        folder = self.folder(student) / 'student'
+        return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
 @torch.no_grad()
-def measure(model: torch.nn.Module, teacher: torch.nn.Module) -> dict[str, float]:
-    """Perplexity and KL per token on the validation stories."""
-    tokens = read_tokens('samples_val.npz')
+def measure(
+    model: torch.nn.Module, teacher: torch.nn.Module, tokens: torch.Tensor
+) -> dict[str, float]:
+    """Perplexity and KL per token on stories ``[N, L]``."""
     nll = kl = 0.0
     for batch in tokens.split(50):
         log_probs = model(batch[:, :-1]).logits.log_softmax(-1)
@@ -196,32 +217,37 @@ def measure(model: torch.nn.Module, teacher: torch.nn.Module) -> dict[str, float
     return dict(nll=nll / count, ppl=float(np.exp(nll / count)), kl=kl / count)
 
 
-def read_tokens(name: str) -> torch.Tensor:
-    with np.load(DATA / name) as file:
+def read_tokens(path: Path) -> torch.Tensor:
+    with np.load(path) as file:
         return torch.from_numpy(file['tokens'].astype('int64'))
-
-
-def load(student: Student, trainings: Trainings) -> torch.nn.Module:
-    if not student.stages:
-        return convert(student, trainings.args.seed)
-    folder = trainings.folder(student) / 'student'
-    return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
 def main() -> None:
     args = parse_args()
-    if not (DATA / 'hf').is_dir():
-        sys.exit(f'error: there is no {DATA}; docs/data.md says what belongs there.')
-    teacher = AutoModelForCausalLM.from_pretrained(DATA / 'hf').eval()
-    ranking = rank_layers(teacher, list(read_tokens('samples_train.npz')[:32].split(8)))
+    if not (args.data / 'hf').is_dir():
+        sys.exit(
+            f'error: there is no {args.data / "hf"}; docs/data.md says what belongs '
+            'there.'
+        )
+    teacher = AutoModelForCausalLM.from_pretrained(args.data / 'hf').eval()
+    if teacher.config.num_hidden_layers != NUM_LAYERS:
+        sys.exit(
+            f'error: the model in {args.data / "hf"} has '
+            f'{teacher.config.num_hidden_layers} layers; the tables are for '
+            f'{NUM_LAYERS}.'
+        )
+    ranking = rank_layers(
+        teacher, list(read_tokens(args.data / 'samples_train.npz')[:32].split(8))
+    )
     print(ranking)
+    stories = read_tokens(args.data / 'samples_val.npz')
     trainings = Trainings(args)
-    report = tables(ranking.order)
+    report = [table for table in tables(ranking.order) if table.name in args.only]
     students = dict.fromkeys(s for table in report for _, s in table.rows)
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(trainings.finish, students))
-    scores = {s: measure(load(s, trainings), teacher) for s in students}
-    reference = measure(teacher, teacher)
+    scores = {s: measure(trainings.load(s), teacher, stories) for s in students}
+    reference = measure(teacher, teacher, stories)
     lines = ['| | layers | NLL | perplexity | KL per token |', '|---|---|---|---|---|']
     text = [
         *('## The teacher\n', *lines),

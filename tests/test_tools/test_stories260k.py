@@ -1,0 +1,110 @@
+"""The ablation on a story teller, with a tiny one and a few stories."""
+
+import argparse
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from language_models import make_teacher
+
+from mmtransmamba.datasets import MarkovTokens
+
+SCRIPT = 'analysis_tools/stories260k.py'
+
+
+def write_data(folder, num_layers=5):
+    make_teacher(num_hidden_layers=num_layers).save_pretrained(folder / 'hf')
+    for name, first in (('train', 0), ('val', 32)):
+        dataset = MarkovTokens(num_samples=32, length=12, vocab_size=29, first=first)
+        tokens = np.stack([sample['input_ids'].numpy() for sample in dataset])
+        np.savez(folder / f'samples_{name}.npz', tokens=tokens.astype(np.uint16))
+
+
+@pytest.fixture
+def module(repo_dir, monkeypatch):
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location(
+        'stories260k', repo_dir / 'tools' / SCRIPT
+    )
+    loaded = importlib.util.module_from_spec(spec)
+    monkeypatch.setattr(sys, 'path', sys.path.copy())
+    # Its dataclasses look for the module that they are in.
+    monkeypatch.setitem(sys.modules, 'stories260k', loaded)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def test_a_table_is_made(module, tmp_path, monkeypatch):
+    """Stages that follow each other, and single ones, with data from elsewhere."""
+    write_data(tmp_path / 'tales')
+    layers = (1, 3)
+    rows = [
+        ('two stages', module.Student(layers, stages='12')),
+        ('MaTVLM', module.Student(layers, 'vkq', 'M', 3)),
+        ('TransMamba', module.Student(layers, 'subclone', 'T', 3)),
+    ]
+    other = module.Table('share', 'Not asked for', [('pure', module.Student())])
+    asked = module.Table('recipes', 'Three students', rows)
+    monkeypatch.setattr(module, 'tables', lambda order: [other, asked])
+    arguments = '--data tales --only recipes --iters 2 --seed 7 --work-dir runs'
+    monkeypatch.setattr(
+        sys, 'argv', ['stories260k.py', *arguments.split(), '--out', 'tables.md']
+    )
+    monkeypatch.chdir(tmp_path)
+    module.main()
+    text = (tmp_path / 'tables.md').read_text()
+    assert '## Three students' in text
+    assert 'Not asked for' not in text
+    scores = json.loads((tmp_path / 'runs' / 'scores.json').read_text())
+    histories = {
+        'layers13_mimic_12': ['init:mimic', 'stage1', 'stage2'],
+        'layers13_vkq_M_x3': ['init:vkq', 'matvlm'],
+        'layers13_subclone_T_x3': ['init:subclone', 'transmamba'],
+    }
+    assert list(scores) == list(histories)
+    for (label, student), (name, history) in zip(rows, histories.items(), strict=True):
+        score = scores[name]
+        assert score['kl'] > 0
+        assert score['ppl'] == pytest.approx(np.exp(score['nll']))
+        row = f'| {label} | 1, 3 | {score["nll"]:.4f} | {score["ppl"]:.3f} |'
+        assert row in text
+        run = tmp_path / 'runs' / f'{name}_i2_s7'
+        config = json.loads((run / 'student' / 'config.json').read_text())
+        assert config['transfer_history'] == history
+        last = (run / 'last_checkpoint').read_text()
+        assert last.endswith(f'iter_{2 * student.scale}.pth')
+        # Where the paths of the configs would lead, there is nothing.
+        assert not (tmp_path / 'data').exists()
+
+
+def test_each_run_has_a_folder_of_its_own(module):
+    def folder(student, iters, seed):
+        args = argparse.Namespace(work_dir=Path('runs'), iters=iters, seed=seed)
+        return module.Trainings(args).folder(student)
+
+    student = module.Student((1, 3))
+    assert folder(student, 5, 0) == Path('runs/layers13_mimic_123_i5_s0')
+    assert len({folder(student, i, s) for i in (5, 6) for s in (0, 1)}) == 4
+
+
+def test_every_table_can_be_asked_for(module):
+    assert tuple(t.name for t in module.tables([0, 1, 2, 3, 4])) == module.TABLES
+
+
+@pytest.mark.parametrize(
+    'num_layers, message',
+    [
+        (None, 'there is no tales/hf; docs/data.md says what belongs there'),
+        (3, 'the model in tales/hf has 3 layers; the tables are for 5'),
+    ],
+)
+def test_other_data(module, tmp_path, monkeypatch, num_layers, message):
+    monkeypatch.chdir(tmp_path)
+    if num_layers:
+        write_data(tmp_path / 'tales', num_layers)
+    monkeypatch.setattr(sys, 'argv', ['stories260k.py', '--data', 'tales'])
+    with pytest.raises(SystemExit, match=message):
+        module.main()
