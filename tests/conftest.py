@@ -1,6 +1,7 @@
 """Fixtures and settings that every test shares."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Set before torch is imported: the tests use small tensors, for which many
@@ -13,8 +14,9 @@ os.environ.setdefault(
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
 import pytest
+from mmengine.registry import DefaultScope
 
-import mmtransmamba  # noqa: F401  (it bridges the imports that tests begin with)
+import mmtransmamba  # noqa: F401, I001  (it bridges the imports that follow)
 
 REPO_DIR = Path(__file__).resolve().parent.parent
 
@@ -32,3 +34,12 @@ def shared_dir() -> Path:
     if not path.is_dir():
         pytest.skip('no "shared" data folder beside the source tree')
     return path
+
+
+@pytest.fixture(autouse=True)
+def default_scope() -> Iterator[None]:
+    """The scope that a Runner in one test sets does not reach the next test."""
+    before = dict(DefaultScope._instance_dict)
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
