@@ -135,7 +135,7 @@ class VRWKVSpatialMix(_SpatialMix):
         bonus is log(0.3) plus a zigzag of a half; the share of the token itself rises
         from 0 to 1 over the channels, earlier in deeper blocks.
         """
-        rising = torch.linspace(0, 1, self.embed_dims)
+        rising = torch.linspace(0, 1, self.embed_dims, device='cpu')
         self.spatial_decay.copy_(-5 + 8 * rising ** (0.7 + 1.3 * self.depth_ratio))
         self.spatial_first.copy_(math.log(0.3) + 0.5 * _zigzag(self.embed_dims))
         share = _channel_ratio(self.embed_dims)
@@ -223,7 +223,7 @@ class VRWKV6SpatialMix(_SpatialMix):
             getattr(self, f'time_maa_{name}').copy_(value)
         for name in ('maa_w1', 'maa_w2', 'decay_w1', 'decay_w2'):
             nn.init.uniform_(getattr(self, f'time_{name}'), -1e-4, 1e-4)
-        rising = torch.linspace(0, 1, self.embed_dims)
+        rising = torch.linspace(0, 1, self.embed_dims, device='cpu')
         decay = -6 + 5 * rising ** (0.7 + 1.3 * self.depth_ratio)
         self.time_decay.copy_(decay.view(1, 1, -1))
         bonus = self.depth_ratio * (1 - rising) + 0.1 * _zigzag(self.embed_dims)
@@ -317,9 +317,9 @@ class VRWKVChannelMix(nn.Module):
 
 def _channel_ratio(channels: int) -> Tensor:
     """``c / C`` for every channel: ``[1, 1, C]``."""
-    return (torch.arange(channels) / channels).view(1, 1, -1)
+    return (torch.arange(channels, device='cpu') / channels).view(1, 1, -1)
 
 
 def _zigzag(channels: int) -> Tensor:
     """0, 1, -1, 0, 1, -1, ... over the channels."""
-    return (torch.arange(channels) + 1) % 3 - 1
+    return (torch.arange(channels, device='cpu') + 1) % 3 - 1
