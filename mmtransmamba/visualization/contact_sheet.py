@@ -48,10 +48,16 @@ def plot_contact_sheet(
         squeeze=False,
         layout='constrained',
     )
+    # Room for the queries, above the first row and between the others.
+    top = 0.27 / figure.get_figheight()
+    figure.get_layout_engine().set(hspace=0.25, rect=(0, 0, 1, 1 - top))
     for axes in grid.flat:
         axes.set_axis_off()
     for row, (query, clips) in zip(grid, answers.items(), strict=True):
-        row[0].text(0, 1.45, query, transform=row[0].transAxes, weight='bold', size=9)
+        text = row[0].text(
+            0, 1.45, query, transform=row[0].transAxes, weight='bold', size=9
+        )
+        text.set_in_layout(False)  # or a long one makes the first column wide
         for axes, clip in zip(row, clips, strict=False):
             axes.set_axis_on()
             axes.imshow(_strip(clip.frames, num_frames))
