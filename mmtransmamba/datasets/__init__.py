@@ -1,6 +1,7 @@
 """Datasets and image transforms, in mmengine's and mmpretrain's terms."""
 
 from .cifar import CIFAR10Shards
+from .conversations import collate_conversations
 from .digits import Digits
 from .markov_tokens import MarkovTokens
 from .packed_text import PackedText
@@ -20,6 +21,7 @@ __all__ = [
     'Subset',
     'TokenSamples',
     'VideoText',
+    'collate_conversations',
     'collate_tokens',
     'collate_video_text',
 ]

@@ -1,0 +1,180 @@
+"""Conversations about images: turns, images, and what makes one unusable."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+IMAGE = '<image>'
+"""Stands in a turn's text where an image belongs; LLaVA's convention."""
+
+ROLES = ('system', 'user', 'assistant')
+
+ImageSource = str | os.PathLike | bytes | Image.Image
+"""A file, its content, or the image itself."""
+
+REASONS = (
+    'unreadable row',
+    'malformed turns',
+    'empty answer',
+    'image count',
+    'missing image',
+    'corrupt image',
+    'template',
+    'too long',
+)
+"""Why samples are skipped; ``docs/vlm_data.md`` says what each one means."""
+
+
+class BadSampleError(ValueError):
+    """A sample that cannot be used, while others can.
+
+    Args:
+        reason: One of :data:`REASONS`.
+        message: What is wrong.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return f'{self.reason}: {self.message}'
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one side says.
+
+    Args:
+        role: One of :data:`ROLES`.
+        text: Its words, with :data:`IMAGE` where an image is shown.
+    """
+
+    role: str
+    text: str
+
+
+@dataclass
+class Conversation:
+    """Turns of user and assistant, and the images they speak about.
+
+    Args:
+        turns: An optional system turn, then user and assistant in turn.
+        images: In the order of the placeholders in the turns. A path is relative to
+            ``image_root``.
+        id: Its name in the data set.
+        image_root: Folder of the images.
+    """
+
+    turns: list[Turn]
+    images: list[ImageSource] = field(default_factory=list)
+    id: str = ''
+    image_root: str | None = None
+
+    def check(self, answered: bool = True) -> None:
+        """Refuse what cannot be learned from or answered.
+
+        Args:
+            answered: Whether the last turn has to be the assistant's; otherwise it
+                has to be the user's.
+
+        Raises:
+            BadSampleError: The turns do not alternate, an answer is empty, or the
+                placeholders are not as many as the images.
+        """
+        roles = [turn.role for turn in self.turns]
+        spoken = roles[1:] if roles[:1] == ['system'] else roles
+        wanted = ['user', 'assistant'] * (len(spoken) // 2)
+        if not answered:
+            wanted.append('user')
+        if not spoken or spoken != wanted:
+            raise BadSampleError(
+                'malformed turns',
+                f'conversation {self.id!r} has the roles {roles}; expected are user '
+                'and assistant in turn, perhaps a system turn before them, and the '
+                f"{'assistant' if answered else 'user'}'s turn at the end",
+            )
+        for turn in self.turns:
+            if turn.role == 'assistant' and not turn.text.strip():
+                raise BadSampleError(
+                    'empty answer', f'conversation {self.id!r} has an empty answer'
+                )
+        shown = sum(t.text.count(IMAGE) for t in self.turns if t.role != 'assistant')
+        said = sum(t.text.count(IMAGE) for t in self.turns if t.role == 'assistant')
+        if said or shown != len(self.images):
+            raise BadSampleError(
+                'image count',
+                f'conversation {self.id!r} has {len(self.images)} images, but '
+                f'{shown} times {IMAGE} in the turns of the user and {said} times in '
+                "the assistant's",
+            )
+
+    def load_images(self) -> list[Image.Image]:
+        """All images, in RGB.
+
+        Raises:
+            BadSampleError: One is missing or does not decode.
+        """
+        return [load_image(image, self.image_root) for image in self.images]
+
+
+def image_path(image: str | os.PathLike, root: str | os.PathLike | None) -> Path:
+    """Where an image is.
+
+    Raises:
+        BadSampleError: There is no such file, or it is not below ``root``.
+    """
+    path = Path(image) if root is None else Path(root) / image
+    if root is not None:
+        inside = Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root))
+        if not inside:
+            raise BadSampleError(
+                'missing image', f'"{image}" is not below image_root "{root}"'
+            )
+    if not path.is_file():
+        raise BadSampleError('missing image', f'there is no file "{path}"')
+    return path
+
+
+def load_image(
+    image: ImageSource, root: str | os.PathLike | None = None
+) -> Image.Image:
+    """Decode an image.
+
+    Args:
+        image: A path, the content of a file, or a PIL image.
+        root: Folder that a path is relative to and must not leave.
+
+    Returns:
+        The image in RGB.
+
+    Raises:
+        BadSampleError: It is missing or does not decode.
+    """
+    if isinstance(image, Image.Image):
+        return image.convert('RGB')
+    if isinstance(image, bytes):
+        name, source = f'an image of {len(image)} bytes', io.BytesIO(image)
+    else:
+        name = source = image_path(image, root)
+    try:
+        with Image.open(source) as opened:
+            return opened.convert('RGB')
+    # Pillow has no common error of its decoders; a truncated PNG is a SyntaxError,
+    # and an oversized one a DecompressionBombError.
+    except Exception as error:
+        raise BadSampleError(
+            'corrupt image', f'{name} does not decode: {error!r}'
+        ) from error
+
+
+def turns_of(pairs: Sequence[tuple[str, str]]) -> list[Turn]:
+    """Turns from pairs of role and text."""
+    return [Turn(role, text) for role, text in pairs]

@@ -1,0 +1,212 @@
+"""Conversations as tokens, labels and pixels, through a transformers processor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmtransmamba.datasets.conversations.conversation import (
+    BadSampleError,
+    Conversation,
+)
+from mmtransmamba.datasets.conversations.templates import Span, chat_template
+from mmtransmamba.datasets.token_collate import IGNORED
+
+Sample = dict[str, Any]
+
+
+def encode(
+    processor: Any,
+    conversation: Conversation,
+    template: str | None = None,
+    max_length: int | None = None,
+    too_long: str = 'cut',
+    template_variables: Mapping[str, Any] | None = None,
+) -> Sample:
+    """A conversation to learn from.
+
+    Learned are the assistant's tokens and the one that ends its turn. A token that
+    holds the last characters of the prompt and the first ones of the answer (a space,
+    with most tokenizers) counts as the answer's.
+
+    Args:
+        processor: A transformers processor, or for text alone a tokenizer.
+        conversation: Whose last turn is the assistant's.
+        template: A name out of
+            :data:`~mmtransmamba.datasets.conversations.templates.TEMPLATES`, or a
+            Jinja template; by default the processor's chat template.
+        max_length: Most tokens of a sample.
+        too_long: What becomes of more: ``'cut'`` drops tokens at the end, unless
+            they are an image's or leave nothing to learn; ``'skip'`` refuses the
+            sample.
+        template_variables: What the template may use besides the messages.
+
+    Returns:
+        ``input_ids``, ``attention_mask`` and ``labels``, int64 ``[L]``; ``length``;
+        ``has_image``; if there are images ``pixel_values``, ``[N, 3, H, W]``.
+
+    Raises:
+        BadSampleError: The conversation cannot be used.
+        ValueError: The chat template or the processor cannot be used.
+    """
+    if too_long not in ('cut', 'skip'):
+        raise ValueError(f"too_long must be 'cut' or 'skip', got {too_long!r}")
+    conversation.check()
+    chat = chat_template(processor, template, template_variables)
+    text, spans = chat.conversation(conversation.turns)
+    ids, labels, image = _tokens(processor, text, spans, chat.image_token)
+    sample = _with_images(processor, conversation, text, ids, image)
+    if 'pixel_values' in sample:
+        labels = _expand(labels, ids, sample['input_ids'], image)
+    sample['labels'] = labels
+    return _limit(sample, conversation, image, max_length, too_long)
+
+
+def encode_prompt(
+    processor: Any,
+    conversation: Conversation,
+    template: str | None = None,
+    max_length: int | None = None,
+    template_variables: Mapping[str, Any] | None = None,
+) -> Sample:
+    """A conversation to answer.
+
+    Args:
+        processor, template, template_variables: See :func:`encode`.
+        conversation: Whose last turn is the user's; if it is the assistant's, that
+            one is left out.
+        max_length: Most tokens of a prompt.
+
+    Returns:
+        The same as :func:`encode` without ``labels``. The tokens end where the answer
+        begins.
+
+    Raises:
+        BadSampleError: The conversation cannot be used, or is longer.
+        ValueError: The chat template or the processor cannot be used.
+    """
+    turns = conversation.turns
+    if turns and turns[-1].role == 'assistant':
+        turns = turns[:-1]
+    asked = Conversation(
+        turns, conversation.images, conversation.id, conversation.image_root
+    )
+    asked.check(answered=False)
+    chat = chat_template(processor, template, template_variables)
+    text = chat.prompt(turns)
+    ids, _, image = _tokens(processor, text, [], chat.image_token)
+    sample = _with_images(processor, asked, text, ids, image)
+    return _limit(sample, asked, image, max_length, 'skip')
+
+
+def _tokens(
+    processor: Any, text: str, spans: Sequence[Span], image_token: str
+) -> tuple[Tensor, Tensor, int | None]:
+    """Token ids with one token for each image, labels, and the image token's id."""
+    tokenizer = getattr(processor, 'tokenizer', processor)
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f'{type(tokenizer).__name__} does not tell which characters a token '
+            'stands for; conversations need a tokenizer of the tokenizers library.'
+        )
+    encoded = tokenizer(
+        text,
+        add_special_tokens=_adds_special_tokens(tokenizer, text),
+        return_offsets_mapping=True,
+    )
+    ids = torch.tensor(encoded['input_ids'])
+    labels = torch.full_like(ids, IGNORED)
+    begins, ends = torch.tensor(encoded['offset_mapping']).reshape(-1, 2).unbind(1)
+    for begin, end in spans:
+        learned = (begins < end) & (ends > begin) & (ends <= end)
+        labels[learned] = ids[learned]
+    image = tokenizer.convert_tokens_to_ids(image_token)
+    return ids, labels, image
+
+
+def _adds_special_tokens(tokenizer: Any, text: str) -> bool:
+    """Whether the tokenizer has to add a BOS: not if the template has written it."""
+    return not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))
+
+
+def _with_images(
+    processor: Any, conversation: Conversation, text: str, ids: Tensor, image: int
+) -> Sample:
+    if not conversation.images:
+        return dict(input_ids=ids)
+    if not hasattr(processor, 'image_processor'):
+        raise ValueError(
+            f'Conversation {conversation.id!r} has images, but '
+            f'{type(processor).__name__} is no processor of images.'
+        )
+    out = processor(
+        text=[text],
+        images=conversation.load_images(),
+        add_special_tokens=_adds_special_tokens(processor.tokenizer, text),
+        return_tensors='pt',
+    )
+    pixels = out['pixel_values']
+    if pixels.ndim != 4 or len(pixels) != len(conversation.images):
+        raise ValueError(
+            f'{type(processor).__name__} makes pixel_values {list(pixels.shape)} of '
+            f'{len(conversation.images)} images; supported are processors that make '
+            'one [3, H, W] of each.'
+        )
+    return dict(input_ids=out['input_ids'][0], pixel_values=pixels)
+
+
+def _expand(labels: Tensor, ids: Tensor, expanded: Tensor, image: int) -> Tensor:
+    """Labels for tokens with each image's token repeated, which are not learned.
+
+    Raises:
+        ValueError: The processor has changed other tokens as well.
+    """
+    kept = expanded != image
+    rest = ids != image
+    if not torch.equal(expanded[kept], ids[rest]):
+        raise ValueError(
+            "The processor's tokens of a text with images are not the tokenizer's "
+            f'with token {image} repeated; its labels cannot be told.'
+        )
+    out = torch.full_like(expanded, IGNORED)
+    out[kept] = labels[rest]
+    return out
+
+
+def _limit(
+    sample: Sample,
+    conversation: Conversation,
+    image: int,
+    max_length: int | None,
+    too_long: str,
+) -> Sample:
+    """Add what is known of the length, cut to ``max_length`` where that is possible."""
+    length = len(sample['input_ids'])
+    if max_length is not None and length > max_length:
+        if too_long == 'skip':
+            raise BadSampleError(
+                'too long',
+                f'conversation {conversation.id!r} has {length} tokens, more than '
+                f'max_length={max_length}',
+            )
+        if conversation.images and (sample['input_ids'][max_length:] == image).any():
+            raise BadSampleError(
+                'too long',
+                f"conversation {conversation.id!r} has an image's tokens after "
+                f'max_length={max_length}',
+            )
+        for key in ('input_ids', 'labels'):
+            sample[key] = sample[key][:max_length]
+        if (sample['labels'] == IGNORED).all():
+            raise BadSampleError(
+                'too long',
+                f'conversation {conversation.id!r} has no answer within '
+                f'max_length={max_length}',
+            )
+    sample['attention_mask'] = torch.ones_like(sample['input_ids'])
+    sample['length'] = len(sample['input_ids'])
+    sample['has_image'] = bool(conversation.images)
+    return sample

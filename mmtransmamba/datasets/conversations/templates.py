@@ -1,0 +1,318 @@
+"""Chat templates, and which characters of a rendered conversation are learned."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from mmtransmamba.datasets.conversations.conversation import (
+    IMAGE,
+    BadSampleError,
+    Turn,
+)
+
+_TEXT = (
+    '{%- macro text_of(content) -%}{% if content is string %}{{ content }}{% else %}'
+    "{% for part in content %}{% if part['type'] == 'image' %}{{ image_token }}"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}{%- endmacro -%}"
+)
+
+TEMPLATES = {
+    'llava_v1': _TEXT
+    + "{% if messages[0]['role'] == 'system' %}{{ text_of(messages[0]['content']) }}"
+    '{% else %}A chat between a curious user and an artificial intelligence '
+    'assistant. The assistant gives helpful, detailed, and polite answers to the '
+    "user's questions.{% endif %}{{ ' ' }}"
+    "{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{{ 'USER: ' + text_of(message['content']) + ' ' }}"
+    "{% elif message['role'] == 'assistant' %}{{ 'ASSISTANT: ' }}"
+    "{% generation %}{{ text_of(message['content']) }}{{ eos_token }}"
+    '{% endgeneration %}{% endif %}{% endfor %}'
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}",
+    'llava_plain': _TEXT
+    + "{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{{ image_token * (text_of(message['content']).split(image_token) | length - 1) }}"
+    "{% elif message['role'] == 'assistant' %}{% generation %}"
+    "{{ text_of(message['content']) + '\\n' }}{% endgeneration %}"
+    '{% endif %}{% endfor %}',
+}
+"""Templates that may be chosen by name, for tokenizers without one of their own.
+
+``llava_v1`` is the conversation of Vicuna and LLaVA-1.5, ``llava_plain`` what LLaVA's
+projector is pre-trained on: the image and its caption, the instruction left out.
+"""
+
+_GENERATION = re.compile(r'\{%-?\s*generation\s*-?%\}')
+_SENTINEL = '\ue000{}\ue001'  # from a private area of Unicode
+_FIXED_DATE = '26 Jul 2024'  # what Llama 3.2's template takes where it has no clock
+
+Span = tuple[int, int]
+
+
+class ChatTemplate:
+    """A Jinja chat template together with the special tokens it writes.
+
+    Args:
+        name: What errors call it.
+        text: The template.
+        variables: What it may use besides the messages.
+        marks: Texts of the tokenizer's special and added tokens.
+        image_token: What an image is in its output.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        variables: Mapping[str, Any],
+        marks: Sequence[str],
+        image_token: str,
+    ) -> None:
+        self.name = name
+        self.text = text
+        # Llama 3 writes today's date, and a sample must not change from day to day.
+        self.variables = dict(
+            dict(date_string=_FIXED_DATE, image_token=image_token), **variables
+        )
+        self.image_token = image_token
+        self.marks = tuple(marks)
+        self.has_tag = bool(_GENERATION.search(text))
+        self._structures: dict[tuple[str, ...], _Structure] = {}
+        self._in_parts = name not in TEMPLATES and self._takes_parts()
+
+    def prompt(self, turns: Sequence[Turn]) -> str:
+        """The text after which the assistant's answer begins."""
+        return self._render(self._messages(turns), prompt=True)[0]
+
+    def conversation(self, turns: Sequence[Turn]) -> tuple[str, list[Span]]:
+        """The whole text, and where the assistant speaks in it.
+
+        Returns:
+            The text and begin and end of each of the assistant's turns, the
+            template's mark of a turn's end included.
+
+        Raises:
+            ValueError: The template writes a conversation's beginning in another way
+                than the prompt it is the answer to.
+            BadSampleError: The template changes what is said.
+        """
+        messages = self._messages(turns)
+        if self.has_tag:
+            text, spans = self._render(messages, spans=True)
+            if len(spans) != sum(turn.role == 'assistant' for turn in turns):
+                raise ValueError(
+                    f'The chat template {self.name} has a {{% generation %}} tag, but '
+                    f'marks {len(spans)} turns of the assistant among the '
+                    f'roles {[turn.role for turn in turns]}.'
+                )
+            return text, spans
+        text, _ = self._render(messages)
+        roles = tuple(turn.role for turn in turns)
+        if roles not in self._structures:
+            self._structures[roles] = _Structure(self, roles)
+        return text, self._structures[roles].spans(text, self._texts(turns))
+
+    def _texts(self, turns: Sequence[Turn]) -> list[str]:
+        return [turn.text.replace(IMAGE, self.image_token) for turn in turns]
+
+    def _messages(self, turns: Sequence[Turn]) -> list[dict]:
+        texts = zip(turns, self._texts(turns), strict=True)
+        return [self._message(turn.role, text) for turn, text in texts]
+
+    def _message(self, role: str, text: str) -> dict:
+        content = [dict(type='text', text=text)] if self._in_parts else text
+        return dict(role=role, content=content)
+
+    def _render(
+        self, messages: list[dict], prompt: bool = False, spans: bool = False
+    ) -> tuple[str, list[Span]]:
+        from jinja2 import TemplateError
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        try:
+            texts, found = render_jinja_template(
+                [messages],
+                chat_template=self.text,
+                add_generation_prompt=prompt,
+                return_assistant_tokens_mask=spans,
+                **self.variables,
+            )
+        except (TemplateError, TypeError) as error:
+            raise ValueError(
+                f'The chat template {self.name} cannot render the roles '
+                f'{[message["role"] for message in messages]}: {error}'
+            ) from error
+        return texts[0], [tuple(span) for span in found[0]] if spans else []
+
+    def _takes_parts(self) -> bool:
+        """Whether a message's content has to be a list, as processors have it."""
+        probe = _SENTINEL.format('probe')
+        errors = []
+        for in_parts in (False, True):
+            self._in_parts = in_parts
+            try:
+                text, _ = self._render([self._message('user', probe)], prompt=True)
+            except ValueError as error:
+                errors.append(str(error))
+                continue
+            # A template for plain text writes a list as Python would print it.
+            if probe in text and "'type'" not in text:
+                return in_parts
+        raise ValueError(
+            f"The chat template {self.name} does not write the user's text, neither "
+            f'as a string nor as a list of parts. {" ".join(errors)}'
+        )
+
+
+class _Structure:
+    """What a template without the generation tag writes around the texts of turns.
+
+    The template is rendered with marks in place of the texts, once for the whole
+    conversation and once for each prompt within it. A prompt must be the beginning of
+    the whole; what the whole has after it is the assistant's.
+    """
+
+    def __init__(self, template: ChatTemplate, roles: tuple[str, ...]) -> None:
+        self.template = template
+        self.roles = roles
+        self.pieces = self._pieces(len(roles), prompt=False)
+        self.before = {}
+        self.after = {}
+        for i, role in enumerate(roles):
+            if role == 'assistant':
+                header = self._header(i)
+                self.before[i] = len(self.pieces[i]) - len(header)
+                self.after[i] = self._end_of_turn(i)
+
+    def _pieces(self, count: int, prompt: bool) -> list[str]:
+        marks = [_SENTINEL.format(i) for i in range(count)]
+        messages = [
+            self.template._message(role, mark)
+            for role, mark in zip(self.roles, marks, strict=False)
+        ]
+        text, _ = self.template._render(messages, prompt=prompt)
+        pieces = []
+        for mark in marks:
+            piece, found, text = text.partition(mark)
+            if not found:
+                raise ValueError(
+                    f'The chat template {self.template.name} does not write all of '
+                    f'the turns {self.roles[:count]}, or not in their order.'
+                )
+            pieces.append(piece)
+        return [*pieces, text]
+
+    def _header(self, turn: int) -> str:
+        *earlier, header = self._pieces(turn, prompt=True)
+        whole = self.pieces[turn]
+        if earlier != self.pieces[:turn] or not whole.startswith(header):
+            raise ValueError(
+                f'The chat template {self.template.name} has no {{% generation %}} '
+                f'tag, and its prompt for turn {turn} of the roles '
+                f'{list(self.roles)} is not how the whole conversation begins, so '
+                "that the assistant's tokens cannot be told: the prompt has "
+                f'{[*earlier, header]} around the texts, the conversation '
+                f'{self.pieces[: turn + 1]}. Mark the answers in the template, or '
+                f'choose one of {sorted(TEMPLATES)}.'
+            )
+        return header
+
+    def _end_of_turn(self, turn: int) -> int:
+        """How much of what follows an answer the model has to write itself."""
+        closed = self._pieces(turn + 1, prompt=False)[-1]
+        # In a longer conversation the header of the next turn follows at once.
+        piece = os.path.commonprefix([closed, self.pieces[turn + 1]])
+        ends = [
+            piece.index(mark) + len(mark)
+            for mark in self.template.marks
+            if mark in piece
+        ]
+        if ends:
+            return min(ends)
+        # Without a token for it, the end is text, such as a line break.
+        return len(piece.rstrip()) or len(piece)
+
+    def spans(self, text: str, said: Sequence[str]) -> list[Span]:
+        """Where the assistant speaks in a rendered conversation."""
+        at = len(self.pieces[0])
+        spans = []
+        if text.startswith(self.pieces[0]):
+            for i, words in enumerate(said):
+                follows = self.pieces[i + 1]
+                # Many templates trim what is said.
+                for form in (words, words.strip(), words.lstrip(), words.rstrip()):
+                    if text.startswith(form + follows, at):
+                        break
+                else:
+                    break
+                end = at + len(form)
+                if i in self.before:
+                    spans.append((at - self.before[i], end + self.after[i]))
+                at = end + len(follows)
+            else:
+                if at == len(text):
+                    return spans
+        raise BadSampleError(
+            'template',
+            f'the chat template {self.template.name} changes what is said in '
+            f'{[words[:60] for words in said]}',
+        )
+
+
+_known: WeakKeyDictionary[Any, dict] = WeakKeyDictionary()
+
+
+def chat_template(
+    processor: Any, template: str | None = None, variables: Mapping | None = None
+) -> ChatTemplate:
+    """The chat template of a processor or tokenizer, or another one for it.
+
+    Args:
+        processor: A transformers processor or tokenizer.
+        template: A name out of :data:`TEMPLATES`, or a Jinja template.
+        variables: What the template may use besides the messages, such as
+            ``enable_thinking``.
+
+    Raises:
+        ValueError: It has none, or there is none of the name.
+    """
+    tokenizer = getattr(processor, 'tokenizer', processor)
+    name, text = _find(processor, tokenizer, template)
+    key = (text, repr(sorted((variables or {}).items())))
+    known = _known.setdefault(processor, {})
+    if key not in known:
+        token = getattr(processor, 'image_token', None)
+        added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+        known[key] = ChatTemplate(
+            name,
+            text,
+            dict(tokenizer.special_tokens_map, **(variables or {})),
+            [*tokenizer.all_special_tokens, *added],
+            token or getattr(tokenizer, 'image_token', None) or IMAGE,
+        )
+    return known[key]
+
+
+def _find(processor: Any, tokenizer: Any, template: str | None) -> tuple[str, str]:
+    if template in TEMPLATES:
+        return template, TEMPLATES[template]
+    if template is not None:
+        if '{' not in template:
+            raise ValueError(
+                f'There is no chat template {template!r}; known are '
+                f'{sorted(TEMPLATES)}, and a Jinja template may be given.'
+            )
+        return 'that was given', template
+    where = getattr(tokenizer, 'name_or_path', '') or type(tokenizer).__name__
+    own = getattr(processor, 'chat_template', None) or tokenizer.chat_template
+    if isinstance(own, Mapping):
+        own = own.get('default')
+    if not own:
+        raise ValueError(
+            f'The tokenizer of "{where}" has no chat template; choose one of '
+            f'{sorted(TEMPLATES)} or give a Jinja template.'
+        )
+    return f'of "{where}"', own
