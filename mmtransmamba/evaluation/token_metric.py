@@ -22,7 +22,7 @@ class TokenMetric(BaseMetric):
       the most likely one, in percent.
 
     It takes what
-    :func:`~mmtransmamba.transfer.token_losses.score_tokens` says of each sequence.
+    :func:`~mmtransmamba.models.token_losses.score_tokens` says of each sequence.
 
     Args:
         **kwargs: Arguments of mmengine's ``BaseMetric``.

@@ -1,4 +1,4 @@
-from . import backbones, retrieval, teachers
+from . import backbones, multimodal, retrieval, teachers
 from .backbones import VRWKV, PlainMamba, VideoMamba, Vim, VMamba
 from .checkpoint import CheckpointError, LoadReport, load_pretrained, read_state_dict
 
@@ -12,6 +12,7 @@ __all__ = [
     'Vim',
     'backbones',
     'load_pretrained',
+    'multimodal',
     'read_state_dict',
     'retrieval',
     'teachers',

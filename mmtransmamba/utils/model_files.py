@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 COMPANIONS = (
     'tokenizer*',
@@ -14,12 +15,17 @@ COMPANIONS = (
     '*.model',
     'chat_template*',
     'generation_config.json',
+    'processor_config.json',
+    'preprocessor_config.json',
+    'image_processor_config.json',
 )
-"""Patterns of tokenizer, chat template and generation settings."""
+"""Patterns of tokenizer, processor, chat template and generation settings."""
 
 
 def copy_companions(source: str | Path, target: str | Path) -> None:
-    """Copy tokenizer, chat template and generation settings that are not there yet.
+    """Copy tokenizer, processor, chat template and generation settings.
+
+    What is there already stays.
 
     Args:
         source: Folder of a transformers model.
@@ -30,3 +36,48 @@ def copy_companions(source: str | Path, target: str | Path) -> None:
             copy = Path(target) / file.name
             if file.is_file() and not copy.exists():
                 shutil.copy2(file, copy)
+
+
+class Companions:
+    """The tokenizer or processor of a model, in a folder or in memory.
+
+    Args:
+        folder: Folder of the model, None if it has none.
+        processor: Its processor in memory.
+    """
+
+    def __init__(self, folder: str | None = None, processor: Any = None) -> None:
+        self.folder = folder
+        self._processor = processor
+
+    @property
+    def processor(self) -> Any:
+        """The processor, read from the folder when it is first asked for.
+
+        Raises:
+            ValueError: There is none, or it cannot be read.
+        """
+        if self._processor is None:
+            if self.folder is None:
+                raise ValueError(
+                    'A model that answers questions needs a processor; give '
+                    'processor=FOLDER.'
+                )
+            from transformers import AutoProcessor
+
+            try:
+                self._processor = AutoProcessor.from_pretrained(
+                    self.folder, local_files_only=True, trust_remote_code=False
+                )
+            except (OSError, ValueError) as error:
+                raise ValueError(
+                    f'No processor can be read from "{self.folder}": {error}'
+                ) from error
+        return self._processor
+
+    def save(self, folder: str | Path) -> None:
+        """Put them into the folder of another model."""
+        if self.folder is not None:
+            copy_companions(self.folder, folder)
+        elif self._processor is not None:
+            self._processor.save_pretrained(folder)

@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from mmtransmamba.evaluation import TokenMetric
+from mmtransmamba.models.token_losses import score_tokens
 from mmtransmamba.registry import METRICS
-from mmtransmamba.transfer.token_losses import score_tokens
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.nn import functional as F
 
+from mmtransmamba.models import token_losses
 from mmtransmamba.registry import MODELS
-from mmtransmamba.transfer import LanguageDistiller, token_losses
+from mmtransmamba.transfer import LanguageDistiller
 from mmtransmamba.transfer.distillers import CausalLM
 
 ADAPTIVE = dict(type='mmtransmamba.AdaptiveWeighting')

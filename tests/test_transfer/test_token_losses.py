@@ -4,9 +4,9 @@ import pytest
 import torch
 from language_models import VOCAB, make_hybrid, make_teacher, teacher_config, tokens
 
+from mmtransmamba.models.token_losses import predicted
 from mmtransmamba.transfer import LanguageDistiller
 from mmtransmamba.transfer.distillers import CausalLM
-from mmtransmamba.transfer.token_losses import predicted
 
 TERMS = dict(
     kl=dict(type='mmtransmamba.TokenKLTerm'),

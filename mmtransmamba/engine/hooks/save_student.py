@@ -11,7 +11,6 @@ from mmengine.runner import Runner
 
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.registry import HOOKS
-from mmtransmamba.utils.model_files import copy_companions
 
 
 @HOOKS.register_module()
@@ -60,8 +59,7 @@ class SaveStudentHook(Hook):
             distiller.student.save_pretrained(partial)
         finally:
             config.transfer_history = before
-        if distiller.student_folder is not None:
-            copy_companions(distiller.student_folder, partial)
+        distiller.companions.save(partial)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
         runner.logger.info(f'SaveStudentHook: the student is in {folder}.')

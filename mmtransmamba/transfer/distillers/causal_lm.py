@@ -10,16 +10,17 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from mmtransmamba.registry import MODELS
-from mmtransmamba.transfer.distillers.loading import check_fit, refuse
-from mmtransmamba.transfer.distillers.naming import OWN_PREFIX
-from mmtransmamba.transfer.distillers.token_check import TokenCheck
-from mmtransmamba.transfer.token_losses import (
+from mmtransmamba.models.fit import check_fit
+from mmtransmamba.models.token_losses import (
     mean_over_tokens,
     predicted,
     score_tokens,
     token_nll,
 )
+from mmtransmamba.registry import MODELS
+from mmtransmamba.transfer.distillers.naming import OWN_PREFIX
+from mmtransmamba.transfer.distillers.token_check import TokenCheck
+from mmtransmamba.utils.model_files import Companions
 
 _PREFIX = 'lm.'
 
@@ -62,36 +63,40 @@ class CausalLM(BaseModel):
         data_preprocessor: dict | nn.Module | None = None,
     ) -> None:
         super().__init__(data_preprocessor)
-        self._check_tokens = TokenCheck()
         if (path is None) == (config is None):
             raise ValueError('CausalLM: give either path, a folder, or config.')
-        if path is not None and not Path(path).is_dir():
-            raise FileNotFoundError(
-                f'CausalLM: no folder "{path}" with a transformers model.'
-            )
-        self.path = path
-        if convert is not None:
-            lm = self._convert(path, config, seed, dict(convert))
-        elif path is not None:
-            lm = _load(path)
+        check_folder('CausalLM', path)
+        from mmtransmamba.transfer.language import convert_lm, load_teacher
+
+        if convert is None:
+            lm = random_model(config, seed) if path is None else load_teacher(path)
         else:
-            lm = _random(config, seed)
+            teacher = random_model(config, seed) if path is None else path
+            lm, report = convert_lm(teacher, **convert)
+            print_log(f'\n{report}', logger='current')
+        self._hold(lm, Companions(path), dtype, gradient_checkpointing)
+
+    def _hold(
+        self,
+        lm: nn.Module,
+        companions: Companions,
+        dtype: str | None,
+        gradient_checkpointing: bool,
+    ) -> None:
+        """Make a transformers model the one that is trained.
+
+        Args:
+            lm: The model.
+            companions: Its tokenizer or processor.
+            dtype, gradient_checkpointing: See the class.
+        """
+        self.companions = companions
         self.lm = lm if dtype is None else _cast(lm, dtype)
         if gradient_checkpointing:
             _enable_checkpointing(self.lm)
+        self._check_tokens = TokenCheck()
         self._register_state_dict_hook(_to_own_names)
         self._register_load_state_dict_pre_hook(_from_own_names, with_module=True)
-
-    @staticmethod
-    def _convert(
-        path: str | None, config: dict | None, seed: int, convert: dict
-    ) -> nn.Module:
-        from mmtransmamba.transfer.language import convert_lm
-
-        teacher = _random(config, seed) if path is None else path
-        lm, report = convert_lm(teacher, **convert)
-        print_log(f'\n{report}', logger='current')
-        return lm
 
     def init_weights(self) -> None:
         """Nothing: the model has its weights.
@@ -115,7 +120,7 @@ class CausalLM(BaseModel):
             labels: ``[B, L]``, negative where a token is not to be predicted.
             mode: ``'tensor'``: logits ``[B, L, V]``; ``'loss'``: ``loss_task``, the
                 mean negative log-likelihood of the tokens; ``'predict'``: see
-                :func:`~mmtransmamba.transfer.token_losses.score_tokens`.
+                :func:`~mmtransmamba.models.token_losses.score_tokens`.
             **inputs: What else the model takes, images for example.
         """
         self._check_tokens(self.lm, input_ids)
@@ -134,43 +139,32 @@ class CausalLM(BaseModel):
         return logits
 
 
-def _load(path: str) -> nn.Module:
+def check_folder(owner: str, path: str | None) -> None:
+    """Refuse the name of a folder that does not exist.
+
+    Raises:
+        FileNotFoundError: So it is.
+    """
+    if path is not None and not Path(path).is_dir():
+        raise FileNotFoundError(
+            f'{owner}: no folder "{path}" with a transformers model.'
+        )
+
+
+def random_model(
+    config: dict[str, Any], seed: int, auto_class: str = 'AutoModelForCausalLM'
+) -> nn.Module:
+    """A transformers model with random weights.
+
+    Args:
+        config: Fields of its config, ``model_type`` among them.
+        seed: Seed of the weights.
+        auto_class: Name of the class of transformers that builds it.
+    """
+    import transformers
+    from transformers import AutoConfig
+
     # Makes the hybrids known to transformers.
-    from transformers import AutoModelForCausalLM, PretrainedConfig
-
-    import mmtransmamba.models.language  # noqa: F401
-
-    fields, _ = PretrainedConfig.get_config_dict(path, local_files_only=True)
-    if fields.get('model_type') == 'internlm2':
-        # Put together tensor by tensor, of which none may be missing.
-        from mmtransmamba.transfer.language import load_teacher
-
-        return load_teacher(path)
-    # The folder's own dtype: transformers' default since version 5.
-    lm, found = AutoModelForCausalLM.from_pretrained(
-        path,
-        local_files_only=True,
-        trust_remote_code=False,
-        ignore_mismatched_sizes=True,  # they are named below
-        output_loading_info=True,
-    )
-    # transformers would only warn, and draw at random what is missing. What is tied
-    # to another tensor it does not count.
-    refuse(
-        f'CausalLM: the weights in "{path}" do not fit its config',
-        missing=sorted(found['missing_keys']),
-        unexpected=sorted(found['unexpected_keys']),
-        mismatched=sorted(
-            f'{key} (file {list(given)}, config {list(wanted)})'
-            for key, given, wanted in found['mismatched_keys']
-        ),
-    )
-    return lm
-
-
-def _random(config: dict[str, Any], seed: int) -> nn.Module:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     import mmtransmamba.models.language  # noqa: F401
 
     fields = dict(config)
@@ -181,7 +175,7 @@ def _random(config: dict[str, Any], seed: int) -> nn.Module:
         text = built.get_text_config()
         if hasattr(text, 'transfer_history'):
             text.transfer_history = []
-        return AutoModelForCausalLM.from_config(built)
+        return getattr(transformers, auto_class).from_config(built)
 
 
 def _enable_checkpointing(lm: nn.Module) -> None:

@@ -11,6 +11,7 @@ from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
+from mmtransmamba.models.token_losses import score_tokens
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.distillers.causal_lm import CausalLM
 from mmtransmamba.transfer.distillers.naming import use_student_names
@@ -21,6 +22,7 @@ from mmtransmamba.transfer.distillers.stages import (
     freeze_all_but,
 )
 from mmtransmamba.transfer.distillers.token_check import TokenCheck
+from mmtransmamba.transfer.distillers.vision_language import answer, build_head
 from mmtransmamba.transfer.frozen import FrozenReference
 from mmtransmamba.transfer.terms.language import (
     ForcedTerm,
@@ -28,8 +30,8 @@ from mmtransmamba.transfer.terms.language import (
     LanguagePair,
     ModelTerm,
 )
-from mmtransmamba.transfer.token_losses import score_tokens
 from mmtransmamba.transfer.watch import LayerCall, layers_of, watch
+from mmtransmamba.utils.model_files import Companions
 
 
 @MODELS.register_module()
@@ -69,6 +71,8 @@ class LanguageDistiller(BaseModel):
         requires: Patterns of the student's last step in place of the stage's own, such
             as ``'init:mimic'`` for a stage 3 without stages 1 and 2.
         compare: In validation and test also measure the divergence from the teacher.
+        head: Config of a head of vision-language models, which answers batches that
+            have ``answers``; by default that of the student.
         data_preprocessor: As in mmengine's ``BaseModel``.
 
     Raises:
@@ -85,14 +89,16 @@ class LanguageDistiller(BaseModel):
         trains: Sequence[str] | None = None,
         requires: str | Sequence[str] | None = None,
         compare: bool = True,
+        head: dict | nn.Module | None = None,
         data_preprocessor: dict | nn.Module | None = None,
     ) -> None:
         super().__init__(data_preprocessor)
         self._check_tokens = TokenCheck()
-        self.student, self.student_folder = _unpack(student)
+        self.student, self.companions, own_head = _unpack(student)
+        self.head = own_head if head is None else build_head(head)
         if stage is not None:
             check_history(self.student, stage, requires)
-        teacher, _ = _unpack(teacher)
+        teacher, *_ = _unpack(teacher)
         self._teacher = FrozenReference(teacher.requires_grad_(False).eval())
         self.stage = stage
         self.compare = compare
@@ -163,6 +169,8 @@ class LanguageDistiller(BaseModel):
         if mode == 'loss':
             return self.losses(inputs, labels)
         self._check_tokens(self.student, input_ids)
+        if mode == 'predict' and 'answers' in inputs:
+            return answer(self.head, self.student, self.companions, inputs)
         logits = self.student(**inputs, use_cache=False).logits
         if mode != 'predict':
             return logits
@@ -324,10 +332,12 @@ class LanguageDistiller(BaseModel):
         }
 
 
-def _unpack(model: dict | nn.Module) -> tuple[nn.Module, str | None]:
-    """The transformers model in what a distiller was given, and its folder."""
+def _unpack(
+    model: dict | nn.Module,
+) -> tuple[nn.Module, Companions, nn.Module | None]:
+    """The transformers model in what a distiller was given, its processor and head."""
     if not isinstance(model, nn.Module):
         model = MODELS.build(model)
     if isinstance(model, CausalLM):
-        return model.lm, model.path
-    return model, None
+        return model.lm, model.companions, getattr(model, 'head', None)
+    return model, Companions(), None

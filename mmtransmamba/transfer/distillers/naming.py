@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmtransmamba.transfer.distillers.loading import check_fit
+from mmtransmamba.models.fit import check_fit
 
 OWN_PREFIX = 'distiller.'
 STUDENT_PREFIX = 'student.'

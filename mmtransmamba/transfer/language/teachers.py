@@ -16,6 +16,7 @@ from transformers import (
     PretrainedConfig,
 )
 
+from mmtransmamba.models.fit import load_folder
 from mmtransmamba.transfer.language.assemble import assemble
 from mmtransmamba.transfer.language.sources import (
     InternLM2Source,
@@ -76,13 +77,11 @@ def load_teacher(folder: str | Path) -> nn.Module:
 
     Raises:
         FileNotFoundError: There is no such folder.
-        CheckpointError: An InternLM2-style folder's tensors are not those of a Llama.
+        CheckpointError: The folder's tensors are not those of its config; those of an
+            InternLM2-style folder, not those of a Llama.
     """
     if not _is_internlm2(_raw_config(folder)):
-        # The folder's own dtype: transformers' default since version 5.
-        return AutoModelForCausalLM.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False
-        )
+        return load_folder(AutoModelForCausalLM, folder)
     config, source = read_teacher(folder)
     model = assemble(LlamaForCausalLM, config, source.items())
     model.generation_config = generation_config_of(folder) or model.generation_config

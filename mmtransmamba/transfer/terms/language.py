@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmtransmamba.registry import MODELS
-from mmtransmamba.transfer.alignment import Aligner, match_layers
-from mmtransmamba.transfer.terms.base import DistillTerm
-from mmtransmamba.transfer.terms.layers import WeightedLayersTerm
-from mmtransmamba.transfer.token_losses import (
+from mmtransmamba.models.token_losses import (
     mean_over_tokens,
     predicted,
     token_kl,
     token_nll,
 )
+from mmtransmamba.registry import MODELS
+from mmtransmamba.transfer.alignment import Aligner, match_layers
+from mmtransmamba.transfer.terms.base import DistillTerm
+from mmtransmamba.transfer.terms.layers import WeightedLayersTerm
 from mmtransmamba.transfer.watch import (
     LayerCall,
     layers_of,

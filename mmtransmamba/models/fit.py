@@ -1,8 +1,10 @@
-"""Refusal of state dicts that do not fit, which mmengine would load with a warning."""
+"""Refusal of weights that do not fit, which others would load with a warning."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -48,6 +50,48 @@ def check_fit(model: nn.Module, state_dict: Mapping[str, Tensor], prefix: str) -
             if key in own and value.shape != own[key].shape
         ],
     )
+
+
+def load_folder(
+    auto_class: Any,
+    folder: str | Path,
+    ignored: Callable[[str], bool] = lambda name: False,
+) -> nn.Module:
+    """The model in a folder, all of whose tensors come from there.
+
+    Nothing is downloaded, and no code in the folder is run. transformers would only
+    warn of tensors that do not fit, and draw at random those that are missing.
+
+    Args:
+        auto_class: Class of transformers whose ``from_pretrained`` reads it.
+        folder: Folder of a transformers model.
+        ignored: Tells by the name which tensors of the folder are of no use.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        CheckpointError: Tensors are missing, unexpected or of another shape.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f'No model folder at {folder}.')
+    # The folder's own dtype: transformers' default since version 5.
+    model, found = auto_class.from_pretrained(
+        str(folder),
+        local_files_only=True,
+        trust_remote_code=False,
+        ignore_mismatched_sizes=True,  # they are named below
+        output_loading_info=True,
+    )
+    # What is tied to another tensor does not count as missing.
+    refuse(
+        f'The weights in "{folder}" do not fit its config',
+        missing=sorted(found['missing_keys']),
+        unexpected=sorted(k for k in found['unexpected_keys'] if not ignored(k)),
+        mismatched=sorted(
+            f'{key} (file {list(given)}, config {list(wanted)})'
+            for key, given, wanted in found['mismatched_keys']
+        ),
+    )
+    return model
 
 
 def refuse(

@@ -1,0 +1,79 @@
+"""Answers of a word or a few sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmtransmamba.models.multimodal.heads.base import VisionLanguageHead
+from mmtransmamba.registry import MODELS
+
+# Settings that a model's own generation config may have for sampling; without it they
+# would only be warned of.
+_SAMPLING = ('temperature', 'top_p', 'top_k')
+
+
+@MODELS.register_module()
+class AnswerHead(VisionLanguageHead):
+    """Short answers, of which all that was generated counts.
+
+    Args:
+        max_new_tokens: Length at which an answer is cut off.
+        stop_strings: Texts at which an answer ends, and which do not belong to it.
+        num_beams: Beams of the search; 1 for greedy decoding.
+        **generation: Other settings of transformers' ``generate``, such as
+            ``do_sample=True, temperature=0.7``.
+    """
+
+    def __init__(
+        self,
+        max_new_tokens: int = 16,
+        stop_strings: Sequence[str] = (),
+        num_beams: int = 1,
+        **generation: Any,
+    ) -> None:
+        super().__init__()
+        self.stop_strings = tuple(stop_strings)
+        self.generation = dict(
+            max_new_tokens=max_new_tokens, num_beams=num_beams, do_sample=False
+        )
+        self.generation |= generation
+        if not self.generation['do_sample']:
+            self.generation = dict.fromkeys(_SAMPLING) | self.generation
+
+    @torch.no_grad()
+    def generate(
+        self, model: nn.Module, processor: Any, batch: dict[str, Any]
+    ) -> list[str]:
+        """See :meth:`VisionLanguageHead.generate`.
+
+        Raises:
+            ValueError: The prompts are padded on the right.
+        """
+        mask = batch.get('attention_mask')
+        if mask is not None and not bool(mask[:, -1].all()):
+            raise ValueError(
+                f'{type(self).__name__}: the prompts are padded on the right, where '
+                "the answers go on; collate them with side='left'."
+            )
+        tokenizer = getattr(processor, 'tokenizer', processor)
+        settings = dict(self.generation)
+        if self.stop_strings:
+            settings |= dict(stop_strings=list(self.stop_strings), tokenizer=tokenizer)
+        if tokenizer.pad_token_id is not None:
+            settings.setdefault('pad_token_id', tokenizer.pad_token_id)
+        ids = model.generate(
+            **{key: value for key, value in batch.items() if key != 'labels'},
+            **settings,
+        )
+        new = ids[:, batch['input_ids'].shape[1] :]
+        return tokenizer.batch_decode(new, skip_special_tokens=True)
+
+    def answer_of(self, text: str) -> str:
+        """What comes before a stop string, without white space around it."""
+        for stop in self.stop_strings:
+            text = text.partition(stop)[0]
+        return text.strip()
