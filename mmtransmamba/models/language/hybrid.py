@@ -13,6 +13,12 @@ from mmtransmamba.models.language.cache import count_in
 from mmtransmamba.models.language.config import MAMBA
 from mmtransmamba.models.language.mixers import MIXERS
 from mmtransmamba.models.language.mixers.base import DecoderMixer
+from mmtransmamba.models.language.packing import (
+    Packing,
+    find_packing,
+    has_jumps,
+    see_everything,
+)
 from mmtransmamba.models.language.precision import SSM_PARAMETERS
 
 
@@ -51,22 +57,38 @@ class HybridModelMixin(HybridInitMixin):
     ):
         """As the Transformer's own; the mixers are told apart what is padding.
 
+        Rows may hold several sequences: one begins wherever ``position_ids`` do not
+        increase. Each then is as in a row of its own, and there is no cache.
+
         Args:
             attention_mask: ``[B, L]`` (tokens of the cache in front), 0 for padding, or
                 the masks by layer type that ``generate`` makes for compiled decoding.
 
         Raises:
-            ValueError: The cache has no states for the Mamba layers, or
-                ``position_ids`` begin anew within a row.
+            ValueError: The cache has no states for the Mamba layers, or sequences are
+                packed into a row and a cache is given or asked for.
         """
         if input_ids is not None and inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
             input_ids = None
+        given_positions = position_ids
+        packing = self._find_packing(
+            inputs_embeds, position_ids, attention_mask, past_key_values
+        )
+        if packing is not None:
+            if use_cache or past_key_values is not None:
+                raise ValueError(
+                    'position_ids begin anew within a row: sequences packed into one '
+                    'row have no common state that a cache could keep. Leave out '
+                    'past_key_values and use_cache=True, or give each sequence a row '
+                    'of its own.'
+                )
+            use_cache = False
+            kwargs['packing'] = packing
         use_cache = self._uses_cache(use_cache)
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         self._check_cache(past_key_values)
-        given_positions = position_ids
         count_in(past_key_values)
         if position_ids is None and inputs_embeds is not None:
             seen = 0 if past_key_values is None else past_key_values.get_seq_length()
@@ -74,19 +96,18 @@ class HybridModelMixin(HybridInitMixin):
             position_ids = (steps + seen)[None]
         masks = attention_mask
         if inputs_embeds is not None and not isinstance(masks, dict):
-            masks = {
-                kind: LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[kind](
-                    config=self.config,
-                    inputs_embeds=inputs_embeds,
-                    attention_mask=attention_mask,
-                    past_key_values=past_key_values,
-                    position_ids=position_ids,
-                )
-                for kind in dict.fromkeys(self.config.layer_types)
-            }
+            masks = self._make_masks(
+                inputs_embeds,
+                attention_mask,
+                past_key_values,
+                given_positions,
+                packing,
+            )
+            if packing is not None and self._uses_flash:
+                masks = dict.fromkeys(masks)
+                kwargs |= packing.flash_arguments()
         if isinstance(masks, dict):
             kwargs['padding_mask'] = masks.get(MAMBA)
-            self._check_positions(given_positions, masks.get(MAMBA))
         if not self.masks_by_type:
             others = [mask for kind, mask in masks.items() if kind != MAMBA]
             # In a pure model nobody reads it: a mask that is taken as it is.
@@ -116,27 +137,60 @@ class HybridModelMixin(HybridInitMixin):
                     'layer: make it with DynamicCache(config=model.config).'
                 )
 
-    def _check_positions(
-        self, position_ids: Tensor | None, mask: Tensor | None
-    ) -> None:
-        """A recurrence goes on where packed sequences begin anew."""
-        if (
-            position_ids is None
-            or position_ids.shape[-1] == 1
-            or not self.config.mamba_layers
-            or torch.compiler.is_compiling()
+    def _find_packing(
+        self,
+        inputs_embeds: Tensor | None,
+        position_ids: Tensor | None,
+        attention_mask: Tensor | dict[str, Tensor | None] | None,
+        cache: Cache | None,
+    ) -> Packing | None:
+        if position_ids is None or inputs_embeds is None or inputs_embeds.shape[1] == 1:
+            return None
+        # Attention layers can read a cache at any position.
+        if cache is not None and (
+            not self.config.mamba_layers or torch.compiler.is_compiling()
         ):
-            return
-        restarts = position_ids.diff(dim=-1) < 0
-        if mask is not None:
-            tokens = mask[..., -position_ids.shape[-1] :].bool()
-            restarts = restarts & tokens[..., 1:] & tokens[..., :-1]
-        if restarts.any():
-            raise ValueError(
-                'position_ids begin anew within a row: sequences packed into one row '
-                'would share the state of the Mamba layers. Give each a row of its '
-                'own.'
+            return None
+        if isinstance(attention_mask, dict):
+            attention_mask = attention_mask.get(MAMBA)
+        is_token = None
+        if attention_mask is not None and attention_mask.ndim == 2:
+            is_token = attention_mask[:, -inputs_embeds.shape[1] :].bool()
+        return find_packing(position_ids.expand(len(inputs_embeds), -1), is_token)
+
+    def _make_masks(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor | None,
+        cache: Cache | None,
+        position_ids: Tensor | None,
+        packing: Packing | None,
+    ) -> dict[str, Tensor | None]:
+        """The masks by layer type.
+
+        transformers finds packed sequences only where there is no padding mask, and
+        then takes any jump of the positions for a new one, so this is not left to it.
+        """
+        visible = None
+        if packing is not None:
+            visible = packing.same_sequence
+        elif cache is None and attention_mask is None and has_jumps(position_ids):
+            visible = see_everything
+        return {
+            kind: LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[kind](
+                config=self.config,
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                past_key_values=cache,
+                position_ids=None,
+                and_mask_function=visible,
             )
+            for kind in dict.fromkeys(self.config.layer_types)
+        }
+
+    @property
+    def _uses_flash(self) -> bool:
+        return 'flash' in (self.config._attn_implementation or '')
 
     def _uses_cache(self, use_cache: bool | None) -> bool:
         if use_cache is None:

@@ -252,14 +252,3 @@ def test_a_cache_without_states_is_refused(make_hybrid, layout, prompt):
     model = make_hybrid('llama', layout)
     with pytest.raises(ValueError, match=r'DynamicCache\(config=model\.config\)'):
         model(prompt, past_key_values=DynamicCache())
-
-
-def test_packed_sequences_are_refused(make_hybrid, prompt):
-    model = make_hybrid()
-    packed = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4]])
-    with pytest.raises(ValueError, match='position_ids begin anew within a row'):
-        model(prompt, position_ids=packed)
-    # Where a row begins after padding, nothing begins anew.
-    mask = (torch.arange(9) > 3).long().expand(2, -1)
-    model(prompt, attention_mask=mask, position_ids=packed)
-    make_hybrid(layer_types=['full_attention'] * 3)(prompt, position_ids=packed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.cache_utils import Cache
 
+from mmtransmamba.models.language.packing import Packing
 from mmtransmamba.models.mixers.step_sizes import init_step_sizes
 
 
@@ -35,6 +37,7 @@ class DecoderMixer(nn.Module):
         hidden_states: Tensor,
         past_key_values: Cache | None = None,
         padding_mask: Tensor | None = None,
+        packing: Packing | None = None,
         **_: Any,
     ) -> tuple[Tensor, None]:
         """Mix tokens ``[B, L, C]``.
@@ -44,29 +47,63 @@ class DecoderMixer(nn.Module):
             past_key_values: Cache whose states are continued and replaced.
             padding_mask: ``[B, L]``, 0 where a token is padding. Padding neither
                 enters the state nor makes it decay.
+            packing: Where the sequences lie if rows hold several; each has a
+                convolution and a state of its own. Without a cache.
 
         Returns:
             Mixed tokens ``[B, L, C]``, and None where attention would return weights.
         """
+        if packing is not None:
+
+            def alone(*parts: Tensor) -> Tensor:
+                return self.recur(*parts)[0]
+
+            return self.mix(hidden_states, lambda *x: packing.apply(alone, *x)), None
         if padding_mask is not None:
             padding_mask = padding_mask.to(hidden_states.dtype)[..., None]
             hidden_states = hidden_states * padding_mask
-        state = None
-        if past_key_values is not None:
-            state = past_key_values.get_recurrent_state(self.layer_idx)
-        output, state = self.mix(hidden_states, past_key_values, padding_mask, state)
-        if past_key_values is not None:
-            past_key_values.update_recurrent_state(state, self.layer_idx)
-        return output, None
 
-    def mix(
+        def recur(*parts: Tensor) -> Tensor:
+            state = None
+            if past_key_values is not None:
+                state = past_key_values.get_recurrent_state(self.layer_idx)
+            output, state = self.recur(
+                *parts, cache=past_key_values, padding_mask=padding_mask, state=state
+            )
+            if past_key_values is not None:
+                past_key_values.update_recurrent_state(state, self.layer_idx)
+            return output
+
+        return self.mix(hidden_states, recur), None
+
+    def mix(self, hidden_states: Tensor, recur: Callable[..., Tensor]) -> Tensor:
+        """Output ``[B, L, C]``.
+
+        Args:
+            hidden_states: ``[B, L, C]``.
+            recur: :meth:`recur` without its last arguments and without the state;
+                everything else is done for each token alone.
+        """
+        raise NotImplementedError
+
+    def recur(
         self,
-        hidden_states: Tensor,
-        cache: Cache | None,
-        padding_mask: Tensor | None,
-        state: Tensor | None,
+        *parts: Tensor,
+        cache: Cache | None = None,
+        padding_mask: Tensor | None = None,
+        state: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Output ``[B, L, C]`` and the state after the last token."""
+        """Convolution and recurrence along a sequence.
+
+        Args:
+            *parts: What depends on single tokens, ``[B, L, D]`` each.
+            cache: Keeps what the convolution needs of the last tokens.
+            padding_mask: ``[B, L, 1]``, 0 where a token is padding.
+            state: To begin with, None for zero.
+
+        Returns:
+            Output ``[B, L, ...]`` and the state after the last token.
+        """
         raise NotImplementedError
 
     def convolve(

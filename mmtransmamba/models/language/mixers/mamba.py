@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -59,14 +60,17 @@ class MambaMixer(DecoderMixer):
             new_step_sizes(self.d_inner, self.dt_proj.bias.device),
         )
 
-    def mix(
-        self,
-        hidden_states: Tensor,
-        cache: Cache | None,
-        padding_mask: Tensor | None,
-        state: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
+    def mix(self, hidden_states: Tensor, recur: Callable[..., Tensor]) -> Tensor:
         x, z = self.in_proj(hidden_states).chunk(2, dim=-1)
+        return self.out_proj(recur(x).to(z.dtype) * F.silu(z))
+
+    def recur(
+        self,
+        x: Tensor,
+        cache: Cache | None = None,
+        padding_mask: Tensor | None = None,
+        state: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         x = self.convolve(x, cache, padding_mask)
         dt, B, C = self.x_proj(x).split(
             (self.dt_rank, self.d_state, self.d_state), dim=-1
@@ -84,11 +88,8 @@ class MambaMixer(DecoderMixer):
                 D,
                 return_last_state=True,
             )
-            y = y.transpose(1, 2)
-        else:
-            y, state = self._continue(x.float(), dt, A, B.float(), C.float(), D, state)
-        y = y.to(z.dtype) * F.silu(z)
-        return self.out_proj(y), state
+            return y.transpose(1, 2), state
+        return self._continue(x.float(), dt, A, B.float(), C.float(), D, state)
 
     @staticmethod
     def _continue(x, dt, A, B, C, D, state) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -122,24 +124,28 @@ class Mamba2Mixer(DecoderMixer):
             C_BLD = self.C_norm(C_BLD.unflatten(-1, heads)).flatten(-2)
         return torch.cat((self.x_proj(hidden_states), B_BLD, C_BLD), dim=-1)
 
-    def mix(
+    def mix(self, hidden_states: Tensor, recur: Callable[..., Tensor]) -> Tensor:
+        dt = F.softplus(self.dt_proj(hidden_states).float() + self.dt_bias.float())
+        y = self.gate(recur(self.project(hidden_states), dt), hidden_states)
+        return self.out_proj(y.to(hidden_states.dtype))
+
+    def recur(
         self,
-        hidden_states: Tensor,
-        cache: Cache | None,
-        padding_mask: Tensor | None,
-        state: Tensor | None,
+        xBC: Tensor,
+        dt: Tensor,
+        cache: Cache | None = None,
+        padding_mask: Tensor | None = None,
+        state: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        xBC = self.convolve(self.project(hidden_states), cache, padding_mask)
+        xBC = self.convolve(xBC, cache, padding_mask)
         x, B, C = (
             part.unflatten(-1, (-1, self.head_dim))
             for part in xBC.split((self.d_groups, self.d_groups, self.d_inner), dim=-1)
         )
-        dt = F.softplus(self.dt_proj(hidden_states).float() + self.dt_bias.float())
         if padding_mask is not None:
             dt = dt * padding_mask
         y, state = self.scan(x, dt, B, C, state)
-        y = self.gate(y.flatten(-2), hidden_states)
-        return self.out_proj(y.to(hidden_states.dtype)), state
+        return y.flatten(-2), state
 
     def scan(
         self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, state: Tensor | None

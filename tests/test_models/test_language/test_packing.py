@@ -1,0 +1,208 @@
+"""Sequences packed into one row are as in rows of their own."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface, DynamicCache
+
+from mmtransmamba.models.language import ATTENTION, HYBRIDS, MAMBA
+from mmtransmamba.models.language.packing import find_packing
+
+LENGTHS = [(4, 1, 6), (7, 2)]  # two rows of 11, the second with padding
+
+
+@pytest.fixture
+def sequences():
+    generator = torch.Generator().manual_seed(1)
+    return [
+        [torch.randint(3, 61, (length,), generator=generator) for length in row]
+        for row in LENGTHS
+    ]
+
+
+def pack(sequences):
+    """Rows, the positions in them, and which tokens are no padding."""
+    width = max(sum(map(len, row)) for row in sequences)
+    ids = torch.zeros(len(sequences), width, dtype=torch.long)
+    positions, mask = torch.zeros_like(ids), torch.zeros_like(ids)
+    for i, row in enumerate(sequences):
+        end = sum(map(len, row))
+        ids[i, :end] = torch.cat(row)
+        positions[i, :end] = torch.cat([torch.arange(len(s)) for s in row])
+        mask[i, :end] = 1
+    return dict(input_ids=ids, position_ids=positions, attention_mask=mask)
+
+
+def logits_and_gradients(model, batches, chosen=None):
+    """Logits of all tokens, and what a loss of them all says to the weights."""
+    model.zero_grad()
+    logits = []
+    for batch in batches:
+        out = model(**batch).logits
+        logits.append(out.flatten(0, 1) if chosen is None else out[chosen])
+    logits = torch.cat(logits)
+    logits.logsumexp(-1).square().sum().backward()
+    return logits, {n: p.grad for n, p in model.named_parameters()}
+
+
+def assert_alike(actual, expected):
+    torch.testing.assert_close(actual[0], expected[0], rtol=1e-4, atol=1e-5)
+    for name, grad in expected[1].items():
+        torch.testing.assert_close(
+            actual[1][name], grad, rtol=1e-3, atol=1e-4 * float(grad.abs().max()) + 1e-6
+        )
+
+
+def check(model, sequences):
+    batch = pack(sequences)
+    chosen = batch['attention_mask'].bool()
+    alone = [dict(input_ids=s[None], use_cache=False) for r in sequences for s in r]
+    expected = logits_and_gradients(model, alone)
+    assert_alike(logits_and_gradients(model, [batch], chosen), expected)
+    whole = {k: v[:1] for k, v in batch.items() if k != 'attention_mask'}
+    with torch.no_grad():
+        logits = model(**whole).logits[0]
+    torch.testing.assert_close(logits, expected[0][:11], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('layout', ['attention first', 'pure'])
+@pytest.mark.parametrize('mixer', ['mamba', 'mamba2'])
+@pytest.mark.parametrize('family', list(HYBRIDS))
+def test_packed_equals_alone(make_hybrid, family, mixer, layout, sequences):
+    check(make_hybrid(family, layout, mamba_mixer=mixer), sequences)
+
+
+@pytest.mark.parametrize('implementation', ['sdpa', 'eager'])
+@pytest.mark.parametrize(
+    'family, fields',
+    [
+        ('mistral', dict(layer_types=['sliding_attention', MAMBA, MAMBA])),
+        ('qwen2', dict(layer_types=['sliding_attention', MAMBA, ATTENTION])),
+        ('qwen3', dict(layer_types=[ATTENTION, MAMBA, 'sliding_attention'])),
+        ('llama', dict(layer_types=[ATTENTION] * 3)),
+    ],
+)
+def test_windows_and_masks(make_hybrid, family, fields, implementation, sequences):
+    if 'sliding_attention' in fields['layer_types']:
+        fields = fields | dict(sliding_window=3)
+        if family != 'mistral':
+            fields |= dict(use_sliding_window=True)
+    model = make_hybrid(family, attn_implementation=implementation, **fields)
+    check(model, sequences)
+
+
+def by_lengths(module, query, key, value, attention_mask, scaling=None, **kwargs):
+    """What FlashAttention computes of sequences whose ends it is told."""
+    assert attention_mask is None
+    batch, _, length, _ = query.shape
+    repeats = query.shape[1] // key.shape[1]
+    flat = [
+        part.transpose(1, 2).flatten(0, 1)
+        for part in (
+            query,
+            key.repeat_interleave(repeats, 1),
+            value.repeat_interleave(repeats, 1),
+        )
+    ]
+    ends = kwargs['cu_seq_lens_q']
+    assert ends.dtype == torch.int32 and ends[-1] == batch * length
+    assert torch.equal(ends, kwargs['cu_seq_lens_k'])
+    assert kwargs['max_length_q'] == kwargs['max_length_k'] == ends.diff().max()
+    outputs = []
+    for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+        q, k, v = (part[start:end].transpose(0, 1) for part in flat)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
+        outputs.append(out.transpose(0, 1))
+    return torch.cat(outputs).unflatten(0, (batch, length)), None
+
+
+@pytest.mark.parametrize('family', ['llama', 'qwen2'])
+def test_flash_attention_is_told_the_sequences(make_hybrid, family, sequences):
+    AttentionInterface.register('flash_like', by_lengths)
+    model = make_hybrid(family)
+    batch = pack(sequences)
+    chosen = batch['attention_mask'].bool()
+    with torch.no_grad():
+        expected = model(**batch).logits[chosen]
+        model.config._attn_implementation = 'flash_like'
+        torch.testing.assert_close(
+            model(**batch).logits[chosen], expected, rtol=1e-4, atol=1e-5
+        )
+        batch['attention_mask'][0, 7] = 0
+        with pytest.raises(ValueError, match='padding between its tokens'):
+            model(**batch)
+
+
+def test_there_is_no_cache(make_hybrid, sequences):
+    model = make_hybrid()
+    batch = pack(sequences)
+    assert model(**batch).past_key_values is None
+    cache = DynamicCache(config=model.config)
+    for wish in (dict(past_key_values=cache), dict(use_cache=True)):
+        with pytest.raises(ValueError, match='no common state that a cache could keep'):
+            model(**batch, **wish)
+    model(batch['input_ids'], past_key_values=cache)
+    positions = torch.tensor([[11, 12, 0]])
+    with pytest.raises(ValueError, match='position_ids begin anew within a row'):
+        model(batch['input_ids'][:, :3], position_ids=positions, past_key_values=cache)
+
+
+def test_a_jump_ahead_begins_no_sequence(make_hybrid, sequences):
+    """Tokens that have been left out, of an image say."""
+    model = make_hybrid()
+    ids = sequences[0][2][None]
+    positions = torch.tensor([[0, 1, 2, 9, 10, 11]])
+    with torch.no_grad():
+        cached = model(ids, position_ids=positions)
+        plain = model(ids, position_ids=positions, use_cache=False)
+    assert cached.past_key_values is not None
+    torch.testing.assert_close(plain.logits, cached.logits)
+
+
+def test_gradient_checkpointing(make_hybrid, sequences):
+    batch = pack(sequences)
+    chosen = batch['attention_mask'].bool()
+    expected = logits_and_gradients(make_hybrid(), [batch], chosen)
+    model = make_hybrid().train()
+    model.gradient_checkpointing_enable()
+    assert_alike(logits_and_gradients(model, [batch], chosen), expected)
+
+
+def test_compiled(make_hybrid, sequences):
+    model = make_hybrid()
+    batch = pack(sequences)
+    compiled = torch.compile(model, backend='eager')
+    with torch.no_grad():
+        expected = model(**batch).logits
+        torch.testing.assert_close(compiled(**batch).logits, expected)
+
+
+@pytest.mark.parametrize(
+    'positions, mask, ids',
+    [
+        ([0, 1, 2, 3], None, None),
+        ([5, 6, 9, 20], None, None),
+        ([1, 1, 0, 1], [0, 0, 1, 1], None),  # as generate pads
+        ([0, 1, 0, 0], [1, 1, 0, 0], None),
+        ([0, 1, 0, 2], [1, 1, 0, 1], None),  # padding inside a sequence
+        ([0, 0, 0, 1], None, [0, 1, 2, 2]),
+        ([3, 4, 0, 1], None, [0, 0, 1, 1]),
+        ([0, 1, 7, 0], [1, 1, 0, 1], [0, 0, 0, 1]),  # padding between two
+        ([0, 0, 1, 0], [0, 1, 1, 1], [0, 0, 0, 1]),
+    ],
+)
+def test_where_sequences_begin(positions, mask, ids):
+    mask = None if mask is None else torch.tensor([mask]).bool()
+    packing = find_packing(torch.tensor([positions]), mask)
+    assert (packing and packing.ids.tolist()) == (ids and [ids])
+
+
+def test_short_sequences_are_not_padded_to_the_longest():
+    lengths = [500, *range(1, 40)] * 2
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    packing = find_packing(positions, None)
+    assert sum(group.numel() for group in packing.groups) < 2 * positions.numel()
+    numbers = torch.arange(positions.numel())[None, :, None].float()
+    sums = packing.apply(lambda x: x.cumsum(1), numbers)
+    expected = [s.cumsum(0) for s in numbers[0].split(lengths)]
+    assert torch.equal(sums[0], torch.cat(expected))
