@@ -1,7 +1,13 @@
 """Datasets and image transforms, in mmengine's and mmpretrain's terms."""
 
 from .cifar import CIFAR10Shards
-from .conversations import collate_conversations
+from .conversations import (
+    ConversationDataset,
+    ConversationStream,
+    LengthGroupedSampler,
+    collate_conversations,
+    pack_conversations,
+)
 from .digits import Digits
 from .markov_tokens import MarkovTokens
 from .packed_text import PackedText
@@ -13,7 +19,10 @@ from .video_text import MovingShapes, VideoText, collate_video_text
 
 __all__ = [
     'CIFAR10Shards',
+    'ConversationDataset',
+    'ConversationStream',
     'Digits',
+    'LengthGroupedSampler',
     'MarkovTokens',
     'MovingShapes',
     'PackedText',
@@ -24,4 +33,5 @@ __all__ = [
     'collate_conversations',
     'collate_tokens',
     'collate_video_text',
+    'pack_conversations',
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -173,8 +172,3 @@ def load_image(
         raise BadSampleError(
             'corrupt image', f'{name} does not decode: {error!r}'
         ) from error
-
-
-def turns_of(pairs: Sequence[tuple[str, str]]) -> list[Turn]:
-    """Turns from pairs of role and text."""
-    return [Turn(role, text) for role, text in pairs]

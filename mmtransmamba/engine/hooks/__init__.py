@@ -1,3 +1,4 @@
+from .bad_samples import BadSamplesHook
 from .layer_weights import LayerWeightsHook
 from .progress_bar import ProgressBarHook
 from .released_checkpoint import ReleasedCheckpointHook
@@ -6,6 +7,7 @@ from .subclone_initializer import SubcloneInitializer
 from .term_decay import TermDecayHook
 
 __all__ = [
+    'BadSamplesHook',
     'LayerWeightsHook',
     'ProgressBarHook',
     'ReleasedCheckpointHook',

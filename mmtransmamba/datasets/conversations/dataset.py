@@ -1,0 +1,221 @@
+"""Conversations from files, by their number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from mmengine.logging import print_log
+from PIL import Image
+from torch.utils.data import Dataset
+
+from mmtransmamba.datasets.conversations.bad_samples import BadSamples
+from mmtransmamba.datasets.conversations.conversation import (
+    BadSampleError,
+    Conversation,
+    image_path,
+)
+from mmtransmamba.datasets.conversations.encoder import ConversationEncoder
+from mmtransmamba.datasets.conversations.encoding import Sample
+from mmtransmamba.datasets.conversations.formats import Format, row_name
+from mmtransmamba.datasets.conversations.rows import IndexedRows
+from mmtransmamba.datasets.conversations.sources import find_sources
+from mmtransmamba.registry import DATASETS
+
+
+@DATASETS.register_module()
+class ConversationDataset(Dataset):
+    """Conversations with or without images, to learn from or to answer.
+
+    Several files make a mixture. The files are indexed once and read row by row, so
+    that they need not fit into memory.
+
+    To learn, a bad sample is skipped: the next one that has an image, or none, as the
+    bad one, takes its place. Bad samples are counted by reason, see
+    :attr:`bad_samples`. To answer, bad rows are left out from the beginning, so that
+    no question comes twice.
+
+    Args:
+        files: Paths or patterns of JSON or JSON Lines files, or dicts with ``file``
+            and settings of their own: ``image_root``, ``format``, ``name``, and how
+            much is taken, ``ratio`` (2 is every row twice, 0.5 half of the rows) or
+            ``num_samples``. Parts are chosen at random, by ``seed``, once.
+        processor: Folder of a transformers processor, or of a tokenizer for text
+            alone; or the object itself.
+        image_root: Folder of the images; by default that of the file.
+        format: How the rows look, see ``docs/vlm_data.md``: ``'llava'``,
+            ``'sharegpt4v'``, ``'llava_cot'``, ``'messages'``, ``'question'``, or a
+            function from a row to a :class:`Conversation`.
+        prompts: Samples are to be answered: without labels, ending where the last
+            answer begins, and with ``answer``, ``question_id`` and ``category``.
+        max_bad: Largest accepted part of bad rows, in [0, 1), counted by each process
+            of a distributed run for itself.
+        seed: Of the choice of parts.
+        cache_dir: Folder for the index, by default ``.index`` beside each file.
+        **encoding: Other arguments of
+            :class:`~mmtransmamba.datasets.conversations.ConversationEncoder`.
+
+    Raises:
+        FileNotFoundError: A file or folder is missing.
+        ValueError: A setting cannot be used, a file cannot be read, or more than
+            ``max_bad`` of the rows are bad.
+    """
+
+    metainfo: dict = {}
+
+    def __init__(
+        self,
+        files: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
+        processor: Any,
+        image_root: str | None = None,
+        format: str | Format = 'llava',
+        prompts: bool = False,
+        max_bad: float = 0.01,
+        seed: int = 0,
+        cache_dir: str | None = None,
+        **encoding: Any,
+    ) -> None:
+        self.encoder = ConversationEncoder(processor, **encoding)
+        self.prompts = prompts
+        self.sources = find_sources(files, image_root, format, ('ratio', 'num_samples'))
+        self._files = [
+            IndexedRows(
+                source.file,
+                source.measure,
+                # Of a function nothing but its name is known.
+                f'{source.parse.__module__}.{source.parse.__qualname__}',
+                cache_dir,
+            )
+            for source in self.sources
+        ]
+        self._first = np.cumsum([0, *(len(rows) for rows in self._files)])
+        name = f'{type(self).__name__} of {", ".join(s.name for s in self.sources)}'
+        self.bad_samples = BadSamples(name, int(self._first[-1]), max_bad)
+        # Which row each sample is, rows of all files counted together.
+        self._rows = np.concatenate(
+            [
+                first + _choose(len(rows), source.amount, [seed, i])
+                for i, (first, rows, source) in enumerate(
+                    zip(self._first, self._files, self.sources, strict=False)
+                )
+            ]
+        )
+        if prompts:
+            self._leave_out_bad_rows()
+
+    @property
+    def processor(self) -> Any:
+        """The transformers processor or tokenizer."""
+        return self.encoder.processor
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def lengths(self) -> np.ndarray:
+        """Words of each sample, int64 ``[N]``; known without reading the samples."""
+        return np.concatenate([rows.words for rows in self._files])[self._rows]
+
+    def with_image(self) -> np.ndarray:
+        """Whether each sample has an image, bool ``[N]``."""
+        return np.concatenate([rows.has_image for rows in self._files])[self._rows]
+
+    def conversation(self, index: int) -> Conversation:
+        """The conversation of a sample, as it is in the file.
+
+        Raises:
+            BadSampleError: The row is no conversation.
+        """
+        return self._read(int(self._rows[index]))[1]
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(f'sample {index} of {len(self)}')
+        if self.prompts:
+            return self._prompt(index)
+        wanted = index
+        while True:
+            row = int(self._rows[index])
+            if row not in self.bad_samples:
+                try:
+                    return self.encoder.encode(self._read(row)[1])
+                except BadSampleError as error:
+                    self.bad_samples.add(row, error)
+            index = self._next_alike(index, wanted)
+
+    def _prompt(self, index: int) -> Sample:
+        row, conversation = self._read(int(self._rows[index]))
+        last = conversation.turns[-1]
+        try:
+            sample = self.encoder.encode_prompt(conversation)
+        except BadSampleError as error:
+            raise ValueError(
+                f'{self.bad_samples.name}: sample {index} cannot be asked: {error}'
+            ) from error
+        said = last.text if last.role == 'assistant' else row.get('answer', '')
+        sample['answer'] = str(said)
+        sample['question_id'] = row_name(row, str(index))
+        sample['category'] = str(row.get('category', ''))
+        return sample
+
+    def _read(self, row: int) -> tuple[dict, Conversation]:
+        file = int(np.searchsorted(self._first, row, side='right')) - 1
+        content = self._files[file][row - int(self._first[file])]
+        return content, self.sources[file].conversation(content)
+
+    def _next_alike(self, index: int, wanted: int) -> int:
+        """The next sample with an image, or without one, as the wanted one."""
+        image = self._has_image(wanted)
+        for step in range(1, len(self) + 1):
+            other = (index + step) % len(self)
+            if self._has_image(other) == image and (
+                int(self._rows[other]) not in self.bad_samples
+            ):
+                return other
+        raise ValueError(
+            f'{self.bad_samples.report()} None is left '
+            f'{"with" if image else "without"} an image.'
+        )
+
+    def _has_image(self, index: int) -> bool:
+        row = int(self._rows[index])
+        file = int(np.searchsorted(self._first, row, side='right')) - 1
+        return self._files[file].shows_image(row - int(self._first[file]))
+
+    def _leave_out_bad_rows(self) -> None:
+        for row in np.unique(self._rows).tolist():
+            try:
+                check_prompt(self._read(row)[1])
+            except BadSampleError as error:
+                self.bad_samples.add(row, error)
+        good = [row not in self.bad_samples for row in self._rows.tolist()]
+        if not all(good):
+            self._rows = self._rows[good]
+            print_log(f'{self.bad_samples.report()} They are left out.', 'current')
+
+
+def check_prompt(conversation: Conversation) -> None:
+    """Refuse a conversation that cannot be asked, without decoding its images.
+
+    Raises:
+        BadSampleError: Turns or images are not as they must be.
+    """
+    turns = conversation.turns
+    answered = bool(turns) and turns[-1].role == 'assistant'
+    conversation.check(answered)
+    for image in conversation.images:
+        path = image_path(image, conversation.image_root)
+        try:
+            Image.open(path).close()
+        except Exception as error:
+            raise BadSampleError(
+                'corrupt image', f'{path} is no image: {error!r}'
+            ) from error
+
+
+def _choose(count: int, amount: Mapping[str, float], seed: Sequence[int]) -> np.ndarray:
+    """Row numbers: all of them so many times, and a random part of them."""
+    wanted = amount.get('num_samples', round(count * amount.get('ratio', 1)))
+    times, rest = divmod(int(wanted), count)
+    part = np.random.default_rng(seed).permutation(count)[:rest]
+    return np.concatenate([np.tile(np.arange(count), times), np.sort(part)])

@@ -1,0 +1,217 @@
+"""Rows of JSON and JSON Lines files, read from the disk one at a time."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.dist import barrier, is_main_process
+from mmengine.logging import print_log
+
+from mmtransmamba.datasets.conversations.conversation import BadSampleError
+
+Measure = Callable[[dict], tuple[int, bool]]
+_CHUNK = 1 << 22  # bytes that are read at once
+_SPACE = re.compile(r'[ \t\r\n]*')
+_VERSION = 1  # of the index
+
+
+def scan_rows(path: str | Path) -> Iterator[tuple[int, int, Any]]:
+    """Go through a file's rows without holding more than a few of them.
+
+    Args:
+        path: A JSON file of one list, or a file with one JSON value per line. Its
+            first character tells which.
+
+    Yields:
+        Where a row begins and ends, in bytes, and its value; ``None`` for a line that
+        is no JSON.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is neither, or the list breaks off.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'There is no file of conversations "{path}".')
+    with path.open('rb') as file:
+        head = file.read(64).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+    if head == b'[':
+        return _scan_list(path)
+    if head in (b'{', b''):
+        return _scan_lines(path)
+    raise ValueError(
+        f'{path} begins with {head!r}; expected is a JSON list, or JSON Lines with an '
+        'object in each line. Compressed files have to be unpacked.'
+    )
+
+
+def _scan_lines(path: Path) -> Iterator[tuple[int, int, Any]]:
+    begin = 0
+    with path.open('rb') as file:
+        for line in file:
+            end = begin + len(line)
+            if line.strip():
+                yield begin, end, _parse(line)
+            begin = end
+
+
+def _scan_list(path: Path) -> Iterator[tuple[int, int, Any]]:
+    scan = json.JSONDecoder().raw_decode
+    decode = codecs.getincrementaldecoder('utf-8')().decode
+    with path.open('rb') as file:
+        file.seek(len(codecs.BOM_UTF8) * (file.read(3) == codecs.BOM_UTF8))
+        byte = file.tell()
+        text, at = '', 0  # the character at ``at`` is at ``byte`` in the file
+        expected = '['
+        while True:
+            begin = _SPACE.match(text, at).end()
+            byte, at = byte + begin - at, begin
+            after_value = expected == ','
+            if at < len(text) and text[at] == ']' and expected != '[':
+                return
+            if at < len(text) and expected:
+                if text[at] != expected:
+                    raise ValueError(
+                        f'{path} has {text[at]!r} at byte {byte}, '
+                        f'expected is {expected!r}{" or a ]" * after_value}.'
+                    )
+                byte, at, expected = byte + 1, at + 1, ''
+                continue
+            try:
+                value, end = scan(text, at) if at < len(text) else (None, len(text))
+                # A number at the end of what was read may go on.
+                whole = end < len(text)
+            except json.JSONDecodeError:
+                whole = False
+            if whole:
+                size = len(text[at:end].encode())
+                yield byte, byte + size, value
+                byte, at, expected = byte + size, end, ','
+                continue
+            chunk = file.read(max(_CHUNK, len(text) - at))
+            if not chunk:
+                raise ValueError(
+                    f'{path} is no list of JSON values from byte {byte} on: '
+                    f'{text[at : at + 80]!r}.'
+                )
+            text, at = text[at:] + decode(chunk), 0
+
+
+def _parse(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
+
+
+class IndexedRows:
+    """A file's rows by their number, found through an index on the disk.
+
+    The file is scanned once. Neither rows nor index have to fit into memory: both are
+    mapped, and shared by the processes that read them.
+
+    Args:
+        path: See :func:`scan_rows`.
+        measure: Says of a row its number of words and whether it has an image.
+        key: Changes whenever ``measure`` does.
+        cache_dir: Folder for the index, by default ``.index`` beside the file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read as rows, or has none.
+        OSError: The index cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        measure: Measure,
+        key: str,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(f'There is no file of conversations "{path}".')
+        folder = Path(cache_dir) if cache_dir else self.path.parent / '.index'
+        self.index = folder / f'{self.path.stem}-{self._fingerprint(key)}.rows'
+        if is_main_process() and not self.index.is_file():
+            self._write(measure)
+        barrier()
+        if not self.index.is_file():  # another machine, with disks of its own
+            self._write(measure)
+        self._count = self.index.stat().st_size // 32
+        self._maps: tuple[np.ndarray, np.ndarray] | None = None
+        if self._count == 0:
+            raise ValueError(f'{self.path} has no rows.')
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> dict:
+        """Raises: BadSampleError: The row is no JSON object."""
+        index, data = self._mapped()
+        begin, end = index[number, :2]
+        row = _parse(bytes(data[begin:end]))
+        if not isinstance(row, dict):
+            raise BadSampleError(
+                'unreadable row',
+                f'row {number} of {self.path} is no JSON object',
+            )
+        return row
+
+    @property
+    def words(self) -> np.ndarray:
+        """Number of words of each row, int64 ``[N]``."""
+        return self._mapped()[0][:, 2]
+
+    @property
+    def has_image(self) -> np.ndarray:
+        """Whether each row has an image, bool ``[N]``."""
+        return self._mapped()[0][:, 3] > 0
+
+    def shows_image(self, number: int) -> bool:
+        """Whether a row has an image."""
+        return bool(self._mapped()[0][number, 3])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(self.__dict__, _maps=None)
+
+    def _mapped(self) -> tuple[np.ndarray, np.ndarray]:
+        if self._maps is None:
+            index = np.memmap(self.index, np.int64, mode='r').reshape(-1, 4)
+            self._maps = index, np.memmap(self.path, np.uint8, mode='r')
+        return self._maps
+
+    def _fingerprint(self, key: str) -> str:
+        stat = self.path.stat()
+        of = [_VERSION, key, str(self.path.resolve()), stat.st_size, stat.st_mtime_ns]
+        return hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]
+
+    def _write(self, measure: Measure) -> None:
+        print_log(f'Indexing {self.path}.', logger='current')
+        try:
+            self.index.parent.mkdir(parents=True, exist_ok=True)
+            # Whole or not at all, and by one of several processes.
+            handle, part = tempfile.mkstemp(dir=self.index.parent, suffix='.part')
+        except OSError as error:
+            raise OSError(
+                f'The index of {self.path} cannot be written to '
+                f'"{self.index.parent}" ({error}); choose another folder: cache_dir.'
+            ) from error
+        try:
+            with os.fdopen(handle, 'wb') as out:
+                for begin, end, row in scan_rows(self.path):
+                    words, image = measure(row) if isinstance(row, dict) else (0, False)
+                    np.asarray([begin, end, words, image], np.int64).tofile(out)
+            os.replace(part, self.index)
+        finally:
+            Path(part).unlink(missing_ok=True)

@@ -1,0 +1,116 @@
+"""Which files a set of conversations is made of, and how much of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from mmtransmamba.datasets.conversations.conversation import (
+    BadSampleError,
+    Conversation,
+)
+from mmtransmamba.datasets.conversations.formats import FORMATS, Format
+
+
+@dataclass
+class Source:
+    """One file of conversations.
+
+    Args:
+        file: JSON or JSON Lines.
+        image_root: Folder of its images.
+        parse: What makes a conversation of a row.
+        name: For messages.
+        amount: Settings of how much is taken.
+    """
+
+    file: Path
+    image_root: str
+    parse: Format
+    name: str
+    amount: dict[str, float]
+
+    def conversation(self, row: Mapping[str, Any]) -> Conversation:
+        """The conversation of a row.
+
+        Raises:
+            BadSampleError: It is none.
+        """
+        conversation = self.parse(row)
+        conversation.image_root = self.image_root
+        return conversation
+
+    def measure(self, row: dict) -> tuple[int, bool]:
+        """Number of words, and whether there is an image."""
+        try:
+            conversation = self.parse(row)
+        except BadSampleError:
+            return 0, False
+        words = sum(len(turn.text.split()) for turn in conversation.turns)
+        return words, bool(conversation.images)
+
+
+def find_sources(
+    files: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
+    image_root: str | None,
+    format: str | Format,
+    amounts: Sequence[str],
+) -> list[Source]:
+    """Expand the files of a set.
+
+    Args:
+        files: Paths or patterns, or dicts with ``file`` and settings of their own:
+            ``image_root``, ``format``, ``name``, and one of ``amounts``.
+        image_root: Folder of the images; by default that of the file.
+        format: A name out of :data:`~.formats.FORMATS`, or a function.
+        amounts: Settings that say how much of a file is taken.
+
+    Raises:
+        FileNotFoundError: No file fits a pattern, or there is no folder of images.
+        ValueError: A setting is unknown.
+    """
+    entries = [files] if isinstance(files, str | Path | Mapping) else list(files)
+    sources = []
+    for entry in entries:
+        given = dict(entry) if isinstance(entry, Mapping) else dict(file=str(entry))
+        known = {'file', 'image_root', 'format', 'name', *amounts}
+        if 'file' not in given or not set(given) <= known:
+            raise ValueError(
+                f'An entry of files must have "file" and may have '
+                f'{sorted(known - {"file"})}, got {sorted(given)}.'
+            )
+        amount = {key: given[key] for key in amounts if key in given}
+        if len(amount) > 1 or any(not value > 0 for value in amount.values()):
+            raise ValueError(
+                f'{given["file"]}: give one of {list(amounts)}, larger than 0, got '
+                f'{amount}.'
+            )
+        paths = sorted(glob(str(given['file']), recursive=True))
+        if not paths:
+            raise FileNotFoundError(
+                f'There is no file of conversations "{given["file"]}".'
+            )
+        parse = _format(given.get('format', format))
+        for path in paths:
+            root = given.get('image_root', image_root)
+            root = str(Path(path).parent) if root is None else str(root)
+            if not Path(root).is_dir():
+                raise FileNotFoundError(
+                    f'{path}: there is no folder "{root}" (image_root).'
+                )
+            name = given.get('name', Path(path).name)
+            sources.append(Source(Path(path), root, parse, name, amount))
+    if not sources:
+        raise ValueError('files is empty.')
+    return sources
+
+
+def _format(format: str | Format) -> Format:
+    if callable(format):
+        return format
+    if format not in FORMATS:
+        raise ValueError(f'format must be one of {sorted(FORMATS)}, got {format!r}.')
+    return FORMATS[format]

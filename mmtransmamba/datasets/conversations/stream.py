@@ -1,0 +1,168 @@
+"""Conversations from files, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from mmengine.dist import get_dist_info
+from torch.utils.data import IterableDataset, get_worker_info
+
+from mmtransmamba.datasets.conversations.bad_samples import BadSampleCounts
+from mmtransmamba.datasets.conversations.conversation import BadSampleError
+from mmtransmamba.datasets.conversations.encoder import ConversationEncoder
+from mmtransmamba.datasets.conversations.encoding import Sample
+from mmtransmamba.datasets.conversations.formats import Format
+from mmtransmamba.datasets.conversations.packing import fill_rows, join
+from mmtransmamba.datasets.conversations.rows import scan_rows
+from mmtransmamba.datasets.conversations.sources import Source, find_sources
+from mmtransmamba.registry import DATASETS
+
+_OPEN_ROWS = 32
+
+
+@DATASETS.register_module()
+class ConversationStream(IterableDataset):
+    """Conversations of files of any size, which are read from beginning to end.
+
+    No index is made, and no length is known. Each worker of each process takes every
+    n-th row of each file. The order is the files', mixed in a buffer. It depends on
+    ``seed`` and on the numbers of processes and workers alone.
+
+    Args:
+        files, processor, image_root, format, **encoding: As in
+            :class:`~mmtransmamba.datasets.ConversationDataset`, but instead of
+            ``ratio`` and ``num_samples`` a file may have a ``weight``: how often it is
+            drawn from, by default its size in bytes.
+        shuffle_buffer: Rows that are mixed; 1 keeps the order.
+        repeat: Begin a file again when it ends; otherwise the stream ends with its
+            last file, in each worker after another number of samples.
+        pack_length: Pack the samples into rows of at most so many tokens; give the
+            dataloader ``pack_conversations`` as ``collate_fn``.
+        max_bad: Largest accepted part of bad samples, in [0, 1), in each worker.
+        seed: Of the order.
+
+    Raises:
+        FileNotFoundError: A file or folder is missing.
+        ValueError: A setting cannot be used, a file cannot be read, there are too many
+            bad samples, or a worker finds none that is good.
+    """
+
+    metainfo: dict = {}
+
+    def __init__(
+        self,
+        files: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
+        processor: Any,
+        image_root: str | None = None,
+        format: str | Format = 'llava',
+        shuffle_buffer: int = 1000,
+        repeat: bool = True,
+        pack_length: int | None = None,
+        max_bad: float = 0.01,
+        seed: int = 0,
+        **encoding: Any,
+    ) -> None:
+        if shuffle_buffer < 1:
+            raise ValueError(
+                f'ConversationStream: shuffle_buffer={shuffle_buffer} is less than 1.'
+            )
+        if pack_length is not None:
+            encoding.setdefault('max_length', pack_length)
+        self.encoder = ConversationEncoder(processor, **encoding)
+        self.sources = find_sources(files, image_root, format, ('weight',))
+        self.shuffle_buffer = shuffle_buffer
+        self.repeat = repeat
+        self.pack_length = pack_length
+        self.seed = seed
+        name = f'{type(self).__name__} of {", ".join(s.name for s in self.sources)}'
+        self.bad_samples = BadSampleCounts(name, max_bad)
+
+    @property
+    def processor(self) -> Any:
+        """The transformers processor or tokenizer."""
+        return self.encoder.processor
+
+    def __iter__(self) -> Iterator[Sample]:
+        samples = self._samples()
+        if self.pack_length is None:
+            return samples
+        rows = fill_rows(samples, self.pack_length, _OPEN_ROWS)
+        return (join(row) for row in rows)
+
+    def _samples(self) -> Iterator[Sample]:
+        shard, shards = _shard()
+        rng = np.random.default_rng([self.seed, shard])
+        for source, row in self._shuffled(self._drawn(rng, shard, shards), rng):
+            try:
+                if not isinstance(row, dict):
+                    raise BadSampleError(
+                        'unreadable row', f'a row of {source.file} is no JSON object'
+                    )
+                sample = self.encoder.encode(source.conversation(row))
+            except BadSampleError as error:
+                self.bad_samples.add(error)
+            else:
+                self.bad_samples.good()
+                yield sample
+
+    def _drawn(
+        self, rng: np.random.Generator, shard: int, shards: int
+    ) -> Iterator[tuple[Source, Any]]:
+        """Rows of the files by their weights."""
+        open_files = [
+            (source, self._rows(source, shard, shards)) for source in self.sources
+        ]
+        while open_files:
+            weights = np.array([_weight(source) for source, _ in open_files], float)
+            chosen = rng.choice(len(open_files), p=weights / weights.sum())
+            source, rows = open_files[chosen]
+            try:
+                yield source, next(rows)
+            except StopIteration:
+                del open_files[chosen]
+
+    def _rows(self, source: Source, shard: int, shards: int) -> Iterator[Any]:
+        while True:
+            found = False
+            for number, (_, _, row) in enumerate(scan_rows(source.file)):
+                if number % shards == shard:
+                    found = True
+                    yield row
+            if not self.repeat:
+                return
+            if not found:
+                raise ValueError(
+                    f'ConversationStream: {source.file} has no row for worker {shard} '
+                    f'of {shards}.'
+                )
+
+    def _shuffled(
+        self, rows: Iterator[tuple[Source, Any]], rng: np.random.Generator
+    ) -> Iterator[tuple[Source, Any]]:
+        buffer: list[tuple[Source, Any]] = []
+        for row in rows:
+            buffer.append(row)
+            if len(buffer) >= self.shuffle_buffer:
+                yield _take(buffer, rng)
+        while buffer:
+            yield _take(buffer, rng)
+
+
+def _shard() -> tuple[int, int]:
+    """Number of this worker among those of all processes, and how many they are."""
+    rank, world_size = get_dist_info()
+    worker = get_worker_info()
+    workers = worker.num_workers if worker else 1
+    return rank * workers + (worker.id if worker else 0), world_size * workers
+
+
+def _weight(source: Source) -> float:
+    return source.amount.get('weight', source.file.stat().st_size)
+
+
+def _take(buffer: list, rng: np.random.Generator) -> Any:
+    chosen = int(rng.integers(len(buffer)))
+    buffer[chosen], buffer[-1] = buffer[-1], buffer[chosen]
+    return buffer.pop()
