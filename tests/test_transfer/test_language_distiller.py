@@ -216,6 +216,27 @@ def test_padding_does_not_count(recipe, side):
         assert found[key].item() == pytest.approx(value.item(), rel=1e-3), key
 
 
+@pytest.mark.parametrize('masked', [True, False])
+@pytest.mark.parametrize('recipe', RECIPES)
+def test_sequences_may_be_packed(recipe, masked):
+    distiller = distill(RECIPES[recipe])
+    rows = tokens(batch=2)
+    packed = {key: value.reshape(1, -1).clone() for key, value in rows.items()}
+    packed['labels'][0, 9] = -100  # would be predicted from the row before
+    packed['position_ids'] = torch.arange(9).repeat(2)[None]
+    if masked:
+        packed = padded(packed, 5, 'right')
+    else:
+        del packed['attention_mask']
+    expected, found = loss_of(distiller, rows), loss_of(distiller, packed)
+    for key, value in expected.items():
+        assert found[key].item() == pytest.approx(value.item(), rel=1e-4), key
+    scores = [distiller(**batch, mode='predict') for batch in (rows, packed)]
+    for name in ('nll', 'kl'):
+        totals = [sum(row[name] for row in score) for score in scores]
+        assert totals[1] == pytest.approx(totals[0], rel=1e-4)
+
+
 def test_long_batches_are_compared_in_chunks(monkeypatch):
     distiller = distill(dict(kl=KL, task=TASK))
     results = []

@@ -11,6 +11,7 @@ from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
+from mmtransmamba.models.language.packing import Packing, find_packing
 from mmtransmamba.models.token_losses import score_tokens
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.distillers.causal_lm import CausalLM
@@ -177,7 +178,8 @@ class LanguageDistiller(BaseModel):
         target = None
         if self.compare:
             with torch.no_grad():
-                target = self.teacher(**inputs, use_cache=False).logits
+                given = _for_teacher(inputs, _find_packing(inputs))
+                target = self.teacher(**given, use_cache=False).logits
         return score_tokens(logits, labels, target, attention_mask)
 
     def train_step(
@@ -234,7 +236,12 @@ class LanguageDistiller(BaseModel):
             mask = torch.ones_like(inputs['input_ids'])
         mask = mask.bool()
         layers = layers_of(self.student)
-        padded = bool(forced) and not bool(mask.all())
+        rows = {}
+        if forced and not mask.all():
+            rows['padding_mask'] = mask
+        packing = _find_packing(inputs)
+        if packing is not None:
+            rows['packing'] = packing
         teacher_hidden: dict[int, Tensor] = {}
         teacher_layers = {i for term in free.values() for i in term.teacher_layers}
 
@@ -246,14 +253,16 @@ class LanguageDistiller(BaseModel):
             for key, term in forced.items():
                 # The teacher runs without gradients.
                 with torch.enable_grad():
-                    loss = term.scale * term(layers[call.index], call, mask, padded)
+                    loss = term.scale * term(layers[call.index], call, mask, rows)
                     if backward is not None:
                         backward(loss)
                         loss = loss.detach()
                     losses[f'loss_{key}'] = losses[f'loss_{key}'] + loss
 
         watched = teacher_layers | (set(self.mamba_layers) if forced else set())
-        teacher_logits = self._run_teacher(inputs, free, watched, visit)
+        teacher_logits = self._run_teacher(
+            _for_teacher(inputs, packing), free, watched, visit
+        )
         if free:
             free_losses = self._free_losses(
                 free, inputs, labels, mask, teacher_logits, teacher_hidden
@@ -341,3 +350,20 @@ def _unpack(
     if isinstance(model, CausalLM):
         return model.lm, model.companions, getattr(model, 'head', None)
     return model, Companions(), None
+
+
+def _find_packing(inputs: dict[str, Tensor | None]) -> Packing | None:
+    """Where the sequences lie if rows hold several."""
+    positions, mask = inputs.get('position_ids'), inputs.get('attention_mask')
+    if positions is None:
+        return None
+    positions = positions.expand(len(inputs['input_ids']), -1)
+    return find_packing(positions, None if mask is None else mask.bool())
+
+
+def _for_teacher(
+    inputs: dict[str, Tensor | None], packing: Packing | None
+) -> dict[str, Tensor | None]:
+    """The inputs for a model of transformers, which looks for packed sequences only
+    where there is no mask; padding then is a sequence like others."""
+    return inputs if packing is None else dict(inputs, attention_mask=None)

@@ -255,7 +255,7 @@ class ForcedTerm(DistillTerm):
                 )
 
     def forward(
-        self, layer: nn.Module, call: LayerCall, mask: Tensor, padded: bool
+        self, layer: nn.Module, call: LayerCall, mask: Tensor, rows: dict[str, Any]
     ) -> Tensor:
         """Loss of one layer.
 
@@ -263,7 +263,8 @@ class ForcedTerm(DistillTerm):
             layer: The student's decoder layer, with a Mamba mixer.
             call: What happened in the teacher's.
             mask: Bool ``[B, L]``, False for padding.
-            padded: Whether there is any.
+            rows: What a mixer is told of the rows: ``padding_mask`` and ``packing``,
+                where there is any.
         """
         raise NotImplementedError
 
@@ -310,14 +311,13 @@ class MixerOutputTerm(ForcedTerm):
                 )
 
     def forward(
-        self, layer: nn.Module, call: LayerCall, mask: Tensor, padded: bool
+        self, layer: nn.Module, call: LayerCall, mask: Tensor, rows: dict[str, Any]
     ) -> Tensor:
         mixer, normed = layer.self_attn, layer.input_layernorm(_input(layer, call))
-        padding_mask = mask if padded else None
         if self.at == 'heads':
-            student, target = _heads_of(mixer, normed, padding_mask), call.heads
+            student, target = _heads_of(mixer, normed, rows), call.heads
         else:
-            student, target = mixer(normed, padding_mask=padding_mask)[0], call.mixed
+            student, target = mixer(normed, **rows)[0], call.mixed
         error = (student.float() - target.float()).square().mean(-1)
         return self.weight * token_mean(error, mask)
 
@@ -327,14 +327,14 @@ def _input(layer: nn.Module, call: LayerCall) -> Tensor:
     return call.hidden.to(layer.input_layernorm.weight.dtype)
 
 
-def _heads_of(mixer: nn.Module, normed: Tensor, padding_mask: Tensor | None) -> Tensor:
+def _heads_of(mixer: nn.Module, normed: Tensor, rows: dict[str, Any]) -> Tensor:
     """What a mixer gives to its output projection."""
     seen = []
     handle = output_projection(mixer).register_forward_pre_hook(
         lambda module, args: seen.append(args[0])
     )
     try:
-        mixer(normed, padding_mask=padding_mask)
+        mixer(normed, **rows)
     finally:
         handle.remove()
     return seen[0]
@@ -350,9 +350,9 @@ class ForcedLayerTerm(ForcedTerm):
     """
 
     def forward(
-        self, layer: nn.Module, call: LayerCall, mask: Tensor, padded: bool
+        self, layer: nn.Module, call: LayerCall, mask: Tensor, rows: dict[str, Any]
     ) -> Tensor:
-        output = layer(_input(layer, call), padding_mask=mask if padded else None)
+        output = layer(_input(layer, call), **rows)
         output = output[0] if isinstance(output, tuple) else output
         error = torch.linalg.vector_norm(output.float() - call.output.float(), dim=-1)
         return self.weight * token_mean(error, mask)
