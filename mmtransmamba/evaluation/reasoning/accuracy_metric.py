@@ -33,8 +33,8 @@ class ReasoningAccuracy(BaseMetric):
     * ``reasoning/accuracy/CATEGORY``, where samples have categories.
 
     A data sample is a dict with ``text``, the whole response, and ``answer``, the right
-    one; besides, where there are such, ``options``, their texts in order, and
-    ``category``.
+    one, or a response with it, as the files of LLaVA-CoT have it; besides, where there
+    are such, ``options``, their texts in order, and ``category``.
 
     Args:
         untagged: See :func:`~mmtransmamba.evaluation.reasoning.extract_answer`.
@@ -50,11 +50,12 @@ class ReasoningAccuracy(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         for sample in data_samples:
             answer = extract_answer(sample['text'], self.untagged)
+            gold = extract_answer(sample['answer'], untagged='text').text
             options = tuple(sample.get('options') or ())
-            choice = bool(options or _LETTER.fullmatch(sample['answer'].strip()))
+            choice = bool(options or _LETTER.fullmatch(gold))
             self.results.append(
                 dict(
-                    right=judge_answer(answer.text, sample['answer'], options),
+                    right=judge_answer(answer.text, gold, options),
                     kind='choice' if choice else 'open',
                     answered='answered' if answer.text else '',
                     category=sample.get('category', ''),

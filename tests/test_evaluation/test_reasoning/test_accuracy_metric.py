@@ -70,7 +70,7 @@ def test_figures():
     samples = [
         dict(text=respond('B'), answer='B', category='chart'),
         dict(text=respond('red'), answer='B', options=COLOURS, category='chart'),
-        dict(text=respond('7'), answer='7', category='count'),
+        dict(text=respond('7'), answer=respond(' 7'), category='count'),
         dict(text=respond('6'), answer='7'),
         dict(text='<REASONING>It is 7', answer='7'),
         dict(text='7', answer='7'),
