@@ -1,6 +1,10 @@
 """Tiny pre-trained decoders, made on the spot."""
 
+import json
+from pathlib import Path
+
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -39,3 +43,43 @@ def tokens(rows: int = 2, length: int = 12, seed: int = 1) -> torch.Tensor:
     """Token ids ``[rows, length]``."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(3, 61, (rows, length), generator=generator)
+
+
+def internlm2_folder(path: Path) -> nn.Module:
+    """A Llama's weights as an InternLM2-style checkpoint, and that Llama."""
+    llama = tiny_teacher()
+    state = {}
+    for name, tensor in llama.state_dict().items():
+        for here, theirs in (
+            ('model.embed_tokens.', 'model.tok_embeddings.'),
+            ('lm_head.', 'output.'),
+            ('.self_attn.o_proj.', '.attention.wo.'),
+            ('.mlp.gate_proj.', '.feed_forward.w1.'),
+            ('.mlp.up_proj.', '.feed_forward.w3.'),
+            ('.mlp.down_proj.', '.feed_forward.w2.'),
+            ('.input_layernorm.', '.attention_norm.'),
+            ('.post_attention_layernorm.', '.ffn_norm.'),
+        ):
+            name = name.replace(here, theirs)
+        if 'self_attn' not in name:
+            state[name] = tensor.contiguous()
+    for i, layer in enumerate(llama.model.layers):
+        attention, rows = layer.self_attn, []
+        q = attention.q_proj.weight.view(4, 8, 32)
+        for group in range(2):  # each key-value head after the query heads it serves
+            rows += [q[2 * group], q[2 * group + 1]]
+            rows += [attention.k_proj.weight.view(2, 8, 32)[group]]
+            rows += [attention.v_proj.weight.view(2, 8, 32)[group]]
+        state[f'model.layers.{i}.attention.wqkv.weight'] = torch.cat(rows).detach()
+    path.mkdir()
+    save_file(state, path / 'model.safetensors')
+    sizes = SIZES | dict(
+        num_key_value_heads=2,
+        hidden_act='silu',
+        rms_norm_eps=1e-6,
+        rope_theta=10000.0,
+        bias=False,
+        model_type='internlm2',
+    )
+    (path / 'config.json').write_text(json.dumps(sizes))
+    return llama

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_decoders import SIZES, tiny_teacher, tokens
+from tiny_decoders import internlm2_folder, tiny_teacher, tokens
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from mmtransmamba.models.checkpoint import CheckpointError
@@ -26,46 +26,6 @@ def folder(tmp_path):
     tiny_teacher().save_pretrained(path, max_shard_size='20KB')
     assert len(list(path.glob('*.safetensors'))) > 1
     return path
-
-
-def internlm2_folder(path):
-    """A Llama's weights as an InternLM2-style checkpoint, and that Llama."""
-    llama = tiny_teacher()
-    state = {}
-    for name, tensor in llama.state_dict().items():
-        for here, theirs in (
-            ('model.embed_tokens.', 'model.tok_embeddings.'),
-            ('lm_head.', 'output.'),
-            ('.self_attn.o_proj.', '.attention.wo.'),
-            ('.mlp.gate_proj.', '.feed_forward.w1.'),
-            ('.mlp.up_proj.', '.feed_forward.w3.'),
-            ('.mlp.down_proj.', '.feed_forward.w2.'),
-            ('.input_layernorm.', '.attention_norm.'),
-            ('.post_attention_layernorm.', '.ffn_norm.'),
-        ):
-            name = name.replace(here, theirs)
-        if 'self_attn' not in name:
-            state[name] = tensor.contiguous()
-    for i, layer in enumerate(llama.model.layers):
-        attention, rows = layer.self_attn, []
-        q = attention.q_proj.weight.view(4, 8, 32)
-        for group in range(2):  # each key-value head after the query heads it serves
-            rows += [q[2 * group], q[2 * group + 1]]
-            rows += [attention.k_proj.weight.view(2, 8, 32)[group]]
-            rows += [attention.v_proj.weight.view(2, 8, 32)[group]]
-        state[f'model.layers.{i}.attention.wqkv.weight'] = torch.cat(rows).detach()
-    path.mkdir()
-    save_file(state, path / 'model.safetensors')
-    sizes = SIZES | dict(
-        num_key_value_heads=2,
-        hidden_act='silu',
-        rms_norm_eps=1e-6,
-        rope_theta=10000.0,
-        bias=False,
-        model_type='internlm2',
-    )
-    (path / 'config.json').write_text(json.dumps(sizes))
-    return llama
 
 
 @pytest.mark.parametrize('init', ['mimic', 'subclone'])
