@@ -1,0 +1,128 @@
+"""Parts of LLaVA-CoT's data for teacher, student and validation (TransMamba §3.4)."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmtransmamba.datasets.conversations.conversation import BadSampleError
+from mmtransmamba.datasets.conversations.formats import llava_cot
+from mmtransmamba.utils.reasoning_text import parse_response
+
+
+@dataclass
+class Split:
+    """What :func:`split_llava_cot` has done.
+
+    Attributes:
+        counts: Rows of each part.
+        shared: Rows of the student's part that are in the teacher's as well.
+        left_out: Rows that cannot be used, by reason.
+    """
+
+    counts: dict[str, int]
+    shared: int
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        lines = [f'{name}: {count:,} rows' for name, count in self.counts.items()]
+        lines.append(f"of the student's also in the teacher's: {self.shared:,}")
+        lines += [f'left out, {why}: {n:,}' for why, n in self.left_out.most_common()]
+        return '\n'.join(lines)
+
+
+def split_llava_cot(
+    annotations: str | Path,
+    out: str | Path,
+    sizes: Mapping[str, int],
+    images: str | Path | None = None,
+    seed: int = 0,
+) -> Split:
+    """Write ``teacher.jsonl``, ``student.jsonl`` and ``val.jsonl``.
+
+    The paper fine-tunes the teacher on about 80K samples and the student on 40K more.
+    LLaVA-CoT-100k has fewer than both together: the student gets what neither the
+    teacher nor validation has, and only then rows of the teacher's. No row of ``val``
+    is in another part. Rows are chosen at random and copied as they are.
+
+    Left out are rows that are no conversation, those of which a response is not
+    well-formed, for it would teach another format, and, with ``images``, those whose
+    image is not there.
+
+    Args:
+        annotations: LLaVA-CoT's ``train.jsonl``.
+        out: Folder to write to.
+        sizes: Rows of ``teacher``, ``student`` and ``val``.
+        images: Folder of the images; by default they are not looked for.
+        seed: Of the choice.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: There are not enough rows.
+    """
+    annotations = Path(annotations)
+    if not annotations.is_file():
+        raise FileNotFoundError(f'no file "{annotations}" with LLaVA-CoT\'s rows.')
+    left_out: Counter[str] = Counter()
+    # Where good lines are: their texts need not fit into memory.
+    places = []
+    with annotations.open('rb') as file:
+        begin = 0
+        for line in file:
+            why = _fault(line, images)
+            if why:
+                left_out[why] += 1
+            else:
+                places.append((begin, len(line)))
+            begin += len(line)
+    parts, shared = _choose(len(places), sizes, seed)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    with annotations.open('rb') as file:
+        for name, rows in parts.items():
+            with Path(out, f'{name}.jsonl').open('wb') as target:
+                for row in sorted(rows):
+                    begin, length = places[row]
+                    file.seek(begin)
+                    target.write(file.read(length).rstrip(b'\r\n') + b'\n')
+    return Split({name: len(rows) for name, rows in parts.items()}, shared, left_out)
+
+
+def _choose(
+    count: int, sizes: Mapping[str, int], seed: int
+) -> tuple[dict[str, list[int]], int]:
+    """Row numbers of each part, and how many the student shares with the teacher."""
+    val, teacher, student = (sizes[name] for name in ('val', 'teacher', 'student'))
+    if val + max(teacher, student) > count:
+        raise ValueError(
+            f'{count:,} rows can be used; these are too few for {val:,} of validation '
+            f'beside {teacher:,} of the teacher or {student:,} of the student.'
+        )
+    order = random.Random(seed).sample(range(count), count)
+    rest = order[val:]
+    own = rest[teacher:][:student]
+    again = rest[: student - len(own)]
+    parts = dict(teacher=rest[:teacher], student=own + again, val=order[:val])
+    return parts, len(again)
+
+
+def _fault(line: bytes, images: str | Path | None) -> str:
+    """Why a row cannot be used, or nothing."""
+    try:
+        conversation = llava_cot(json.loads(line))
+        conversation.check()
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
+        return 'unreadable row'
+    except BadSampleError as error:
+        return error.reason
+    answers = [turn.text for turn in conversation.turns if turn.role == 'assistant']
+    if not all(parse_response(text).well_formed for text in answers):
+        return 'malformed response'
+    if images is not None and not all(
+        Path(images, image).is_file() for image in conversation.images
+    ):
+        return 'missing image'
+    return ''

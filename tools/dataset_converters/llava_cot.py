@@ -1,0 +1,48 @@
+"""Split LLaVA-CoT's train.jsonl into parts for teacher, student and validation.
+
+TransMamba fine-tunes the teacher on 80K samples and distils the student on 40K. Rows of
+which a response is not well-formed are left out, with --images also those without their
+image.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+# A clean checkout needs no installation of the package itself.
+_ROOT = Path(__file__).absolute().parent.parent.parent
+if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
+    sys.path.insert(0, str(_ROOT))
+
+import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
+
+from mmtransmamba.datasets.llava_cot import split_llava_cot
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('annotations', type=Path, help='train.jsonl of LLaVA-CoT-100k')
+    parser.add_argument('--images', type=Path, help='folder of the images')
+    parser.add_argument('--teacher', type=int, default=80_000, help='default: 80000')
+    parser.add_argument('--student', type=int, default=40_000, help='default: 40000')
+    parser.add_argument('--val', type=int, default=1_000, help='default: 1000')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--out', type=Path, default=Path('data/llava_cot'))
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    sizes = {name: getattr(args, name) for name in ('teacher', 'student', 'val')}
+    try:
+        split = split_llava_cot(
+            args.annotations, args.out, sizes, args.images, args.seed
+        )
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f'error: {error}')
+    print(split)
+    print(f'written to {args.out}')
+
+
+if __name__ == '__main__':
+    main()
