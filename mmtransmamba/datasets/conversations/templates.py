@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
+
+from mmengine.logging import print_log
 
 from mmtransmamba.datasets.conversations.conversation import (
     IMAGE,
@@ -81,6 +84,7 @@ class ChatTemplate:
         self.marks = tuple(marks)
         self.has_tag = bool(_GENERATION.search(text))
         self._structures: dict[tuple[str, ...], _Structure] = {}
+        self._warned = False
         self._in_parts = name not in TEMPLATES and self._takes_parts()
 
     def prompt(self, turns: Sequence[Turn]) -> str:
@@ -108,12 +112,22 @@ class ChatTemplate:
                     f'marks {len(spans)} turns of the assistant among the '
                     f'roles {[turn.role for turn in turns]}.'
                 )
-            return text, spans
-        text, _ = self._render(messages)
-        roles = tuple(turn.role for turn in turns)
-        if roles not in self._structures:
-            self._structures[roles] = _Structure(self, roles)
-        return text, self._structures[roles].spans(text, self._texts(turns))
+        else:
+            text, _ = self._render(messages)
+            roles = tuple(turn.role for turn in turns)
+            if roles not in self._structures:
+                self._structures[roles] = _Structure(self, roles)
+            spans = self._structures[roles].spans(text, self._texts(turns))
+        said = [text[begin:end] for begin, end in spans]
+        if not self._warned and not all(words.endswith(self.marks) for words in said):
+            self._warned = True
+            print_log(
+                f'The chat template {self.name} writes no special token at the end of '
+                'an answer: a model that is trained with it does not learn to stop.',
+                'current',
+                logging.WARNING,
+            )
+        return text, spans
 
     def _texts(self, turns: Sequence[Turn]) -> list[str]:
         return [turn.text.replace(IMAGE, self.image_token) for turn in turns]
