@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from language_models import make_teacher, teacher_config
+from language_models import make_teacher
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
 from mmtransmamba.models import load_pretrained, read_state_dict
@@ -161,16 +162,42 @@ def test_resumed_stage_is_saved_once(stages, teacher_folder, tmp_path):
     assert not report.missing
 
 
-def test_other_models_are_refused(tmp_path):
-    runner = Runner(
-        dict(type=LM, config=teacher_config()),
-        str(tmp_path),
+def alone(model, folder) -> Runner:
+    return Runner(
+        model,
+        str(folder),
         train_dataloader=data(0, 8),
-        train_cfg=dict(type='IterBasedTrainLoop', max_iters=1),
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=2),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-        custom_hooks=[dict(type='mmtransmamba.SaveStudentHook')],
+        custom_hooks=[dict(type='mmtransmamba.SaveStudentHook', folder='model')],
+        default_hooks=dict(checkpoint=None),
         log_level='ERROR',
-        experiment_name=tmp_path.name,
+        experiment_name=folder.name,
     )
+
+
+def test_a_model_without_teacher_is_saved(teacher_folder, tmp_path):
+    runner = alone(dict(type=LM, path=teacher_folder), tmp_path)
+    runner.train()
+    saved = load(tmp_path / 'model')
+    assert saved.config.transfer_history == ['finetuned']
+    trained = runner.model.lm.state_dict()
+    assert all(torch.equal(v, trained[k]) for k, v in saved.state_dict().items())
+    assert not torch.equal(saved.lm_head.weight, load(teacher_folder).lm_head.weight)
+    assert (tmp_path / 'model' / 'tokenizer.json').read_text() == '{}'
+
+
+class NoLanguage(BaseModel):
+    """A model that transformers cannot save."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, mode, **_):
+        return dict(loss=self.weight.sum())
+
+
+def test_other_models_are_refused(tmp_path):
     with pytest.raises(ValueError, match='the model is no LanguageDistiller'):
-        runner.train()
+        alone(NoLanguage(), tmp_path).train()

@@ -11,7 +11,6 @@ from mmtransmamba.transfer import LanguageDistiller
 from mmtransmamba.transfer.distillers import language
 from mmtransmamba.transfer.distillers.stages import (
     GROUPS,
-    STAGES,
     StageError,
     group_of_parameters,
 )
@@ -66,7 +65,7 @@ def parts(names) -> set[str]:
 
 
 @pytest.mark.parametrize('family', ['llama', 'phi', 'qwen3'])
-@pytest.mark.parametrize('stage', STAGES)
+@pytest.mark.parametrize('stage', HISTORIES)
 def test_what_a_stage_trains(stage, family):
     distiller = distill(stage, family)
     student = distiller.student

@@ -1,13 +1,18 @@
 """Vision-language models: images and text in, text out."""
 
+from .assemble import assemble_llava
 from .heads import AnswerHead, VisionLanguageHead
+from .llava import HybridLlavaConfig, HybridLlavaForConditionalGeneration
 from .patch_decoder import PatchDecoderForConditionalGeneration, PatchDecoderModel
 from .patch_decoder_config import PatchDecoderConfig
 
 __all__ = [
     'AnswerHead',
+    'HybridLlavaConfig',
+    'HybridLlavaForConditionalGeneration',
     'PatchDecoderConfig',
     'PatchDecoderForConditionalGeneration',
     'PatchDecoderModel',
     'VisionLanguageHead',
+    'assemble_llava',
 ]

@@ -23,7 +23,11 @@ from mmtransmamba.transfer.distillers.stages import (
     freeze_all_but,
 )
 from mmtransmamba.transfer.distillers.token_check import TokenCheck
-from mmtransmamba.transfer.distillers.vision_language import answer, build_head
+from mmtransmamba.transfer.distillers.vision_language import (
+    answer,
+    build_head,
+    touch_without_images,
+)
 from mmtransmamba.transfer.frozen import FrozenReference
 from mmtransmamba.transfer.terms.language import (
     ForcedTerm,
@@ -316,6 +320,8 @@ class LanguageDistiller(BaseModel):
 
         with watch(self.student, {i for t in free.values() for i in t.layers}, keep):
             logits = self.student(**inputs, use_cache=False).logits
+        if 'pixel_values' not in inputs:
+            logits = touch_without_images(logits, self.student)
         batch = LanguageBatch(
             logits=logits,
             teacher_logits=teacher_logits,

@@ -23,9 +23,23 @@ GROUPS = {
     'embeddings': 'embeddings',
     'head': 'language-modelling head',
     'connector': 'connector of a vision encoder',
+    'vision': 'vision encoder, or embedding of patches',
     'other': 'everything else',
 }
 """Groups of parameters, and what is in them."""
+
+LANGUAGE = (
+    'ssm',
+    'qkv',
+    'out_proj',
+    'attention',
+    'mlp',
+    'norms',
+    'embeddings',
+    'head',
+    'other',
+)
+"""All groups of a language model."""
 
 
 class StageError(ValueError):
@@ -52,7 +66,9 @@ STAGES = {
     'stage2': Stage(('ssm', 'qkv'), ('stage1',)),
     'stage3': Stage(('ssm', 'qkv'), ('stage2',)),
     'matvlm': Stage(('ssm', 'qkv', 'out_proj', 'connector'), _SEEDED),
-    'transmamba': Stage(None, ('init:subclone',)),
+    'transmamba': Stage((*LANGUAGE, 'connector'), ('init:subclone',)),
+    'llava_pretrain': Stage(('connector',), ('init:llava',)),
+    'llava_finetune': Stage((*LANGUAGE, 'connector'), ('llava_pretrain',)),
 }
 """The stages of the published recipes.
 
@@ -66,7 +82,11 @@ STAGES = {
   ``trains`` for that.
 * ``matvlm``: the Mamba mixers whole, and the connector of a vision-language model;
   feed-forward layers, norms, attention and embeddings are the teacher's.
-* ``transmamba``: everything; the paper freezes nothing.
+* ``transmamba``: everything but a vision encoder. The paper freezes nothing; its
+  teacher is a LLaVA, which keeps the vision encoder frozen, and so does the student.
+* LLaVA's, of a teacher without distillation: ``llava_pretrain`` trains the connector of
+  a model just put together, ``llava_finetune`` the language model besides. The vision
+  encoder is frozen in both.
 """
 
 
@@ -97,7 +117,8 @@ def _outside(name: str) -> str:
     """Group of a parameter outside the mixers."""
     for part, group in (
         ('multi_modal_projector', 'connector'),
-        ('vision', 'other'),
+        ('vision', 'vision'),
+        ('patch_embed', 'vision'),
         ('.self_attn.', 'attention'),
         ('.mlp.', 'mlp'),
         ('norm', 'norms'),
@@ -113,6 +134,16 @@ def history_of(model: nn.Module) -> list[str]:
     """How a language model's weights came about; empty if nobody noted it."""
     config = model.config.get_text_config()
     return list(getattr(config, 'transfer_history', None) or [])
+
+
+def parameters_for_images(model: nn.Module) -> list[nn.Parameter]:
+    """The trained parameters of which a batch without images makes no use."""
+    groups = group_of_parameters(model)
+    return [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and groups[name] in ('connector', 'vision')
+    ]
 
 
 def check_history(
@@ -138,10 +169,15 @@ def check_history(
     last = history[-1] if history else ''
     if not any(fnmatchcase(last, pattern) for pattern in requires):
         found = ' > '.join(history) or 'empty: it was not made by convert_lm'
+        first = (
+            'Put vision tower and language model together'
+            if stage.startswith('llava')
+            else 'Convert the teacher'
+        )
         raise StageError(
             f'Stage {stage!r} starts from a student whose last step was '
             f'{" or ".join(map(repr, requires))}. The history of this one is {found}. '
-            'Convert the teacher, or run the stage before and give the folder that it '
+            f'{first}, or run the stage before and give the folder that it '
             f'saved; for an ablation that skips one set requires={last!r}.'
         )
 

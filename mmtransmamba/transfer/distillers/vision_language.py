@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmtransmamba.models.fit import load_folder
 from mmtransmamba.models.multimodal.heads import VisionLanguageHead
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.distillers.causal_lm import (
@@ -19,6 +19,7 @@ from mmtransmamba.transfer.distillers.stages import (
     STAGES,
     check_history,
     freeze_all_but,
+    parameters_for_images,
 )
 from mmtransmamba.utils.model_files import Companions
 
@@ -94,10 +95,15 @@ class VisionLanguageModel(CausalLM):
         companions = Companions(processor or path)
         if vision is not None:
             from mmtransmamba.models.multimodal.assemble import assemble_llava
+            from mmtransmamba.transfer.language import load_teacher
 
-            lm, made = assemble_llava(vision, language, seed=seed)
+            lm, made = assemble_llava(
+                vision, load_teacher(language), tokenizer=language, seed=seed
+            )
             companions = Companions(processor, made)
         elif path is not None:
+            from mmtransmamba.transfer.vision_language import load_vlm
+
             lm = load_vlm(path) if convert is None else path
         else:
             lm = random_model(config, seed, _AUTO_CLASS)
@@ -143,23 +149,22 @@ class VisionLanguageModel(CausalLM):
             return answer(self.head, self.lm, self.companions, inputs)
         if mode == 'loss':
             logits = super().forward(input_ids, attention_mask, **inputs)
+            if 'pixel_values' not in inputs:
+                logits = touch_without_images(logits, self.lm)
             return self.head.loss(logits, labels, attention_mask)
         return super().forward(input_ids, attention_mask, labels, mode, **inputs)
 
 
-def load_vlm(folder: str) -> nn.Module:
-    """The vision-language model of a folder, a hybrid of this package included.
+def touch_without_images(logits: Tensor, model: nn.Module) -> Tensor:
+    """Logits in whose graph the parameters that serve images have a part, of zero.
 
-    Raises:
-        FileNotFoundError: There is no such folder.
-        CheckpointError: The folder's tensors are not those of its config.
+    DDP demands that every trained parameter takes part in every step, on every
+    process, and a batch may well have no image.
     """
-    import transformers
-
-    # Makes the hybrids known to transformers.
-    import mmtransmamba.models.language  # noqa: F401
-
-    return load_folder(getattr(transformers, _AUTO_CLASS), folder)
+    if not torch.is_grad_enabled():
+        return logits
+    idle = sum(p.sum() * 0.0 for p in parameters_for_images(model))
+    return logits + idle
 
 
 def build_head(head: dict | nn.Module) -> VisionLanguageHead:

@@ -14,7 +14,7 @@ from mmtransmamba.models.checkpoint import CheckpointError
 def assemble(
     model_cls: type[nn.Module], config: Any, tensors: Iterable[tuple[str, Tensor]]
 ) -> nn.Module:
-    """Build a causal language model that has given tensors as its parameters.
+    """Build a language or vision-language model of given tensors.
 
     Args:
         model_cls: A transformers class.
@@ -37,8 +37,16 @@ def assemble(
     ):
         if names:
             raise CheckpointError(f'{model_cls.__name__}: {sorted(names)[0]} {what}.')
-    # The rotary frequencies are computed from the config, not saved.
-    decoder = model.model
-    decoder.rotary_emb = type(decoder.rotary_emb)(config=config)
+    # What is computed from the config is not saved: the decoder's rotary frequencies,
+    # and the numbers of a vision tower's positions.
+    decoder = model.get_decoder()
+    decoder.rotary_emb = type(decoder.rotary_emb)(config=decoder.config)
+    for name, buffer in list(model.named_buffers()):
+        if buffer.is_meta and name.endswith('position_ids'):
+            owner = model.get_submodule(name.rpartition('.')[0])
+            owner.position_ids = torch.arange(buffer.shape[-1]).expand(buffer.shape)
+    left = [name for name, buffer in model.named_buffers() if buffer.is_meta]
+    if left:
+        raise CheckpointError(f'{model_cls.__name__}: {left[0]} has no value.')
     model.tie_weights()
     return model.eval()

@@ -9,7 +9,6 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmtransmamba.models.language import causal_lm_class
 from mmtransmamba.transfer.language.assemble import assemble
 from mmtransmamba.transfer.language.plan import plan_conversion
 from mmtransmamba.transfer.language.ranking import automatic_layers
@@ -84,6 +83,6 @@ def convert_lm(
     plan = plan_conversion(
         teacher, layers, ratio, init, seed, mamba_checkpoint, **fields
     )
-    model = assemble(causal_lm_class(plan.config), plan.config, plan.tensors())
+    model = assemble(plan.model_class, plan.config, plan.tensors())
     model.generation_config = generation_config_of(teacher) or model.generation_config
     return model, plan.report()

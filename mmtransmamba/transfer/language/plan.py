@@ -64,6 +64,7 @@ class ConversionPlan:
             :func:`mmtransmamba.transfer.language.convert_lm`.
         seed: Seed of what is drawn.
         mamba: Tensors of a Mamba-1 model, for ``init='subclone'``.
+        shapes: Names and shapes of the tensors to make; all of the model by default.
 
     Raises:
         ValueError: A tensor has no source, or one that does not fit; the message
@@ -77,6 +78,7 @@ class ConversionPlan:
         init: str,
         seed: int = 0,
         mamba: TensorSource | None = None,
+        shapes: Sequence[tuple[str, tuple[int, ...]]] | None = None,
     ) -> None:
         self.config = config
         self.init = init
@@ -85,7 +87,9 @@ class ConversionPlan:
         self._mamba = mamba
         self._mamba_prefix = None if mamba is None else _mamba_prefix(mamba)
         self._fresh: dict[int, FreshMixer] = {}
-        self.steps = [self._step(name, shape) for name, shape in target_shapes(config)]
+        if shapes is None:
+            shapes = target_shapes(self.model_class, config)
+        self.steps = [self._step(name, shape) for name, shape in shapes]
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -108,6 +112,11 @@ class ConversionPlan:
                 yield name, tensor.contiguous().clone()
             if layer in self._fresh:
                 self._fresh[layer].forget()
+
+    @property
+    def model_class(self) -> type[nn.Module]:
+        """Class of the hybrid."""
+        return causal_lm_class(self.config)
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -148,30 +157,7 @@ class ConversionPlan:
             prefix, layer, rest = found[1], int(found[2]), found[3]
             if rest.startswith(_MIXER):
                 return self._mixer_step(name, rest[len(_MIXER) :], shape, prefix, layer)
-        return self._inherited_step(name, shape)
-
-    def _inherited_step(self, name: str, shape: tuple[int, ...]) -> Step:
-        if name not in self._teacher:
-            raise ValueError(
-                f'The teacher has no {name}, which the student needs. It has '
-                f'{list(self._teacher)[:3]} ({len(self._teacher)} tensors).'
-            )
-        have = self._teacher.shape(name)
-        entry = Entry(name, shape, 'copied', math.prod(shape), name, have)
-        if have == shape:
-            return Step(entry, lambda: self._teacher[name])
-        if self.init != 'subclone' or len(have) != len(shape):
-            raise ValueError(
-                f"{name}: the student's shape {shape} is not the teacher's {have}. "
-                "Only init='subclone' takes parts."
-            )
-        if any(h < s for h, s in zip(have, shape, strict=True)):
-            raise ValueError(
-                f"{name}: the student's shape {shape} exceeds the teacher's {have}."
-            )
-        entry.action = 'block'
-        entry.detail = f'[{", ".join(f"0:{size}" for size in shape)}]'
-        return Step(entry, lambda: block_of(self._teacher[name], shape))
+        return inherited_step(name, shape, self._teacher, self.init)
 
     def _mixer_step(
         self, name: str, tensor: str, shape: tuple[int, ...], prefix: str, layer: int
@@ -220,6 +206,43 @@ class ConversionPlan:
         return value
 
 
+def inherited_step(
+    name: str, shape: tuple[int, ...], teacher: TensorSource, init: str
+) -> Step:
+    """The step that takes a tensor from the teacher, or the block of it that fits.
+
+    Args:
+        name: The tensor, in student and teacher.
+        shape: Its shape in the student.
+        teacher: The teacher's tensors.
+        init: Kind of initialisation, of which one takes blocks.
+
+    Raises:
+        ValueError: The teacher has no such tensor, or one that does not fit.
+    """
+    if name not in teacher:
+        raise ValueError(
+            f'The teacher has no {name}, which the student needs. It has '
+            f'{list(teacher)[:3]} ({len(teacher)} tensors).'
+        )
+    have = teacher.shape(name)
+    entry = Entry(name, shape, 'copied', math.prod(shape), name, have)
+    if have == shape:
+        return Step(entry, lambda: teacher[name])
+    if init != 'subclone' or len(have) != len(shape):
+        raise ValueError(
+            f"{name}: the student's shape {shape} is not the teacher's {have}. "
+            "Only init='subclone' takes parts."
+        )
+    if any(h < s for h, s in zip(have, shape, strict=True)):
+        raise ValueError(
+            f"{name}: the student's shape {shape} exceeds the teacher's {have}."
+        )
+    entry.action = 'block'
+    entry.detail = f'[{", ".join(f"0:{size}" for size in shape)}]'
+    return Step(entry, lambda: block_of(teacher[name], shape))
+
+
 def _layer_of(step: Step) -> int | None:
     found = _LAYER.match(step.entry.target)
     return found and int(found[2])
@@ -239,26 +262,38 @@ def plan_conversion(
     See :func:`~mmtransmamba.transfer.language.convert_lm`.
     """
     config, source = read_teacher(teacher)
-    mamba = None
-    if mamba_checkpoint is not None:
-        if init != 'subclone':
-            raise ValueError(
-                f"mamba_checkpoint needs init='subclone', not init={init!r}."
-            )
-        path = Path(mamba_checkpoint)
-        mamba = (
-            open_folder(path)
-            if path.is_dir()
-            else StateDictSource(read_state_dict(path))
-        )
+    mamba = open_mamba(mamba_checkpoint, init)
     student = hybrid_config(config, layers, ratio, init, **fields)
     return ConversionPlan(student, source, init, seed, mamba)
 
 
-def target_shapes(config: Any) -> list[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of a hybrid's tensors; tied ones once."""
+def open_mamba(checkpoint: str | Path | None, init: str) -> TensorSource | None:
+    """The tensors of a Mamba-1 model in a file or folder, None without one.
+
+    Raises:
+        ValueError: The initialisation has no use for them.
+    """
+    if checkpoint is None:
+        return None
+    if init != 'subclone':
+        raise ValueError(f"mamba_checkpoint needs init='subclone', not init={init!r}.")
+    path = Path(checkpoint)
+    return (
+        open_folder(path) if path.is_dir() else StateDictSource(read_state_dict(path))
+    )
+
+
+def target_shapes(
+    model_class: type[nn.Module], config: Any
+) -> list[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of a model's tensors; tied ones once.
+
+    Args:
+        model_class: A transformers class.
+        config: Its config.
+    """
     with torch.device('meta'):
-        model = causal_lm_class(config)(config)
+        model = model_class(config)
     tied = getattr(model, 'all_tied_weights_keys', {})
     return [
         (name, tuple(tensor.shape))

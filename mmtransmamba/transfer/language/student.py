@@ -59,6 +59,7 @@ def hybrid_config(
     kinds = [MAMBA if i in chosen else kind for i, kind in enumerate(kinds)]
     for name in _DROPPED:
         given.pop(name, None)
+    history = given.pop('transfer_history', None) or []
     own = INITS[init] | {
         'mamba_in_bias': _has_in_bias(teacher),
         'mamba_out_bias': _has_out_bias(teacher),
@@ -68,7 +69,8 @@ def hybrid_config(
         own |= dict(mamba_in_bias=False, mamba_out_bias=False)
     student = config_cls(
         **(given | own | fields | {'layer_types': kinds}),
-        transfer_history=[f'init:{init}'],
+        # A vision-language teacher's own stages come first.
+        transfer_history=[*history, f'init:{init}'],
     )
     _check_heads(teacher, student)
     return student

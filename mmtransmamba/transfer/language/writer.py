@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from mmtransmamba.models.language import causal_lm_class
 from mmtransmamba.transfer.language.plan import ConversionPlan
 from mmtransmamba.transfer.language.ranking import LayerRanking
 from mmtransmamba.utils.model_files import COMPANIONS, copy_companions
@@ -62,7 +61,7 @@ def write_model(
     partial.mkdir(parents=True)
     _write_shards(plan, partial, max_shard_bytes)
     config = plan.config
-    config.architectures = [causal_lm_class(config).__name__]
+    config.architectures = [plan.model_class.__name__]
     config.save_pretrained(partial)
     plan.report().save(partial / REPORT_FILE)
     if ranking is not None:

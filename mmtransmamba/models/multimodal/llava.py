@@ -1,0 +1,66 @@
+"""LLaVA around any decoder, the hybrids of this package among them.
+
+transformers' own LLaVA takes every text model, but gives each a language-modelling head
+without bias, and does not know that a recurrent state cannot be rolled back.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaModel,
+    LlavaPreTrainedModel,
+    LlavaProcessor,
+)
+
+import mmtransmamba.models.language.families  # noqa: F401  (registers the decoders)
+from mmtransmamba.models.language.hybrid import HybridCausalLMMixin, HybridInitMixin
+
+
+class HybridLlavaConfig(LlavaConfig):
+    """Config of :class:`HybridLlavaForConditionalGeneration`.
+
+    Attributes:
+        lm_head_bias: Whether the language-modelling head has a bias, as Phi's.
+    """
+
+    model_type = 'hybrid_llava'
+
+    lm_head_bias: bool = False
+
+
+class HybridLlavaModel(HybridInitMixin, LlavaModel):
+    """Vision tower, projector and decoder."""
+
+    config_class = HybridLlavaConfig
+
+
+class HybridLlavaForConditionalGeneration(
+    HybridCausalLMMixin, LlavaForConditionalGeneration
+):
+    """Vision tower, projector, decoder and language-modelling head."""
+
+    config_class = HybridLlavaConfig
+
+    def __init__(self, config: HybridLlavaConfig) -> None:
+        LlavaPreTrainedModel.__init__(self, config)
+        self.model = HybridLlavaModel(config)
+        text = config.text_config
+        self.lm_head = nn.Linear(
+            text.hidden_size, text.vocab_size, bias=config.lm_head_bias
+        )
+        self.post_init()
+
+
+AutoConfig.register(HybridLlavaConfig.model_type, HybridLlavaConfig)
+AutoModel.register(HybridLlavaConfig, HybridLlavaModel)
+AutoModelForImageTextToText.register(
+    HybridLlavaConfig, HybridLlavaForConditionalGeneration
+)
+AutoProcessor.register(HybridLlavaConfig, LlavaProcessor)
