@@ -1,14 +1,21 @@
-"""Score the answers of a vision-language model on its benchmarks.
+"""Score a vision-language model, or files of its answers, on its benchmarks.
 
-Answers come from files of predictions: JSON lines with question_id (or id, index), text
-(or prediction) and, if there, the prompt. --predictions takes the file of the one
-benchmark, NAME=FILE for each, or a folder with NAME.jsonl for each. The questions are
-read from DATA_ROOT/FOLDER, in the files they are published in (docs/evaluation.md).
+    eval_vlm.py MODEL --benchmarks pope mme          # a folder, or a name on the hub
+    eval_vlm.py CONFIG CHECKPOINT --benchmarks pope  # of a training run
+    eval_vlm.py --predictions FOLDER --benchmarks pope
+
+A model's answers are written to OUT/predictions/NAME.jsonl as they come; after an
+interruption the same command goes on where it was. Files of predictions are JSON lines
+with question_id (or id, index), text (or prediction) and, if there, the prompt:
+--predictions takes the file of the one benchmark, NAME=FILE for each, or a folder with
+NAME.jsonl for each. Questions and images are read from DATA_ROOT/FOLDER, in the layout
+they are published in (docs/evaluation.md).
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 # A clean checkout needs no installation of the package itself.
@@ -20,12 +27,24 @@ import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that fol
 from rich.console import Console
 from rich.table import Table
 
-from mmtransmamba.evaluation.vlm import BENCHMARKS, Result, from_files, run_benchmark
+from mmtransmamba.evaluation.vlm import (
+    BENCHMARKS,
+    Benchmark,
+    Result,
+    find_images,
+    from_files,
+    run_benchmark,
+)
+
+HEADS = {'answer': 'AnswerHead', 'reasoning': 'ReasoningHead'}
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'model', nargs='*', metavar='MODEL | CONFIG CHECKPOINT', help='the model'
     )
     parser.add_argument(
         '--benchmarks',
@@ -38,9 +57,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--predictions',
         nargs='+',
-        required=True,
         metavar='PATH',
-        help='FILE, NAME=FILE …, or FOLDER',
+        help='instead of a model its answers: FILE, NAME=FILE …, or FOLDER',
     )
     parser.add_argument(
         '--data-root',
@@ -52,7 +70,8 @@ def parse_args() -> argparse.Namespace:
         '--out',
         type=Path,
         default=Path('work_dirs/eval_vlm'),
-        help='folder for scores.json and files to submit (default: %(default)s)',
+        help="folder for scores.json, a model's answers and files to submit "
+        '(default: %(default)s)',
     )
     parser.add_argument(
         '--limit',
@@ -62,7 +81,113 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--grades', type=Path, help="for mm_vet: the grader's file on these answers"
     )
-    return parser.parse_args()
+    group = parser.add_argument_group('a model')
+    group.add_argument(
+        '--image-root',
+        nargs='+',
+        default=[],
+        metavar='PATH',
+        help='where the images are, if not in DATA_ROOT: a folder of the same layout, '
+        'or NAME=FOLDER for the images of a benchmark',
+    )
+    group.add_argument(
+        '--batch-size', type=int, default=1, help='questions answered at once'
+    )
+    group.add_argument(
+        '--device', default='auto', help='default: the GPU if there is one'
+    )
+    group.add_argument('--dtype', help="such as bfloat16; default: the folder's own")
+    group.add_argument(
+        '--max-new-tokens', type=int, help="default: that of each benchmark's protocol"
+    )
+    group.add_argument(
+        '--head',
+        choices=list(HEADS),
+        help='what of the text is the answer: all, or the conclusion of reasoning '
+        "(default: the config's, else all)",
+    )
+    group.add_argument(
+        '--template', help='chat template by name, for a model without its own'
+    )
+    group.add_argument(
+        '--processor', help="folder of the processor, if not the model's"
+    )
+    args = parser.parse_args()
+    if len(args.model) > 2 or bool(args.model) == bool(args.predictions):
+        parser.error('give MODEL, or CONFIG CHECKPOINT, or --predictions')
+    for name in ('batch_size', 'max_new_tokens', 'limit'):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f'--{name.replace("_", "-")} must be positive, got {value}')
+    return args
+
+
+def image_folders(args: argparse.Namespace) -> Callable[[Benchmark], list[Path]]:
+    """Gives the folders of a benchmark's images.
+
+    Raises:
+        ValueError: A folder is for a benchmark that is not run, or there are two.
+    """
+    pairs = dict(path.split('=', 1) for path in args.image_root if '=' in path)
+    roots = [path for path in args.image_root if '=' not in path] or [args.data_root]
+    unknown = [name for name in pairs if name not in args.benchmarks]
+    if unknown or len(roots) > 1:
+        raise ValueError(
+            '--image-root takes one folder and NAME=FOLDER for benchmarks among '
+            f'{", ".join(args.benchmarks)}, got {" ".join(args.image_root)}'
+        )
+
+    def folders(benchmark: Benchmark) -> list[Path]:
+        if benchmark.name in pairs:
+            return [Path(pairs[benchmark.name])]
+        return benchmark.image_folders(roots[0])
+
+    return folders
+
+
+def answers_of_model(args: argparse.Namespace) -> Callable:
+    """Answers of the model, once all images are known to be there."""
+    folders = image_folders(args)
+    for name in args.benchmarks:
+        benchmark = BENCHMARKS[name]
+        samples = benchmark.load(args.data_root / benchmark.folder)[: args.limit]
+        try:
+            find_images(samples, folders(benchmark))
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(f'{name}: {error}') from error
+    from mmtransmamba.apis.vlm import VisionLanguageChat
+    from mmtransmamba.apis.vlm_benchmarks import claim_folder, describe_files, from_chat
+
+    generation = {}
+    if args.max_new_tokens is not None:
+        generation['max_new_tokens'] = args.max_new_tokens
+    make = VisionLanguageChat
+    if len(args.model) == 2:
+        make = VisionLanguageChat.from_config
+    chat = make(
+        *args.model,
+        processor=args.processor,
+        device=args.device,
+        dtype=args.dtype,
+        head=dict(type=HEADS[args.head]) if args.head else None,
+        template=args.template,
+    )
+    claim_folder(
+        args.out / 'predictions',
+        dict(
+            model=[
+                str(Path(p).resolve()) if Path(p).exists() else p for p in args.model
+            ],
+            files=[describe_files(p) for p in args.model if Path(p).exists()],
+            dtype=args.dtype,
+            head=args.head,
+            template=args.template,
+            max_new_tokens=args.max_new_tokens,
+        ),
+    )
+    return from_chat(
+        chat, args.out / 'predictions', folders, args.batch_size, **generation
+    )
 
 
 def prediction_files(paths: list[str], names: list[str]) -> dict[str, Path]:
@@ -134,7 +259,11 @@ def main() -> None:
     args = parse_args()
     results = []
     try:
-        answers = from_files(prediction_files(args.predictions, args.benchmarks))
+        if args.model:
+            answers = answers_of_model(args)
+        else:
+            files = prediction_files(args.predictions, args.benchmarks)
+            answers = from_files(files)
         for name in args.benchmarks:
             options = metric_args(name, args)
             result = run_benchmark(
@@ -147,6 +276,8 @@ def main() -> None:
             save(results, args.out / 'scores.json')
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'{Path(__file__).name}: error: {error}')
+    except KeyboardInterrupt:
+        sys.exit('\nInterrupted. The same command goes on from here.')
     print_table(results)
     print(f'All figures: {args.out / "scores.json"}')
 

@@ -11,6 +11,7 @@ from .benchmarks import (
     score,
 )
 from .gqa import GQAMetric, load_gqa
+from .images import find_images
 from .mathvista import MathVistaMetric, load_mathvista
 from .metric import AnswerMetric
 from .mm_vet import MMVetMetric, load_mm_vet
@@ -49,6 +50,7 @@ __all__ = [
     'TextVQAMetric',
     'VLMSample',
     'VQAv2Metric',
+    'find_images',
     'from_files',
     'from_model',
     'generate_predictions',

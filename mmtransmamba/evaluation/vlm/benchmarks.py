@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class Benchmark:
         load: Reads its questions from that folder.
         metric: The class that scores answers.
         headline: The figures that papers report, by the metric's key.
+        images: Folders of its images below ``folder``, the first one first.
+        max_new_tokens: Length at which a model's answer is cut off; LLaVA-1.5's.
     """
 
     name: str
@@ -46,6 +49,12 @@ class Benchmark:
     load: Callable[[Path], list[VLMSample]]
     metric: type[AnswerMetric]
     headline: dict[str, str]
+    images: tuple[str, ...] = ('images', '')
+    max_new_tokens: int = 128
+
+    def image_folders(self, root: str | Path) -> list[Path]:
+        """Where its images are below the folder of all benchmarks."""
+        return [Path(normpath(Path(root, self.folder, name))) for name in self.images]
 
     @property
     def takes_submission(self) -> bool:
@@ -63,6 +72,7 @@ BENCHMARKS = {
             load_pope,
             POPEMetric,
             {'pope/f1': 'F1', 'pope/accuracy': 'accuracy'},
+            images=('val2014', '../coco/val2014', 'images'),
         ),
         Benchmark(
             'mme',
@@ -71,6 +81,7 @@ BENCHMARKS = {
             load_mme,
             MMEMetric,
             {'mme/perception': 'perception', 'mme/cognition': 'cognition'},
+            images=('MME_Benchmark_release_version', ''),
         ),
         Benchmark(
             'mmbench',
@@ -79,6 +90,7 @@ BENCHMARKS = {
             load_mmbench,
             MMBenchMetric,
             {'mmbench/circular': 'circular', 'mmbench/plain': 'plain'},
+            max_new_tokens=1024,
         ),
         Benchmark(
             'seed_image',
@@ -87,6 +99,7 @@ BENCHMARKS = {
             load_seed_bench,
             SEEDBenchMetric,
             {'seed/accuracy': 'accuracy'},
+            images=('SEED-Bench-image', 'images'),
         ),
         Benchmark(
             'mmmu',
@@ -95,6 +108,7 @@ BENCHMARKS = {
             load_mmmu,
             MMMUMetric,
             {'mmmu/accuracy': 'accuracy'},
+            max_new_tokens=1024,
         ),
         Benchmark(
             'ai2d',
@@ -103,6 +117,7 @@ BENCHMARKS = {
             load_ai2d,
             AI2DMetric,
             {'ai2d/accuracy': 'accuracy, masked'},
+            images=('',),
         ),
         Benchmark(
             'ai2d_no_mask',
@@ -111,6 +126,7 @@ BENCHMARKS = {
             partial(load_ai2d, masked=False),
             AI2DMetric,
             {'ai2d/accuracy': 'accuracy, not masked'},
+            images=('',),
         ),
         Benchmark(
             'mathvista',
@@ -119,6 +135,8 @@ BENCHMARKS = {
             load_mathvista,
             MathVistaMetric,
             {'mathvista/accuracy': 'accuracy', 'mathvista/extracted': 'extracted'},
+            images=('',),
+            max_new_tokens=1024,
         ),
         Benchmark(
             'scienceqa_img',
@@ -127,6 +145,8 @@ BENCHMARKS = {
             load_science_qa,
             ScienceQAMetric,
             {'science_qa/image': 'accuracy'},
+            images=('images/test', 'test'),
+            max_new_tokens=1024,
         ),
         Benchmark(
             'textvqa',
@@ -135,6 +155,7 @@ BENCHMARKS = {
             load_textvqa,
             TextVQAMetric,
             {'textvqa/accuracy': 'accuracy'},
+            images=('train_images', 'train_val_images/train_images', 'images'),
         ),
         Benchmark(
             'gqa', 'GQA', 'gqa', load_gqa, GQAMetric, {'gqa/accuracy': 'accuracy'}
@@ -146,6 +167,7 @@ BENCHMARKS = {
             load_vqav2,
             VQAv2Metric,
             {'vqav2/accuracy': 'accuracy'},
+            images=('val2014', '../coco/val2014'),
         ),
         Benchmark(
             'vqav2_testdev',
@@ -154,6 +176,7 @@ BENCHMARKS = {
             partial(load_vqav2, split='test-dev2015'),
             VQAv2Metric,
             {'vqav2/answers': 'answers to submit'},
+            images=('test2015', '../coco/test2015'),
         ),
         Benchmark(
             'mm_vet',
@@ -162,6 +185,7 @@ BENCHMARKS = {
             load_mm_vet,
             MMVetMetric,
             {'mm_vet/score': 'score', 'mm_vet/answers': 'answers to submit'},
+            max_new_tokens=1024,
         ),
     )
 }

@@ -1,0 +1,257 @@
+"""Talking to vision-language models."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+
+from mmtransmamba.apis.vlm_loading import (
+    choose_device,
+    choose_dtype,
+    load_model,
+    load_trained,
+    model_folder,
+)
+from mmtransmamba.apis.vlm_streaming import stream_text, until_stop
+from mmtransmamba.datasets.conversations import (
+    IMAGE,
+    Conversation,
+    Turn,
+    chat_template,
+    collate_conversations,
+    encode_prompt,
+)
+from mmtransmamba.datasets.conversations.conversation import ImageSource
+from mmtransmamba.models.language import cast_parameters
+from mmtransmamba.registry import MODELS
+from mmtransmamba.utils.model_files import Companions
+
+Images = ImageSource | Sequence[ImageSource] | None
+"""The images of one prompt."""
+
+MAX_NEW_TOKENS = 512
+_SAMPLING = ('temperature', 'top_p', 'top_k')
+
+
+class VisionLanguageChat:
+    """A vision-language model that answers.
+
+    Args:
+        model: Folder of a transformers model with its processor, a hybrid of this
+            package included; or if there is no such folder its name on Hugging Face's
+            hub. Or a transformers model in memory.
+        processor: Its processor, or a folder of it, if it is not in the model's.
+        device: Where to run; ``'auto'`` is the GPU if there is one.
+        dtype: Such as ``'bfloat16'``; by default that of the folder. The SSM
+            parameters of a hybrid are float32 in any case.
+        head: Head or its config, which says how text is generated and what of it is
+            the answer; by default all of at most 512 tokens, chosen greedily.
+        template: Chat template, by a name out of
+            :data:`~mmtransmamba.datasets.conversations.templates.TEMPLATES` or as
+            Jinja; by default the processor's.
+
+    Raises:
+        FileNotFoundError: There is no such folder, nor such a model on the hub.
+        CheckpointError: The folder's weights are not those of its config.
+        ValueError: There is no processor or no chat template, or it is no
+            vision-language model.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | nn.Module,
+        processor: Any = None,
+        device: str | torch.device = 'auto',
+        dtype: str | torch.dtype | None = None,
+        head: dict | nn.Module | None = None,
+        template: str | None = None,
+    ) -> None:
+        device, dtype = choose_device(device), choose_dtype(dtype)
+        folder = None
+        if not isinstance(model, nn.Module):
+            folder = model_folder(model)
+            model = load_model(folder)
+        if processor is None or isinstance(processor, (str, Path)):
+            given = folder if processor is None else model_folder(processor)
+            processor = Companions(None if given is None else str(given)).processor
+        if dtype is not None:
+            cast_parameters(model, dtype)
+        self.model = model.to(device).eval()
+        self.processor = processor
+        self.template = template
+        # Refused now rather than at the first question.
+        chat_template(processor, template)
+        self.head = _build_head(head)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Any,
+        checkpoint: str | Path | None = None,
+        head: dict | nn.Module | None = None,
+        template: str | None = None,
+        **kwargs: Any,
+    ) -> VisionLanguageChat:
+        """The model of a config with the weights of a checkpoint of its training.
+
+        Args:
+            config, checkpoint: See
+                :func:`~mmtransmamba.apis.vlm_loading.load_trained`.
+            head: By default that of the config.
+            template: By default that of the config's data, or the processor's.
+            **kwargs: Other arguments of the class.
+        """
+        model, processor, own_head, own_template = load_trained(config, checkpoint)
+        return cls(
+            model,
+            kwargs.pop('processor', None) or processor,
+            head=own_head if head is None else head,
+            template=own_template if template is None else template,
+            **kwargs,
+        )
+
+    def answer(
+        self,
+        prompts: Sequence[str | Conversation],
+        images: Sequence[Images] | None = None,
+        **generation: Any,
+    ) -> list[str]:
+        """Answers to a batch of questions.
+
+        Args:
+            prompts: Questions, or conversations that end with one. ``<image>`` in a
+                question marks the place of an image; without it images come first.
+            images: For each question an image (file, its content, or PIL image),
+                several, or None. A conversation has its own.
+            **generation: Settings of transformers' ``generate`` in place of the head's:
+                ``max_new_tokens``, ``temperature`` (0 for greedy decoding), ….
+
+        Returns:
+            What the head takes for the answer in each text.
+
+        Raises:
+            BadSampleError: An image is missing or does not decode, or there are more
+                or fewer than places for them.
+        """
+        texts = self.generate(prompts, images, **generation)
+        return [self.head.answer_of(text) for text in texts]
+
+    def generate(
+        self,
+        prompts: Sequence[str | Conversation],
+        images: Sequence[Images] | None = None,
+        **generation: Any,
+    ) -> list[str]:
+        """All that the model writes; see :meth:`answer`."""
+        if isinstance(prompts, (str, Conversation)):
+            raise TypeError('prompts has to be a list, also of a single question.')
+        if images is not None and len(images) != len(prompts):
+            raise ValueError(
+                f'{len(prompts)} prompts need as many entries of images, got '
+                f'{len(images)}; give several images of one prompt as a list.'
+            )
+        if not prompts:
+            return []
+        images = images or [None] * len(prompts)
+        batch = self._batch(
+            [conversation_of(p, i) for p, i in zip(prompts, images, strict=True)]
+        )
+        head = self._head(generation)
+        texts = head.generate(self.model, self.processor, batch)
+        return [until_stop(text, _stops(head)) for text in texts]
+
+    def stream(
+        self, prompt: str | Conversation, images: Images = None, **generation: Any
+    ) -> Iterator[str]:
+        """Pieces of the text that :meth:`generate` gives for one prompt, as they come.
+
+        A caller that stops early stops the generation.
+
+        Args:
+            prompt, images: One of those of :meth:`answer`.
+            **generation: See :meth:`answer`.
+        """
+        batch = self._batch([conversation_of(prompt, images)])
+        head = self._head(generation)
+        return stream_text(head, self.model, self.processor, batch, _stops(head))
+
+    def _batch(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
+        """Prompts padded on the left, on the model's device."""
+        samples = [
+            encode_prompt(self.processor, conversation, self.template)
+            for conversation in conversations
+        ]
+        tokenizer = getattr(self.processor, 'tokenizer', self.processor)
+        # What padding is does not matter: it is masked.
+        batch = collate_conversations(samples, tokenizer.pad_token_id or 0, 'left')
+        device, dtype = self.model.device, self.model.dtype
+        return {
+            key: value.to(device, dtype if value.is_floating_point() else None)
+            for key, value in batch.items()
+        }
+
+    def _head(self, generation: dict[str, Any]) -> nn.Module:
+        """The head with other settings of generation."""
+        if not generation:
+            return self.head
+        head = copy.copy(self.head)
+        head.generation = head.generation | sampling_settings(generation)
+        return head
+
+
+def conversation_of(prompt: str | Conversation, images: Images = None) -> Conversation:
+    """A conversation of one question, if it is none yet.
+
+    Args:
+        prompt: A conversation, or a question, with ``<image>`` in it or not.
+        images: Images of a question.
+
+    Raises:
+        ValueError: Images are given beside a conversation.
+    """
+    if isinstance(prompt, Conversation):
+        if images is not None:
+            raise ValueError('A conversation has its own images.')
+        return prompt
+    if images is None:
+        images = []
+    elif isinstance(images, (str, bytes)) or not isinstance(images, Sequence):
+        images = [images]
+    if IMAGE not in prompt:
+        prompt = f'{IMAGE}\n' * len(images) + prompt
+    return Conversation([Turn('user', prompt)], list(images))
+
+
+def sampling_settings(generation: dict[str, Any]) -> dict[str, Any]:
+    """Settings of ``generate`` in which the temperature alone says how to choose.
+
+    0 means greedy decoding; else tokens are drawn.
+    """
+    settings = dict(generation)
+    temperature = settings.get('temperature')
+    if temperature is not None:
+        settings.setdefault('do_sample', temperature > 0)
+    if settings.get('do_sample') is False:
+        # transformers would warn of what it does not use.
+        settings |= dict.fromkeys(_SAMPLING)
+    elif settings.get('do_sample'):
+        settings['temperature'] = 1.0 if temperature is None else temperature
+    return settings
+
+
+def _build_head(head: dict | nn.Module | None) -> nn.Module:
+    if isinstance(head, nn.Module):
+        return head
+    default = dict(type='AnswerHead', max_new_tokens=MAX_NEW_TOKENS)
+    with DefaultScope.overwrite_default_scope('mmtransmamba'):
+        return MODELS.build(default if head is None else head)
+
+
+def _stops(head: nn.Module) -> tuple[str, ...]:
+    return tuple(getattr(head, 'stop_strings', ()))

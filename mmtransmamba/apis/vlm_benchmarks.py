@@ -1,0 +1,99 @@
+"""Answers of a vision-language model to benchmarks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmtransmamba.apis.vlm import VisionLanguageChat
+from mmtransmamba.evaluation.vlm import (
+    Benchmark,
+    PredictionError,
+    VLMSample,
+    find_images,
+    from_model,
+)
+from mmtransmamba.models.multimodal.heads import AnswerHead
+
+_RECORD = 'model.json'
+_WEIGHTS = ('*.safetensors', '*.bin')
+
+
+def from_chat(
+    chat: VisionLanguageChat,
+    folder: str | Path,
+    image_folders: Callable[[Benchmark], Sequence[str | Path]],
+    batch_size: int = 1,
+    **generation: Any,
+) -> Callable[[Benchmark, list[VLMSample]], tuple[Sequence[str], str]]:
+    """Answers of a model for :func:`~mmtransmamba.evaluation.vlm.run_benchmark`.
+
+    An answer is cut off at the benchmark's length, unless the model has a head with
+    more to say than an answer.
+
+    Args:
+        chat: The model.
+        folder: Where files of predictions are written, and continued.
+        image_folders: Gives the folders of a benchmark's images.
+        batch_size: Questions that are answered at once.
+        **generation: Settings of transformers' ``generate``.
+    """
+
+    def answers(benchmark: Benchmark, samples: list[VLMSample]) -> tuple:
+        settings = dict(generation)
+        if type(chat.head) is AnswerHead:
+            settings = dict(max_new_tokens=benchmark.max_new_tokens) | settings
+
+        def answer(batch: list[VLMSample]) -> list[str]:
+            images = [sample.images for sample in batch]
+            return chat.answer([sample.prompt for sample in batch], images, **settings)
+
+        found = find_images(samples, image_folders(benchmark))
+        return from_model(answer, folder, batch_size)(benchmark, found)
+
+    return answers
+
+
+def claim_folder(folder: str | Path, model: dict[str, Any]) -> None:
+    """Make a folder the one of a model's answers.
+
+    Args:
+        folder: Folder of files of predictions.
+        model: What decides the answers, as JSON has it.
+
+    Raises:
+        PredictionError: It has answers of another model.
+    """
+    folder = Path(folder)
+    record = folder / _RECORD
+    if any(folder.glob('*.jsonl')):
+        if not record.is_file():
+            raise PredictionError(
+                f'{folder} has answers, but no {_RECORD} that says whose. Choose '
+                'another folder, or remove this one.'
+            )
+        before = json.loads(record.read_text(encoding='utf-8'))
+        other = [k for k in {**before, **model} if before.get(k) != model.get(k)]
+        if other:
+            changes = [f'{k}: {before.get(k)!r}, now {model.get(k)!r}' for k in other]
+            raise PredictionError(
+                f'{folder} has answers of another model ({"; ".join(changes)}). '
+                'Choose another folder, or remove this one.'
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(model, indent=2), encoding='utf-8')
+
+
+def describe_files(path: str | Path) -> dict[str, list[int]]:
+    """Size and time of change of weights, by which others would be noticed.
+
+    Args:
+        path: A checkpoint, or the folder of a model.
+    """
+    path = Path(path)
+    files = [path]
+    if path.is_dir():
+        files = sorted(f for pattern in _WEIGHTS for f in path.glob(pattern))
+    return {f.name: [f.stat().st_size, f.stat().st_mtime_ns] for f in files}
