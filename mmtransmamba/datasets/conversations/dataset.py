@@ -160,8 +160,9 @@ class ConversationDataset(Dataset):
 
     def _read(self, row: int) -> tuple[dict, Conversation]:
         file = int(np.searchsorted(self._first, row, side='right')) - 1
-        content = self._files[file][row - int(self._first[file])]
-        return content, self.sources[file].conversation(content)
+        number = row - int(self._first[file])
+        content = self._files[file][number]
+        return content, self.sources[file].conversation(content, number)
 
     def _next_alike(self, index: int, wanted: int) -> int:
         """The next sample with an image, or without one, as the wanted one."""

@@ -33,14 +33,15 @@ class Source:
     name: str
     amount: dict[str, float]
 
-    def conversation(self, row: Mapping[str, Any]) -> Conversation:
-        """The conversation of a row.
+    def conversation(self, row: Mapping[str, Any], number: int) -> Conversation:
+        """The conversation of a row, named by its number if it has no name.
 
         Raises:
             BadSampleError: It is none.
         """
         conversation = self.parse(row)
         conversation.image_root = self.image_root
+        conversation.id = conversation.id or f'row {number} of {self.file.name}'
         return conversation
 
     def measure(self, row: dict) -> tuple[int, bool]:

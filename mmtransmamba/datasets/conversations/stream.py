@@ -20,6 +20,7 @@ from mmtransmamba.datasets.conversations.sources import Source, find_sources
 from mmtransmamba.registry import DATASETS
 
 _OPEN_ROWS = 32
+Drawn = tuple[Source, int, Any]
 
 
 @DATASETS.register_module()
@@ -94,13 +95,14 @@ class ConversationStream(IterableDataset):
     def _samples(self) -> Iterator[Sample]:
         shard, shards = _shard()
         rng = np.random.default_rng([self.seed, shard])
-        for source, row in self._shuffled(self._drawn(rng, shard, shards), rng):
+        for source, number, row in self._shuffled(self._drawn(rng, shard, shards), rng):
             try:
                 if not isinstance(row, dict):
                     raise BadSampleError(
-                        'unreadable row', f'a row of {source.file} is no JSON object'
+                        'unreadable row',
+                        f'row {number} of {source.file} is no JSON object',
                     )
-                sample = self.encoder.encode(source.conversation(row))
+                sample = self.encoder.encode(source.conversation(row, number))
             except BadSampleError as error:
                 self.bad_samples.add(error)
             else:
@@ -109,7 +111,7 @@ class ConversationStream(IterableDataset):
 
     def _drawn(
         self, rng: np.random.Generator, shard: int, shards: int
-    ) -> Iterator[tuple[Source, Any]]:
+    ) -> Iterator[Drawn]:
         """Rows of the files by their weights."""
         open_files = [
             (source, self._rows(source, shard, shards)) for source in self.sources
@@ -119,17 +121,19 @@ class ConversationStream(IterableDataset):
             chosen = rng.choice(len(open_files), p=weights / weights.sum())
             source, rows = open_files[chosen]
             try:
-                yield source, next(rows)
+                yield source, *next(rows)
             except StopIteration:
                 del open_files[chosen]
 
-    def _rows(self, source: Source, shard: int, shards: int) -> Iterator[Any]:
+    def _rows(
+        self, source: Source, shard: int, shards: int
+    ) -> Iterator[tuple[int, Any]]:
         while True:
             found = False
             for number, (_, _, row) in enumerate(scan_rows(source.file)):
                 if number % shards == shard:
                     found = True
-                    yield row
+                    yield number, row
             if not self.repeat:
                 return
             if not found:
@@ -139,9 +143,9 @@ class ConversationStream(IterableDataset):
                 )
 
     def _shuffled(
-        self, rows: Iterator[tuple[Source, Any]], rng: np.random.Generator
-    ) -> Iterator[tuple[Source, Any]]:
-        buffer: list[tuple[Source, Any]] = []
+        self, rows: Iterator[Drawn], rng: np.random.Generator
+    ) -> Iterator[Drawn]:
+        buffer: list[Drawn] = []
         for row in rows:
             buffer.append(row)
             if len(buffer) >= self.shuffle_buffer:
