@@ -146,6 +146,8 @@ def converse(talk: Talk) -> None:
                 return
             if command == '/new':
                 talk.begin()
+            elif command == '/image' and not rest:
+                print('/image needs a file.')
             elif command == '/image':
                 talk.show(rest.strip())
             elif command.startswith('/'):
