@@ -82,15 +82,17 @@ def hybrid_llava(
     return enlarge(HybridLlavaForConditionalGeneration(config).eval())
 
 
-def prompts(lengths=(3, 9), side: str = 'left', seed: int = 1) -> dict[str, Tensor]:
+def prompts(
+    lengths=(3, 9), side: str = 'left', seed: int = 1, image: int = IMAGE
+) -> dict[str, Tensor]:
     """A batch of prompts with an image each, padded to the longest."""
     generator = torch.Generator().manual_seed(seed)
     longest = max(lengths) + PATCHES + 1
     ids = torch.zeros(len(lengths), longest, dtype=torch.int64)
     mask = torch.zeros_like(ids)
     for i, length in enumerate(lengths):
-        words = torch.randint(5, VOCAB, (length,), generator=generator)
-        row = torch.cat((torch.tensor([1] + [IMAGE] * PATCHES), words))
+        words = torch.randint(5, VOCAB - 1, (length,), generator=generator)
+        row = torch.cat((torch.tensor([1] + [image] * PATCHES), words))
         where = slice(-len(row), None) if side == 'left' else slice(0, len(row))
         ids[i, where], mask[i, where] = row, 1
     pixels = torch.randn(len(lengths), 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)

@@ -1,4 +1,7 @@
-"""Convert a causal language model in Hugging Face format to a Mamba hybrid.
+"""Convert a language or vision-language model to a Mamba hybrid.
+
+The model is in Hugging Face format. Of a vision-language model the language model
+inside is converted; vision tower, projector and processor are the teacher's.
 
 Works offline on a local folder. Weights are read and written one tensor at a time, so
 that an 8B model needs the memory of one shard. With --layers auto the teacher is loaded
@@ -27,6 +30,11 @@ from mmtransmamba.transfer.language import (
     write_model,
 )
 from mmtransmamba.transfer.language.ranking import METHODS
+from mmtransmamba.transfer.vision_language import (
+    automatic_text_layers,
+    is_vision_language,
+    plan_vlm_conversion,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -83,8 +91,11 @@ def main() -> None:
     args = parse_args()
     layers, ranking = args.layers, None
     try:
+        plan_of, rank = plan_conversion, automatic_layers
+        if is_vision_language(args.teacher):
+            plan_of, rank = plan_vlm_conversion, automatic_text_layers
         if layers == 'auto':
-            layers, ranking = automatic_layers(
+            layers, ranking = rank(
                 args.teacher,
                 read_calibration(
                     args.calibration, args.teacher, args.calibration_tokens
@@ -99,7 +110,7 @@ def main() -> None:
             print(ranking)
         elif layers[0].isdigit() or layers[0] == '-':
             layers = [int(i) for i in layers.split(',')]
-        plan = plan_conversion(
+        plan = plan_of(
             args.teacher,
             layers,
             args.ratio,
