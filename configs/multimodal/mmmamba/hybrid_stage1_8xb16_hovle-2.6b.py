@@ -1,0 +1,13 @@
+# mmMamba-hybrid: of HoVLE's 32 layers the first of every four stays attention. In
+# stage 1 the new SSM parameters learn to answer as the attention did, layer by layer.
+_base_ = [
+    '../../_base_/models/hovle_2_6b_vlm.py',
+    '../../_base_/schedules/mmmamba.py',
+    '../../_base_/iter_language_runtime.py',
+]
+
+model = dict(
+    stage='stage1',
+    student=dict(convert=dict(layers='interleaved', ratio=0.75, init='mimic')),
+    terms=dict(mixer=dict(type='mmtransmamba.MixerOutputTerm')),
+)
