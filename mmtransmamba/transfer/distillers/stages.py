@@ -69,6 +69,7 @@ STAGES = {
     'transmamba': Stage((*LANGUAGE, 'connector'), ('init:subclone',)),
     'llava_pretrain': Stage(('connector',), ('init:llava',)),
     'llava_finetune': Stage((*LANGUAGE, 'connector'), ('llava_pretrain',)),
+    'reasoning': Stage((*LANGUAGE, 'connector'), ('llava_finetune',)),
 }
 """The stages of the published recipes.
 
@@ -85,8 +86,8 @@ STAGES = {
 * ``transmamba``: everything but a vision encoder. The paper freezes nothing; its
   teacher is a LLaVA, which keeps the vision encoder frozen, and so does the student.
 * LLaVA's, of a teacher without distillation: ``llava_pretrain`` trains the connector of
-  a model just put together, ``llava_finetune`` the language model besides. The vision
-  encoder is frozen in both.
+  a model just put together, ``llava_finetune`` the language model besides, and so does
+  ``reasoning`` (TransMamba §3.4). The vision encoder is frozen in all.
 """
 
 
