@@ -21,6 +21,7 @@ from mmtransmamba.transfer.distillers.stages import (
     STAGES,
     check_history,
     freeze_all_but,
+    parameters_for_images,
 )
 from mmtransmamba.transfer.distillers.token_check import TokenCheck
 from mmtransmamba.transfer.distillers.vision_language import (
@@ -227,10 +228,12 @@ class LanguageDistiller(BaseModel):
         self._check_tokens(self.student, inputs['input_ids'])
         forced = self._active(ForcedTerm)
         free = self._active(ModelTerm)
-        # Every parameter takes part in every step, as DDP demands.
+        # Every parameter takes part in every step, as DDP demands. Layers that are fed
+        # with the teacher's hidden states need no connector.
+        idle = [] if free else parameters_for_images(self.student)
         losses = {
             f'loss_{key}': sum(
-                (0.0 * p.sum() for p in term.parameters()),
+                (0.0 * p.sum() for p in [*term.parameters(), *idle]),
                 torch.zeros((), device=inputs['input_ids'].device),
             )
             for key, term in self.terms.items()
