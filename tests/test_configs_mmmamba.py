@@ -11,11 +11,20 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from tiny_conversations import save_tiny_conversations
 from tiny_patch_decoders import LAYOUTS, save_tiny_patch_decoder
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, LlamaConfig
 
 from mmtransmamba.models.language import MAMBA, choose_layers
+from mmtransmamba.models.multimodal import (
+    PatchDecoderConfig,
+    PatchDecoderForConditionalGeneration,
+)
 from mmtransmamba.registry import MODELS
-from mmtransmamba.transfer.distillers.stages import STAGES, StageError
+from mmtransmamba.transfer.distillers.stages import (
+    STAGES,
+    StageError,
+    group_of_parameters,
+)
+from mmtransmamba.transfer.language import hybrid_config
 from mmtransmamba.transfer.vision_language import convert_vlm
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / 'configs/multimodal/mmmamba'
@@ -225,3 +234,27 @@ def logged(work_dir: Path, key: str) -> list[float]:
         for line in path.read_text().splitlines()
     ]
     return [record[key] for record in records if key in record]
+
+
+def test_as_many_parameters_are_trained_as_the_paper_says():
+    """Table 1: 14.7 % and 11.2 % of 2.7B, with the widths of InternLM2-1.8B."""
+    text = LlamaConfig(
+        vocab_size=92553,
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=32,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+    )
+    for kind, percent in (('linear', 14.7), ('hybrid', 11.2)):
+        convert = load(f'{kind}_stage1_8xb16_hovle-2.6b.py').model.student.convert
+        config = PatchDecoderConfig(text_config=hybrid_config(text, **convert))
+        with torch.device('meta'):
+            model = PatchDecoderForConditionalGeneration(config)
+        groups = group_of_parameters(model)
+        trained = sum(
+            parameter.numel()
+            for name, parameter in model.named_parameters()
+            if groups[name] in STAGES['stage3'].trains
+        )
+        assert 100 * trained / 2.7e9 == pytest.approx(percent, abs=0.3)

@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaProces
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.multimodal import PatchDecoderForConditionalGeneration
 from mmtransmamba.transfer.language import convert_lm
-from mmtransmamba.transfer.vision_language.patch_decoder import (
+from mmtransmamba.transfer.vision_language import (
     assemble_patch_decoder,
     write_patch_decoder,
 )

@@ -1,0 +1,80 @@
+"""Put image patches and holistic layers before a language model, as HoVLE does.
+
+Writes a folder with a decoder-only vision-language model and its processor, which has
+yet to be trained on images. Nothing is downloaded, and no code in the folders is run.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+# A clean checkout needs no installation of the package itself.
+_ROOT = Path(__file__).absolute().parent.parent
+if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
+    sys.path.insert(0, str(_ROOT))
+
+import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
+
+from mmtransmamba.models.checkpoint import CheckpointError
+from mmtransmamba.transfer.vision_language import write_patch_decoder
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('language', type=Path, help='folder of the language model')
+    parser.add_argument('out', type=Path, help='folder to write')
+    parser.add_argument(
+        '--holistic',
+        default='8',
+        metavar='LAYERS',
+        help='a number of new layers, indices of layers to copy such as 0,1,2, (a '
+        'single one with a comma), or the folder of a language model whose layers are '
+        'taken; default: 8',
+    )
+    parser.add_argument(
+        '--image-size', type=int, default=448, help='side in pixels (default: 448)'
+    )
+    parser.add_argument(
+        '--patch-size', type=int, default=28, help='side in pixels (default: 28)'
+    )
+    parser.add_argument(
+        '--chat-template',
+        type=Path,
+        help="Jinja file; by default the tokenizer's own template",
+    )
+    parser.add_argument('--seed', type=int, default=0)
+    return parser.parse_args()
+
+
+def holistic_of(text: str) -> int | list[int] | str:
+    """What ``--holistic`` stands for."""
+    if text.isdigit():
+        return int(text)
+    parts = text.rstrip(',').split(',')
+    if all(part.isdigit() for part in parts):
+        return [int(part) for part in parts]
+    return text
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        template = None
+        if args.chat_template is not None:
+            template = args.chat_template.read_text(encoding='utf-8')
+        folder = write_patch_decoder(
+            args.language,
+            args.out,
+            template,
+            holistic=holistic_of(args.holistic),
+            image_size=args.image_size,
+            patch_size=args.patch_size,
+            seed=args.seed,
+        )
+    except (FileNotFoundError, FileExistsError, CheckpointError, ValueError) as error:
+        sys.exit(f'error: {error}')
+    print(f'written to {folder}')
+
+
+if __name__ == '__main__':
+    main()
