@@ -31,7 +31,9 @@ def from_chat(
     """Answers of a model for :func:`~mmtransmamba.evaluation.vlm.run_benchmark`.
 
     An answer is cut off at the benchmark's length, unless the model has a head with
-    more to say than an answer.
+    more to say than an answer. What such a model says is kept as a whole, too: in
+    ``FOLDER/responses/NAME.jsonl``, of which the last row of a question counts if an
+    interruption left two.
 
     Args:
         chat: The model.
@@ -43,17 +45,37 @@ def from_chat(
 
     def answers(benchmark: Benchmark, samples: list[VLMSample]) -> tuple:
         settings = dict(generation)
-        if type(chat.head) is AnswerHead:
+        says_more = type(chat.head) is not AnswerHead
+        if not says_more:
             settings = dict(max_new_tokens=benchmark.max_new_tokens) | settings
 
         def answer(batch: list[VLMSample]) -> list[str]:
             images = [sample.images for sample in batch]
-            return chat.answer([sample.prompt for sample in batch], images, **settings)
+            prompts = [sample.prompt for sample in batch]
+            if not says_more:
+                return chat.answer(prompts, images, **settings)
+            texts = chat.generate(prompts, images, **settings)
+            path = Path(folder, 'responses', f'{benchmark.name}.jsonl')
+            _append_responses(path, batch, texts)
+            return [chat.head.answer_of(text) for text in texts]
 
         found = find_images(samples, image_folders(benchmark))
-        return from_model(answer, folder, batch_size)(benchmark, found)
+        texts, note = from_model(answer, folder, batch_size)(benchmark, found)
+        empty = sum(not text for text in texts)
+        # Some rules take an empty answer for a yes, or guess.
+        return texts, f'empty answers: {empty}' if empty else note
 
     return answers
+
+
+def _append_responses(
+    path: Path, samples: Sequence[VLMSample], texts: Sequence[str]
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open('a', encoding='utf-8') as file:
+        for sample, text in zip(samples, texts, strict=True):
+            row = dict(question_id=sample.question_id, prompt=sample.prompt, text=text)
+            file.write(json.dumps(row, ensure_ascii=False) + '\n')
 
 
 def claim_folder(folder: str | Path, model: dict[str, Any]) -> None:

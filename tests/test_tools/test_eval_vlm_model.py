@@ -244,6 +244,7 @@ def test_length_of_answers(evaluate, model, data, monkeypatch):
         return ['A'] * len(prompts)
 
     monkeypatch.setattr(VisionLanguageChat, 'answer', answer)
+    monkeypatch.setattr(VisionLanguageChat, 'generate', answer)
     device = ('--device', 'cpu', '--batch-size', 9)
     evaluate(model, *BOTH, *device)
     evaluate(model, *BOTH, *device, '--head', 'reasoning', out='reasoning')
