@@ -431,15 +431,12 @@ def test_none_of_the_kind_is_left(folder):
         dataset[0]
 
 
-@pytest.mark.parametrize('workers', [0, 2])
-def test_too_many_bad_samples(folder, workers):
+def test_too_many_bad_samples(folder):
     rows = rows_with(['1.png'] * 9, bad=[BAD['missing image'], BAD['corrupt image']])
     dataset = dataset_of(folder, rows, max_bad=0.1)
-    loader = DataLoader(
-        dataset, 1, num_workers=workers, collate_fn=collate_conversations
-    )
     with pytest.raises(ValueError, match=r'2 of 11 .*at most 10.00% \(max_bad\)'):
-        list(loader)
+        for index in range(len(dataset)):
+            dataset[index]
     for max_bad in (-0.1, 1):
         with pytest.raises(ValueError, match=r'max_bad must be in \[0, 1\)'):
             dataset_of(folder, rows, max_bad=max_bad)

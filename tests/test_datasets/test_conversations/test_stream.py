@@ -153,11 +153,11 @@ def test_too_many_bad_samples(folder):
         next(iter(stream_of(folder, file)))
 
 
-def test_too_many_workers(folder):
+def test_too_many_workers(folder, monkeypatch):
     file = write_jsonl(folder / 'x.jsonl', rows(2))
-    loader = DataLoader(stream_of(folder, file), None, num_workers=3)
+    monkeypatch.setattr(stream, '_shard', lambda: (2, 3))
     with pytest.raises(ValueError, match='has no row for worker 2 of 3'):
-        list(islice(loader, 9))
+        next(iter(stream_of(folder, file)))
 
 
 def test_settings(folder):
