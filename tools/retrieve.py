@@ -22,6 +22,13 @@ from mmtransmamba.apis import Retriever, VideoIndex, index_folder
 from mmtransmamba.models.checkpoint import CheckpointError
 
 
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{number} must be 1 at least')
+    return number
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -32,12 +39,14 @@ def parse_args() -> argparse.Namespace:
     index.add_argument('checkpoint', type=Path)
     index.add_argument('folder', type=Path)
     index.add_argument('--out', type=Path, default=Path('videos.safetensors'))
-    index.add_argument('--batch-size', type=int, default=8)
+    index.add_argument('--batch-size', type=positive, default=8)
     index.add_argument('--workers', type=int, default=0, help='processes that decode')
     query = commands.add_parser('query', help='find videos in an index')
     query.add_argument('index', type=Path)
     query.add_argument('text', nargs='*', help='queries; without any, standard input')
-    query.add_argument('-k', type=int, default=5, help='how many videos (default: 5)')
+    query.add_argument(
+        '-k', type=positive, default=5, help='how many videos (default: 5)'
+    )
     query.add_argument('--config', type=Path, help='if it is not where it was')
     query.add_argument('--checkpoint', type=Path, help='likewise')
     for command in (index, query):
@@ -54,12 +63,6 @@ def make_index(args: argparse.Namespace) -> None:
         args.workers,
         progress=lambda batches: tqdm(batches, desc='index', unit='batch'),
     )
-    for name, path in (
-        ('folder', args.folder),
-        ('config', args.config),
-        ('checkpoint', args.checkpoint),
-    ):
-        index.info[name] = str(path.absolute())
     index.save(args.out)
     for fault in faults:
         print(f'skipped: {fault}')
@@ -69,8 +72,8 @@ def make_index(args: argparse.Namespace) -> None:
 def query(args: argparse.Namespace) -> None:
     index = VideoIndex.load(args.index)
     retriever = Retriever(
-        args.config or index.info['config'],
-        args.checkpoint or index.info['checkpoint'],
+        args.config or source(args, index, 'config'),
+        args.checkpoint or source(args, index, 'checkpoint'),
         args.device,
     )
     if args.text:
@@ -85,6 +88,15 @@ def query(args: argparse.Namespace) -> None:
                 print(error, file=sys.stderr)
 
 
+def source(args: argparse.Namespace, index: VideoIndex, name: str) -> str:
+    """The file of the model that an index was made with."""
+    if name not in index.info:
+        raise ValueError(
+            f'{args.index} does not say which {name} it was made with: give --{name}.'
+        )
+    return index.info[name]
+
+
 def read_line(prompt: str) -> str | None:
     try:
         return input(prompt if sys.stdin.isatty() else '')
@@ -96,14 +108,14 @@ def answer(index: VideoIndex, retriever: Retriever, text: str, count: int) -> No
     (embedding,) = retriever.embed_texts([text])
     print(text)
     for name, cosine in index.search(embedding, count):
-        print(f'  {cosine:6.3f}  {Path(index.info["folder"]) / name}')
+        print(f'  {cosine:6.3f}  {Path(index.info.get("folder", "")) / name}')
 
 
 def main() -> None:
     args = parse_args()
     try:
         (make_index if args.command == 'index' else query)(args)
-    except (FileNotFoundError, CheckpointError, ValueError, ImportError) as error:
+    except (OSError, CheckpointError, ValueError, ImportError) as error:
         sys.exit(f'error: {error}')
 
 

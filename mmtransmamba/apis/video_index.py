@@ -14,7 +14,11 @@ from mmengine.registry import DefaultScope
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mmtransmamba.datasets.video_text import CorruptVideoError, list_videos
+from mmtransmamba.datasets.video_text import (
+    CorruptVideoError,
+    list_videos,
+    read_video,
+)
 from mmtransmamba.models import load_pretrained
 from mmtransmamba.models.retrieval import TextVideoRetriever
 from mmtransmamba.registry import MODELS, TASK_UTILS
@@ -32,8 +36,14 @@ class Retriever:
         checkpoint: File of the trained weights.
         device: Where to run.
 
+    Attributes:
+        source: Files that the model comes from, ``checkpoint`` and, if it is one,
+            ``config``.
+
     Raises:
-        ValueError: The config has no such parts, or the model is no retriever.
+        FileNotFoundError: There is no such file.
+        ValueError: The config has no such parts, the model is no retriever, or there
+            is no such device.
         CheckpointError: The checkpoint does not fit the model.
     """
 
@@ -47,7 +57,8 @@ class Retriever:
             if not Path(config).is_file():
                 raise FileNotFoundError(f'There is no config at {config}.')
             config = Config.fromfile(config)
-        missing = [n for n in ('test_pipeline', 'tokenizer') if n not in config]
+        parts = ('model', 'test_pipeline', 'tokenizer')
+        missing = [name for name in parts if name not in config]
         if missing:
             raise ValueError(
                 f'{config.filename or "The config"} has no {" and no ".join(missing)}: '
@@ -67,7 +78,15 @@ class Retriever:
                 f'{type(self.model).__name__} is no model of text-video retrieval.'
             )
         load_pretrained(self.model, checkpoint)
-        self.model.to(device).eval()
+        self.source = dict(checkpoint=str(Path(checkpoint).absolute()))
+        if config.filename:
+            self.source['config'] = str(Path(config.filename).absolute())
+        try:
+            self.model.to(device).eval()
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f'device={str(device)!r} cannot be used: {error}'
+            ) from error
 
     def read_video(self, path: str | Path) -> Tensor:
         """Pixels of a video file as the model's preprocessor takes them.
@@ -78,8 +97,7 @@ class Retriever:
         Raises:
             CorruptVideoError: It cannot be decoded.
         """
-        given = dict(filename=str(path), modality='RGB')
-        return torch.as_tensor(self.pipeline(given)['imgs'])
+        return read_video(self.pipeline, path)
 
     @torch.no_grad()
     def embed_videos(self, videos: Tensor) -> Tensor:
@@ -102,7 +120,8 @@ class VideoIndex:
     Attributes:
         names: Names of the videos, N.
         features: Embeddings, float32 ``[N, D]``, of length 1.
-        info: What else is stored, as the model they come from.
+        info: What else is stored: the files of the model they come from, ``config``
+            and ``checkpoint``, and the ``folder`` of the videos.
     """
 
     names: list[str]
@@ -110,7 +129,19 @@ class VideoIndex:
     info: dict[str, str]
 
     def search(self, query: Tensor, count: int) -> list[tuple[str, float]]:
-        """Names and cosines of the videos nearest to an embedding ``[D]``."""
+        """Names and cosines of the videos nearest to an embedding ``[D]``.
+
+        Args:
+            query: The embedding.
+            count: How many videos, at least 1; all if there are not as many.
+
+        Raises:
+            ValueError: The count is not positive, or the query of another width.
+        """
+        if count < 1:
+            raise ValueError(
+                f'The number of videos to find must be 1 at least: {count}'
+            )
         if query.shape != self.features.shape[1:]:
             raise ValueError(
                 f'The index has embeddings of {self.features.shape[1]} channels, the '
@@ -225,4 +256,5 @@ def index_folder(
         raise ValueError(
             f'None of the {len(paths)} videos in {folder} can be decoded: {faults[0]}'
         )
-    return VideoIndex(names, torch.cat(features), dict(folder=str(folder))), faults
+    info = dict(folder=str(folder.absolute()), **retriever.source)
+    return VideoIndex(names, torch.cat(features), info), faults

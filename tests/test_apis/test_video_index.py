@@ -97,6 +97,8 @@ def test_search():
     assert len(index.search(features[0], 99)) == 50
     with pytest.raises(ValueError, match='embeddings of 8 channels, the query'):
         index.search(torch.zeros(9), 5)
+    with pytest.raises(ValueError, match='must be 1 at least: 0'):
+        index.search(features[0], 0)
 
 
 def test_saved_index_is_the_same(tmp_path):
@@ -140,9 +142,11 @@ def test_student_of_a_distiller(tmp_path):
 
 
 def test_config_of_something_else(tmp_path):
-    config = Config(dict(model=STUDENT, test_pipeline=PIPELINE))
-    with pytest.raises(ValueError, match='has no tokenizer: it is none of text-video'):
-        Retriever(config, tmp_path / 'x.pth')
+    for part in ('model', 'tokenizer', 'test_pipeline'):
+        config = make_config()
+        config.pop(part)
+        with pytest.raises(ValueError, match=f'has no {part}: it is none of text-vid'):
+            Retriever(config, tmp_path / 'x.pth')
     with pytest.raises(FileNotFoundError, match='no config at'):
         Retriever(tmp_path / 'x.py', tmp_path / 'x.pth')
     backbone = dict(type='mmtransmamba.PlainMamba', arch='T')
@@ -209,6 +213,41 @@ def test_index_and_query(tmp_path, folder, run_tool, monkeypatch):
     told = run_tool('query', out, '--device', 'cpu')
     assert told.out.count('\n') == 2 * (1 + 3)
     assert "lacks ['pink']" in told.err
+
+
+def test_index_made_in_python(tmp_path, folder, run_tool, monkeypatch):
+    checkpoint, _ = save_weights(tmp_path)
+    config = tmp_path / 'config.py'
+    make_config().dump(config)
+    out = tmp_path / 'index.safetensors'
+    monkeypatch.chdir(tmp_path)
+    # Relative paths are those of the time of indexing.
+    index, _ = index_folder(Retriever('config.py', 'weights.pth'), 'videos')
+    assert index.info == dict(
+        folder=str(folder), config=str(config), checkpoint=str(checkpoint)
+    )
+    index.save(out)
+    monkeypatch.chdir(tmp_path.parent)
+    told = run_tool('query', out, 'a dark clip', '--device', 'cpu')
+    assert str(folder / 'deeper' / 'c.mkv') in told.out
+
+    index, _ = index_folder(Retriever(make_config(), checkpoint), folder)
+    index.save(out)
+    with pytest.raises(SystemExit, match='does not say which config .* --config'):
+        run_tool('query', out, 'a dark clip', '--device', 'cpu')
+    told = run_tool('query', out, 'a dark clip', '--config', config, '--device', 'cpu')
+    assert told.out.startswith('a dark clip')
+
+
+def test_bad_numbers_and_devices(tmp_path, folder, run_tool, capsys):
+    checkpoint, _ = save_weights(tmp_path)
+    with pytest.raises(SystemExit):
+        run_tool('query', 'x', 'text', '-k', '0')
+    assert 'argument -k: 0 must be 1 at least' in capsys.readouterr().err
+    config = tmp_path / 'config.py'
+    make_config().dump(config)
+    with pytest.raises(SystemExit, match="^error: device='tpu' cannot be used"):
+        run_tool('index', config, checkpoint, folder, '--device', 'tpu')
 
 
 def test_errors_are_one_line(tmp_path, run_tool):

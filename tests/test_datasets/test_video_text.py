@@ -25,6 +25,7 @@ from mmtransmamba.datasets.video_text import (
     read_didemo,
     read_msrvtt_test,
     read_msrvtt_train,
+    read_video,
     write_captions,
 )
 from mmtransmamba.datasets.video_text.conversion import find_corrupt
@@ -304,6 +305,25 @@ def test_sound_without_pictures(tmp_path):
         decode_video(tmp_path / 'a.wav', 2)
 
 
+@pytest.mark.parametrize('suffix', ['mp4', 'avi', 'mkv'])
+def test_title_that_is_no_utf8(tmp_path, suffix, decoder):
+    av = pytest.importorskip('av')
+    path = tmp_path / f'a.{suffix}'
+    with av.open(str(path), 'w') as container:
+        container.metadata['title'] = 'ABCDEFGH'
+        stream = container.add_stream('mpeg4', rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
+        grey = np.full((48, 64, 3), 128, np.uint8)
+        frame = av.VideoFrame.from_ndarray(grey, format='rgb24')
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    content = path.read_bytes()
+    assert b'ABCDEFGH' in content
+    path.write_bytes(content.replace(b'ABCDEFGH', 'Größe äöü'.encode('latin1')[:8]))
+    (frame,) = decode_video(path, 1, decoder=decoder)
+    assert abs(frame.astype(int) - 128).max() < 5
+
+
 def test_missing_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'av', None)
     (tmp_path / 'a.mp4').touch()
@@ -345,10 +365,84 @@ def build(folder, clips, names=NAMES, captions=('a clip', 'a video'), **options)
     return VideoText(**(settings | options))
 
 
+def mmaction_pipeline(decoder, num_frames=4):
+    return [
+        dict(type=f'mmaction.{decoder}Init'),
+        dict(type='mmaction.UniformSample', clip_len=num_frames, test_mode=True),
+        dict(type=f'mmaction.{decoder}Decode'),
+        *pipeline()[1:],
+    ]
+
+
 @pytest.fixture
 def needs_mmaction():
     pytest.importorskip('av')
     pytest.importorskip('mmaction')
+
+
+@pytest.mark.parametrize(
+    'method, package', [('Decord', 'decord'), ('PyAV', 'av'), ('OpenCV', 'cv2')]
+)
+def test_whole_pipelines_of_mmaction(
+    tmp_path, clips, monkeypatch, method, package, needs_mmaction
+):
+    pytest.importorskip(package)
+    folder = tmp_path / 'videos'
+    folder.mkdir()
+    # OpenCV shows some of what the others refuse.
+    (folder / 'a.mp4').write_bytes(b'no video')
+    for name in (NAMES[2], *([] if method == 'OpenCV' else [CORRUPT])):
+        (folder / name).symlink_to(clips / name)
+    names = ['a.mp4', *sorted(p.name for p in folder.iterdir() if p.name != 'a.mp4')]
+    data = build(
+        tmp_path,
+        folder,
+        names=names,
+        pipeline=mmaction_pipeline(method),
+        max_corrupt=0.7,
+        test_mode=True,
+    )
+    logged = []
+    monkeypatch.setattr(dataset, 'print_log', lambda *args: logged.append(args[0]))
+    sample = data[0]
+    assert sample['video_id'] == NAMES[2] and data.num_corrupt == len(names) - 1
+    for name, message in zip(names[:-1], logged, strict=True):
+        assert f'{name} cannot be decoded: ' in message
+    own = read_video(Compose(pipeline()), folder / NAMES[2]).int()
+    assert sample['video'].shape == own.shape
+    # Frames chosen by another rule, of the same slow video.
+    assert (sample['video'].int() - own).abs().float().mean() < 30
+
+
+def test_other_errors_of_a_pipeline_are_not_the_files(clips, needs_mmaction):
+    without = [step for step in mmaction_pipeline('PyAV') if 'Uniform' not in str(step)]
+    with pytest.raises(KeyError, match='frame_inds'):
+        read_video(Compose(without), clips / NAMES[2])
+
+    def fail(results):
+        raise ValueError('of the crop')
+
+    with pytest.raises(ValueError, match='of the crop') as caught:
+        read_video(Compose([*pipeline()[:1], fail]), clips / NAMES[2])
+    assert not isinstance(caught.value, CorruptVideoError)
+    with pytest.raises(FileNotFoundError, match='x.mp4'):
+        read_video(Compose(mmaction_pipeline('PyAV')), clips / 'x.mp4')
+
+
+@pytest.mark.parametrize(
+    'steps, message',
+    [
+        (pipeline()[:-1], 'imgs of the shape a list; accepted: .3, T, H, W'),
+        (
+            [*pipeline()[:-1], dict(type='mmaction.FormatShape', input_format='NCHW')],
+            r'imgs of the shape \(4, 3, 32, 32\)',
+        ),
+        ([*pipeline(), dict(type='mmaction.PackActionInputs')], 'leaves no imgs'),
+    ],
+)
+def test_pipelines_that_leave_something_else(clips, steps, message, needs_mmaction):
+    with pytest.raises(ValueError, match=message):
+        read_video(Compose(steps), clips / NAMES[2])
 
 
 def test_mmaction_transforms_follow(clips, needs_mmaction):

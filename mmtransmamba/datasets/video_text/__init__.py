@@ -13,6 +13,7 @@ from .annotations import (
 from .dataset import VideoText
 from .decoding import CorruptVideoError, decode_video
 from .moving_shapes import MovingShapes
+from .reading import read_video
 from .samples import collate_video_text
 from .shapes_captions import ShapesTokenizer
 from .tokenizers import CLIPTextTokenizer, WordTokenizer
@@ -35,5 +36,6 @@ __all__ = [
     'read_didemo',
     'read_msrvtt_test',
     'read_msrvtt_train',
+    'read_video',
     'write_captions',
 ]

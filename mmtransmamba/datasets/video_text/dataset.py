@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 
 from mmtransmamba.datasets.video_text.annotations import read_captions
 from mmtransmamba.datasets.video_text.decoding import CorruptVideoError
+from mmtransmamba.datasets.video_text.reading import read_video
 from mmtransmamba.datasets.video_text.samples import pair_sample, video_sample
 from mmtransmamba.registry import DATASETS, TASK_UTILS
 
@@ -36,8 +37,9 @@ class VideoText(BaseDataset):
         data_prefix: ``video`` is the folder of the videos.
         max_corrupt: Largest accepted part of corrupt videos, in [0, 1), counted by
             each process of a distributed run for itself.
-        **kwargs: Other arguments of mmengine's ``BaseDataset``. The ``pipeline`` gets
-            ``filename`` and must leave ``imgs`` as ``[3, T, H, W]``.
+        **kwargs: Other arguments of mmengine's ``BaseDataset``. The ``pipeline`` must
+            leave ``imgs`` as ``[3, T, H, W]``, see
+            :func:`~mmtransmamba.datasets.video_text.reading.read_video`.
 
     Raises:
         FileNotFoundError: The annotations or some videos are missing.
@@ -117,8 +119,7 @@ class VideoText(BaseDataset):
             CorruptVideoError: The video cannot be decoded.
         """
         name = sample['video_id']
-        given = dict(filename=sample['filename'], modality='RGB')
-        video = torch.as_tensor(self.pipeline(given)['imgs'])
+        video = read_video(self.pipeline, sample['filename'])
         if not self.test_mode:
             return pair_sample(
                 video, name, sample['caption'], sample['caption_id'], self.tokenizer

@@ -41,13 +41,13 @@ def decode_with_pyav(path: Path, num_frames: int, jitter: bool) -> Frames:
     try:
         # Headers may lack the number of frames (mkv) or promise more than there are,
         # so packets are counted, which decodes nothing.
-        with av.open(str(path)) as container:
+        with _open_container(path) as container:
             total = 0
             if container.streams.video:
                 total = sum(packet.size > 0 for packet in container.demux(video=0))
         wanted = segment_indices(total, num_frames, jitter)
         chosen, index, last = {}, -1, None
-        with av.open(str(path)) as container:
+        with _open_container(path) as container:
             for index, last in enumerate(container.decode(video=0) if total else ()):
                 if index in wanted:
                     chosen[index] = _upright(last)
@@ -60,6 +60,13 @@ def decode_with_pyav(path: Path, num_frames: int, jitter: bool) -> Frames:
     # A packet need not give a frame; the last there is stands for those.
     chosen.update(dict.fromkeys(wanted[wanted > index].tolist(), _upright(last)))
     return [chosen[index] for index in wanted.tolist()]
+
+
+def _open_container(path: Path):
+    import av
+
+    # A title that is no UTF-8, as old cameras write it, says nothing of the frames.
+    return av.open(str(path), metadata_errors='replace')
 
 
 def _upright(frame) -> np.ndarray:
