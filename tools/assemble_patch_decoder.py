@@ -38,6 +38,12 @@ def parse_args() -> argparse.Namespace:
         '--patch-size', type=int, default=28, help='side in pixels (default: 28)'
     )
     parser.add_argument(
+        '--max-tiles',
+        type=int,
+        default=1,
+        help='most tiles that an image is cut into (default: 1, the image itself)',
+    )
+    parser.add_argument(
         '--chat-template',
         type=Path,
         help="Jinja file; by default the tokenizer's own template",
@@ -66,6 +72,7 @@ def main() -> None:
             args.language,
             args.out,
             template,
+            args.max_tiles,
             holistic=holistic_of(args.holistic),
             image_size=args.image_size,
             patch_size=args.patch_size,

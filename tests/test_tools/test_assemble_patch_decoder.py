@@ -29,14 +29,16 @@ def test_writes_a_folder_or_says_what_is_wrong(tmp_path):
         language,
         out,
         *('--holistic', '2,0', '--image-size', 32, '--patch-size', 16),
-        *('--chat-template', template),
+        *('--chat-template', template, '--max-tiles', 3),
     )
     assert done.returncode == 0, done.stderr
     assert f'written to {out}' in done.stdout
     model = AutoModelForImageTextToText.from_pretrained(out)
     assert model.config.num_holistic_layers == 2
     assert model.config.text_config.num_hidden_layers == 5
-    assert AutoProcessor.from_pretrained(out).chat_template == '{{ messages }}'
+    processor = AutoProcessor.from_pretrained(out)
+    assert processor.chat_template == '{{ messages }}'
+    assert processor.max_tiles == 3
     again = run(language, out)
     assert again.returncode == 1
     assert again.stderr.strip() == f'error: {out} exists; give another folder.'

@@ -10,7 +10,10 @@ from tiny_vlms import CHAT_TEMPLATE, tiny_tokenizer
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaProcessor
 
 from mmtransmamba.models.checkpoint import CheckpointError
-from mmtransmamba.models.multimodal import PatchDecoderForConditionalGeneration
+from mmtransmamba.models.multimodal import (
+    PatchDecoderForConditionalGeneration,
+    PatchDecoderProcessor,
+)
 from mmtransmamba.transfer.language import convert_lm
 from mmtransmamba.transfer.vision_language import (
     assemble_patch_decoder,
@@ -167,7 +170,8 @@ def test_a_folder_with_model_and_processor(tmp_path, has_image_token):
 
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder)
-    assert type(processor) is LlavaProcessor
+    assert type(processor) is PatchDecoderProcessor
+    assert isinstance(processor, LlavaProcessor)
     assert processor.tokenizer.pad_token is not None
     token = model.config.image_token_id
     assert processor.tokenizer.convert_ids_to_tokens(token) == '<image>'

@@ -149,7 +149,9 @@ def _with_images(
         return_tensors='pt',
     )
     pixels = out['pixel_values']
-    if pixels.ndim != 4 or len(pixels) != len(conversation.images):
+    # Of an image that is cut into tiles there is one [3, H, W] for each.
+    tiled = getattr(processor, 'max_tiles', 1) > 1
+    if pixels.ndim != 4 or not (tiled or len(pixels) == len(conversation.images)):
         raise ValueError(
             f'{type(processor).__name__} makes pixel_values {list(pixels.shape)} of '
             f'{len(conversation.images)} images; supported are processors that make '

@@ -5,6 +5,7 @@ from .heads import AnswerHead, VisionLanguageHead
 from .llava import HybridLlavaConfig, HybridLlavaForConditionalGeneration
 from .patch_decoder import PatchDecoderForConditionalGeneration, PatchDecoderModel
 from .patch_decoder_config import PatchDecoderConfig
+from .patch_decoder_processor import PatchDecoderProcessor
 
 __all__ = [
     'AnswerHead',
@@ -13,6 +14,7 @@ __all__ = [
     'PatchDecoderConfig',
     'PatchDecoderForConditionalGeneration',
     'PatchDecoderModel',
+    'PatchDecoderProcessor',
     'VisionLanguageHead',
     'assemble_llava',
 ]

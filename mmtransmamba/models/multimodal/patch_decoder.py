@@ -12,7 +12,6 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     GenerationMixin,
-    LlavaProcessor,
     PreTrainedModel,
 )
 from transformers import initialization as init
@@ -25,6 +24,9 @@ from transformers.modeling_outputs import (
 from mmtransmamba.models.language import MAMBA
 from mmtransmamba.models.language.hybrid import HybridCausalLMMixin
 from mmtransmamba.models.multimodal.patch_decoder_config import PatchDecoderConfig
+from mmtransmamba.models.multimodal.patch_decoder_processor import (
+    PatchDecoderProcessor,
+)
 from mmtransmamba.models.pos_embed import resize_pos_embed
 
 
@@ -277,4 +279,4 @@ AutoModel.register(PatchDecoderConfig, PatchDecoderModel)
 AutoModelForImageTextToText.register(
     PatchDecoderConfig, PatchDecoderForConditionalGeneration
 )
-AutoProcessor.register(PatchDecoderConfig, LlavaProcessor)
+AutoProcessor.register(PatchDecoderConfig, PatchDecoderProcessor)

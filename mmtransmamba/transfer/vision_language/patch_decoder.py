@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, CLIPImageProcessor, LlavaProcessor
+from transformers import AutoConfig, AutoModel, CLIPImageProcessor
 
 from mmtransmamba.models.language import ATTENTION, HYBRIDS
 from mmtransmamba.models.multimodal.patch_decoder import (
@@ -17,6 +17,9 @@ from mmtransmamba.models.multimodal.patch_decoder import (
     PatchEmbedding,
 )
 from mmtransmamba.models.multimodal.patch_decoder_config import PatchDecoderConfig
+from mmtransmamba.models.multimodal.patch_decoder_processor import (
+    PatchDecoderProcessor,
+)
 from mmtransmamba.transfer.language.assemble import assemble
 from mmtransmamba.transfer.language.sources import TensorSource
 from mmtransmamba.transfer.language.teachers import generation_config_of, read_teacher
@@ -127,6 +130,7 @@ def write_patch_decoder(
     language: str | Path,
     folder: str | Path,
     chat_template: str | None = None,
+    max_tiles: int = 1,
     **settings: Any,
 ) -> Path:
     """Write a new model and its processor into a folder ``from_pretrained`` can read.
@@ -137,6 +141,8 @@ def write_patch_decoder(
         folder: Folder to create.
         chat_template: The processor's, in which an image is ``<image>``; by default the
             tokenizer's.
+        max_tiles: Most tiles that the processor cuts an image into, see
+            :class:`~mmtransmamba.models.multimodal.PatchDecoderProcessor`.
         **settings: Other arguments of :func:`assemble_patch_decoder`.
 
     Raises:
@@ -165,13 +171,12 @@ def write_patch_decoder(
     model = assemble_patch_decoder(language, token, **settings)
     config = model.config
     sides = dict(height=config.image_size, width=config.image_size)
-    processor = LlavaProcessor(
+    processor = PatchDecoderProcessor(
         # Images are not cropped, or answers at their margins would be lost.
         image_processor=CLIPImageProcessor(size=sides, do_center_crop=False),
         tokenizer=tokenizer,
         patch_size=config.patch_size,
-        vision_feature_select_strategy='full',
-        num_additional_image_tokens=0,
+        max_tiles=max_tiles,
         chat_template=chat_template or tokenizer.chat_template,
     )
     model.save_pretrained(folder)

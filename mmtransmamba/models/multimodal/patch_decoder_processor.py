@@ -1,0 +1,145 @@
+"""The processor of decoder-only models: large images as several tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+from transformers import LlavaProcessor
+from transformers.image_transforms import to_pil_image
+from transformers.image_utils import load_image, make_flat_list_of_images
+
+
+class PatchDecoderProcessor(LlavaProcessor):
+    """LLaVA's processor that can cut an image into tiles.
+
+    With ``max_tiles`` above 1 an image is resized to the grid of tiles whose shape is
+    closest to its own, and cut up row by row; a small version of the whole image
+    follows, unless there is only one tile. This is the dynamic resolution of
+    InternVL-1.5, which HoVLE uses. One ``<image>`` in the text stands for all tiles.
+
+    Args:
+        image_processor: Makes the pixels of a tile; its ``size`` is the tile's.
+        tokenizer, patch_size, vision_feature_select_strategy, chat_template,
+            image_token, num_additional_image_tokens: See ``LlavaProcessor``.
+        max_tiles: Most tiles of an image, the small version not counted.
+        thumbnail: Whether there is a small version of the whole image.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        patch_size: int | None = None,
+        vision_feature_select_strategy: str | None = 'full',
+        chat_template: str | None = None,
+        image_token: str = '<image>',
+        num_additional_image_tokens: int = 0,
+        max_tiles: int = 1,
+        thumbnail: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            image_processor,
+            tokenizer,
+            patch_size=patch_size,
+            vision_feature_select_strategy=vision_feature_select_strategy,
+            chat_template=chat_template,
+            image_token=image_token,
+            num_additional_image_tokens=num_additional_image_tokens,
+            **kwargs,
+        )
+        if max_tiles < 1:
+            raise ValueError(f'max_tiles={max_tiles} must be at least 1.')
+        self.max_tiles = max_tiles
+        self.thumbnail = thumbnail
+
+    def __call__(
+        self, images: Any = None, text: str | Sequence[str] | None = None, **kwargs: Any
+    ) -> Any:
+        """As ``LlavaProcessor``; ``pixel_values`` ``[N, 3, H, W]`` of N tiles.
+
+        Raises:
+            ValueError: The texts mention more or fewer images than there are.
+        """
+        if images is not None and self.max_tiles > 1:
+            tiles = [self.tiles(image) for image in _as_pil(images)]
+            images = [tile for of_image in tiles for tile in of_image]
+            if text is not None:
+                text = self._repeat([text] if isinstance(text, str) else text, tiles)
+        return super().__call__(images=images, text=text, **kwargs)
+
+    def tiles(self, image: Image.Image) -> list[Image.Image]:
+        """The tiles of an image, row by row, and the small version of the whole."""
+        if self.max_tiles == 1:
+            return [image]
+        size = self.image_processor.size
+        height = size.get('height') or size['shortest_edge']
+        width = size.get('width') or size['shortest_edge']
+        columns, rows = tile_grid(image.size, (width, height), self.max_tiles)
+        whole = image.resize((columns * width, rows * height), Image.Resampling.BICUBIC)
+        tiles = [
+            whole.crop((x * width, y * height, (x + 1) * width, (y + 1) * height))
+            for y in range(rows)
+            for x in range(columns)
+        ]
+        if self.thumbnail and len(tiles) > 1:
+            tiles.append(image.resize((width, height), Image.Resampling.BICUBIC))
+        return tiles
+
+    def _repeat(self, texts: Sequence[str], tiles: list[list]) -> list[str]:
+        pieces = [text.split(self.image_token) for text in texts]
+        mentioned = sum(len(parts) - 1 for parts in pieces)
+        if mentioned != len(tiles):
+            raise ValueError(
+                f'The texts have {mentioned} times {self.image_token}, but there are '
+                f'{len(tiles)} images.'
+            )
+        counts = iter(map(len, tiles))
+        return [
+            first + ''.join(self.image_token * next(counts) + part for part in rest)
+            for first, *rest in pieces
+        ]
+
+
+def tile_grid(
+    image: tuple[int, int], tile: tuple[int, int], max_tiles: int
+) -> tuple[int, int]:
+    """Columns and rows of tiles, as InternVL-1.5 chooses them.
+
+    The ratio of columns to rows is that closest to the image's width to height. Of
+    several such grids a larger one is taken if the image has more than half of its
+    pixels.
+
+    Args:
+        image: Width and height in pixels.
+        tile: Those of a tile.
+        max_tiles: Most tiles of the grid.
+    """
+    width, height = image
+    grids = sorted(
+        (
+            (columns, rows)
+            for columns in range(1, max_tiles + 1)
+            for rows in range(1, max_tiles // columns + 1)
+        ),
+        key=lambda grid: grid[0] * grid[1],
+    )
+    best, distance = (1, 1), float('inf')
+    for columns, rows in grids:
+        away = abs(width / height - columns / rows)
+        area = columns * tile[0] * rows * tile[1]
+        if away < distance or (away == distance and width * height > 0.5 * area):
+            best, distance = (columns, rows), away
+    return best
+
+
+def _as_pil(images: Any) -> list[Image.Image]:
+    if isinstance(images, str | Image.Image):
+        images = [images]
+    if all(isinstance(image, str | Image.Image) for image in images):
+        loaded = [load_image(image) for image in images]
+    else:
+        loaded = [to_pil_image(image) for image in make_flat_list_of_images(images)]
+    return [image.convert('RGB') for image in loaded]
