@@ -1,0 +1,65 @@
+"""Put a LLaVA together from a vision tower and a language model.
+
+Works offline on local folders. The projector between them is new: train it with
+configs/multimodal/llava.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+# A clean checkout needs no installation of the package itself.
+_ROOT = Path(__file__).absolute().parent.parent
+if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
+    sys.path.insert(0, str(_ROOT))
+
+import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
+from mmtransmamba.models.checkpoint import CheckpointError
+from mmtransmamba.models.multimodal import assemble_llava
+from mmtransmamba.transfer.language import load_teacher
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('vision', type=Path, help='folder of a CLIP or SigLIP')
+    parser.add_argument('language', type=Path, help='folder of a causal language model')
+    parser.add_argument('--out', type=Path, required=True, help='folder to write')
+    parser.add_argument(
+        '--tokenizer', type=Path, help='its folder, by default that of the language'
+    )
+    parser.add_argument(
+        '--chat-template', type=Path, help="file to use instead of LLaVA-1.5's"
+    )
+    parser.add_argument('--image-token', default='<image>')
+    parser.add_argument('--feature-layer', type=int, default=-2)
+    parser.add_argument('--seed', type=int, default=0, help='of the projector')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if args.out.exists():
+        sys.exit(f'error: {args.out} exists; give another folder.')
+    template = args.chat_template
+    try:
+        model, processor = assemble_llava(
+            args.vision,
+            load_teacher(args.language),
+            tokenizer=args.tokenizer or args.language,
+            image_token=args.image_token,
+            feature_layer=args.feature_layer,
+            chat_template=None if template is None else template.read_text(),
+            seed=args.seed,
+        )
+    except (FileNotFoundError, CheckpointError, ValueError) as error:
+        sys.exit(f'error: {error}')
+    partial = args.out.with_name(args.out.name + '.partial')
+    model.save_pretrained(partial)
+    processor.save_pretrained(partial)
+    partial.rename(args.out)
+    count = sum(p.numel() for p in model.model.multi_modal_projector.parameters())
+    print(f'written to {args.out}; {count:,} parameters of the projector are new')
+
+
+if __name__ == '__main__':
+    main()
