@@ -1,0 +1,190 @@
+"""Every config of reasoning trains and is tested, with sizes shrunk."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from tiny_vlms import save_tiny_llava, tiny_processor
+
+from mmtransmamba.datasets.shapes_reasoning import write_shapes_reasoning
+from mmtransmamba.registry import MODELS
+from mmtransmamba.transfer.distillers.stages import STAGES
+from mmtransmamba.transfer.vision_language import convert_vlm, load_vlm
+from mmtransmamba.utils.reasoning_text import STOP
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG_DIR = ROOT / 'configs' / 'multimodal' / 'reasoning'
+NAMES = sorted(
+    path.stem for path in CONFIG_DIR.glob('*.py') if not path.stem.startswith('shapes')
+)
+TEACHERS = [name for name in NAMES if name.startswith('reasoning-sft')]
+STUDENTS = [name for name in NAMES if name not in TEACHERS]
+LLAVA = ['init:llava', 'llava_pretrain', 'llava_finetune']
+SIZES = dict(tie_word_embeddings=True, max_position_embeddings=1024)
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    """What the Runner does with ``default_scope``."""
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        yield
+
+
+def load(name):
+    return Config.fromfile(CONFIG_DIR / f'{name}.py')
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+    """Data, and models as the runs before leave them."""
+    root = tmp_path_factory.mktemp('reasoning')
+    write_shapes_reasoning(root, dict(teacher=4, student=4, val=4), side=16)
+    save_tiny_llava(root / 'llava', **SIZES)
+    llava = load_vlm(str(root / 'llava'))
+    hybrid, _ = convert_vlm(llava, layers=[3], init='subclone')
+    for name, model, history in (
+        ('llava', llava, LLAVA),
+        ('sft', llava, [*LLAVA, 'reasoning']),
+        ('student', hybrid, [*LLAVA, 'init:subclone', 'transmamba']),
+    ):
+        model.config.text_config.transfer_history = history
+        model.save_pretrained(root / name)
+        tiny_processor().save_pretrained(root / name)
+    return root
+
+
+def shrink(cfg, folders):
+    """Tiny models and data; answers of eight tokens."""
+
+    def tiny(path):
+        kind = re.search(r'reasoning-sft|llava_finetune|llava-mamba', path)[0]
+        names = {'reasoning-sft': 'sft', 'llava_finetune': 'llava'}
+        return str(folders / names.get(kind, 'student'))
+
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg[key]
+        loader.update(batch_size=2, num_workers=0)
+        loader.dataset.files = str(folders / Path(loader.dataset.files).name)
+        loader.dataset.processor = tiny(loader.dataset.processor)
+        loader.dataset.pop('image_root')
+        if 'batch_size' in loader.sampler:
+            loader.sampler.batch_size = 2
+    model = cfg.model
+    for part in (model, model.get('student', {}), model.get('teacher', {})):
+        if 'path' in part:
+            part.path = tiny(part.path)
+    if model.get('student', {}).get('convert'):
+        model.student.convert.pop('mamba_checkpoint', None)
+        # Of four layers 13 % are none.
+        model.student.convert.ratio = max(model.student.convert.ratio, 0.25)
+    model.head.max_new_tokens = 8
+    # Mixed precision needs a GPU.
+    cfg.optim_wrapper.type = 'OptimWrapper'
+    cfg.optim_wrapper.pop('dtype', None)
+    return cfg
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_trains_and_answers(name, folders):
+    cfg = shrink(load(name), folders)
+    torch.manual_seed(0)
+    batch = next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
+    assert batch['pixel_values'].shape[0] == 2
+    model = MODELS.build(cfg.model).train()
+    model.init_weights()
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    before = {key: p.detach().clone() for key, p in model.named_parameters()}
+    for _ in range(2):  # parameters that begin as zero hold gradients back
+        losses = model.train_step(batch, optim_wrapper)
+        assert losses['loss'] > 0
+        assert all(torch.isfinite(value) for value in losses.values())
+    terms = cfg.model.get('terms', {'task': True})
+    assert {f'loss_{key}' for key, term in terms.items() if term} <= set(losses)
+    changed = {k for k, p in model.named_parameters() if not torch.equal(p, before[k])}
+    trained = {k for k, p in model.named_parameters() if p.requires_grad}
+    assert changed <= trained
+    # So small a Mamba-1 gives these gradients below Adam's epsilon.
+    assert all('.dt_proj.' in key for key in trained - changed)
+    assert not any('vision_tower' in key for key in trained)
+
+    rows, evaluator = [], Evaluator(cfg.test_evaluator)
+    for batch in Runner.build_dataloader(cfg.test_dataloader):
+        rows += model.eval().test_step(batch)
+        evaluator.process(rows[-len(batch['answers']) :], batch)
+    figures = evaluator.evaluate(len(rows))
+    assert len(rows) == 4 and all(row['answer'].endswith(STOP) for row in rows)
+    assert all(len(row['text']) <= 8 for row in rows)
+    assert figures['reasoning/well_formed'] == figures['reasoning/accuracy'] == 0
+    assert figures['reasoning/no_answer'] == 100
+
+
+@pytest.mark.parametrize('name', TEACHERS)
+def test_settings_of_the_teacher(name):
+    cfg = load(name)
+    size = name.rsplit('-', 1)[1]
+    assert cfg.model.stage == 'reasoning'
+    assert cfg.model.path == (
+        f'work_dirs/llava_finetune_8xb16_clip-vit-l_llama-3.2-{size}/model'
+    )
+    before = Path(cfg.model.path).parent.name
+    assert (CONFIG_DIR.parent / 'llava' / f'{before}.py').is_file()
+    assert STAGES['reasoning'].requires == ('llava_finetune',)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr) == ('AdamW', 2e-5)
+    assert cfg.train_dataloader.dataset.files == 'data/llava_cot/teacher.jsonl'
+    assert [hook.folder for hook in cfg.custom_hooks] == ['model']
+
+
+@pytest.mark.parametrize('name', STUDENTS)
+def test_settings_of_the_students(name):
+    cfg = load(name)
+    size = name.rsplit('-', 1)[1]
+    teacher = f'work_dirs/reasoning-sft_8xb16_clip-vit-l_llama-3.2-{size}/model'
+    assert cfg.model.teacher.path == teacher
+    student = cfg.model.student
+    if '_continued_' in name:
+        before = name.replace('_continued', '').removeprefix('reasoning-')
+        assert student.path == f'work_dirs/{before}/student'
+        assert student.convert is None and cfg.model.requires == 'transmamba'
+        assert (CONFIG_DIR.parent / 'transmamba' / f'{before}.py').is_file()
+    else:
+        assert student.path == teacher and student.convert.init == 'subclone'
+        assert ('13pct-high' in name) == (student.convert.ratio == 0.13)
+        # Table VI: "a scheme analogous to that used in multimodal tasks".
+        path = f'transmamba/{name.removeprefix("reasoning-")}.py'
+        analogous = Config.fromfile(CONFIG_DIR.parent / path)
+        assert student.convert == analogous.model.student.convert
+        assert cfg.model.terms == analogous.model.terms
+        assert cfg.model.stage == analogous.model.stage
+        assert cfg.optim_wrapper == analogous.optim_wrapper
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr) == ('Adam', 2e-5)
+    assert cfg.train_dataloader.dataset.files == 'data/llava_cot/student.jsonl'
+    assert 'mmtransmamba.SaveStudentHook' in [hook.type for hook in cfg.custom_hooks]
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_parts_agree_with_each_other(name):
+    cfg = load(name)
+    folder = cfg.model.get('path') or cfg.model.teacher.path
+    loaders = [cfg[f'{split}_dataloader'] for split in ('train', 'val', 'test')]
+    for loader in loaders:
+        # Tags that were added are in no other processor.
+        assert loader.dataset.processor == folder
+        assert loader.dataset.format == 'llava_cot'
+    train, val, test = loaders
+    assert val == test and val.dataset.prompts
+    assert val.dataset.files == 'data/llava_cot/val.jsonl'
+    assert train.dataset.too_long == 'skip'
+    count, batch = map(int, re.search(r'_(\d+)xb(\d+)_', name).groups())
+    assert train.batch_size == train.sampler.batch_size == batch
+    assert cfg.auto_scale_lr.base_batch_size == count * batch == 128
+    assert cfg.train_cfg.max_epochs == 1
+    assert cfg.model.head.type == 'mmtransmamba.ReasoningHead'
+    assert cfg.model.head.max_new_tokens == 2048
