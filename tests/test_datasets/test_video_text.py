@@ -578,3 +578,29 @@ def test_clip_tokenizer(clip_vocabulary):
     assert words[1][:3] == [begin, 'dog</w>', end]
     assert words[2] == [begin, 'a</w>', 'dog</w>', end]  # cut
     assert tokens['attention_mask'].tolist() == [[1] * 4, [1, 1, 1, 0], [1] * 4]
+
+
+class TestNoClipTokenizer:
+    """Folders of which transformers would make a tokenizer without words."""
+
+    @pytest.mark.parametrize('missing', ['vocab.json', 'merges.txt'])
+    def test_missing_files(self, clip_vocabulary, missing):
+        folder, _ = clip_vocabulary
+        (folder / missing).unlink()
+        with pytest.raises(
+            FileNotFoundError, match='name=.* no folder .*vocab.json and'
+        ):
+            CLIPTextTokenizer(folder)
+
+    def test_no_folder(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="name='.*nowhere' is no folder"):
+            CLIPTextTokenizer(tmp_path / 'nowhere')
+
+    def test_files_of_something_else(self, tmp_path):
+        (tmp_path / 'tokenizer.json').write_text('{}')
+        with pytest.raises(ValueError, match='are no tokenizer of CLIP'):
+            CLIPTextTokenizer(tmp_path)
+
+    def test_no_room_for_words(self, clip_vocabulary):
+        with pytest.raises(ValueError, match='max_length=2 must be 3 at least'):
+            CLIPTextTokenizer(clip_vocabulary[0], max_length=2)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,6 +13,8 @@ from torch import Tensor
 from mmtransmamba.registry import TASK_UTILS
 
 Tokens = dict[str, Tensor]
+
+_FILES = (('tokenizer.json',), ('vocab.json', 'merges.txt'))
 
 
 def pad_tokens(rows: Sequence[Sequence[int]]) -> Tokens:
@@ -33,16 +37,40 @@ class CLIPTextTokenizer:
     """CLIP's tokenizer, from transformers.
 
     Args:
-        name: A folder with the tokenizer's files, or a name at Hugging Face.
+        name: A folder with the tokenizer's files, ``tokenizer.json`` or ``vocab.json``
+            and ``merges.txt``. Nothing is downloaded.
         max_length: Tokens per caption at most, the two special ones included;
             longer captions are cut.
+
+    Raises:
+        FileNotFoundError: The folder has no such files.
+        ValueError: They cannot be read, or ``max_length`` leaves no room for words.
     """
 
-    def __init__(self, name: str, max_length: int = 32) -> None:
+    def __init__(self, name: str | os.PathLike, max_length: int = 32) -> None:
         from transformers import CLIPTokenizer
 
+        if max_length < 3:
+            raise ValueError(
+                f'CLIPTextTokenizer: max_length={max_length} must be 3 at least: two '
+                'tokens are special.'
+            )
+        # Where there are none transformers makes a tokenizer without any word.
+        if not any(
+            all((Path(name) / file).is_file() for file in files) for files in _FILES
+        ):
+            raise FileNotFoundError(
+                f'CLIPTextTokenizer: name={str(name)!r} is no folder with a tokenizer '
+                f'of CLIP ({" or ".join(map(" and ".join, _FILES))}).'
+            )
         self.max_length = max_length
-        self._tokenizer = CLIPTokenizer.from_pretrained(name)
+        try:
+            self._tokenizer = CLIPTokenizer.from_pretrained(name, local_files_only=True)
+        except Exception as error:  # the tokenizers package has no class of its own
+            raise ValueError(
+                f'CLIPTextTokenizer: the files in {str(name)!r} are no tokenizer of '
+                f'CLIP: {error}'
+            ) from error
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
         """``input_ids`` and ``attention_mask`` of captions, int64 ``[n, L]``."""

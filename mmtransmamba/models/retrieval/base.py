@@ -71,7 +71,19 @@ class TextVideoRetriever(BaseModel):
     def embed_pairs(
         self, inputs: Tensor, data_samples: dict[str, Any]
     ) -> PairEmbeddings:
-        """Embeddings of videos with one caption each; see :meth:`forward`."""
+        """Embeddings of videos with one caption each; see :meth:`forward`.
+
+        Raises:
+            ValueError: There is not one caption for each video.
+        """
+        ids = (data_samples or {}).get('input_ids')
+        if ids is None or len(ids) != len(inputs):
+            found = 'none' if ids is None else f'input_ids of {len(ids)}'
+            raise ValueError(
+                f'{type(self).__name__}: {len(inputs)} videos must come with one '
+                f'caption each (input_ids, attention_mask), there are {found}. Data '
+                'sets give these unless test_mode=True.'
+            )
         return PairEmbeddings(
             video=self.encode_video(inputs, data_samples.get('frame_mask')),
             text=self.encode_text(
@@ -108,6 +120,11 @@ class TextVideoRetriever(BaseModel):
             ``[n, D]`` and ``video_id`` if it has one; or embeddings of the videos
             ``[B, D]``.
         """
+        if inputs.ndim != 5:
+            raise ValueError(
+                f'{type(self).__name__}: videos must be [B, 3, T, H, W], not '
+                f'{list(inputs.shape)}.'
+            )
         if mode == 'loss':
             return self.loss(inputs, data_samples)
         if mode == 'predict':

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mmtransmamba.models.checkpoint import CheckpointError
@@ -35,11 +36,14 @@ def build_clip(
 
     Raises:
         FileNotFoundError: There is no such folder.
-        CheckpointError: The folder's model is another, or weights are missing.
+        CheckpointError: The folder's model is another, or weights are missing or
+            cannot be read.
+        ValueError: The config has fields that CLIP does not know.
     """
     from transformers import CLIPConfig, CLIPModel
 
     if isinstance(source, dict):
+        _check_fields(source)
         fields = dict(source)
         if text_only:
             fields['vision_config'] = _NO_VISION
@@ -50,30 +54,70 @@ def build_clip(
                 level=logging.WARNING,
             )
         return CLIPModel(CLIPConfig(**fields))
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError(
+            f'clip={source!r} must be a folder with a CLIP model of transformers, or '
+            'a dict of the fields of its config.'
+        )
     folder = Path(source)
     if not (folder / 'config.json').is_file():
         raise FileNotFoundError(
             f'clip={str(source)!r} is no folder with a CLIP model of transformers '
             '(config.json and weights).'
         )
-    config = CLIPConfig.get_config_dict(folder, local_files_only=True)[0]
+    try:
+        config = CLIPConfig.get_config_dict(folder, local_files_only=True)[0]
+    except OSError as error:
+        raise CheckpointError(f'clip={str(source)!r}: {error}') from error
     if config.get('model_type') != 'clip':
         raise CheckpointError(
             f'clip={str(source)!r} has model_type={config.get("model_type")!r}; '
             "accepted: 'clip', a model with both towers."
         )
-    # Weights stored in half precision are trained in float32 like all others.
-    model, info = CLIPModel.from_pretrained(
-        folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
-    )
-    if info['missing_keys'] or info['mismatched_keys']:
+    try:
+        # Weights stored in half precision are trained in float32 like all others.
+        model, info = CLIPModel.from_pretrained(
+            folder,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # an error below
+            dtype=torch.float32,
+        )
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise CheckpointError(
-            f'{folder} lacks weights of CLIPModel: {len(info["missing_keys"])} '
-            f'missing, such as {sorted(info["missing_keys"])[:5]}; '
-            f'{len(info["mismatched_keys"])} of another shape, such as '
-            f'{list(info["mismatched_keys"])[:3]}.'
+            f'The weights in {folder} cannot be read: {error}'
+        ) from error
+    missing, mismatched = sorted(info['missing_keys']), sorted(info['mismatched_keys'])
+    if missing:
+        raise CheckpointError(
+            f'{folder} lacks {len(missing)} weights of CLIPModel, such as '
+            f'{", ".join(missing[:5])}.'
+        )
+    if mismatched:
+        name, stored, wanted = mismatched[0]
+        raise CheckpointError(
+            f'{folder} has {len(mismatched)} weights of another shape than its '
+            f'config.json says, such as {name}, {list(stored)} instead of '
+            f'{list(wanted)}.'
         )
     return model
+
+
+def _check_fields(config: dict[str, Any]) -> None:
+    """Refuse misspelt fields, which transformers keeps without a word."""
+    from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
+
+    for name, fields, known in (
+        ('clip', config, CLIPConfig),
+        ('clip.text_config', config.get('text_config') or {}, CLIPTextConfig),
+        ('clip.vision_config', config.get('vision_config') or {}, CLIPVisionConfig),
+    ):
+        unknown = sorted(set(fields) - set(known().to_dict()))
+        if unknown:
+            raise ValueError(
+                f'{name} has {", ".join(unknown)}, which {known.__name__} of '
+                'transformers has not.'
+            )
 
 
 class CLIPTextEncoder(nn.Module):

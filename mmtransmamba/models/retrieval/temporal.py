@@ -40,6 +40,9 @@ class SequentialTransformer(nn.Module):
         num_layers: Number of layers.
         max_frames: Number of positions.
         head_dim: Channels per attention head.
+
+    Raises:
+        ValueError: A number is not positive, or the width no multiple of ``head_dim``.
     """
 
     def __init__(
@@ -50,11 +53,22 @@ class SequentialTransformer(nn.Module):
         head_dim: int = 64,
     ) -> None:
         super().__init__()
+        if min(num_layers, max_frames, head_dim) < 1:
+            raise ValueError(
+                f'SequentialTransformer: num_layers={num_layers}, '
+                f'max_frames={max_frames} and head_dim={head_dim} must be positive.'
+            )
+        num_heads = max(1, dim // head_dim)
+        if dim % num_heads:
+            raise ValueError(
+                f'SequentialTransformer: head_dim={head_dim} does not divide the '
+                f'width of the embeddings, {dim}.'
+            )
         self.position_embedding = nn.Embedding(max_frames, dim)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 dim,
-                max(1, dim // head_dim),
+                num_heads,
                 dim_feedforward=4 * dim,
                 dropout=0.0,
                 activation=_quick_gelu,

@@ -39,7 +39,7 @@ class VideoMambaRetriever(TextVideoRetriever):
             :class:`TextVideoRetriever`.
 
     Raises:
-        ValueError: The backbone is one of images.
+        ValueError: The backbone is one of images, or gives features of several blocks.
     """
 
     def __init__(
@@ -60,6 +60,11 @@ class VideoMambaRetriever(TextVideoRetriever):
             raise ValueError(
                 f'VideoMambaRetriever: the backbone {type(backbone).__name__} is one '
                 'of images; accepted: VideoMamba with num_frames > 1.'
+            )
+        if len(backbone.out_indices) != 1:
+            raise ValueError(
+                f'VideoMambaRetriever: out_indices={backbone.out_indices} of the '
+                'backbone must be one block, the last by default (-1).'
             )
         self.backbone = backbone
         self.video_projection = nn.Linear(backbone.embed_dims, self.dim, bias=False)

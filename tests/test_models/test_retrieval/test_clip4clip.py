@@ -121,6 +121,18 @@ class TestSequentialTransformer:
         model = MODELS.build(TEACHER | dict(clip=wide, aggregation='transformer'))
         assert model.encode_video(random_video()).shape == (2, 24)
 
+    @pytest.mark.parametrize(
+        'temporal, message',
+        [
+            (dict(num_layers=0), 'num_layers=0.* must be positive'),
+            (dict(max_frames=0), 'max_frames=0.* must be positive'),
+            (dict(head_dim=3), 'head_dim=3 does not divide .* 16'),
+        ],
+    )
+    def test_bad_settings(self, temporal, message):
+        with pytest.raises(ValueError, match=message):
+            CLIP4Clip(CLIP, 'transformer', temporal)
+
     def test_too_many_frames_are_refused(self):
         temporal = dict(max_frames=2)
         model = MODELS.build(
@@ -212,8 +224,51 @@ class TestRefusals:
         state = load_file(path / 'model.safetensors')
         del state['visual_projection.weight']
         save_file(state, path / 'model.safetensors', metadata={'format': 'pt'})
-        with pytest.raises(CheckpointError, match='1 missing, .*visual_projection'):
+        with pytest.raises(
+            CheckpointError, match='lacks 1 weights .*visual_projection'
+        ):
             CLIP4Clip(str(path))
+
+    def test_weights_of_another_width(self, folder):
+        path, _ = folder
+        config = json.loads((path / 'config.json').read_text())
+        config['projection_dim'] = 8
+        (path / 'config.json').write_text(json.dumps(config))
+        message = (
+            r'2 weights of another .*text_projection.*\[16, 16\] instead of \[8, 16'
+        )
+        with pytest.raises(CheckpointError, match=message):
+            CLIP4Clip(str(path))
+
+    @pytest.mark.parametrize('part', [None, 0.5])
+    def test_weights_that_cannot_be_read(self, folder, part):
+        path, _ = folder
+        weights = path / 'model.safetensors'
+        content = weights.read_bytes()
+        weights.unlink()
+        if part:
+            weights.write_bytes(content[: int(part * len(content))])
+        with pytest.raises(CheckpointError, match=f'weights in {path} cannot be read'):
+            CLIP4Clip(str(path))
+
+    def test_config_that_is_no_json(self, folder):
+        path, _ = folder
+        (path / 'config.json').write_text('{')
+        with pytest.raises(CheckpointError, match='clip=.*is not a valid JSON'):
+            CLIP4Clip(str(path))
+
+    @pytest.mark.parametrize(
+        'clip, message',
+        [
+            (None, 'clip=None must be a folder .* or a dict'),
+            (CLIP | dict(dim=16), 'clip has dim, which CLIPConfig'),
+            (CLIP | dict(text_config=dict(width=9)), 'clip.text_config has width'),
+            (CLIP | dict(vision_config=dict(size=9)), 'clip.vision_config has size'),
+        ],
+    )
+    def test_misspelt_configs(self, clip, message):
+        with pytest.raises(ValueError, match=message):
+            CLIP4Clip(clip)
 
     def test_unknown_aggregation(self):
         with pytest.raises(ValueError, match="aggregation='max' must be one of mean"):
@@ -226,3 +281,21 @@ class TestRefusals:
     def test_long_captions(self):
         with pytest.raises(ValueError, match='9 tokens are longer .* takes .8.'):
             CLIP4Clip(CLIP).encode_text(torch.full((1, 9), EOS))
+
+    def test_images(self):
+        with pytest.raises(
+            ValueError, match=r'must be \[B, 3, T, H, W\], not \[2, 3, 32'
+        ):
+            CLIP4Clip(CLIP)(random_video()[:, :, 0])
+
+    @pytest.mark.parametrize(
+        'samples, message',
+        [
+            (None, '2 videos must come with one caption each .* none'),
+            (dict(captions=[captions(2), captions(1)]), 'none.* unless test_mode=True'),
+            (captions(3), 'input_ids of 3'),
+        ],
+    )
+    def test_training_without_a_caption_for_each(self, samples, message):
+        with pytest.raises(ValueError, match=message):
+            CLIP4Clip(CLIP)(random_video(), samples, mode='loss')

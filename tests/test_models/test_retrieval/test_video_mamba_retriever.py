@@ -144,6 +144,11 @@ def test_image_backbones_are_refused():
         build(backbone=BACKBONE | dict(num_frames=1))
 
 
+def test_features_of_several_blocks_are_refused():
+    with pytest.raises(ValueError, match=r'out_indices=\(0, 1\) .* one block'):
+        build(backbone=BACKBONE | dict(out_indices=(0, 1)))
+
+
 def test_masked_frames_are_refused():
     model = build()
     batch = training_batch() | dict(frame_mask=torch.ones(3, 4))
