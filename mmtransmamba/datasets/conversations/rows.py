@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,16 @@ _SPACE = re.compile(r'[ \t\r\n]*')
 _VERSION = 1  # of the index
 
 
-def scan_rows(path: str | Path) -> Iterator[tuple[int, int, Any]]:
+def scan_rows(
+    path: str | Path, first: int = 0, step: int = 1
+) -> Iterator[tuple[int, int, Any]]:
     """Go through a file's rows without holding more than a few of them.
 
     Args:
         path: A JSON file of one list, or a file with one JSON value per line. Its
             first character tells which.
+        first: Number of the first row that is wanted.
+        step: Distance of the wanted rows. Other lines are not parsed.
 
     Yields:
         Where a row begins and ends, in bytes, and its value; ``None`` for a line that
@@ -45,22 +50,24 @@ def scan_rows(path: str | Path) -> Iterator[tuple[int, int, Any]]:
     with path.open('rb') as file:
         head = file.read(64).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
     if head == b'[':
-        return _scan_list(path)
+        return islice(_scan_list(path), first, None, step)
     if head in (b'{', b''):
-        return _scan_lines(path)
+        return _scan_lines(path, first, step)
     raise ValueError(
         f'{path} begins with {head!r}; expected is a JSON list, or JSON Lines with an '
         'object in each line. Compressed files have to be unpacked.'
     )
 
 
-def _scan_lines(path: Path) -> Iterator[tuple[int, int, Any]]:
-    begin = 0
+def _scan_lines(path: Path, first: int, step: int) -> Iterator[tuple[int, int, Any]]:
+    begin = number = 0
     with path.open('rb') as file:
         for line in file:
             end = begin + len(line)
             if line.strip():
-                yield begin, end, _parse(line)
+                if number >= first and (number - first) % step == 0:
+                    yield begin, end, _parse(line)
+                number += 1
             begin = end
 
 

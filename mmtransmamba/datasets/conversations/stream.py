@@ -130,10 +130,10 @@ class ConversationStream(IterableDataset):
     ) -> Iterator[tuple[int, Any]]:
         while True:
             found = False
-            for number, (_, _, row) in enumerate(scan_rows(source.file)):
-                if number % shards == shard:
-                    found = True
-                    yield number, row
+            scanned = scan_rows(source.file, shard, shards)
+            for i, (_, _, row) in enumerate(scanned):
+                found = True
+                yield shard + i * shards, row
             if not self.repeat:
                 return
             if not found:

@@ -14,6 +14,7 @@ from mmtransmamba.datasets.conversations import (
     pack_conversations,
 )
 from mmtransmamba.datasets.conversations.packing import fill_rows, join
+from mmtransmamba.transfer.vision_language import convert_vlm
 
 
 @pytest.fixture(scope='module')
@@ -108,32 +109,48 @@ def test_rows_of_a_stream_stay_as_they_are(samples):
         assert torch.equal(batch['position_ids'][i, :length], row['position_ids'])
 
 
-@pytest.mark.parametrize('attention', ['sdpa', 'eager'])
-@torch.no_grad()
-def test_same_loss_as_unpacked(samples, attention):
+def losses(model, batch):
+    """Negative log-likelihood of each learned token, the smallest first."""
+    inputs = {key: value for key, value in batch.items() if key != 'labels'}
+    logits = model(**inputs, use_cache=False).logits
+    labels = batch['labels'][:, 1:]
+    each = torch.nn.functional.cross_entropy(
+        logits[:, :-1].transpose(1, 2), labels, reduction='none'
+    )
+    return each[labels != -100].sort()[0]
+
+
+def plain(attention):
     model = tiny_llava(max_position_embeddings=512)
     model.set_attn_implementation(attention)
+    return model
 
-    def losses(batch):
-        labels = batch.pop('labels')
-        logits = model(**batch, use_cache=False).logits
-        each = torch.nn.functional.cross_entropy(
-            logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction='none'
-        )
-        return each[labels[:, 1:] != -100]
 
-    alone = losses(collate_conversations(samples))
+def hybrid(ratio):
+    return convert_vlm(plain('sdpa'), layers='interleaved', ratio=ratio)[0]
+
+
+@pytest.mark.parametrize(
+    'build, setting',
+    [(plain, 'sdpa'), (plain, 'eager'), (hybrid, 0.5), (hybrid, 1.0)],
+)
+def test_same_loss_and_gradients_as_unpacked(samples, build, setting):
+    model = build(setting).float()
     packed = pack_conversations(samples, length=160)
     assert len(packed['labels']) < len(samples)
-    together = losses(packed)
-    assert len(alone) == len(together)
-    torch.testing.assert_close(together.sort()[0], alone.sort()[0], rtol=0, atol=1e-5)
+    results = []
+    for batch in (collate_conversations(samples), packed):
+        model.zero_grad()
+        each = losses(model, batch)
+        each.mean().backward()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        results.append([each.detach(), *gradients])
+    for alone, together in zip(*results, strict=True):
+        torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-5)
     # It is the positions that keep the conversations apart.
-    mixed = pack_conversations(samples, length=160)
-    mixed['position_ids'] = torch.arange(mixed['labels'].shape[1]).expand_as(
-        mixed['labels']
-    )
-    assert (losses(mixed).sort()[0] - alone.sort()[0]).abs().max() > 1e-3
+    length = packed['labels'].shape[1]
+    packed['position_ids'] = torch.arange(length).expand_as(packed['labels'])
+    assert (losses(model, packed) - results[0][0]).abs().max() > 1e-3
 
 
 def test_registered():

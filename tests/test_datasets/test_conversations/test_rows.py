@@ -52,6 +52,20 @@ def test_where_rows_are(kind, chunk, tmp_path, monkeypatch):
     assert [json.loads(data[begin:end]) for begin, end, _ in found] == ROWS
 
 
+@pytest.mark.parametrize('kind', FILES)
+def test_every_other_row(kind, tmp_path, monkeypatch):
+    path = FILES[kind](tmp_path / 'x.json')
+    parsed = []
+    monkeypatch.setattr(rows, '_parse', lambda line: parsed.append(line) or line)
+    found = [begin for begin, _, _ in scan_rows(path, 1, 2)]
+    monkeypatch.undo()
+    data = path.read_bytes()
+    assert [begin for begin, _, _ in scan_rows(path)][1::2] == found
+    assert data[found[0] :].startswith(b'{"id": "b"'[: 1 if kind == 'indented' else 9])
+    if kind == 'lines':
+        assert len(parsed) == 2  # others are not looked at
+
+
 def test_byte_order_mark(tmp_path):
     path = as_list(tmp_path / 'x.json')
     path.write_bytes(b'\xef\xbb\xbf' + path.read_bytes())
