@@ -5,6 +5,7 @@ import json
 import sys
 
 import pytest
+import torch
 
 SCRIPT = 'benchmarks/decode.py'
 
@@ -34,7 +35,8 @@ def test_only_attention_keeps_more_the_longer_the_context(module, parse):
     args = parse('--new-tokens', '2', '--repeats', '1')
     states = {}
     for name in module.MODELS:
-        rows = [module.measure(name, context, args) for context in (16, 32)]
+        runners = [module.Runner(name, 'eager', context, args) for context in (16, 32)]
+        rows = module.take_turns(runners, args)
         assert all(row['prefill'] > 0 and row['decode'] > 0 for row in rows)
         assert rows[0]['weights'] == rows[1]['weights'] > 0
         states[name] = [row['state'] for row in rows]
@@ -47,22 +49,86 @@ def test_only_attention_keeps_more_the_longer_the_context(module, parse):
         assert long - short == 16 * layers * per_token
 
 
+def test_compiled_steps_say_the_same(module, parse, monkeypatch):
+    compile_ = torch.compile
+    monkeypatch.setattr(
+        torch, 'compile', lambda *args, **kwargs: compile_(*args, backend='eager')
+    )
+    args = parse('--new-tokens', '2', '--repeats', '1')
+    eager, compiled = (module.Runner('hybrid', step, 16, args) for step in module.STEPS)
+    assert compiled.decode is not compiled.model and eager.decode is eager.model
+    eager, compiled = module.take_turns([eager, compiled], args)
+    # A cache of fixed size has room for the decoded tokens from the start.
+    assert compiled['state'] == eager['state']
+    assert compiled['decode'] > 0
+
+
+def test_medians_are_of_all_tokens(module, parse):
+    args = parse('--repeats', '2', '--batch-size', '4')
+
+    class Runner:
+        name, step, context = 'pure', 'eager', 10
+        rounds = iter(((9.0, [9.0]), (2.0, [1.0, 1.0, 50.0]), (4.0, [3.0, 2.0])))
+
+        def round(self):
+            prefill, tokens = next(self.rounds)
+            processor = [t / 2 for t in tokens]
+            same = dict(state=1, weights=2, peak=3)
+            return dict(prefill=prefill, decode=tokens, processor=processor, **same)
+
+    (row,) = module.take_turns([Runner()], args)
+    assert row['prefill'] == 4 * 10 / 3
+    assert row['ms_per_token'] == 2000 and row['processor_ms_per_token'] == 1000
+    assert row['decode'] == 2
+
+
 def test_the_table(run_tool, tmp_path):
+    page = tmp_path / 'page.md'
+    page.write_text(
+        '# Speed\n\n<!-- begin figures -->\nold figures\n<!-- end figures -->\nMore.\n'
+    )
     done = run_tool(
         SCRIPT,
         *('--device', 'cpu', '--models', 'teacher', '--contexts', 16),
         *('--new-tokens', 2, '--repeats', 1, '--json', 'figures.json'),
+        *('--threads', 1, '--markdown', 'page.md'),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].startswith('tiny, cpu, float32, batch 1, 2 tokens decoded')
+    assert lines[0].startswith('tiny, float32, batch 1, 2 tokens decoded')
+    assert ' 1 thread(s) of ' in lines[0]
     assert lines[2].split()[:2] == ['16', 'teacher']
     assert lines[2].endswith('1.00x')
     assert lines[-1].startswith('mmMamba reports')
     assert '20.6 times' in lines[-1] and '13.5 times' in lines[-1]
+    assert page.read_text().startswith('# Speed\n\n<!-- begin figures -->\n\ntiny,')
+    assert page.read_text().endswith('|\n\n<!-- end figures -->\nMore.\n')
+    assert '| context | teacher |\n| --- | --- |\n| 16 | ' in page.read_text()
+    assert 'old figures' not in page.read_text()
     (row,) = json.loads((tmp_path / 'figures.json').read_text())
     assert (row['model'], row['context']) == ('teacher', 16)
+
+
+def test_growth_with_the_context(module):
+    def row(context, ms):
+        same = dict.fromkeys(('processor_ms_per_token', 'state', 'prefill', 'peak'), 1)
+        return dict(
+            model='pure', step='compiled', context=context, ms_per_token=ms, **same
+        )
+
+    text = module.markdown([row(256, 2.0), row(16384, 5.0)], 'here')
+    assert text.startswith('here.\n\n**Milliseconds per token**\n')
+    assert '| context | pure, compiled |' in text
+    assert '| 16,384 | 5.00 |\n| last by first | 2.50 |' in text
+
+
+def test_a_model_that_fails_is_named(module, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['decode.py', '--size', 'none'])
+    runner = module.Apart('pure', 'eager', 16)
+    with pytest.raises(SystemExit, match='pure, eager, at 16 tokens failed'):
+        runner.round()
+    runner.close()
 
 
 @pytest.mark.parametrize(
