@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
@@ -258,3 +259,14 @@ def test_as_many_parameters_are_trained_as_the_paper_says():
             if groups[name] in STAGES['stage3'].trains
         )
         assert 100 * trained / 2.7e9 == pytest.approx(percent, abs=0.3)
+
+
+def test_the_metafile_lists_every_config_once():
+    metafile = yaml.safe_load((CONFIG_DIR / 'metafile.yml').read_text())
+    root = CONFIG_DIR.parent.parent.parent
+    listed = [root / model['Config'] for model in metafile['Models']]
+    assert listed == [CONFIG_DIR / name for name in CONFIGS]
+    assert [m['Name'] for m in metafile['Models']] == [path.stem for path in listed]
+    (collection,) = metafile['Collections']
+    assert (root / collection['README']).is_file()
+    assert {m['In Collection'] for m in metafile['Models']} == {collection['Name']}
