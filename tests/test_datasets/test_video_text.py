@@ -144,7 +144,12 @@ def test_didemo_keeps_the_order_of_the_file(tmp_path):
 
 @pytest.mark.parametrize(
     'content, message',
-    [('{}', 'no list of moments'), ('[{}]', "no 'video'"), ('no', 'is no JSON file')],
+    [
+        ('{}', 'no list of moments'),
+        ('[]', 'no list of moments'),
+        ('[{}]', "no 'video'"),
+        ('no', 'is no JSON file'),
+    ],
 )
 def test_didemo_of_another_form(tmp_path, content, message):
     path = tmp_path / 'test_data.json'
@@ -153,11 +158,48 @@ def test_didemo_of_another_form(tmp_path, content, message):
         read_didemo(path)
 
 
-def test_truncated_gzip(tmp_path):
+def damaged(content):
+    content = bytearray(gzip.compress(content))
+    content[20] ^= 255
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    'content',
+    [gzip.compress(b'[]' * 100)[:-9], b'[]', damaged(b'[1, 2]' * 100), b''],
+)
+def test_damaged_gzip(tmp_path, content):
     path = tmp_path / 'test_data.json.gz'
-    path.write_bytes(gzip.compress(b'[]' * 100)[:-9])
-    with pytest.raises(AnnotationError, match='is no JSON file'):
+    path.write_bytes(content)
+    with pytest.raises(AnnotationError, match=f'{path} is no (text in UTF|JSON file)'):
         read_didemo(path)
+
+
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (b'video_id,sentence\r\n', 'has no row'),
+        (
+            b'video_id,sentence\r\nvideo1,x\r\nvideo2',
+            "no sentence: {'video_id': 'video2",
+        ),
+        (b'video_id,sentence\r\n,', 'a row has no video_id and no sentence'),
+        (b'', 'has the columns None'),
+        ('video_id,sentence\nvideo1,fünf'.encode('latin1'), 'is no text in UTF-8'),
+    ],
+)
+def test_msrvtt_test_of_another_form(tmp_path, content, message):
+    path = tmp_path / 'test.csv'
+    path.write_bytes(content)
+    with pytest.raises(AnnotationError, match=message):
+        read_msrvtt_test(path)
+
+
+def test_byte_order_mark(tmp_path):
+    # As Excel saves it.
+    path = tmp_path / 'test.csv'
+    path.write_text('\ufeffvideo_id,sentence\nvideo1,"fünf, ""x"""', 'utf-8')
+    assert read_msrvtt_test(path) == {'video1.mp4': ['fünf, "x"']}
 
 
 def test_captions_survive_the_file(tmp_path):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
+import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +20,48 @@ class AnnotationError(ValueError):
     """A file of annotations that is not what its name or place says."""
 
 
-def _open_text(path: Path) -> Any:
+def _read_text(path: Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(f'There is no file of annotations at {path}.')
-    opener = gzip.open if path.suffix == '.gz' else open
-    return opener(path, 'rt', encoding='utf-8', newline='')
+    try:
+        content = path.read_bytes()
+        if path.suffix == '.gz':
+            content = gzip.decompress(content)
+        return content.decode('utf-8-sig')
+    except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
+        raise AnnotationError(
+            f'{path} is no text in UTF-8, compressed if it ends with .gz: {error}'
+        ) from error
 
 
 def _read_json(path: Path) -> Any:
-    with _open_text(path) as file:
-        try:
-            return json.load(file)
-        except (ValueError, EOFError, gzip.BadGzipFile) as error:
-            raise AnnotationError(f'{path} is no JSON file: {error}') from error
+    text = _read_text(path)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise AnnotationError(f'{path} is no JSON file: {error}') from error
 
 
-def _read_csv(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
-    with _open_text(path) as file:
-        reader = csv.DictReader(file)
+def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    reader = csv.DictReader(io.StringIO(_read_text(path), newline=''))
+    try:
         missing = [name for name in columns if name not in (reader.fieldnames or ())]
-        if missing:
+        rows = list(reader)
+    except csv.Error as error:
+        raise AnnotationError(f'{path} is no CSV file: {error}') from error
+    if missing:
+        raise AnnotationError(
+            f'{path} has the columns {reader.fieldnames}, but needs {missing}.'
+        )
+    if not rows:
+        raise AnnotationError(f'{path} has no row below its columns.')
+    for row in rows:
+        empty = [name for name in columns if not (row[name] or '').strip()]
+        if empty:
             raise AnnotationError(
-                f'{path} has the columns {reader.fieldnames}, but needs {missing}.'
+                f'{path}: a row has no {" and no ".join(empty)}: {row!r:.200}'
             )
-        return list(reader)
+    return rows
 
 
 def _field(row: Any, name: str, kind: type, path: Path) -> Any:
@@ -121,7 +141,7 @@ def read_didemo(path: str | Path) -> Captions:
     """
     path = Path(path)
     moments = _read_json(path)
-    if not isinstance(moments, list):
+    if not (isinstance(moments, list) and moments):
         raise AnnotationError(f'{path} holds no list of moments.')
     parts: Captions = {}
     for moment in moments:
