@@ -248,6 +248,8 @@ def test_processes(make, monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '2')
     model = make()
     assert (model.rank, model.world_size) == (1, 2)
+    model.clean()
+    assert model.device.type == 'cpu'
 
 
 def test_refusals(make):

@@ -83,6 +83,12 @@ class MMTransMamba(lmms):
             self.chat = VisionLanguageChat.from_config(
                 pretrained, checkpoint, **options
             )
+        self._device = self.chat.model.device
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is; lmms-eval gathers the processes' answers there."""
+        return self._device
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """Answers to requests of lmms-eval.
