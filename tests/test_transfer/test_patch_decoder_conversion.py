@@ -165,3 +165,38 @@ def test_the_last_stage_compares_answers():
     assert other.item() == pytest.approx(found.item(), rel=1e-3)
     same = LanguageDistiller(tiny_patch_decoder(), teacher, KL, trains=['mlp'])
     assert same(**batch, mode='loss')['loss_kl'].item() == pytest.approx(0, abs=1e-6)
+
+
+def packed(batch: dict) -> dict:
+    """The rows of a batch without padding, one after another in one row."""
+    mask = batch['attention_mask'].bool()
+    row = {k: batch[k][mask][None] for k in ('input_ids', 'labels') if k in batch}
+    if 'labels' in row:
+        # Nothing is predicted across the border of two rows.
+        starts = mask.sum(-1).cumsum(0)[:-1]
+        row['labels'][0, starts] = -100
+    positions = torch.cat([torch.arange(int(count)) for count in mask.sum(-1)])
+    return row | dict(position_ids=positions[None], pixel_values=batch['pixel_values'])
+
+
+@pytest.mark.parametrize('layout', [None, 'attention first', 'pure'])
+def test_packed_conversations_are_as_in_rows_of_their_own(layout):
+    model = tiny_patch_decoder(layout)
+    batch = answers()
+    del batch['labels']
+    with torch.no_grad():
+        expected = model(**batch).logits[batch['attention_mask'].bool()]
+        # With a cache transformers does not look for packed rows.
+        found = model(**packed(batch), use_cache=False).logits[0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('terms', [MIXER, KL], ids=['layers', 'logits'])
+def test_packed_conversations_are_distilled(terms):
+    teacher = tiny_patch_decoder()
+    student, _ = convert_vlm(teacher, 'interleaved', 0.75)
+    distiller = LanguageDistiller(student, teacher, terms)
+    batch = answers()
+    losses = [distiller(**each, mode='loss') for each in (batch, packed(batch))]
+    for name, loss in losses[0].items():
+        torch.testing.assert_close(losses[1][name], loss, rtol=1e-3, atol=1e-6)
