@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from PIL import Image
+from tiny_patch_decoders import patch_processor, tiny_patch_decoder
 from tiny_vlms import save_tiny_llava, tiny_llava, tiny_processor
 from transformers import (
     LlamaConfig,
@@ -21,6 +22,7 @@ from mmtransmamba.apis.vlm import conversation_of, sampling_settings
 from mmtransmamba.apis.vlm_streaming import until_stop
 from mmtransmamba.datasets.conversations import BadSampleError, Conversation, Turn
 from mmtransmamba.models.checkpoint import CheckpointError
+from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.distillers import VisionLanguageModel
 from mmtransmamba.transfer.language import convert_lm
 
@@ -43,11 +45,13 @@ def hybrid_llava():
 
 @pytest.fixture(scope='module')
 def folders(tmp_path_factory):
-    """Folders of the Transformer and of a hybrid."""
+    """Folders of the Transformer, of a hybrid, and of a decoder-only one."""
     root = tmp_path_factory.mktemp('models')
     save_tiny_llava(root / 'llava')
     save_tiny_llava(root / 'hybrid')
     hybrid_llava().save_pretrained(root / 'hybrid')
+    tiny_patch_decoder('attention first').save_pretrained(root / 'decoder-only')
+    patch_processor().save_pretrained(root / 'decoder-only')
     return root
 
 
@@ -56,7 +60,7 @@ def chat(folders):
     return VisionLanguageChat(folders / 'llava', device='cpu')
 
 
-@pytest.mark.parametrize('name', ['llava', 'hybrid'])
+@pytest.mark.parametrize('name', ['llava', 'hybrid', 'decoder-only'])
 def test_batch_one_by_one_and_stream_agree(folders, name):
     chat = VisionLanguageChat(folders / name, device='cpu')
     together = chat.generate(PROMPTS, IMAGES, max_new_tokens=12)
@@ -163,6 +167,22 @@ def test_head_finds_the_answer(folders):
     assert chat.generate(['Hi'], [RED]) == [wanted]
     assert ''.join(chat.stream('Hi', RED)) == wanted
     assert chat.answer(['Hi'], [RED]) == [wanted.removesuffix(stop).strip()]
+
+
+def test_reasoning_head(folders, monkeypatch):
+    """The response ends with its stop tag; the answer is its conclusion."""
+    plain = VisionLanguageChat(folders / 'llava', device='cpu')
+    (text,) = plain.generate(['Hi'], [RED], max_new_tokens=12)
+    stop = text[6:8]
+    head = MODELS.build(dict(type='mmtransmamba.ReasoningHead', max_new_tokens=12))
+    # What a model without training writes has no tags.
+    head.stop_strings = (stop,)
+    monkeypatch.setattr('mmtransmamba.models.multimodal.heads.reasoning.STOP', stop)
+    chat = VisionLanguageChat(folders / 'llava', device='cpu', head=head)
+    wanted = text[: text.index(stop) + len(stop)]
+    assert chat.generate(['Hi', 'Hi'], [RED, RED]) == [wanted] * 2
+    assert ''.join(chat.stream('Hi', RED)) == wanted
+    assert chat.answer(['Hi'], [RED]) == ['']
 
 
 def test_until_stop():
