@@ -24,9 +24,7 @@ def run(rank: int, ranks: int, folder: str) -> None:
         f'{folder}/rows.json', f'{folder}/processor', max_bad=0.5
     )
     sampler = LengthGroupedSampler(dataset, batch_size=2)  # the seed is agreed upon
-    loader = DataLoader(
-        dataset, 2, sampler=sampler, num_workers=1, collate_fn=collate_conversations
-    )
+    loader = DataLoader(dataset, 2, sampler=sampler, collate_fn=collate_conversations)
     batches = [batch.get('pixel_values', torch.empty(0)) for batch in loader]
     found = dict(
         order=list(sampler),

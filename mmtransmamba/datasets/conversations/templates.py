@@ -77,9 +77,8 @@ class ChatTemplate:
         self.name = name
         self.text = text
         # Llama 3 writes today's date, and a sample must not change from day to day.
-        self.variables = dict(
-            dict(date_string=_FIXED_DATE, image_token=image_token), **variables
-        )
+        self.variables = dict(date_string=_FIXED_DATE) | dict(variables)
+        self.variables['image_token'] = image_token
         self.image_token = image_token
         self.marks = tuple(marks)
         self.has_tag = bool(_GENERATION.search(text))
@@ -295,7 +294,7 @@ def chat_template(
     """
     tokenizer = getattr(processor, 'tokenizer', processor)
     name, text = _find(processor, tokenizer, template)
-    key = (text, repr(sorted((variables or {}).items())))
+    key = (text, repr(sorted((variables or {}).items())), len(tokenizer))
     known = _known.setdefault(processor, {})
     if key not in known:
         token = getattr(processor, 'image_token', None)

@@ -155,12 +155,13 @@ def test_image_token_of_another_name():
     token = processor.tokenizer.convert_tokens_to_ids('<|patch|>')
     processor.image_token_id = token
     processor.image_ids = [token]
-    sample = encode(processor, conversation(2))
-    assert (sample['input_ids'] == token).sum() == PATCHES
-    assert '<image>' not in text_of(processor, sample)
+    for template in (None, 'llava_v1', 'llava_plain'):
+        sample = encode(processor, conversation(2), template)
+        assert (sample['input_ids'] == token).sum() == PATCHES
+        assert '<image>' not in text_of(processor, sample)
 
 
-def byte_pair_tokenizer(bos=False):
+def byte_pair_tokenizer():
     """A tokenizer in the manner of GPT-2: words with the space before them."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

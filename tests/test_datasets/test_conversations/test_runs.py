@@ -63,14 +63,14 @@ def runner_of(folder, max_iters, **kwargs):
 
 def test_resumed_run_sees_the_rest(folder):
     with DefaultScope.overwrite_default_scope('mmengine'):
-        whole = runner_of(folder, 7)
+        whole = runner_of(folder, 8)
         whole.train()
         log = next((folder / 'run').rglob('*.log')).read_text()
         assert '2 of 14 samples are bad (1 empty answer, 1 missing image)' in log
         first = runner_of(folder, 3)
         first.train()
         rest = runner_of(
-            folder, 7, resume=True, load_from=str(folder / 'run' / 'iter_3.pth')
+            folder, 8, resume=True, load_from=str(folder / 'run' / 'iter_3.pth')
         )
         rest.train()
     assert first.model.seen == whole.model.seen[:3]
