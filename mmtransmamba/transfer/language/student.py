@@ -47,7 +47,7 @@ def hybrid_config(
 
     Raises:
         ValueError: Unknown family, initialisation or field, a quantised teacher, or
-            one with more than a Mamba layer can take over.
+            one with more than a Mamba layer can take over; k and q for Mamba-1.
     """
     _check_teacher(teacher, init)
     config_cls = HYBRIDS[teacher.model_type][0]
@@ -72,6 +72,7 @@ def hybrid_config(
         # A vision-language teacher's own stages come first.
         transfer_history=[*history, f'init:{init}'],
     )
+    _check_mixer(student, init)
     _check_heads(teacher, student)
     return student
 
@@ -131,6 +132,20 @@ def _has_out_bias(teacher: Any) -> bool:
     return teacher.model_type == 'phi' or bool(
         getattr(teacher, 'attention_bias', False)
     )
+
+
+def _check_mixer(student: Any, init: str) -> None:
+    """Mamba-1 has nothing shaped as k and q."""
+    if init in FROM_ATTENTION and student.mamba_mixer == 'mamba':
+        heads = student.num_attention_heads
+        size = getattr(student, 'head_dim', None) or student.hidden_size // heads
+        raise ValueError(
+            f'init={init!r} makes B and C of k and q, which have {size} channels for '
+            "each head. mamba_mixer='mamba' has one B and one C of "
+            f'{student.mamba_d_state} states for all channels, computed from the '
+            "convolution's output, not from the layer's input. Use "
+            "mamba_mixer='mamba2', or init='subclone' or 'scratch'."
+        )
 
 
 def _check_heads(teacher: Any, student: Any) -> None:

@@ -317,6 +317,14 @@ def test_no_random_model_is_made_in_between(monkeypatch):
     assert built and (48, 32) not in built  # the new mixer alone, no feed-forward layer
 
 
+@pytest.mark.parametrize('init', ['vkq', 'inherit', 'mimic'])
+def test_keys_and_queries_do_not_fit_into_mamba_1(init):
+    with pytest.raises(ValueError, match='k and q, which have 8 channels for each'):
+        convert_lm(tiny_teacher(), init=init, mamba_mixer='mamba', mamba_d_state=8)
+    hybrid, _ = convert_lm(tiny_teacher(), init='scratch', mamba_mixer='mamba')
+    assert hybrid(tokens()).logits.isfinite().all()
+
+
 def test_layers_that_cannot_be_taken_over():
     phi = tiny_teacher('phi', qk_layernorm=True)
     with pytest.raises(ValueError, match='The teacher has qk_layernorm=True'):
