@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.optim import build_optim_wrapper
@@ -14,12 +15,23 @@ from mmengine.runner import Runner
 from PIL import Image
 from test_configs_language import optimizer_of
 from tiny_llavas import save_language_model, save_tower
-from transformers import AutoProcessor
+from transformers import (
+    AutoProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    PhiConfig,
+    SiglipVisionConfig,
+)
 
 from mmtransmamba.models.language import choose_layers
-from mmtransmamba.models.multimodal import assemble_llava
+from mmtransmamba.models.multimodal import (
+    HybridLlavaConfig,
+    HybridLlavaForConditionalGeneration,
+    assemble_llava,
+)
 from mmtransmamba.registry import MODELS, PARAM_SCHEDULERS
 from mmtransmamba.transfer.distillers.stages import STAGES, history_of
+from mmtransmamba.transfer.language import hybrid_config
 from mmtransmamba.transfer.vision_language import load_vlm
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -253,11 +265,14 @@ def test_transmamba():
     'name, layers',
     [
         ('llava-mamba-hybrid-13pct-high_8xb16', [14, 15]),
-        ('ablations/table11_25pct-high', [12, 13, 14, 15]),
-        ('ablations/table11_50pct-high', list(range(8, 16))),
-        ('ablations/table11_50pct-low', list(range(8))),
-        ('ablations/table11_50pct-interleaved', list(range(1, 16, 2))),
-        ('ablations/table11_75pct-high', list(range(4, 16))),
+        ('ablations/table11_25pct-high_clip-vit-l', [12, 13, 14, 15]),
+        ('ablations/table11_50pct-high_clip-vit-l', list(range(8, 16))),
+        ('ablations/table11_50pct-low_clip-vit-l', list(range(8))),
+        (
+            'ablations/table11_50pct-interleaved_clip-vit-l_llama-3.2-1b',
+            list(range(1, 16, 2)),
+        ),
+        ('ablations/table11_75pct-high_clip-vit-l', list(range(4, 16))),
     ],
 )
 def test_transmamba_table_11(name, layers):
@@ -270,7 +285,7 @@ def test_transmamba_table_11(name, layers):
 
 @pytest.mark.parametrize('percent, count', [('12p5', 4), ('25', 8), ('50', 16)])
 def test_matvlm(percent, count):
-    cfg = load(f'matvlm/matvlm-{percent}pct_4xb16_phi-2.py')
+    cfg = load(f'matvlm/matvlm-{percent}pct_4xb16_siglip-so400m_phi-2.py')
     assert optimizer_of(cfg) == ('AdamW', 2e-4, (0.9, 0.95), 0.01)
     assert cfg.auto_scale_lr.base_batch_size == 64
     layers = layers_of(cfg, 'phi-2')
@@ -281,19 +296,114 @@ def test_matvlm(percent, count):
     assert cfg.train_dataloader.dataset.format == 'sharegpt4v'
 
 
-@pytest.mark.parametrize('row', ['early', 'middle', 'late', 'kl', 'layer', 'task'])
+@pytest.mark.parametrize(
+    'row', ['early', 'middle', 'late', 'kl', 'layer', 'task', 'kl-layer-task']
+)
 def test_matvlm_tables(row):
     """The rows differ from the main config as those of the language model do."""
     place = row in ('early', 'middle', 'late')
-    name = f'matvlm/ablations/table{3 if place else 4}_{row}_phi-2.py'
-    cfg, main = load(name), load('matvlm/matvlm-25pct_4xb16_phi-2.py')
+    table = f'table{3 if place else 4}_{row}_siglip-so400m_phi-2.py'
+    cfg = load(f'matvlm/ablations/{table}')
+    main = load('matvlm/matvlm-25pct_4xb16_siglip-so400m_phi-2.py')
     if place:
         assert cfg.model.student.convert.pop('layers') == row
         main.model.student.convert.pop('layers')
     else:
-        assert {key for key, term in cfg.model.terms.items() if term} == {row}
+        on = {key for key, term in cfg.model.terms.items() if term}
+        assert on == set(row.split('-'))
         cfg.model.terms = main.model.terms
     assert cfg.to_dict() == main.to_dict()
+
+
+# --------------------------------------------------------------------- metafile
+
+
+def test_metafile_lists_every_main_config():
+    metafile = yaml.safe_load((CONFIG_DIR / 'metafile.yml').read_text())
+    listed = [model['Config'] for model in metafile['Models']]
+    main = {f'configs/multimodal/{name}' for name in CONFIGS if 'ablations' not in name}
+    assert main <= set(listed)
+    assert all((ROOT / name).is_file() for name in listed)
+    collections = {each['Name'] for each in metafile['Collections']}
+    for model in metafile['Models']:
+        assert model['Name'] == Path(model['Config']).stem
+        assert model['In Collection'] in collections
+
+
+LLAMA = dict(
+    vocab_size=128257,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    intermediate_size=8192,
+    tie_word_embeddings=True,
+)
+TEXTS = {
+    'llama-3.2-1b': LlamaConfig(
+        **LLAMA | dict(hidden_size=2048, num_hidden_layers=16, head_dim=64)
+    ),
+    'llama-3.2-3b': LlamaConfig(
+        **LLAMA
+        | dict(
+            hidden_size=3072,
+            num_hidden_layers=28,
+            head_dim=128,
+            num_attention_heads=24,
+        )
+    ),
+    'phi-2': PhiConfig(
+        vocab_size=51200,
+        hidden_size=2560,
+        intermediate_size=10240,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        partial_rotary_factor=0.4,
+    ),
+}
+TOWER_OF = {
+    'llama': CLIPVisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        image_size=336,
+        patch_size=14,
+    ),
+    'phi': SiglipVisionConfig(
+        hidden_size=1152,
+        intermediate_size=4304,
+        num_hidden_layers=27,
+        num_attention_heads=16,
+        image_size=384,
+        patch_size=14,
+    ),
+}
+
+
+def test_metafile_counts_parameters_right():
+    """Of the models in their real sizes."""
+    metafile = yaml.safe_load((CONFIG_DIR / 'metafile.yml').read_text())
+    counted = {}
+    for model in metafile['Models']:
+        name = model['Config'].removeprefix('configs/multimodal/')
+        if name not in CONFIGS:
+            continue
+        cfg, teacher = load(name), teacher_of(name)
+        text = TEXTS[teacher]
+        if name in RECIPES:
+            convert = dict(cfg.model.student.convert)
+            convert.pop('mamba_checkpoint', None)
+            text = hybrid_config(text, **convert)
+        config = HybridLlavaConfig(
+            text_config=text,
+            vision_config=TOWER_OF[teacher.split('-')[0]],
+            lm_head_bias='phi' in teacher,
+        )
+        key = (teacher, str(getattr(text, 'layer_types', None)))
+        if key not in counted:
+            with torch.device('meta'):
+                built = HybridLlavaForConditionalGeneration(config)
+            counted[key] = sum(p.numel() for p in built.parameters())
+        assert model['Metadata']['Parameters'] == counted[key], (name, counted[key])
 
 
 # ------------------------------------------------------------------ whole runs

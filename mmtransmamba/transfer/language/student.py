@@ -78,6 +78,11 @@ def hybrid_config(
 
 
 def _check_teacher(teacher: Any, init: str) -> None:
+    if teacher.get_text_config() is not teacher:
+        raise ValueError(
+            f'The teacher is a {teacher.model_type!r}, a vision-language model: '
+            'convert it with mmtransmamba.transfer.vision_language.convert_vlm.'
+        )
     if teacher.model_type not in HYBRIDS:
         raise ValueError(
             f'The teacher is a {teacher.model_type!r}; hybrids exist of '

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
+from mmtransmamba.models.language.hybrid import HybridCausalLMMixin
 from mmtransmamba.models.multimodal.llava import HybridLlavaConfig
 from mmtransmamba.transfer.language.assemble import assemble
 from mmtransmamba.transfer.language.calibration import read_calibration
@@ -133,6 +134,11 @@ def plan_vlm_conversion(
     text = hybrid_config(config.get_text_config(), layers, ratio, init, **fields)
     student = _with_text(config, text)
     model_class = AutoModelForImageTextToText._model_mapping[type(student)]
+    if not issubclass(model_class, HybridCausalLMMixin):
+        raise ValueError(
+            f'The teacher is a {config.model_type!r}; hybrids exist of llava, '
+            'hybrid_llava (a LLaVA of this package) and patch_decoder.'
+        )
     return VisionLanguagePlan(student, model_class, source, init, seed, mamba)
 
 

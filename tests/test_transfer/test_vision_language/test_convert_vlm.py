@@ -18,7 +18,7 @@ from tiny_llavas import (
 )
 from tiny_patch_decoders import image_text_batch, tiny_patch_decoder
 from tiny_vlms import save_tiny_llava, tiny_llava
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, VipLlavaConfig
 
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.multimodal import (
@@ -242,6 +242,19 @@ def test_a_missing_tensor_is_named(folder, tmp_path):
 def test_bad_settings(folder, kwargs, error, message):
     with pytest.raises(error, match=message):
         convert_vlm(**(dict(teacher=folder) | kwargs))
+
+
+def test_other_models_are_refused(folder):
+    config = VipLlavaConfig(
+        vision_config=load_vlm(folder).config.vision_config,
+        text_config=load_vlm(folder).config.text_config,
+        vision_feature_layers=[-1],
+    )
+    model = AutoModelForImageTextToText.from_config(config)
+    with pytest.raises(ValueError, match="'vipllava'; hybrids exist of llava"):
+        convert_vlm(model)
+    with pytest.raises(ValueError, match="'llava', a vision-language .*convert_vlm"):
+        convert_lm(folder)
 
 
 def test_a_hybrid_is_not_converted_again(folder):

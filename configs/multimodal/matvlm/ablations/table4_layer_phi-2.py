@@ -1,4 +1,0 @@
-# MaTVLM, Table 4.
-_base_ = '../matvlm-25pct_4xb16_phi-2.py'
-
-model = dict(terms=dict(kl=None))

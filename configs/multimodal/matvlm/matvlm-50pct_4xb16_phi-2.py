@@ -1,3 +1,0 @@
-_base_ = './matvlm-25pct_4xb16_phi-2.py'
-
-model = dict(student=dict(convert=dict(ratio=0.5)))

@@ -1,0 +1,3 @@
+_base_ = './matvlm-25pct_4xb16_siglip-so400m_phi-2.py'
+
+model = dict(student=dict(convert=dict(ratio=0.5)))
