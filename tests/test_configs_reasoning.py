@@ -1,10 +1,12 @@
 """Every config of reasoning trains and is tested, with sizes shrunk."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.optim import build_optim_wrapper
@@ -12,9 +14,10 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from tiny_vlms import save_tiny_llava, tiny_processor
 
+from mmtransmamba.datasets.character_processor import character_processor
 from mmtransmamba.datasets.shapes_reasoning import write_shapes_reasoning
 from mmtransmamba.registry import MODELS
-from mmtransmamba.transfer.distillers.stages import STAGES
+from mmtransmamba.transfer.distillers.stages import STAGES, StageError
 from mmtransmamba.transfer.vision_language import convert_vlm, load_vlm
 from mmtransmamba.utils.reasoning_text import STOP
 
@@ -188,3 +191,89 @@ def test_parts_agree_with_each_other(name):
     assert cfg.train_cfg.max_epochs == 1
     assert cfg.model.head.type == 'mmtransmamba.ReasoningHead'
     assert cfg.model.head.max_new_tokens == 2048
+
+
+# ---------------------------------------------------------------- generated shapes
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory):
+    """The folder that the example is run in, after the data have been made."""
+    folder = tmp_path_factory.mktemp('shapes')
+    data = folder / 'data' / 'shapes_reasoning'
+    write_shapes_reasoning(data, dict(train=8, val=4), side=16)
+    character_processor(16, 8).save_pretrained(data / 'processor')
+    return folder
+
+
+def run(name, folder, monkeypatch):
+    """Train one iteration and validate, with the config's own paths."""
+    monkeypatch.chdir(folder)
+    cfg = load(name)
+    cfg.work_dir = f'work_dirs/{name}'
+    cfg.train_dataloader.batch_size = 2
+    cfg.train_cfg.update(max_iters=1, val_interval=1)
+    cfg.model.head.max_new_tokens = 8
+    # Its length is that of the training, of which a tenth is to be an iteration.
+    cfg.pop('param_scheduler')
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return cfg, runner
+
+
+def test_the_example_on_shapes(shapes, monkeypatch):
+    cfg, runner = run('shapes_teacher', shapes, monkeypatch)
+    figures = runner.val_loop.evaluator.metrics
+    assert [type(m).__name__ for m in figures] == [
+        'ReasoningFormat',
+        'ReasoningAccuracy',
+    ]
+    parameters = sum(p.numel() for p in runner.model.parameters())
+    assert parameters == 208_896
+    teacher = load_vlm(str(shapes / 'work_dirs' / 'shapes_teacher' / 'model'))
+    assert teacher.generation_config.eos_token_id == 2
+    # A response of the data is no longer than what may be generated.
+    lines = (shapes / 'data/shapes_reasoning/train.jsonl').read_text().splitlines()
+    said = [json.loads(line)['conversations'][1]['value'] for line in lines]
+    assert max(map(len, said)) < load('shapes_teacher').model.head.max_new_tokens
+
+    cfg, runner = run('shapes_hybrid', shapes, monkeypatch)
+    student = load_vlm(str(shapes / 'work_dirs' / 'shapes_hybrid' / 'student'))
+    assert student.config.text_config.mamba_layers == [2, 3]
+    assert student.config.text_config.transfer_history == [
+        'finetuned',
+        'init:subclone',
+        'transmamba',
+    ]
+
+
+# ------------------------------------------------------------------- documentation
+
+
+def test_metafile_and_readme_list_every_config():
+    metafile = yaml.safe_load((CONFIG_DIR / 'metafile.yml').read_text())
+    assert sorted(model['Name'] for model in metafile['Models']) == NAMES
+    readme = (CONFIG_DIR / 'README.md').read_text()
+    # Of the same architectures, whose parameters are counted there.
+    analogous = yaml.safe_load((CONFIG_DIR.parent / 'metafile.yml').read_text())
+    counts = {m['Name']: m['Metadata']['Parameters'] for m in analogous['Models']}
+    for model in metafile['Models']:
+        name = model['Name'].replace('_continued', '').removeprefix('reasoning-')
+        name = name.replace('sft_', 'llava_finetune_')
+        assert model['Metadata']['Parameters'] == counts[name]
+        assert model['Config'] == f'configs/multimodal/reasoning/{model["Name"]}.py'
+    for path in CONFIG_DIR.glob('*.py'):
+        assert f']({path.name})' in readme
+
+
+def test_a_llava_from_elsewhere(folders):
+    """One whose history nobody wrote down."""
+    cfg = shrink(load(TEACHERS[0]), folders)
+    llava = load_vlm(cfg.model.path)
+    llava.config.text_config.transfer_history = []
+    cfg.model.path = str(folders / 'elsewhere')
+    llava.save_pretrained(cfg.model.path)
+    tiny_processor().save_pretrained(cfg.model.path)
+    with pytest.raises(StageError, match="requires=''"):
+        MODELS.build(cfg.model)
+    MODELS.build(dict(cfg.model, requires=''))
