@@ -269,7 +269,7 @@ def test_transmamba():
         ('ablations/table11_50pct-high_clip-vit-l', list(range(8, 16))),
         ('ablations/table11_50pct-low_clip-vit-l', list(range(8))),
         (
-            'ablations/table11_50pct-interleaved_clip-vit-l_llama-3.2-1b',
+            'ablations/table11_50pct-interleaved_clip-vit-l',
             list(range(1, 16, 2)),
         ),
         ('ablations/table11_75pct-high_clip-vit-l', list(range(4, 16))),
@@ -442,3 +442,22 @@ def test_from_two_folders_to_a_student(folders, tmp_path):
     for key, value in saved.state_dict().items():
         if 'vision_tower' in key:
             assert torch.equal(value, teacher[key])
+
+    # The student answers questions, with and without images in one batch.
+    loader = Runner.build_dataloader(
+        dict(
+            batch_size=3,
+            num_workers=0,
+            dataset=cfg.test_dataloader.dataset | dict(processor=last, prompts=True),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type='mmtransmamba.collate_conversations'),
+        )
+    )
+    head = dict(type='mmtransmamba.AnswerHead', max_new_tokens=4)
+    model = MODELS.build(
+        dict(type='mmtransmamba.VisionLanguageModel', path=last, head=head)
+    )
+    predictions = [p for batch in loader for p in model.eval().test_step(batch)]
+    assert [p['answer'] for p in predictions] == [f'{i} red' for i in range(8)]
+    assert [p['question_id'] for p in predictions] == [str(i) for i in range(8)]
+    assert all(len(p['text']) <= 4 for p in predictions)

@@ -13,6 +13,7 @@ from tiny_llavas import (
     save_tower,
 )
 from tiny_vlms import save_tiny_llava
+from transformers import AutoProcessor
 
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer import LanguageDistiller, VisionLanguageModel
@@ -233,6 +234,18 @@ def test_stages_follow_each_other(parts, folder):
     student = VisionLanguageModel(folder, convert=dict(layers=[1]))
     with pytest.raises(StageError, match="last step was 'stage1'"):
         LanguageDistiller(student, VisionLanguageModel(folder), MIXER, 'stage2')
+
+
+def test_processor_of_a_model_put_together_is_saved(parts, tmp_path):
+    model = VisionLanguageModel(**parts, seed=4)
+    model.lm.save_pretrained(tmp_path)
+    model.companions.save(tmp_path)
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    image = model.lm.config.image_token_id
+    assert processor.tokenizer.convert_tokens_to_ids('<image>') == image
+    same = VisionLanguageModel(str(tmp_path), stage='llava_pretrain')
+    for key, value in model.state_dict().items():
+        assert torch.equal(same.state_dict()[key], value)
 
 
 def test_groups_can_be_chosen(folder):
