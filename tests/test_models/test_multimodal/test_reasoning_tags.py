@@ -1,13 +1,16 @@
 """Tags as tokens: ids, embeddings of teacher and student."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from language_models import make_hybrid, make_teacher
+from tiny_patch_decoders import tiny_patch_decoder
 from tiny_vlms import tiny_llava, tiny_processor, tiny_tokenizer
 
 from mmtransmamba.models.multimodal.reasoning_tags import add_reasoning_tags
+from mmtransmamba.transfer.vision_language import convert_vlm, load_vlm
 from mmtransmamba.utils.reasoning_text import TAGS, join_sections
 
 TEXT = join_sections('plan', 'two cats', 'one, two', '2')
@@ -92,3 +95,39 @@ def test_teacher_and_hybrid_get_the_same_rows(family):
 def test_a_model_of_another_tokenizer():
     with pytest.raises(ValueError, match='101 tokens.* of 64'):
         add_reasoning_tags(tiny_llava(vocab_size=64), tiny_tokenizer())
+
+
+def hybrid_llava(**text):
+    return convert_vlm(tiny_llava(**text), layers=[1, 3])[0]
+
+
+@pytest.mark.parametrize(
+    'build',
+    [
+        hybrid_llava,
+        partial(hybrid_llava, tie_word_embeddings=True),
+        tiny_patch_decoder,
+        partial(tiny_patch_decoder, 'pure'),
+        partial(tiny_patch_decoder, 'attention first', 'phi'),
+    ],
+    ids=['hybrid', 'tied hybrid', 'patches', 'pure Mamba', 'phi'],
+)
+def test_every_kind_of_model_is_saved_with_them(build, tmp_path):
+    model, tokenizer = build(), tiny_tokenizer()
+    ids = torch.tensor([tokenizer(TEXT).input_ids])
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+    added = add_reasoning_tags(model, tokenizer)
+    with torch.no_grad():
+        after = model(input_ids=ids).logits
+    # The old tokens are what they were.
+    torch.testing.assert_close(after[..., : before.shape[-1]], before)
+    assert after.shape[-1] == before.shape[-1] + 8 == added[-1] + 1
+    model.save_pretrained(tmp_path)
+    reloaded = load_vlm(str(tmp_path))
+    ids = torch.tensor([tokenizer(TEXT).input_ids])
+    assert ids.max() >= added[0]
+    with torch.no_grad():
+        torch.testing.assert_close(
+            reloaded(input_ids=ids).logits, model(input_ids=ids).logits
+        )
