@@ -96,7 +96,7 @@ class Talk:
         Raises:
             ValueError: There is no such image.
         """
-        self.shown.append(load_image(file))
+        self.shown.append(load_image(Path(file).expanduser()))
 
     def ask(self, question: str) -> Iterator[str]:
         """Pieces of the answer to a question.
