@@ -9,6 +9,7 @@ and nothing at all when upstream has fixed the problem. ``tests/test_compat.py``
 fails for every bridge that is no longer needed or no longer works.
 """
 
+import functools
 import importlib.machinery
 import logging
 import sys
@@ -284,6 +285,32 @@ class _MissingDRN:
             'DRN is not part of the installed mmaction2; install mmaction2 from '
             'its source repository to use it.'
         )
+
+
+@_bridges('mmaction.datasets.transforms.processing')
+def _let_mmaction_lower_hues(execute: Callable[[], None]) -> None:
+    """mmaction 1.2.0 adds a negative number to bytes, which numpy 2 refuses."""
+    execute()
+    np = import_module('numpy')
+    jitter = sys.modules['mmaction.datasets.transforms.processing'].ColorJitter
+    original = jitter.adjust_hue
+    try:
+        original(np.zeros((1, 1, 3), np.float32), -0.1)
+    except OverflowError:
+        jitter.adjust_hue = staticmethod(functools.wraps(original)(_adjust_hue))
+
+
+def _adjust_hue(img: Any, factor: float) -> Any:
+    """Turn the hue of an RGB image on the scale 0..255, ``[H, W, 3]``.
+
+    As mmaction's ``ColorJitter.adjust_hue``, but with a sum that has room.
+    """
+    np, cv2 = import_module('numpy'), import_module('cv2')
+    image = np.clip(img, 0, 255).astype(np.uint8)
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    # OpenCV has 180 hues.
+    hsv[..., 0] = (hsv[..., 0].astype(np.int16) + int(factor * 255)) % 180
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).astype(np.float32)
 
 
 class _BridgedLoader:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib import metadata
 
+import numpy as np
 import pytest
 import torch
 
@@ -285,3 +286,27 @@ def test_notices_of_file_client_stay_out_of_the_log():
     FileClient.infer_client(uri='some/file')
     logger.warning('another message')
     assert seen == ['another message']
+
+
+def test_hues_of_mmaction(bridged):
+    _require('mmaction2')
+    from mmaction.datasets.transforms.processing import ColorJitter
+
+    # Red, yellow, green, blue and grey.
+    colours = [[250, 0, 0], [250, 250, 0], [0, 250, 0], [0, 0, 250], [90, 90, 90]]
+    image = np.array([colours], np.float32)
+    if np.lib.NumpyVersion(np.__version__) >= '2.0.0':
+        with pytest.raises(OverflowError):
+            ColorJitter.adjust_hue.__wrapped__(image, -0.1)
+    # A third of the circle is 60 of OpenCV's hues.
+    turned = ColorJitter.adjust_hue(image, -60 / 255)
+    expected = [[0, 0, 250], [250, 0, 250], [250, 0, 0], [0, 250, 0], [90, 90, 90]]
+    assert turned.dtype == np.float32
+    np.testing.assert_allclose(turned[0], expected, atol=3)
+    back = ColorJitter.adjust_hue(turned, 60 / 255)
+    np.testing.assert_allclose(back, image, atol=6)
+    np.random.seed(0)
+    jitter = ColorJitter(hue=0.5)
+    for _ in range(8):
+        (jittered,) = jitter.transform(dict(imgs=[image.astype(np.uint8)]))['imgs']
+        assert jittered.dtype == np.uint8 and jittered.shape == image.shape
