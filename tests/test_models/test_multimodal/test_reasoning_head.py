@@ -8,8 +8,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import AddedToken, LogitsProcessor, PreTrainedTokenizerFast
 
 from mmtransmamba.models.multimodal.heads import ReasoningHead
+from mmtransmamba.models.multimodal.heads.stopping import stop_criterion
 from mmtransmamba.registry import MODELS
-from mmtransmamba.utils.reasoning_text import TAGS, join_sections
+from mmtransmamba.utils.reasoning_text import STOP, TAGS, join_sections
 
 LONG = join_sections('plan', 'two cats', 'one, then another', '2')
 SHORT = join_sections('p', 'c', 'r', 'B')
@@ -108,6 +109,18 @@ def test_a_token_may_have_more_than_the_tag():
 def test_a_conclusion_in_the_prompt_stops_nothing():
     found, _ = write(tiny_tokenizer(), [SHORT], [f'USER: what is {LONG}'])
     assert found == [SHORT]
+
+
+def test_what_stops_is_built_once_for_a_vocabulary():
+    tokenizer = tiny_tokenizer()
+    first = stop_criterion(tokenizer, (STOP,))
+    assert stop_criterion(tokenizer, [STOP]) is first
+    assert stop_criterion(tokenizer, ('.',)) is not first
+    tokenizer.add_tokens([STOP])
+    assert stop_criterion(tokenizer, (STOP,)) is not first
+    # It would not stop at the new token.
+    ids = tokenizer(f'a{STOP}', return_tensors='pt').input_ids
+    assert stop_criterion(tokenizer, (STOP,))(ids, None).all()
 
 
 def test_the_greatest_length():

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mmtransmamba.models.multimodal.heads.base import VisionLanguageHead
+from mmtransmamba.models.multimodal.heads.stopping import stop_criterion
 from mmtransmamba.registry import MODELS
 
 # Settings that a model's own generation config may have for sampling; without it they
@@ -62,7 +63,10 @@ class AnswerHead(VisionLanguageHead):
         tokenizer = getattr(processor, 'tokenizer', processor)
         settings = dict(self.generation)
         if self.stop_strings:
-            settings |= dict(stop_strings=list(self.stop_strings), tokenizer=tokenizer)
+            settings['stopping_criteria'] = [
+                *(settings.get('stopping_criteria') or ()),
+                stop_criterion(tokenizer, self.stop_strings),
+            ]
         if tokenizer.pad_token_id is not None:
             settings.setdefault('pad_token_id', tokenizer.pad_token_id)
         ids = model.generate(
