@@ -180,6 +180,9 @@ setup(
     python_requires='>=3.10',
     install_requires=read_requirements('runtime'),
     extras_require=read_extras(),
+    entry_points={
+        'lmms_eval.models': ['mmtransmamba = mmtransmamba.evaluation.lmms:manifest']
+    },
     distclass=PlatformDistribution,
     cmdclass={
         'bdist_wheel': BdistWheel,
