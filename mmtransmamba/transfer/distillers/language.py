@@ -27,7 +27,7 @@ from mmtransmamba.transfer.distillers.token_check import TokenCheck
 from mmtransmamba.transfer.distillers.vision_language import (
     answer,
     build_head,
-    touch_without_images,
+    touch_image_parameters,
 )
 from mmtransmamba.transfer.frozen import FrozenReference
 from mmtransmamba.transfer.terms.language import (
@@ -323,8 +323,7 @@ class LanguageDistiller(BaseModel):
 
         with watch(self.student, {i for t in free.values() for i in t.layers}, keep):
             logits = self.student(**inputs, use_cache=False).logits
-        if 'pixel_values' not in inputs:
-            logits = touch_without_images(logits, self.student)
+        logits = touch_image_parameters(logits, self.student)
         batch = LanguageBatch(
             logits=logits,
             teacher_logits=teacher_logits,

@@ -138,7 +138,7 @@ def history_of(model: nn.Module) -> list[str]:
 
 
 def parameters_for_images(model: nn.Module) -> list[nn.Parameter]:
-    """The trained parameters of which a batch without images makes no use."""
+    """The trained parameters that are there for images, which not every batch has."""
     groups = group_of_parameters(model)
     return [
         parameter

@@ -149,22 +149,21 @@ class VisionLanguageModel(CausalLM):
             return answer(self.head, self.lm, self.companions, inputs)
         if mode == 'loss':
             logits = super().forward(input_ids, attention_mask, **inputs)
-            if 'pixel_values' not in inputs:
-                logits = touch_without_images(logits, self.lm)
+            logits = touch_image_parameters(logits, self.lm)
             return self.head.loss(logits, labels, attention_mask)
         return super().forward(input_ids, attention_mask, labels, mode, **inputs)
 
 
-def touch_without_images(logits: Tensor, model: nn.Module) -> Tensor:
+def touch_image_parameters(logits: Tensor, model: nn.Module) -> Tensor:
     """Logits in whose graph the parameters that serve images have a part, of zero.
 
     DDP demands that every trained parameter takes part in every step, on every
-    process, and a batch may well have no image.
+    process. A batch may well have no image, and of a vision tower the layers behind
+    the one that is read are never used.
     """
     if not torch.is_grad_enabled():
         return logits
-    idle = sum(p.sum() * 0.0 for p in parameters_for_images(model))
-    return logits + idle
+    return logits + sum(p.sum() * 0.0 for p in parameters_for_images(model))
 
 
 def build_head(head: dict | nn.Module) -> VisionLanguageHead:

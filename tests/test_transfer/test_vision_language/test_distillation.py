@@ -148,6 +148,18 @@ def test_batches_with_and_without_images(folder, stage):
     assert losses[-2] < losses[0] and losses[-1] < losses[1]
 
 
+@pytest.mark.parametrize('images', [True, False])
+def test_a_trained_vision_tower_has_all_its_gradients(folder, images):
+    """Those behind the layer that is read are zero."""
+    model = VisionLanguageModel(folder, trains=['vision', 'connector']).train()
+    model(**learning_batch(images=images), mode='loss')['loss_task'].backward()
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert all(p.grad is not None for p in trained.values())
+    used = {n for n, p in trained.items() if p.grad.abs().sum() > 0}
+    assert any('layers.0' in n for n in used) == images
+    assert not any('layers.1' in n for n in used)
+
+
 def test_terms_on_layers_alone_leave_no_gradient_out(folder):
     distiller = distill(folder, 'matvlm', terms=LAYER).train()
     sum(distiller(**learning_batch(), mode='loss').values()).backward()
