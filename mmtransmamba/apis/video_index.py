@@ -107,7 +107,13 @@ class Retriever:
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings ``[n, D]`` on the CPU of ``texts``."""
+        """Embeddings ``[n, D]`` on the CPU of ``texts``.
+
+        Raises:
+            ValueError: There is no text, or a word the tokenizer does not know.
+        """
+        if isinstance(texts, str) or not texts:
+            raise ValueError(f'Texts must be a list of one string at least: {texts!r}')
         device = next(self.model.parameters()).device
         tokens = {k: v.to(device) for k, v in self.tokenizer(texts).items()}
         return self.model.encode_text(**tokens).cpu()

@@ -70,12 +70,22 @@ class TextVideoRetrievalMetric(BaseMetric):
         """Recalls and ranks over all samples.
 
         Raises:
-            ValueError: There is no sample, a video without caption, or a feature that
-                is not finite.
+            ValueError: There is no sample, a video without caption, features of
+                several widths, or one that is not finite.
         """
         if not results:
             raise ValueError(
                 'TextVideoRetrievalMetric: there is not one video to evaluate.'
+            )
+        widths = {
+            result[key].shape[-1]
+            for result in results
+            for key in ('video_feat', 'text_feat')
+        }
+        if len(widths) > 1:
+            raise ValueError(
+                'TextVideoRetrievalMetric: video_feat and text_feat of all videos must '
+                f'have one width, not {sorted(widths)}.'
             )
         videos, texts, video_of_text = [], [], []
         known: dict[str, int] = {}

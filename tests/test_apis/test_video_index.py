@@ -87,6 +87,13 @@ def test_index_has_the_embeddings_of_the_model(tmp_path, folder, num_workers):
     torch.testing.assert_close(retriever.embed_texts(['a dark clip']), texts)
 
 
+@pytest.mark.parametrize('texts', [[], 'a dark clip'])
+def test_texts_must_be_a_list(tmp_path, texts):
+    retriever = Retriever(make_config(), save_weights(tmp_path)[0])
+    with pytest.raises(ValueError, match='Texts must be a list of one string'):
+        retriever.embed_texts(texts)
+
+
 def test_search():
     features = torch.nn.functional.normalize(torch.randn(50, 8), dim=-1)
     index = VideoIndex([str(i) for i in range(50)], features, {})

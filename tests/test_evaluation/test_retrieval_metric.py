@@ -229,6 +229,14 @@ class TestRefusals:
         with pytest.raises(ValueError, match='of 1 of 4 captions are not finite'):
             evaluate(samples_of(texts, videos, of))
 
+    def test_several_widths(self):
+        texts, videos, of = data(4)
+        width = texts.shape[1]
+        with pytest.raises(
+            ValueError, match=rf'one width, not \[{width - 1}, {width}\]'
+        ):
+            evaluate(samples_of(texts, videos[:, 1:], of))
+
     def test_nothing(self):
         with pytest.raises(ValueError, match='not one video'):
             TextVideoRetrievalMetric().compute_metrics([])

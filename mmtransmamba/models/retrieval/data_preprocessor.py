@@ -27,7 +27,8 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
         channel_order: That of the videos it gives.
 
     Raises:
-        ValueError: ``mean`` and ``std`` have not as many numbers.
+        ValueError: ``mean`` and ``std`` have not as many numbers, or one of ``std`` is
+            not positive.
     """
 
     channel_order = 'rgb'
@@ -45,6 +46,10 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
             raise ValueError(
                 f'RetrievalDataPreprocessor: mean={list(mean)} and std={list(std)} '
                 'must have one number per channel each.'
+            )
+        if min(std, default=0) <= 0:
+            raise ValueError(
+                f'RetrievalDataPreprocessor: std={list(std)} must be positive.'
             )
         for name, values in (('mean', mean), ('std', std)):
             tensor = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1, 1)
@@ -64,9 +69,14 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
             of all else.
 
         Raises:
-            ValueError: The videos have another shape.
+            ValueError: There are no videos, or they have another shape.
         """
         samples = dict(self.cast_data(data))
+        if 'video' not in samples:
+            raise ValueError(
+                f'RetrievalDataPreprocessor: a batch of {", ".join(samples)} has no '
+                'video; collate_video_text makes it, as collate_fn of the dataloader.'
+            )
         video = samples.pop('video')
         if isinstance(video, list | tuple):
             video = torch.stack(list(video))

@@ -99,7 +99,12 @@ class VideoMambaRetriever(TextVideoRetriever):
                 f'with "{_TEXT_PREFIX}"; accepted: a checkpoint of CLIP4Clip or '
                 'VideoMambaRetriever.'
             )
-        report = load_pretrained(self.text_encoder, state)
+        try:
+            report = load_pretrained(self.text_encoder, state)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f'text_checkpoint={str(checkpoint)!r}: {error}'
+            ) from error
         print_log(f'Text encoder from {checkpoint}: {report}', 'current')
 
     def encode_video(self, video: Tensor, frame_mask: Tensor | None = None) -> Tensor:

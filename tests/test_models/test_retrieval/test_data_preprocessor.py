@@ -57,3 +57,14 @@ def test_another_shape_is_refused(shape):
 def test_mean_and_std_must_agree():
     with pytest.raises(ValueError, match='one number per channel each'):
         RetrievalDataPreprocessor(mean=[0.0], std=[1.0, 1.0])
+
+
+def test_std_must_be_positive():
+    with pytest.raises(ValueError, match=r'std=\[0, 1, 1\] must be positive'):
+        RetrievalDataPreprocessor(std=[0, 1, 1])
+
+
+def test_batches_without_video_are_refused():
+    batch = dict(inputs=torch.zeros(1, 3, 2, 8, 8), data_samples=[])
+    with pytest.raises(ValueError, match='inputs, data_samples has no video; collate'):
+        RetrievalDataPreprocessor()(batch)

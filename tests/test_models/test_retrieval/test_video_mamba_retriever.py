@@ -103,6 +103,13 @@ def test_a_checkpoint_without_text_is_refused(tmp_path):
         build(text_checkpoint=str(file))
 
 
+def test_a_checkpoint_of_another_text_tower_is_refused(tmp_path):
+    file = tmp_path / 'teacher.pth'
+    torch.save({'text_encoder.text_projection.weight': torch.zeros(3, 3)}, file)
+    with pytest.raises(CheckpointError, match=f"text_checkpoint='{file}': .*not fit"):
+        build(text_checkpoint=str(file))
+
+
 def test_a_folder_gives_the_text_tower_only(tmp_path):
     transformers = pytest.importorskip('transformers')
     torch.manual_seed(2)
