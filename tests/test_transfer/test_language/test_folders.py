@@ -19,6 +19,8 @@ from mmtransmamba.transfer.language import (
     write_model,
 )
 
+NAME = 'model.layers.1.mlp.up_proj.weight'
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -35,6 +37,33 @@ def test_a_folder_gives_what_the_model_gives(folder, init):
     for name, tensor in from_model.state_dict().items():
         assert torch.equal(from_folder.state_dict()[name], tensor), name
     assert report.entries == same.entries
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (lambda s: s.pop(NAME), r'1 missing: .*layers.1.mlp.up_proj.weight'),
+        (
+            lambda s: s.update({NAME + '2': s[NAME].clone()}),
+            r'1 unexpected: .*up_proj.weight2',
+        ),
+        (
+            lambda s: s.update({NAME: s[NAME][:-1].clone()}),
+            r'1 of another shape: .*up_proj.weight \(file \[47, 32\]',
+        ),
+    ],
+)
+def test_a_teachers_weights_must_fit_its_config(tmp_path, change, message):
+    tiny_teacher().save_pretrained(tmp_path)
+    state = load_file(tmp_path / 'model.safetensors')
+    change(state)
+    save_file(state, tmp_path / 'model.safetensors', metadata={'format': 'pt'})
+    for load in (load_teacher, lambda folder: CausalLM(path=str(folder))):
+        with pytest.raises(CheckpointError, match=message):
+            load(tmp_path)
+    # Ranking would have measured a layer that was drawn at random.
+    with pytest.raises(CheckpointError, match=message):
+        convert_lm(tmp_path, 'auto', 1 / 3, calibration=[tokens(2)])
 
 
 def test_internlm2_becomes_a_llama(tmp_path):
