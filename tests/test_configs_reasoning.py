@@ -229,7 +229,7 @@ def test_the_example_on_shapes(shapes, monkeypatch):
         'ReasoningAccuracy',
     ]
     parameters = sum(p.numel() for p in runner.model.parameters())
-    assert parameters == 208_896
+    assert parameters == 452_096
     teacher = load_vlm(str(shapes / 'work_dirs' / 'shapes_teacher' / 'model'))
     assert teacher.generation_config.eos_token_id == 2
     # A response of the data is no longer than what may be generated.

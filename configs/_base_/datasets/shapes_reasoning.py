@@ -2,7 +2,7 @@
 # counting them, from tools/dataset_converters/shapes_reasoning.py. Validation generates
 # responses.
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=12,
     num_workers=0,
     dataset=dict(
         type='mmtransmamba.ConversationDataset',

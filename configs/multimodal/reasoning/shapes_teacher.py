@@ -1,4 +1,4 @@
-# A LLaVA of 0.2M parameters learns from nothing to say what it sees, to count and to
+# A LLaVA of 0.45M parameters learns from nothing to say what it sees, to count and to
 # conclude.
 _base_ = [
     '../../_base_/datasets/shapes_reasoning.py',
@@ -22,8 +22,8 @@ model = dict(
         text_config=dict(
             model_type='llama',
             vocab_size=101,
-            hidden_size=64,
-            intermediate_size=160,
+            hidden_size=96,
+            intermediate_size=256,
             num_hidden_layers=4,
             num_attention_heads=4,
             num_key_value_heads=2,
@@ -43,7 +43,7 @@ model = dict(
     head=dict(type='mmtransmamba.ReasoningHead', max_new_tokens=400),
 )
 optim_wrapper = dict(
-    optimizer=dict(lr=3e-3, weight_decay=0.01), clip_grad=dict(max_norm=1.0)
+    optimizer=dict(lr=2e-3, weight_decay=0.01), clip_grad=dict(max_norm=1.0)
 )
 param_scheduler = dict(warmup=0.05, decay=0.4)
 train_cfg = dict(max_iters=1500, val_interval=1500)
