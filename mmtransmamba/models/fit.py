@@ -69,10 +69,12 @@ def load_folder(
 
     Raises:
         FileNotFoundError: There is no such folder.
+        ValueError: The folder's model is of another kind.
         CheckpointError: Tensors are missing, unexpected or of another shape.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f'No model folder at {folder}.')
+    _check_kind(auto_class, folder)
     # The folder's own dtype: transformers' default since version 5.
     model, found = auto_class.from_pretrained(
         str(folder),
@@ -92,6 +94,23 @@ def load_folder(
         ),
     )
     return model
+
+
+def _check_kind(auto_class: Any, folder: str | Path) -> None:
+    """Refuse by its name what transformers refuses with all that it knows."""
+    known = getattr(auto_class, '_model_mapping', None)
+    if known is None:  # the class of a model itself
+        return
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(
+        str(folder), local_files_only=True, trust_remote_code=False
+    )
+    if type(config) not in known:
+        raise ValueError(
+            f'The model in "{folder}" is a {config.model_type!r}, but it must be one '
+            f'that {auto_class.__name__} reads.'
+        )
 
 
 def refuse(

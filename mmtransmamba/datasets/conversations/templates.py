@@ -16,26 +16,11 @@ from mmtransmamba.datasets.conversations.conversation import (
     BadSampleError,
     Turn,
 )
-
-_TEXT = (
-    '{%- macro text_of(content) -%}{% if content is string %}{{ content }}{% else %}'
-    "{% for part in content %}{% if part['type'] == 'image' %}{{ image_token }}"
-    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}{%- endmacro -%}"
-)
+from mmtransmamba.utils.chat_templates import LLAVA_V1, TEXT_OF
 
 TEMPLATES = {
-    'llava_v1': _TEXT
-    + "{% if messages[0]['role'] == 'system' %}{{ text_of(messages[0]['content']) }}"
-    '{% else %}A chat between a curious user and an artificial intelligence '
-    'assistant. The assistant gives helpful, detailed, and polite answers to the '
-    "user's questions.{% endif %}{{ ' ' }}"
-    "{% for message in messages %}{% if message['role'] == 'user' %}"
-    "{{ 'USER: ' + text_of(message['content']) + ' ' }}"
-    "{% elif message['role'] == 'assistant' %}{{ 'ASSISTANT: ' }}"
-    "{% generation %}{{ text_of(message['content']) }}{{ eos_token }}"
-    '{% endgeneration %}{% endif %}{% endfor %}'
-    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}",
-    'llava_plain': _TEXT
+    'llava_v1': LLAVA_V1,
+    'llava_plain': TEXT_OF
     + "{% for message in messages %}{% if message['role'] == 'user' %}"
     "{{ image_token * (text_of(message['content']).split(image_token) | length - 1) }}"
     "{% elif message['role'] == 'assistant' %}{% generation %}"

@@ -26,6 +26,7 @@ from mmtransmamba.models.multimodal.llava import (
     HybridLlavaConfig,
     HybridLlavaForConditionalGeneration,
 )
+from mmtransmamba.utils.chat_templates import LLAVA_V1, with_image_token
 
 # Class, whether the first token is no patch, and which tokens LLaVA (CLIP) and
 # TinyLLaVA (SigLIP, which has no class token) take.
@@ -39,23 +40,6 @@ _TOWERS = {
 _TEXT_HALF = ('text_model.', 'text_projection', 'visual_projection', 'logit_')
 FEATURE_LAYER = -2
 """Layer whose output LLaVA and TinyLLaVA take."""
-
-CHAT_TEMPLATE = (
-    '{%- macro text_of(content) -%}{% if content is string %}{{ content }}{% else %}'
-    "{% for part in content %}{% if part['type'] == 'image' %}{{ '<image>\\n' }}"
-    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}{%- endmacro -%}"
-    "{% if messages[0]['role'] == 'system' %}{{ text_of(messages[0]['content']) }}"
-    '{% else %}A chat between a curious user and an artificial intelligence '
-    'assistant. The assistant gives helpful, detailed, and polite answers to the '
-    "user's questions.{% endif %}{{ ' ' }}"
-    "{% for message in messages %}{% if message['role'] == 'user' %}"
-    "{{ 'USER: ' + text_of(message['content']) + ' ' }}"
-    "{% elif message['role'] == 'assistant' %}{{ 'ASSISTANT: ' }}"
-    "{% generation %}{{ text_of(message['content']) }}{{ eos_token }}"
-    '{% endgeneration %}{% endif %}{% endfor %}'
-    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
-)
-"""The conversation of LLaVA-1.5."""
 
 
 def assemble_llava(
@@ -92,9 +76,16 @@ def assemble_llava(
     Raises:
         FileNotFoundError: A folder does not exist.
         CheckpointError: A folder's weights do not fit its config.
-        ValueError: The vision tower is of another kind, or there is no tokenizer.
+        ValueError: The vision tower is of another kind or has no such layer, the
+            language model is none, or there is no tokenizer.
     """
     tower, class_token, strategy = _load_tower(vision)
+    depth = tower.config.num_hidden_layers
+    if not -depth - 1 <= feature_layer <= depth:
+        raise ValueError(
+            f'feature_layer={feature_layer} must lie in [{-depth - 1}, {depth}]: the '
+            f'vision tower in {vision} has {depth} layers.'
+        )
     if isinstance(language, nn.Module):
         lm, source = language, tokenizer or language.name_or_path
     else:
@@ -127,7 +118,7 @@ def assemble_llava(
         vision_feature_select_strategy=strategy,
         num_additional_image_tokens=int(class_token),
         image_token=image_token,
-        chat_template=chat_template or _template_of(words),
+        chat_template=chat_template or _template_of(words, image_token),
     )
     return model, processor
 
@@ -203,6 +194,8 @@ def _build(
     return model.eval()
 
 
-def _template_of(tokenizer: Any) -> str:
+def _template_of(tokenizer: Any, image_token: str) -> str:
     own = tokenizer.chat_template
-    return own if isinstance(own, str) and 'image' in own else CHAT_TEMPLATE
+    if isinstance(own, str) and 'image' in own:
+        return own
+    return with_image_token(LLAVA_V1, image_token)

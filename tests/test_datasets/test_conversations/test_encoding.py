@@ -434,7 +434,7 @@ def test_warns_that_nothing_ends_an_answer(name, monkeypatch):
 def test_named_templates_take_parts_as_well():
     """So that a processor's own ``apply_chat_template`` can use them."""
     processor = tiny_processor()
-    parts = [dict(type='image'), dict(type='text', text='\nWhat?')]
+    parts = [dict(type='image'), dict(type='text', text='What?')]
     text = processor.apply_chat_template(
         [dict(role='user', content=parts)],
         chat_template=TEMPLATES['llava_v1'],

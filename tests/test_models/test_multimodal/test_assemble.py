@@ -17,6 +17,8 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
+from mmtransmamba.datasets.conversations import Turn
+from mmtransmamba.datasets.conversations.templates import chat_template
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.multimodal import (
     HybridLlavaForConditionalGeneration,
@@ -121,6 +123,18 @@ def test_a_known_image_token_and_template_are_kept(tmp_path):
     assert processor.chat_template == '{{ messages }}'
 
 
+def test_the_conversation_is_that_of_the_data_with_any_image_token(tmp_path):
+    tower = save_tower(tmp_path / 'tower')
+    language = save_language_model(tmp_path / 'lm')
+    _, processor = assemble_llava(tower, language, image_token='<picture>')
+    text = processor.apply_chat_template(CHAT, add_generation_prompt=True)
+    assert text.endswith('USER: <picture>\nWhat? ASSISTANT:')
+    turns = [Turn('user', '<image>\nWhat?'), Turn('assistant', 'That.')]
+    own, named = chat_template(processor), chat_template(processor, 'llava_v1')
+    assert own.prompt(turns[:1]) == named.prompt(turns[:1]) == text
+    assert own.conversation(turns) == named.conversation(turns)
+
+
 def test_the_vision_half_of_a_clip_is_taken(tmp_path):
     tower = save_tower(tmp_path / 'tower')
     whole = CLIPModel(
@@ -183,6 +197,10 @@ def test_wrong_folders(tmp_path):
         assemble_llava(tower, 'no/lm')
     with pytest.raises(ValueError, match="is a 'llama'; it must be one of clip"):
         assemble_llava(language, language)
+    with pytest.raises(ValueError, match="is a 'clip_vision_model'.*CausalLM reads"):
+        assemble_llava(tower, tower)
+    with pytest.raises(ValueError, match=r'feature_layer=-5 must lie in \[-4, 3\]'):
+        assemble_llava(tower, language, feature_layer=-5)
     for file in (tmp_path / 'lm').glob('tokenizer*'):
         file.unlink()
     with pytest.raises(ValueError, match='No tokenizer can be read'):

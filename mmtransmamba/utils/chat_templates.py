@@ -1,0 +1,33 @@
+"""LLaVA-1.5's conversation as a chat template, which data and models share."""
+
+from __future__ import annotations
+
+import json
+
+TEXT_OF = (
+    '{%- macro text_of(content) -%}{% if content is string %}{{ content }}{% else %}'
+    "{% for part in content %}{% if part['type'] == 'image' %}"
+    "{{ image_token + '\\n' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+    '{% endif %}{%- endmacro -%}'
+)
+"""A macro: what a message says, which is a string or a list of parts."""
+
+LLAVA_V1 = (
+    TEXT_OF
+    + "{% if messages[0]['role'] == 'system' %}{{ text_of(messages[0]['content']) }}"
+    '{% else %}A chat between a curious user and an artificial intelligence '
+    'assistant. The assistant gives helpful, detailed, and polite answers to the '
+    "user's questions.{% endif %}{{ ' ' }}"
+    "{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{{ 'USER: ' + text_of(message['content']) + ' ' }}"
+    "{% elif message['role'] == 'assistant' %}{{ 'ASSISTANT: ' }}"
+    "{% generation %}{{ text_of(message['content']) }}{{ eos_token }}"
+    '{% endgeneration %}{% endif %}{% endfor %}'
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+"""The conversation of Vicuna and LLaVA-1.5; needs the variable ``image_token``."""
+
+
+def with_image_token(template: str, image_token: str) -> str:
+    """A template that says itself what an image is, as one in a folder has to."""
+    return f'{{%- set image_token = {json.dumps(image_token)} -%}}{template}'
