@@ -9,8 +9,10 @@ from .conversations import (
     pack_conversations,
 )
 from .digits import Digits
+from .easy_vqa import EasyVQA
 from .markov_tokens import MarkovTokens
 from .packed_text import PackedText
+from .shapes_vqa import ShapesCells, ShapesVQA
 from .subset import Subset
 from .token_collate import collate_tokens
 from .token_samples import TokenSamples
@@ -22,11 +24,14 @@ __all__ = [
     'ConversationDataset',
     'ConversationStream',
     'Digits',
+    'EasyVQA',
     'LengthGroupedSampler',
     'MarkovTokens',
     'MovingShapes',
     'PackedText',
     'RandomAffine',
+    'ShapesCells',
+    'ShapesVQA',
     'Subset',
     'TokenSamples',
     'VideoText',

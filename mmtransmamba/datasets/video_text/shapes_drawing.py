@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,13 +119,37 @@ def draw_scene(
     distance = SHAPES[scene.shape](x, y) * radius * img_size
     inside = np.clip(0.5 - distance, 0, 1)  # an edge one pixel wide
 
-    video = _background(rng, img_size)[None, None] * np.ones((3, num_frames, 1, 1))
+    video = background(rng, img_size)[None, None] * np.ones((3, num_frames, 1, 1))
     video += inside * (colour[:, None, None, None] - video)
     video += rng.normal(0, noise, video.shape)
     return np.clip(np.rint(video), 0, 255).astype(np.uint8)
 
 
-def _background(rng: np.random.Generator, side: int) -> np.ndarray:
+def paint(
+    picture: np.ndarray,
+    shape: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    centre: np.ndarray,
+    radius: float,
+    colour: np.ndarray,
+) -> None:
+    """Put a shape onto a picture.
+
+    Args:
+        picture: Square, ``[3, H, W]``; it is changed.
+        shape: One of ``SHAPES``.
+        centre: x and y, as parts of the picture's side.
+        radius: Likewise.
+        colour: RGB.
+    """
+    side = picture.shape[-1]
+    pixels = (np.arange(side) + 0.5) / side
+    x = (pixels[None, :] - centre[0]) / radius
+    y = (pixels[:, None] - centre[1]) / radius
+    inside = np.clip(0.5 - shape(x, y) * radius * side, 0, 1)
+    picture += inside * (colour[:, None, None] - picture)
+
+
+def background(rng: np.random.Generator, side: int) -> np.ndarray:
     """A dark grey background ``[H, W]``."""
     level = rng.uniform(20, 90)
     kind = rng.integers(3)

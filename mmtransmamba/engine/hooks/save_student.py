@@ -20,7 +20,8 @@ class SaveStudentHook(Hook):
 
     That is the student of a :class:`~mmtransmamba.transfer.LanguageDistiller`, or the
     model of a :class:`~mmtransmamba.transfer.CausalLM` or
-    :class:`~mmtransmamba.transfer.VisionLanguageModel`.
+    :class:`~mmtransmamba.transfer.VisionLanguageModel`, or the tower of a
+    :class:`~mmtransmamba.models.multimodal.PatchClassifier`.
 
     The name of the stage is appended to ``transfer_history`` in its config, so that
     the next stage knows that it may start from this folder. Tokenizer, processor and
@@ -45,8 +46,8 @@ class SaveStudentHook(Hook):
         """
         if _model_in(unwrapped_model(runner)) is None:
             raise ValueError(
-                'SaveStudentHook: the model is no LanguageDistiller, CausalLM or '
-                'VisionLanguageModel; leave the hook out.'
+                'SaveStudentHook: the model is no LanguageDistiller, CausalLM, '
+                'VisionLanguageModel or PatchClassifier; leave the hook out.'
             )
 
     def after_train(self, runner: Runner) -> None:
@@ -72,7 +73,7 @@ class SaveStudentHook(Hook):
 
 def _model_in(trained: nn.Module) -> nn.Module | None:
     """The transformers model that a Runner's model trains, if any."""
-    for name in ('student', 'lm'):
+    for name in ('student', 'lm', 'tower'):
         model = getattr(trained, name, None)
         if hasattr(model, 'save_pretrained'):
             return model

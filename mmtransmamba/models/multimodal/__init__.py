@@ -3,6 +3,7 @@
 from .assemble import assemble_llava
 from .heads import AnswerHead, VisionLanguageHead
 from .llava import HybridLlavaConfig, HybridLlavaForConditionalGeneration
+from .patch_classifier import PatchClassifier
 from .patch_decoder import PatchDecoderForConditionalGeneration, PatchDecoderModel
 from .patch_decoder_config import PatchDecoderConfig
 from .patch_decoder_processor import PatchDecoderProcessor
@@ -11,6 +12,7 @@ __all__ = [
     'AnswerHead',
     'HybridLlavaConfig',
     'HybridLlavaForConditionalGeneration',
+    'PatchClassifier',
     'PatchDecoderConfig',
     'PatchDecoderForConditionalGeneration',
     'PatchDecoderModel',

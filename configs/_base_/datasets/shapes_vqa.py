@@ -1,0 +1,33 @@
+# Generated pictures of one to four coloured shapes with questions; nothing is
+# downloaded. data/shapes_vqa is from tools/dataset_converters/word_vqa.py. No scene of
+# the test is one of the training's.
+train_dataloader = dict(
+    batch_size=128,
+    num_workers=0,
+    dataset=dict(
+        type='mmtransmamba.ShapesVQA',
+        processor='data/shapes_vqa',
+        split='train',
+        num_scenes=8000,
+        questions_per_scene=4,
+    ),
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    collate_fn=dict(type='mmtransmamba.collate_conversations'),
+)
+val_dataloader = dict(
+    batch_size=100,
+    num_workers=0,
+    dataset=dict(
+        type='mmtransmamba.ShapesVQA',
+        processor='data/shapes_vqa',
+        split='test',
+        num_scenes=600,
+        questions_per_scene=2,
+        prompts=True,
+    ),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='mmtransmamba.collate_conversations'),
+)
+val_evaluator = dict(type='mmtransmamba.AnswerAccuracy')
+test_dataloader = val_dataloader
+test_evaluator = val_evaluator

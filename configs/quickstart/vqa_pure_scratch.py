@@ -1,0 +1,10 @@
+# The control: the same pure student learns from the labels alone, as long as the three
+# stages take. It has the same vision tower, and language model and projector begin anew.
+_base_ = './vqa_teacher.py'
+
+model = dict(convert=dict(layers='evenly', ratio=1.0, init='scratch'))
+train_cfg = dict(max_iters=500, val_interval=500)
+custom_hooks = [
+    dict(type='mmtransmamba.SaveStudentHook', folder='model'),
+    dict(type='mmtransmamba.ProgressBarHook', title='pure Mamba, from scratch'),
+]

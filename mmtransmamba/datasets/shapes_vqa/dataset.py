@@ -1,0 +1,162 @@
+"""Questions about generated pictures of coloured shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from mmtransmamba.datasets.question_answers import Question, QuestionAnswers
+from mmtransmamba.datasets.shapes_vqa.questions import (
+    CATEGORIES,
+    choose,
+    questions_of,
+)
+from mmtransmamba.datasets.shapes_vqa.scenes import (
+    COLOUR_NAMES,
+    SHAPE_NAMES,
+    Scene,
+    draw,
+    random_scene,
+    split_of,
+)
+from mmtransmamba.registry import DATASETS
+
+SPLITS = ('train', 'test')
+# Independent streams of random numbers of one seed.
+_SCENES, _DRAWING, _QUESTIONS = range(3)
+
+
+def scenes_of(split: str, count: int, seed: int) -> list[Scene]:
+    """The first scenes of a split; fewer are the beginning of more.
+
+    Raises:
+        ValueError: There is no such split, or ``count`` is not positive.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+    if count < 1:
+        raise ValueError(f'num_scenes={count} must be positive.')
+    rng = np.random.default_rng([seed, _SCENES, SPLITS.index(split)])
+    scenes: list[Scene] = []
+    while len(scenes) < count:
+        scene = random_scene(rng)
+        if split_of(scene) == split:
+            scenes.append(scene)
+    return scenes
+
+
+def draw_numbered(
+    scenes: list[Scene], number: int, split: str, side: int, seed: int
+) -> Image.Image:
+    """The picture of a scene of a split."""
+    rng = np.random.default_rng([seed, _DRAWING, SPLITS.index(split), number])
+    return draw(scenes[number], rng, side)
+
+
+@DATASETS.register_module()
+class ShapesVQA(QuestionAnswers):
+    """Coloured shapes, and questions about colour, shape, place, number and relation.
+
+    Nothing has to be downloaded. A scene is for training or for testing by what it
+    shows, so that no test question is about a scene that was learned. The categories
+    take turns; within each the answers are balanced as far as the scenes allow.
+    Everything depends on the arguments alone.
+
+    Args:
+        processor: Folder of a transformers processor, or the object; see
+            :func:`~mmtransmamba.datasets.shapes_vqa.write_start`.
+        split: ``'train'`` or ``'test'``.
+        num_scenes: Number of pictures. The first ones of a larger set are those of a
+            smaller one.
+        questions_per_scene: Questions about each.
+        img_size: Side of the pictures.
+        seed: Of everything but what is for testing.
+        prompts: Samples are to be answered.
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        split: str = 'train',
+        num_scenes: int = 1000,
+        questions_per_scene: int = 1,
+        img_size: int = 36,
+        seed: int = 0,
+        prompts: bool = False,
+    ) -> None:
+        super().__init__(processor, prompts)
+        if not 1 <= questions_per_scene <= len(CATEGORIES):
+            raise ValueError(
+                f'questions_per_scene={questions_per_scene} must lie in '
+                f'[1, {len(CATEGORIES)}].'
+            )
+        self.split = split
+        self.img_size = img_size
+        self.seed = seed
+        self.scenes = scenes_of(split, num_scenes, seed)
+        self.questions = []
+        turn = 0
+        for i, scene in enumerate(self.scenes):
+            rng = np.random.default_rng([seed, _QUESTIONS, SPLITS.index(split), i])
+            possible = questions_of(scene)
+            asked = 0
+            while asked < questions_per_scene:
+                category = CATEGORIES[turn % len(CATEGORIES)]
+                turn += 1
+                if category in possible:
+                    asked += 1
+                    question, answer = choose(possible, category, rng)
+                    self.questions.append(Question(i, question, answer, category))
+
+    def picture(self, number: int) -> Image.Image:
+        return draw_numbered(self.scenes, number, self.split, self.img_size, self.seed)
+
+
+@DATASETS.register_module()
+class ShapesCells(Dataset):
+    """The same pictures, with what each cell shows: for a vision tower's training.
+
+    Samples are ``pixel_values`` ``[3, H, W]`` and ``labels`` ``[9]``, row by row: 0 for
+    an empty cell, else a colour and a shape.
+
+    Args:
+        processor, split, num_scenes, img_size, seed: See :class:`ShapesVQA`.
+    """
+
+    metainfo: dict = {}
+    num_classes = 1 + len(COLOUR_NAMES) * len(SHAPE_NAMES)
+
+    def __init__(
+        self,
+        processor: Any,
+        split: str = 'train',
+        num_scenes: int = 1000,
+        img_size: int = 36,
+        seed: int = 0,
+    ) -> None:
+        questions = ShapesVQA(processor, split, num_scenes, 1, img_size, seed)
+        self._vqa = questions
+        self._pixels: dict[int, torch.Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._vqa.scenes)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        if not 0 <= index < len(self):
+            raise IndexError(f'sample {index} of {len(self)}')
+        if index not in self._pixels:
+            images = self._vqa.encoder.processor.image_processor
+            pixels = images(self._vqa.picture(index), return_tensors='pt')
+            self._pixels[index] = pixels['pixel_values'][0]
+        labels = torch.zeros(9, dtype=torch.long)
+        for figure in self._vqa.scenes[index]:
+            labels[3 * figure.row + figure.column] = (
+                1
+                + len(SHAPE_NAMES) * COLOUR_NAMES.index(figure.colour)
+                + SHAPE_NAMES.index(figure.shape)
+            )
+        return dict(pixel_values=self._pixels[index], labels=labels)

@@ -1,0 +1,79 @@
+"""How many short answers are right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.evaluator import BaseMetric
+
+from mmtransmamba.registry import METRICS
+
+_MARKS = re.compile(r'[^\w\s]')
+
+
+def normalise(answer: str) -> str:
+    """An answer in small letters, without marks and needless white space."""
+    return ' '.join(_MARKS.sub(' ', answer.lower()).split())
+
+
+@METRICS.register_module()
+class AnswerAccuracy(BaseMetric):
+    """Share of answers that are the right one word for word, in percent.
+
+    * ``answers/accuracy``: of all questions;
+    * ``answers/CATEGORY``: of those of one category, where there are categories;
+    * ``answers/malformed``: share of answers that are empty or, if ``allowed`` is
+      given, none of the answers that there are. They are wrong, too.
+
+    Capital letters, marks and white space do not matter. It takes what a head's
+    ``predict`` says of each question.
+
+    Args:
+        allowed: All answers there are.
+        **kwargs: Arguments of mmengine's ``BaseMetric``.
+    """
+
+    default_prefix = 'answers'
+
+    def __init__(self, allowed: Sequence[str] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.allowed = None if allowed is None else {normalise(a) for a in allowed}
+
+    def process(self, data_batch: Any, data_samples: Sequence[Mapping]) -> None:
+        for sample in data_samples:
+            said = normalise(sample['prediction'])
+            self.results.append(
+                dict(
+                    right=said == normalise(sample['answer']),
+                    malformed=not said
+                    or (self.allowed is not None and said not in self.allowed),
+                    category=sample.get('category', ''),
+                )
+            )
+
+    def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
+        """Shares in percent.
+
+        Raises:
+            ValueError: A category has the name of another value.
+        """
+        groups: dict[str, list[bool]] = {}
+        for result in results:
+            if result['category']:
+                groups.setdefault(result['category'], []).append(result['right'])
+        metrics = dict(
+            accuracy=_percent([r['right'] for r in results]),
+            malformed=_percent([r['malformed'] for r in results]),
+        )
+        taken = sorted(set(groups) & set(metrics))
+        if taken:
+            raise ValueError(
+                f'AnswerAccuracy: {taken[0]!r} cannot be the name of a category.'
+            )
+        return metrics | {name: _percent(groups[name]) for name in sorted(groups)}
+
+
+def _percent(values: list[bool]) -> float:
+    return 100 * sum(values) / len(values)
