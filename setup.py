@@ -181,7 +181,7 @@ setup(
     install_requires=read_requirements('runtime'),
     extras_require=read_extras(),
     entry_points={
-        'lmms_eval.models': ['mmtransmamba = mmtransmamba.evaluation.lmms:manifest']
+        'lmms_eval.models': ['mmtransmamba = mmtransmamba.apis.lmms:manifest']
     },
     distclass=PlatformDistribution,
     cmdclass={

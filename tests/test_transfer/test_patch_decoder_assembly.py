@@ -1,5 +1,6 @@
 """A decoder-only vision-language model from a language model's weights."""
 
+import logging
 import re
 
 import pytest
@@ -199,3 +200,17 @@ def without_image(tokenizer):
 
     content = tokenizer.backend_tokenizer.to_str().replace('<image>', '<unused>')
     return Tokenizer.from_str(content)
+
+
+def test_new_layers_are_made_without_warnings(caplog):
+    """transformers' of special tokens, in a model of layers that has no words."""
+    language = tiny_teacher(bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    logger = logging.getLogger('transformers')
+    logger.addHandler(caplog.handler)
+    try:
+        model = assemble_patch_decoder(language, holistic=1, **SIDES)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert caplog.messages == []
+    text = model.config.text_config
+    assert (text.bos_token_id, text.eos_token_id, text.pad_token_id) == (1, 2, 0)

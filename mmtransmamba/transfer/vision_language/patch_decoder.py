@@ -269,7 +269,9 @@ def _new_layers(config: PatchDecoderConfig) -> dict[str, Tensor]:
         return {}
     fields = config.text_config.to_dict()
     kinds = fields.get('layer_types')
-    fields |= dict(num_hidden_layers=count, vocab_size=1, pad_token_id=None)
+    # No words are needed, and so no tokens either.
+    tokens = dict.fromkeys(('bos_token_id', 'eos_token_id', 'pad_token_id'))
+    fields |= dict(num_hidden_layers=count, vocab_size=1, **tokens)
     if kinds:
         fields['layer_types'] = kinds[:count]
     fields.pop('dtype', None)

@@ -14,9 +14,9 @@ from tiny_vlms import save_tiny_llava
 
 import mmtransmamba
 from mmtransmamba.apis import VisionLanguageChat
-from mmtransmamba.evaluation.lmms import manifest
+from mmtransmamba.apis.lmms import manifest
 
-MODEL = 'mmtransmamba.evaluation.lmms.model'
+MODEL = 'mmtransmamba.apis.lmms.model'
 RED, BLUE = (Image.new('RGB', (20, 30), colour) for colour in ('red', 'blue'))
 
 
@@ -187,8 +187,8 @@ def test_nothing_else_imports_it():
         for path in root.rglob('*.py')
         if re.search('^(from|import) lmms_eval', path.read_text('utf-8'), re.MULTILINE)
     ]
-    assert at_once == ['evaluation/lmms/model.py']
-    source = (root / 'evaluation' / '__init__.py').read_text('utf-8')
+    assert at_once == ['apis/lmms/model.py']
+    source = (root / 'apis' / '__init__.py').read_text('utf-8')
     assert 'lmms' not in source
 
 

@@ -22,5 +22,5 @@ def manifest() -> Any:
 
     return ModelManifest(
         model_id='mmtransmamba',
-        chat_class_path='mmtransmamba.evaluation.lmms.model.MMTransMamba',
+        chat_class_path='mmtransmamba.apis.lmms.model.MMTransMamba',
     )
