@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--chat-template',
         type=Path,
-        help="Jinja file; by default the tokenizer's own template",
+        help="Jinja file; by default the tokenizer's own template, or LLaVA-1.5's",
     )
     parser.add_argument('--seed', type=int, default=0)
     return parser.parse_args()

@@ -158,7 +158,6 @@ def test_a_folder_with_model_and_processor(tmp_path, has_image_token):
             bos_token='<s>',
             eos_token='</s>',
         )
-        tokenizer.chat_template = CHAT_TEMPLATE
     language = tiny_teacher(vocab_size=len(tokenizer))
     language.generation_config.temperature = 0.3
     language.generation_config.do_sample = True
@@ -186,6 +185,10 @@ def test_a_folder_with_model_and_processor(tmp_path, has_image_token):
         )
     ]
     text = processor.apply_chat_template(messages, add_generation_prompt=True)
+    if has_image_token:
+        assert processor.chat_template == CHAT_TEMPLATE
+    else:  # nor a template
+        assert text.endswith('USER: <image>\nWhat is it? ASSISTANT:')
     inputs = processor(
         text=[text], images=[torch.zeros(3, 20, 50)], return_tensors='pt'
     )

@@ -23,6 +23,7 @@ from mmtransmamba.models.multimodal.patch_decoder_processor import (
 from mmtransmamba.transfer.language.assemble import assemble
 from mmtransmamba.transfer.language.sources import TensorSource
 from mmtransmamba.transfer.language.teachers import generation_config_of, read_teacher
+from mmtransmamba.utils.chat_templates import LLAVA_V1, with_image_token
 
 IMAGE_TOKEN = '<image>'
 _LAYERS = 'model.layers.'
@@ -140,7 +141,7 @@ def write_patch_decoder(
             has no token ``<image>``, it gets one.
         folder: Folder to create.
         chat_template: The processor's, in which an image is ``<image>``; by default the
-            tokenizer's.
+            tokenizer's, or LLaVA-1.5's if it has none.
         max_tiles: Most tiles that the processor cuts an image into, see
             :class:`~mmtransmamba.models.multimodal.PatchDecoderProcessor`.
         **settings: Other arguments of :func:`assemble_patch_decoder`.
@@ -177,7 +178,9 @@ def write_patch_decoder(
         tokenizer=tokenizer,
         patch_size=config.patch_size,
         max_tiles=max_tiles,
-        chat_template=chat_template or tokenizer.chat_template,
+        chat_template=chat_template
+        or tokenizer.chat_template
+        or with_image_token(LLAVA_V1, IMAGE_TOKEN),
     )
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
