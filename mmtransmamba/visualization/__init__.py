@@ -1,9 +1,12 @@
+from .answer_page import AnsweredQuestion, plot_answers
 from .contact_sheet import FoundClip, plot_contact_sheet
 from .curves import RunScalars, plot_layer_weights, plot_runs, read_scalars
 
 __all__ = [
+    'AnsweredQuestion',
     'FoundClip',
     'RunScalars',
+    'plot_answers',
     'plot_contact_sheet',
     'plot_layer_weights',
     'plot_runs',

@@ -17,7 +17,8 @@ class RunScalars:
 
     Attributes:
         accuracy: ``(epoch, top-1 in percent)`` of each validation.
-        loss: ``(epoch, mean training loss)`` of each epoch with a record.
+        loss: ``(epoch, mean training loss)`` of each epoch with a record; of a loop
+            over iterations the iteration of each record in place of the epoch.
         layer_weights: ``(iteration, weight)`` of each layer, by scalar name.
         retrieval: ``(epoch, value)`` of each validation, by the name of the metric
             of text-video retrieval.
@@ -44,7 +45,7 @@ class RunScalars:
 
 
 def read_scalars(work_dir: str | Path) -> RunScalars:
-    """Read the scalars of a run with an epoch-based loop.
+    """Read the scalars of a run.
 
     A run that was interrupted and resumed wrote one file each time; where they
     overlap, the later one counts.
@@ -71,7 +72,8 @@ def read_scalars(work_dir: str | Path) -> RunScalars:
             if 'accuracy/top1' in record:
                 accuracy[record['step']] = record['accuracy/top1']
             elif 'loss' in record:
-                losses[record['epoch']][record['step']] = record['loss']
+                time = record.get('epoch', record['step'])
+                losses[time][record['step']] = record['loss']
             for name, value in record.items():
                 if name.startswith(LAYER_WEIGHT):
                     name = name.removeprefix(LAYER_WEIGHT)

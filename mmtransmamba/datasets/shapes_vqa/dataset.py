@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from mmtransmamba.datasets.shapes_vqa.scenes import (
 from mmtransmamba.registry import DATASETS
 
 SPLITS = ('train', 'test')
+# Every scene has questions of these.
+ALWAYS = {'colour', 'shape', 'count', 'exists'}
 # Independent streams of random numbers of one seed.
 _SCENES, _DRAWING, _QUESTIONS = range(3)
 
@@ -59,7 +62,7 @@ def draw_numbered(
 
 @DATASETS.register_module()
 class ShapesVQA(QuestionAnswers):
-    """Coloured shapes, and questions about colour, shape, place, number and relation.
+    """Coloured shapes, and questions about colour, shape, place, number and the like.
 
     Nothing has to be downloaded. A scene is for training or for testing by what it
     shows, so that no test question is about a scene that was learned. The categories
@@ -73,6 +76,8 @@ class ShapesVQA(QuestionAnswers):
         num_scenes: Number of pictures. The first ones of a larger set are those of a
             smaller one.
         questions_per_scene: Questions about each.
+        categories: Kinds of questions, see
+            :data:`~mmtransmamba.datasets.shapes_vqa.CATEGORIES`.
         img_size: Side of the pictures.
         seed: Of everything but what is for testing.
         prompts: Samples are to be answered.
@@ -84,15 +89,22 @@ class ShapesVQA(QuestionAnswers):
         split: str = 'train',
         num_scenes: int = 1000,
         questions_per_scene: int = 1,
+        categories: Sequence[str] = CATEGORIES,
         img_size: int = 36,
         seed: int = 0,
         prompts: bool = False,
     ) -> None:
         super().__init__(processor, prompts)
-        if not 1 <= questions_per_scene <= len(CATEGORIES):
+        if questions_per_scene < 1:
             raise ValueError(
-                f'questions_per_scene={questions_per_scene} must lie in '
-                f'[1, {len(CATEGORIES)}].'
+                f'questions_per_scene={questions_per_scene} must be positive.'
+            )
+        unknown = set(categories) - set(CATEGORIES)
+        if unknown or not set(categories) & ALWAYS:
+            raise ValueError(
+                f'categories={list(categories)} must be of {", ".join(CATEGORIES)}, '
+                f'and one of {", ".join(sorted(ALWAYS))} among them: not every scene '
+                'has questions of the others.'
             )
         self.split = split
         self.img_size = img_size
@@ -105,7 +117,7 @@ class ShapesVQA(QuestionAnswers):
             possible = questions_of(scene)
             asked = 0
             while asked < questions_per_scene:
-                category = CATEGORIES[turn % len(CATEGORIES)]
+                category = categories[turn % len(categories)]
                 turn += 1
                 if category in possible:
                     asked += 1
@@ -138,7 +150,9 @@ class ShapesCells(Dataset):
         img_size: int = 36,
         seed: int = 0,
     ) -> None:
-        questions = ShapesVQA(processor, split, num_scenes, 1, img_size, seed)
+        questions = ShapesVQA(
+            processor, split, num_scenes, img_size=img_size, seed=seed
+        )
         self._vqa = questions
         self._pixels: dict[int, torch.Tensor] = {}
 

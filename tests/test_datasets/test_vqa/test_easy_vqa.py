@@ -1,0 +1,98 @@
+"""The easy-VQA set, made up and real."""
+
+import io
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmtransmamba.datasets import EasyVQA
+from mmtransmamba.datasets.easy_vqa import category_of, words_of
+from mmtransmamba.datasets.word_processor import word_processor
+
+QUESTIONS = [
+    ['what color is the shape?', 'blue', 0],
+    ['what shape is in the image?', 'circle', 1],
+    ['is there not a circle?', 'no', 1],
+]
+
+
+def write(folder, split='train', count=2, rows=QUESTIONS):
+    files = []
+    for i in range(count):
+        stream = io.BytesIO()
+        Image.new('RGB', (64, 64), (0, 0, 255 - i)).save(stream, 'PNG')
+        files.append(np.frombuffer(stream.getvalue(), np.uint8))
+    offsets = np.cumsum([0, *map(len, files)])
+    np.savez(folder / f'{split}_images.npz', png=np.concatenate(files), offsets=offsets)
+    (folder / f'{split}_questions.json').write_text(json.dumps(rows))
+
+
+def test_made_up_shard(tmp_path):
+    write(tmp_path)
+    words = words_of(tmp_path)
+    assert words[0] == '?' and {'blue', 'circle', 'not'} <= set(words)
+    data = EasyVQA(
+        str(tmp_path), word_processor(words, image_size=64, patch_size=16), prompts=True
+    )
+    assert [q.category for q in data.questions] == ['colour', 'shape', 'yes/no']
+    assert data.picture(1).getpixel((3, 3)) == (0, 0, 254)
+    sample = data[2]
+    assert sample['answer'] == 'no' and sample['question_id'] == '2'
+    image = data.encoder.processor.image_token_id
+    assert (sample['input_ids'] == image).sum() == 16
+
+
+def test_a_part_is_spread_over_the_set(tmp_path):
+    write(tmp_path, rows=[['is it?', 'yes', i % 2] for i in range(10)])
+    data = EasyVQA(str(tmp_path), None, max_questions=4)
+    assert len(data) == 4
+    assert data.questions[-1].picture == 1
+
+
+def test_refusals(tmp_path):
+    with pytest.raises(FileNotFoundError, match='train_questions.json'):
+        EasyVQA(str(tmp_path), None)
+    (tmp_path / 'train_questions.json').write_text(json.dumps(QUESTIONS))
+    with pytest.raises(FileNotFoundError, match='train_images.npz'):
+        EasyVQA(str(tmp_path), None)
+    write(tmp_path, count=1)
+    with pytest.raises(ValueError, match='asks about picture 1'):
+        EasyVQA(str(tmp_path), None)
+    write(tmp_path, rows=[['what?', 'yes']])
+    with pytest.raises(ValueError, match='must hold a list'):
+        EasyVQA(str(tmp_path), None)
+    write(tmp_path)
+    with pytest.raises(ValueError, match='must be positive'):
+        EasyVQA(str(tmp_path), None, max_questions=0)
+    np.savez(tmp_path / 'train_images.npz', jpeg=np.zeros(1, np.uint8))
+    with pytest.raises(ValueError, match='lacks offsets, png'):
+        EasyVQA(str(tmp_path), None)
+    with pytest.raises(ValueError, match="'train' or 'test'"):
+        EasyVQA(str(tmp_path), None, split='val')
+
+
+def test_real_set(shared_dir):
+    folder = shared_dir / 'data' / 'easy_vqa'
+    if not folder.is_dir():
+        pytest.skip('shared data/easy_vqa is not here')
+    words = words_of(folder)
+    processor = word_processor(words, image_size=64, patch_size=16)
+    sizes = {}
+    for split in ('train', 'test'):
+        data = EasyVQA(str(folder), processor, split=split)
+        sizes[split] = len(data)
+        assert data.picture(data.questions[-1].picture).size == (64, 64)
+        tokens = {
+            token
+            for q in {(q.question, q.answer) for q in data.questions}
+            for text in q
+            for token in processor.tokenizer(text)['input_ids']
+        }
+        assert processor.tokenizer.unk_token_id not in tokens
+    assert sizes == dict(train=38575, test=9673)
+    answers = (folder / 'answers.txt').read_text().split()
+    kinds = Counter(map(category_of, answers))
+    assert kinds == {'colour': 8, 'shape': 3, 'yes/no': 2}
