@@ -108,11 +108,15 @@ class RecordRates(Hook):
         self.used.append(runner.optim_wrapper.get_lr()['lr'][0])
 
 
-def run(folder, train_cfg, scheduler, resume=False, stop=None) -> list[float]:
+def run(
+    folder, train_cfg, scheduler, resume=False, stop=None, accumulate=1
+) -> list[float]:
     record = RecordRates(stop)
     by_epoch = train_cfg.get('by_epoch', False)
     data = [dict(inputs=torch.tensor([float(i)])) for i in range(SAMPLES)]
-    saves = dict(type='CheckpointHook', by_epoch=False, interval=10)
+    saves = dict(
+        type='CheckpointHook', by_epoch=by_epoch, interval=1 if by_epoch else 10
+    )
     runner = Runner(
         Line(),
         str(folder),
@@ -123,7 +127,9 @@ def run(folder, train_cfg, scheduler, resume=False, stop=None) -> list[float]:
             sampler=dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler'),
         ),
         train_cfg=dict(train_cfg),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=LR)),
+        optim_wrapper=dict(
+            optimizer=dict(type='SGD', lr=LR), accumulative_counts=accumulate
+        ),
         param_scheduler=dict(scheduler, type='mmtransmamba.WSD', eta_min=LOW),
         custom_hooks=[record],
         default_hooks=dict(checkpoint=saves if stop else None),
@@ -160,11 +166,25 @@ def test_the_last_iteration_has_the_minimum(train_cfg, scheduler, length, tmp_pa
     assert used.count(LR) == length - 2 * phase + 1
 
 
-def test_resumed_as_if_never_interrupted(tmp_path):
-    whole = run(tmp_path / 'whole', ITERS, dict(by_epoch=False))
-    first = run(tmp_path / 'parts', ITERS, dict(by_epoch=False), stop=20)
-    second = run(tmp_path / 'parts', ITERS, dict(by_epoch=False), resume=True)
-    assert first + second == pytest.approx(whole)
+@pytest.mark.parametrize('accumulate', [2, 4])
+@pytest.mark.parametrize('train_cfg', [EPOCHS, ITERS], ids=['epochs', 'iterations'])
+def test_accumulation_does_not_stretch_the_schedule(train_cfg, accumulate, tmp_path):
+    """Iterations count, not the steps of the optimizer."""
+    used = run(tmp_path, train_cfg, dict(by_epoch=False), accumulate=accumulate)
+    assert used == pytest.approx(rates(len(used), eta_min=LOW))
+    assert used[-1] == pytest.approx(LOW)
+
+
+@pytest.mark.parametrize('accumulate', [1, 4])
+@pytest.mark.parametrize('train_cfg', [EPOCHS, ITERS], ids=['epochs', 'iterations'])
+def test_resumed_as_if_never_interrupted(train_cfg, accumulate, tmp_path):
+    kwargs = dict(scheduler=dict(by_epoch=False), accumulate=accumulate)
+    whole = run(tmp_path / 'whole', train_cfg, **kwargs)
+    # mmengine resumes a loop over epochs at the beginning of one.
+    saved, stop = (14, 16) if train_cfg is EPOCHS else (20, 20)
+    first = run(tmp_path / 'parts', train_cfg, stop=stop, **kwargs)
+    second = run(tmp_path / 'parts', train_cfg, resume=True, **kwargs)
+    assert first[:saved] + second == pytest.approx(whole)
 
 
 @pytest.mark.parametrize('length', [24, 40])
