@@ -17,7 +17,7 @@ import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that fol
 
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.multimodal.reasoning_tags import add_reasoning_tags
-from mmtransmamba.transfer.distillers.vision_language import load_vlm
+from mmtransmamba.transfer.vision_language import load_vlm
 from mmtransmamba.utils.model_files import Companions
 from mmtransmamba.utils.reasoning_text import TAGS
 
