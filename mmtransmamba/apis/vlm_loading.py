@@ -14,6 +14,7 @@ from torch import nn
 from mmtransmamba.models.checkpoint import CheckpointError, read_state_dict
 from mmtransmamba.models.fit import check_fit
 from mmtransmamba.registry import MODELS
+from mmtransmamba.utils.dtypes import floating_dtype
 
 _HUB_ID = re.compile(r'\w[\w.-]*/\w[\w.-]*')
 # No code, and none of the weights' other formats.
@@ -175,11 +176,4 @@ def choose_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     Raises:
         ValueError: There is no such type.
     """
-    if isinstance(dtype, str):
-        named = getattr(torch, dtype, None)
-        if not isinstance(named, torch.dtype) or not named.is_floating_point:
-            raise ValueError(
-                f'dtype must be float32, bfloat16 or float16, got {dtype!r}.'
-            )
-        return named
-    return dtype
+    return floating_dtype(dtype) if isinstance(dtype, str) else dtype

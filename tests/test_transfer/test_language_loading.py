@@ -143,3 +143,13 @@ def test_a_distillers_checkpoint_fits_the_student_alone(tmp_path):
     assert torch.equal(alone(**batch), source(**batch))
     with pytest.raises(CheckpointError, match='self_attn'):
         load_checkpoint(CausalLM(config=teacher_config()), file)
+
+
+def test_unknown_names_are_refused():
+    fields = teacher_config()
+    with pytest.raises(ValueError, match="float32, bfloat16 or float16, got 'bf16'"):
+        CausalLM(config=fields, dtype='bf16')
+    with pytest.raises(ValueError, match="model_type='lama' must be one of"):
+        CausalLM(config=fields | dict(model_type='lama'))
+    with pytest.raises(ValueError, match='model_type=None must be one of'):
+        CausalLM(config={})

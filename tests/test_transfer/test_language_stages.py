@@ -178,13 +178,14 @@ def test_a_stage_refuses_the_wrong_student(stage, history, needed):
     assert (' > '.join(history) or 'empty') in message
     last = history[-1] if history else ''
     assert f'requires={last!r}' in message
+    assert ('Run the stage before' in message) == (stage in ('stage2', 'stage3'))
     # What the message advises works.
     distill(stage, history=history, requires=last)
 
 
 def test_a_transformer_is_no_student():
     teacher = make_teacher()
-    with pytest.raises(StageError, match='empty: it was not made by convert_lm'):
+    with pytest.raises(StageError, match='empty: no tool of this package made it'):
         LanguageDistiller(make_teacher(), teacher, KL, stage='stage3')
 
 

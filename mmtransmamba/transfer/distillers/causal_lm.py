@@ -20,6 +20,7 @@ from mmtransmamba.models.token_losses import (
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.distillers.naming import OWN_PREFIX
 from mmtransmamba.transfer.distillers.token_check import TokenCheck
+from mmtransmamba.utils.dtypes import floating_dtype
 from mmtransmamba.utils.model_files import Companions
 
 _PREFIX = 'lm.'
@@ -49,7 +50,8 @@ class CausalLM(BaseModel):
         FileNotFoundError: There is no such folder.
         CheckpointError: The folder's weights, or a state dict, lack tensors of the
             model, or have others.
-        ValueError: Neither or both of ``path`` and ``config`` are given.
+        ValueError: Neither or both of ``path`` and ``config`` are given, or the dtype
+            or the config's ``model_type`` is unknown.
     """
 
     def __init__(
@@ -160,17 +162,26 @@ def random_model(
         config: Fields of its config, ``model_type`` among them.
         seed: Seed of the weights.
         auto_class: Name of the class of transformers that builds it.
+
+    Raises:
+        ValueError: The ``model_type`` is missing or none of transformers'.
     """
     import transformers
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     # Makes the hybrids known to transformers.
     import mmtransmamba.models.language  # noqa: F401
 
     fields = dict(config)
+    kind = fields.pop('model_type', None)
+    if kind not in CONFIG_MAPPING:
+        raise ValueError(
+            f'config: model_type={kind!r} must be one of transformers, such as '
+            '"llama" or "llava", or of this package, such as "hybrid_llama".'
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        built = AutoConfig.for_model(fields.pop('model_type'), **fields)
+        built = AutoConfig.for_model(kind, **fields)
         # Whatever the config tells of was done to other weights.
         text = built.get_text_config()
         if hasattr(text, 'transfer_history'):
@@ -187,7 +198,7 @@ def _enable_checkpointing(lm: nn.Module) -> None:
 def _cast(lm: nn.Module, dtype: str) -> nn.Module:
     """Give all parameters one dtype, except those that must be float32."""
     keep = tuple(getattr(lm, '_keep_in_fp32_modules_strict', None) or ())
-    target = getattr(torch, dtype)
+    target = floating_dtype(dtype)
     for name, parameter in lm.named_parameters():
         if not (keep and name.endswith(keep)):
             parameter.data = parameter.data.to(target)

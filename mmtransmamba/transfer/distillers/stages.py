@@ -169,17 +169,16 @@ def check_history(
     history = history_of(model)
     last = history[-1] if history else ''
     if not any(fnmatchcase(last, pattern) for pattern in requires):
-        found = ' > '.join(history) or 'empty: it was not made by convert_lm'
-        first = (
-            'Put vision tower and language model together'
-            if stage.startswith('llava')
-            else 'Convert the teacher'
-        )
+        found = ' > '.join(history) or 'empty: no tool of this package made it'
+        advice = 'Run the stage before and give the folder that it saved'
+        if stage == 'llava_pretrain':
+            advice = 'Put vision tower and language model together'
+        elif any(name.startswith('init:') for name in STAGES[stage].requires):
+            advice = 'Convert the teacher accordingly'
         raise StageError(
             f'Stage {stage!r} starts from a student whose last step was '
             f'{" or ".join(map(repr, requires))}. The history of this one is {found}. '
-            f'{first}, or run the stage before and give the folder that it '
-            f'saved; for an ablation that skips one set requires={last!r}.'
+            f'{advice}; for an ablation that skips this set requires={last!r}.'
         )
 
 

@@ -1,0 +1,17 @@
+"""Names of floating-point types."""
+
+from __future__ import annotations
+
+import torch
+
+
+def floating_dtype(name: str) -> torch.dtype:
+    """The floating-point type of a name, such as ``'bfloat16'``.
+
+    Raises:
+        ValueError: There is no such type.
+    """
+    named = getattr(torch, name, None)
+    if not isinstance(named, torch.dtype) or not named.is_floating_point:
+        raise ValueError(f'dtype must be float32, bfloat16 or float16, got {name!r}.')
+    return named
