@@ -60,13 +60,26 @@ def test_cached_equals_uncached_generation(make_hybrid, family, layout, mixer, p
     for how in (dict(do_sample=False), dict(do_sample=True), dict(num_beams=3)):
         fast = generate(model, ids, attention_mask=mask, **how)
         slow = generate(model, ids, attention_mask=mask, use_cache=False, **how)
+        static = generate(
+            model, ids, attention_mask=mask, cache_implementation='static', **how
+        )
         assert torch.equal(fast, slow), how
-    static = generate(
-        model, ids, attention_mask=mask, do_sample=False, cache_implementation='static'
-    )
-    assert torch.equal(
-        static, generate(model, ids, attention_mask=mask, do_sample=False)
-    )
+        assert torch.equal(static, slow), how
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('family', FAMILIES)
+def test_a_conversation_goes_on_from_its_cache(make_hybrid, family, layout, prompt):
+    model = make_hybrid(family, layout)
+    for cache in (
+        DynamicCache(config=model.config),
+        StaticCache(config=model.config, max_cache_len=32),
+    ):
+        answer = generate(model, prompt, past_key_values=cache, do_sample=False)
+        longer = torch.cat((answer, prompt[:, :3]), dim=1)
+        fast = generate(model, longer, past_key_values=cache, do_sample=False)
+        slow = generate(model, longer, use_cache=False, do_sample=False)
+        assert torch.equal(fast, slow)
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
@@ -130,6 +143,7 @@ def test_saves_and_loads(make_hybrid, family, mixer, prompt, tmp_path):
     assert isinstance(AutoModel.from_pretrained(tmp_path), HYBRIDS[family][1])
 
 
+@pytest.mark.parametrize('family', FAMILIES)
 @pytest.mark.parametrize(
     'mixer, kept',
     [
@@ -138,9 +152,9 @@ def test_saves_and_loads(make_hybrid, family, mixer, prompt, tmp_path):
     ],
 )
 def test_half_precision_keeps_the_ssm_parameters_in_float32(
-    make_hybrid, mixer, kept, tmp_path
+    make_hybrid, family, mixer, kept, prompt, tmp_path
 ):
-    original = make_hybrid(mamba_mixer=mixer)
+    original = make_hybrid(family, mamba_mixer=mixer)
     original.save_pretrained(tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
     for model in (loaded, cast_parameters(original, torch.bfloat16)):
@@ -150,10 +164,12 @@ def test_half_precision_keeps_the_ssm_parameters_in_float32(
         assert {n.removeprefix(prefix) for n in found if prefix in n} == kept
         assert len(found) == 2 * len(kept)
         assert set(types.values()) == {torch.float32, torch.bfloat16}
-    model = loaded
-    ids = torch.randint(3, 61, (1, 5))
-    assert model(ids).logits.isfinite().all()
-    assert generate(model, ids).shape == (1, 5 + NEW)
+    ids, mask = padded(prompt)
+    fast = generate(loaded, ids, attention_mask=mask, do_sample=False)
+    slow = generate(loaded, ids, attention_mask=mask, do_sample=False, use_cache=False)
+    assert torch.equal(fast, slow)
+    loaded.train()(prompt, labels=prompt).loss.backward()
+    assert all(p.grad.isfinite().all() for p in loaded.parameters())
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -170,18 +186,29 @@ def test_gradient_checkpointing_has_the_same_gradients(make_hybrid, family, prom
         torch.testing.assert_close(grads[1][name], grad, msg=name)
 
 
-@pytest.mark.parametrize('layout', ['mamba first', 'pure'])
-def test_the_decode_step_compiles(make_hybrid, layout, prompt):
-    model = make_hybrid('llama', layout)
+@pytest.mark.parametrize(
+    'family, layout, mixer',
+    [(family, 'mamba first', 'mamba2') for family in FAMILIES]
+    + [('llama', 'pure', 'mamba2'), ('llama', 'pure', 'mamba')],
+)
+def test_the_decode_step_compiles(make_hybrid, family, layout, mixer, prompt):
+    """In one graph, with padding before a row too."""
+    model = make_hybrid(family, layout, mamba_mixer=mixer)
+    torch.compiler.reset()
     compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
     caches = [StaticCache(config=model.config, max_cache_len=32) for _ in range(2)]
-    steps = torch.randint(3, 61, (4, 2, 1))
+    steps = torch.randint(3, 61, (3, 2, 1))
+    ids, mask = padded(prompt)
     with torch.no_grad():
         for cache in caches:
-            model(prompt, past_key_values=cache)
+            model(ids, attention_mask=mask, past_key_values=cache)
         for ids in steps:
-            expected = model(ids, past_key_values=caches[0]).logits
-            actual = compiled(ids, past_key_values=caches[1]).logits
+            mask = torch.cat((mask, mask.new_ones(2, 1)), dim=1)
+            rows = dict(
+                attention_mask=mask, position_ids=mask.sum(-1, keepdim=True) - 1
+            )
+            expected = model(ids, past_key_values=caches[0], **rows).logits
+            actual = compiled(ids, past_key_values=caches[1], **rows).logits
             torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
