@@ -9,6 +9,7 @@ once, to measure what converting each layer costs.
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def main() -> None:
                 **args.fields,
             )
             print(ranking)
-        elif layers[0].isdigit() or layers[0] == '-':
+        elif re.fullmatch(r'-?\d+(,-?\d+)*', layers):
             layers = [int(i) for i in layers.split(',')]
         plan = plan_of(
             args.teacher,

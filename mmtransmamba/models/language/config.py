@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 ATTENTION, MAMBA = 'full_attention', 'linear_attention'
 NORMS = ('gated', 'per_head', 'none')
@@ -28,6 +29,8 @@ class HybridFields:
         mamba_qk_norm: Whether B and C are normalised as Qwen3's k and q.
         transfer_history: How the weights came about: the initialisation, then the
             stages of training that have been completed.
+        layer_ranking: What the Mamba layers were chosen by if it was measured, see
+            :class:`~mmtransmamba.transfer.language.LayerRanking`.
     """
 
     layer_types: list[str] | None = None
@@ -44,6 +47,7 @@ class HybridFields:
     mamba_out_bias: bool = False
     mamba_qk_norm: bool = False
     transfer_history: list[str] = field(default_factory=list)
+    layer_ranking: dict[str, Any] | None = None
 
     mixes_attention = False  # whether layers may have different kinds of attention
 

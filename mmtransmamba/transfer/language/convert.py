@@ -62,12 +62,13 @@ def convert_lm(
 
     Returns:
         The hybrid, in the teacher's dtype with float32 SSM parameters, and the account
-        of every tensor.
+        of every tensor. With ``'auto'`` its config has the ranking, which is printed.
 
     Raises:
         FileNotFoundError: A folder or file does not exist.
         ValueError: The teacher's family, a layer, a field or a shape does not fit.
     """
+    costs = None
     if layers == 'auto':
         layers, costs = automatic_layers(
             teacher,
@@ -83,6 +84,8 @@ def convert_lm(
     plan = plan_conversion(
         teacher, layers, ratio, init, seed, mamba_checkpoint, **fields
     )
+    if costs is not None:
+        costs.note_in(plan.config)
     model = assemble(plan.model_class, plan.config, plan.tensors())
     model.generation_config = generation_config_of(teacher) or model.generation_config
     return model, plan.report()

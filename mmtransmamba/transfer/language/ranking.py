@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,14 @@ class LayerRanking:
     def save(self, path: str | Path) -> None:
         """Write the ranking as JSON."""
         Path(path).write_text(json.dumps(self.__dict__, indent=1) + '\n')
+
+    def note_in(self, config: Any) -> None:
+        """Have the config of the hybrid tell how its layers were chosen.
+
+        Args:
+            config: Of a language model, or of a vision-language model around it.
+        """
+        config.get_text_config().layer_ranking = asdict(self)
 
     def __str__(self) -> str:
         meaning = 'alone' if self.method == 'single' else 'with those above'

@@ -48,7 +48,8 @@ def write_model(
             config are copied.
         max_shard_bytes: Size of a shard.
         overwrite: Replace the folder if it exists and is a converted model.
-        ranking: What the layers were chosen by, written beside the weights.
+        ranking: What the layers were chosen by, written beside the weights and into
+            the config.
 
     Raises:
         FileExistsError: The folder exists and is not to be replaced, or it is the
@@ -61,11 +62,12 @@ def write_model(
     partial.mkdir(parents=True)
     _write_shards(plan, partial, max_shard_bytes)
     config = plan.config
+    if ranking is not None:
+        ranking.note_in(config)
+        ranking.save(partial / RANKING_FILE)
     config.architectures = [plan.model_class.__name__]
     config.save_pretrained(partial)
     plan.report().save(partial / REPORT_FILE)
-    if ranking is not None:
-        ranking.save(partial / RANKING_FILE)
     if teacher is not None:
         copy_companions(teacher, partial)
     if folder.exists():

@@ -176,6 +176,7 @@ def convert_vlm(
         FileNotFoundError: A folder or file does not exist.
         ValueError: The teacher's family, a layer, a field or a shape does not fit.
     """
+    costs = None
     if layers == 'auto':
         layers, costs = automatic_text_layers(
             teacher,
@@ -191,6 +192,8 @@ def convert_vlm(
     plan = plan_vlm_conversion(
         teacher, layers, ratio, init, seed, mamba_checkpoint, **fields
     )
+    if costs is not None:
+        costs.note_in(plan.config)
     model = assemble(plan.model_class, plan.config, plan.tensors())
     model.generation_config = generation_config_of(teacher) or model.generation_config
     return model, plan.report()

@@ -1,8 +1,10 @@
 """Conversion of folders: shards, InternLM2's names, writing, the tool."""
 
+import gc
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -141,6 +143,40 @@ def test_writing_gives_the_model_that_memory_gives(folder, tmp_path, shard):
     assert not (tmp_path / 'out.partial').exists()
 
 
+@pytest.mark.skipif(
+    not Path('/proc/self/clear_refs').exists(), reason='no resettable memory peak'
+)
+def test_writing_takes_the_memory_of_a_shard_and_a_tensor(tmp_path):
+    """Of the whole process, not of one model, let alone of two."""
+    wide = dict(hidden_size=512, intermediate_size=2048, num_hidden_layers=6)
+    tiny_teacher(**wide).save_pretrained(tmp_path / 'teacher', max_shard_size='8MB')
+    plan = plan_conversion(tmp_path / 'teacher', [0, 2, 4])
+    size = sum(f.stat().st_size for f in (tmp_path / 'teacher').glob('*.safetensors'))
+    assert size > 90e6
+
+    def write():
+        write_model(plan, tmp_path / 'out', max_shard_bytes=8_000_000)
+
+    # A shard of the new model, and what is read of one of the old.
+    assert peak_growth(write) < 0.35 * size
+    written = load_teacher(tmp_path / 'out').state_dict()
+    assert sum(t.nbytes for t in written.values()) > 90e6
+
+
+def peak_growth(step) -> int:
+    """Bytes by which the memory of this process grew at most."""
+
+    def read(key):
+        lines = Path('/proc/self/status').read_text().splitlines()
+        return int(next(s for s in lines if s.startswith(key)).split()[1]) * 1024
+
+    gc.collect()
+    Path('/proc/self/clear_refs').write_text('5')
+    before = read('VmRSS')
+    step()
+    return read('VmHWM') - before
+
+
 def test_writing_holds_one_shard(folder, tmp_path, monkeypatch):
     import mmtransmamba.transfer.language.writer as writer
 
@@ -236,6 +272,7 @@ class TestTool:
         model = AutoModelForCausalLM.from_pretrained(out)
         assert ranking['method'] == 'greedy'
         assert model.config.mamba_layers == ranking['order'] != []
+        assert model.config.layer_ranking == ranking
 
     def test_dry_run_writes_nothing(self, repo_dir, folder, tmp_path):
         before = sorted(tmp_path.iterdir())
@@ -243,6 +280,11 @@ class TestTool:
         assert done.returncode == 0, done.stderr
         assert 'model.layers.[0,2].self_attn.x_proj.weight' in done.stdout
         assert sorted(tmp_path.iterdir()) == before
+
+    def test_a_word_among_the_layers_is_named(self, repo_dir, folder):
+        done = self.run(repo_dir, str(folder), '--layers', '0,one', '--dry-run')
+        assert done.returncode == 1
+        assert "error: layers='0,one' must be one of evenly, early" in done.stderr
 
     def test_says_what_is_wrong(self, repo_dir, tmp_path):
         done = self.run(repo_dir, str(tmp_path / 'nowhere'), '--dry-run')

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 from tiny_decoders import tiny_teacher, tokens
+from transformers import AutoConfig
 
 from mmtransmamba.models.language import MAMBA, MambaMixer
 from mmtransmamba.transfer.language import (
+    LayerRanking,
     automatic_layers,
+    convert,
     convert_lm,
     hybrid_config,
     plan_conversion,
@@ -138,6 +141,18 @@ def test_is_printed_and_saved(teacher, tmp_path):
     assert f'{ranking.kl[0]:.4f}' in str(ranking)
     ranking.save(tmp_path / 'ranking.json')
     assert json.loads((tmp_path / 'ranking.json').read_text())['order'] == ranking.order
+
+
+def test_a_hybrid_keeps_what_its_layers_were_chosen_by(teacher, tmp_path, monkeypatch):
+    printed = []
+    monkeypatch.setattr(convert, 'print_log', lambda text, logger: printed.append(text))
+    hybrid, _ = convert_lm(teacher, 'auto', 1 / 3, calibration=[tokens(4)])
+    ranking = rank_layers(teacher, [tokens(4)])
+    assert printed == [f'\n{ranking}']
+    hybrid.save_pretrained(tmp_path)
+    saved = AutoConfig.from_pretrained(tmp_path).layer_ranking
+    assert LayerRanking(**saved) == ranking
+    assert convert_lm(teacher, [1])[0].config.layer_ranking is None
 
 
 def test_bad_settings(teacher):
