@@ -94,6 +94,19 @@ def test_every_table_can_be_asked_for(module):
     assert tuple(t.name for t in module.tables([0, 1, 2, 3, 4])) == module.TABLES
 
 
+@pytest.mark.parametrize('name', ['share', 'positions'])
+def test_the_page_has_the_rows_that_the_command_makes(module, repo_dir, name):
+    """Their layers, those of `auto` as the page says that they were measured."""
+    page = (repo_dir / 'docs/results/stories260k.md').read_text()
+    (made,) = (t for t in module.tables([2, 4, 3, 0, 1]) if t.name == name)
+    section = page.split(f'## {made.title}\n')[1].split('\n## ')[0]
+    rows = [line.split(' | ') for line in section.splitlines() if line[:3] != '|--']
+    found = {row[0][2:]: row[1] for row in rows if len(row) == 5 and row[0] != '|'}
+    assert found == {
+        label: ', '.join(map(str, student.layers)) for label, student in made.rows
+    }
+
+
 @pytest.mark.parametrize(
     'num_layers, message',
     [

@@ -102,8 +102,9 @@ def tables(order: list[int]) -> list[Table]:
     """The tables, given the layers in the order of their cost."""
     pure = layers_at('evenly', 1.0)
     share = Table('share', 'Share of Mamba layers (evenly spread, stages 1, 2, 3)')
-    for ratio in (0.25, 0.5, 0.75, 1.0):
-        layers = layers_at('evenly', ratio)
+    # Of five layers no number is 50 %.
+    for count in (1, 2, 4, 5):
+        layers = layers_at('evenly', count / NUM_LAYERS)
         share.rows.append((f'{len(layers)} of 5', Student(layers)))
     stages = Table('stages', 'Stages (pure Mamba; mmMamba, Table 3)')
     for which in ('', '1', '2', '3', '12', '13', '23', '123'):
