@@ -26,7 +26,7 @@ CONFIGS = sorted(
     path.relative_to(CONFIG_DIR).as_posix()
     for folder in ('image_classification', 'quickstart')
     for path in (CONFIG_DIR / folder).rglob('*.py')
-    if not path.stem.startswith('retrieval_')
+    if not path.stem.startswith(('retrieval_', 'vqa_'))
 )
 CLASSIFICATION = [name for name in CONFIGS if name.startswith('image_class')]
 IMAGES = 'image_classification'

@@ -1,37 +1,19 @@
 """The easy-VQA set, made up and real."""
 
-import io
 import json
 from collections import Counter
 
 import numpy as np
 import pytest
-from PIL import Image
+from tiny_easy_vqa import QUESTIONS, write_easy_vqa
 
 from mmtransmamba.datasets import EasyVQA
 from mmtransmamba.datasets.easy_vqa import category_of, words_of
 from mmtransmamba.datasets.word_processor import word_processor
 
-QUESTIONS = [
-    ['what color is the shape?', 'blue', 0],
-    ['what shape is in the image?', 'circle', 1],
-    ['is there not a circle?', 'no', 1],
-]
-
-
-def write(folder, split='train', count=2, rows=QUESTIONS):
-    files = []
-    for i in range(count):
-        stream = io.BytesIO()
-        Image.new('RGB', (64, 64), (0, 0, 255 - i)).save(stream, 'PNG')
-        files.append(np.frombuffer(stream.getvalue(), np.uint8))
-    offsets = np.cumsum([0, *map(len, files)])
-    np.savez(folder / f'{split}_images.npz', png=np.concatenate(files), offsets=offsets)
-    (folder / f'{split}_questions.json').write_text(json.dumps(rows))
-
 
 def test_made_up_shard(tmp_path):
-    write(tmp_path)
+    write_easy_vqa(tmp_path)
     words = words_of(tmp_path)
     assert words[0] == '?' and {'blue', 'circle', 'not'} <= set(words)
     data = EasyVQA(
@@ -46,7 +28,7 @@ def test_made_up_shard(tmp_path):
 
 
 def test_a_part_is_spread_over_the_set(tmp_path):
-    write(tmp_path, rows=[['is it?', 'yes', i % 2] for i in range(10)])
+    write_easy_vqa(tmp_path, rows=[['is it?', 'yes', i % 2] for i in range(10)])
     data = EasyVQA(str(tmp_path), None, max_questions=4)
     assert len(data) == 4
     assert data.questions[-1].picture == 1
@@ -58,13 +40,13 @@ def test_refusals(tmp_path):
     (tmp_path / 'train_questions.json').write_text(json.dumps(QUESTIONS))
     with pytest.raises(FileNotFoundError, match='train_images.npz'):
         EasyVQA(str(tmp_path), None)
-    write(tmp_path, count=1)
+    write_easy_vqa(tmp_path, count=1)
     with pytest.raises(ValueError, match='asks about picture 1'):
         EasyVQA(str(tmp_path), None)
-    write(tmp_path, rows=[['what?', 'yes']])
+    write_easy_vqa(tmp_path, rows=[['what?', 'yes']])
     with pytest.raises(ValueError, match='must hold a list'):
         EasyVQA(str(tmp_path), None)
-    write(tmp_path)
+    write_easy_vqa(tmp_path)
     with pytest.raises(ValueError, match='must be positive'):
         EasyVQA(str(tmp_path), None, max_questions=0)
     np.savez(tmp_path / 'train_images.npz', jpeg=np.zeros(1, np.uint8))

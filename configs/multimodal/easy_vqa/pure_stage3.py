@@ -1,0 +1,7 @@
+_base_ = './hybrid_stage3.py'
+
+model = dict(student=dict(path='work_dirs/pure_stage2/student'))
+custom_hooks = [
+    dict(type='mmtransmamba.SaveStudentHook'),
+    dict(type='mmtransmamba.ProgressBarHook', title='pure Mamba, stage 3'),
+]
