@@ -113,9 +113,20 @@ class ConversationEncoder:
 
 
 def load_processor(folder: str | Path) -> Any:
-    """The processor of a folder, or its tokenizer if it has no processor."""
-    from transformers import AutoProcessor
+    """The processor of a folder, or its tokenizer if it has no processor.
 
-    return AutoProcessor.from_pretrained(
+    Raises:
+        ValueError: The folder has no tokenizer.
+    """
+    from transformers import AutoProcessor, PreTrainedTokenizerBase
+
+    processor = AutoProcessor.from_pretrained(
         str(folder), local_files_only=True, trust_remote_code=False
     )
+    tokenizer = getattr(processor, 'tokenizer', processor)
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise ValueError(
+            f'"{folder}" has a {type(processor).__name__} but no tokenizer; give the '
+            'folder of a vision-language model, or of a tokenizer for text alone.'
+        )
+    return processor

@@ -125,7 +125,7 @@ class CausalLM(BaseModel):
                 :func:`~mmtransmamba.models.token_losses.score_tokens`.
             **inputs: What else the model takes, images for example.
         """
-        self._check_tokens(self.lm, input_ids)
+        self._check_tokens(self.lm, input_ids, inputs.get('pixel_values'))
         logits = self.lm(
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -174,7 +174,7 @@ class LanguageDistiller(BaseModel):
         inputs = dict(inputs, input_ids=input_ids, attention_mask=attention_mask)
         if mode == 'loss':
             return self.losses(inputs, labels)
-        self._check_tokens(self.student, input_ids)
+        self._check_tokens(self.student, input_ids, inputs.get('pixel_values'))
         if mode == 'predict' and 'answers' in inputs:
             return answer(self.head, self.student, self.companions, inputs)
         logits = self.student(**inputs, use_cache=False).logits
@@ -225,7 +225,9 @@ class LanguageDistiller(BaseModel):
             ``loss_KEY`` for each key of ``terms``, with ``_entropy`` for the
             regulariser of its weighting; detached if ``backward`` is given.
         """
-        self._check_tokens(self.student, inputs['input_ids'])
+        self._check_tokens(
+            self.student, inputs['input_ids'], inputs.get('pixel_values')
+        )
         forced = self._active(ForcedTerm)
         free = self._active(ModelTerm)
         # Every parameter takes part in every step, as DDP demands. Layers that are fed

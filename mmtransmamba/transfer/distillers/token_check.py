@@ -1,4 +1,4 @@
-"""Refusal of tokens that a language model does not know."""
+"""Refusal of tokens that a model does not know, or that lack their images."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ class TokenCheck:
     def __init__(self) -> None:
         self._done = False
 
-    def __call__(self, model: nn.Module, input_ids: Tensor) -> None:
+    def __call__(
+        self, model: nn.Module, input_ids: Tensor, pixel_values: Tensor | None = None
+    ) -> None:
         """Check a batch.
 
         Args:
             model: A transformers model.
             input_ids: ``[B, L]``.
+            pixel_values: The batch's images, if it has any.
 
         Raises:
-            ValueError: There is an id beyond the vocabulary.
+            ValueError: There is an id beyond the vocabulary, or there are places of
+                images without images, which the model would read as words.
         """
         if input_ids.is_meta or (self._done and input_ids.is_cuda):
             return
@@ -33,5 +37,11 @@ class TokenCheck:
             raise ValueError(
                 f'The batch has the token id {unknown}; {type(model).__name__} knows '
                 f'the ids 0 to {count - 1}. The tokens must come from its tokenizer.'
+            )
+        image = getattr(model.config, 'image_token_id', None)
+        if image is not None and pixel_values is None and (input_ids == image).any():
+            raise ValueError(
+                f'The batch has image tokens (id {image}), but no "pixel_values" '
+                '[N, 3, H, W]: give the images that belong there.'
             )
         self._done = True

@@ -145,7 +145,7 @@ class VisionLanguageModel(CausalLM):
         """
         if mode == 'predict' and 'answers' in inputs:
             inputs |= dict(input_ids=input_ids, attention_mask=attention_mask)
-            self._check_tokens(self.lm, input_ids)
+            self._check_tokens(self.lm, input_ids, inputs.get('pixel_values'))
             return answer(self.head, self.lm, self.companions, inputs)
         if mode == 'loss':
             logits = super().forward(input_ids, attention_mask, **inputs)

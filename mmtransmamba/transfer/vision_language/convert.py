@@ -133,8 +133,8 @@ def plan_vlm_conversion(
     mamba = open_mamba(mamba_checkpoint, init)
     text = hybrid_config(config.get_text_config(), layers, ratio, init, **fields)
     student = _with_text(config, text)
-    model_class = AutoModelForImageTextToText._model_mapping[type(student)]
-    if not issubclass(model_class, HybridCausalLMMixin):
+    model_class = AutoModelForImageTextToText._model_mapping.get(type(student), None)
+    if model_class is None or not issubclass(model_class, HybridCausalLMMixin):
         raise ValueError(
             f'The teacher is a {config.model_type!r}; hybrids exist of llava, '
             'hybrid_llava (a LLaVA of this package) and patch_decoder.'

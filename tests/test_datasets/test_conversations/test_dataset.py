@@ -17,6 +17,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from tiny_vlms import tiny_tokenizer
 from torch.utils.data import DataLoader
+from transformers import CLIPImageProcessor
 
 from mmtransmamba.datasets.conversations import (
     BadSampleError,
@@ -25,6 +26,7 @@ from mmtransmamba.datasets.conversations import (
     Turn,
     bad_samples,
     collate_conversations,
+    load_processor,
 )
 from mmtransmamba.datasets.conversations.formats import FORMATS
 from mmtransmamba.engine.hooks import BadSamplesHook
@@ -126,6 +128,12 @@ def test_processor_is_built_when_needed(folder):
     assert dataset.processor is dataset.processor
     with pytest.raises(FileNotFoundError, match='with a processor or tokenizer'):
         ConversationDataset(str(folder / 'rows.json'), str(folder / 'none'))
+
+
+def test_a_folder_without_tokenizer_is_named(tmp_path):
+    CLIPImageProcessor().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match='has a CLIPImageProcessor.* but no tokenizer'):
+        load_processor(tmp_path)
 
 
 def test_options_of_encoding(folder):

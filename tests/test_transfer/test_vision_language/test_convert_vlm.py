@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_decoders import tiny_teacher
 from tiny_llavas import (
     PATCHES,
     VOCAB,
@@ -251,6 +252,8 @@ def test_other_models_are_refused(folder):
         vision_feature_layers=[-1],
     )
     model = AutoModelForImageTextToText.from_config(config)
+    with pytest.raises(ValueError, match="'llama'; hybrids exist of llava"):
+        convert_vlm(tiny_teacher())  # a language model
     with pytest.raises(ValueError, match="'vipllava'; hybrids exist of llava"):
         convert_vlm(model)
     with pytest.raises(ValueError, match="'llava', a vision-language .*convert_vlm"):

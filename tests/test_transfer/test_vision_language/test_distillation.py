@@ -309,6 +309,17 @@ def test_scores_without_answers(folder):
     assert nll == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize('mode', ['loss', 'predict', 'tensor'])
+def test_places_of_images_without_images(folder, mode):
+    """transformers would read them as words."""
+    batch = learning_batch()
+    del batch['pixel_values']
+    for model in (VisionLanguageModel(folder), distill(folder, 'matvlm')):
+        with pytest.raises(ValueError, match=r'image tokens .*but no "pixel_values"'):
+            model.eval()(**batch, mode=mode)
+        assert model(**learning_batch(images=False), mode=mode) is not None
+
+
 def test_what_answers_need(folder):
     teacher = load_vlm(folder)
     student = distill(folder, 'matvlm').student
