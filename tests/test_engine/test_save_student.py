@@ -140,6 +140,66 @@ def test_a_later_stage_does_not_start_from_an_earlier_folder(stages, teacher_fol
         runner_of(stages / 'x', student, teacher, 'stage3', dict(kl=KL))
 
 
+def second_stage(stages, teacher_folder, folder, **kwargs) -> Runner:
+    student = dict(type=LM, path=str(stages / 'stage1' / 'student'))
+    teacher = dict(type=LM, path=teacher_folder)
+    terms = dict(mixer=MIXER)
+    return runner_of(folder, student, teacher, 'stage2', terms, **kwargs)
+
+
+@pytest.mark.parametrize(
+    'of, resume, accepted',
+    [
+        ('stage1', False, True),  # what it starts from
+        ('stage2', False, True),
+        ('stage3', False, False),
+        ('stage1', True, False),
+        ('stage3', True, False),
+    ],
+)
+def test_a_stage_takes_no_checkpoint_of_another(
+    stages, teacher_folder, tmp_path, of, resume, accepted
+):
+    runner = second_stage(stages, teacher_folder, tmp_path / 'run', resume=resume)
+    before = {key: value.clone() for key, value in runner.model.state_dict().items()}
+    file = stages / of / 'iter_4.pth'
+    if accepted:
+        runner.load_checkpoint(str(file))
+        state = read_state_dict(file)
+        assert all(
+            torch.equal(v, state[k]) for k, v in runner.model.state_dict().items()
+        )
+        return
+    with pytest.raises(StageError) as caught:
+        runner.load_checkpoint(str(file))
+    history = ' > '.join(
+        ['init:mimic', 'stage1', 'stage2', 'stage3'][: int(of[-1]) + 1]
+    )
+    what = 'resume from' if resume else 'load'
+    assert f"'stage2' cannot {what} a checkpoint of {history};" in str(caught.value)
+    after = runner.model.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+def test_a_checkpoint_without_a_history_is_loaded(stages, teacher_folder, tmp_path):
+    """Weights from elsewhere; whether they fit the model is looked at all the same."""
+    state = read_state_dict(stages / 'stage3' / 'iter_4.pth')
+    torch.save(dict(state_dict=state), tmp_path / 'weights.pth')
+    runner = second_stage(stages, teacher_folder, tmp_path / 'run')
+    runner.load_checkpoint(str(tmp_path / 'weights.pth'))
+    loaded = runner.model.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in state.items())
+
+
+def test_a_work_dir_of_another_stage_is_not_resumed(stages, teacher_folder):
+    """Its last iteration is this one's, too: nothing would be trained."""
+    runner = second_stage(stages, teacher_folder, stages / 'stage1', resume=True)
+    with pytest.raises(StageError, match='a work_dir of its own'):
+        runner.train()
+    history = load(stages / 'stage1' / 'student').config.transfer_history
+    assert history == ['init:mimic', 'stage1']
+
+
 def test_resumed_stage_is_saved_once(stages, teacher_folder, tmp_path):
     student = dict(type=LM, path=str(stages / 'stage2' / 'student'))
     teacher = dict(type=LM, path=teacher_folder)

@@ -12,6 +12,9 @@ from torch import nn
 
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.registry import HOOKS
+from mmtransmamba.transfer.distillers.stages import StageError, history_of
+
+_HISTORY = 'transfer_history'  # key of a checkpoint, as in the config
 
 
 @HOOKS.register_module()
@@ -27,6 +30,9 @@ class SaveStudentHook(Hook):
     the next stage knows that it may start from this folder. Tokenizer, processor and
     chat template are those of the model it came from. The folder appears when it is
     complete.
+
+    Checkpoints have the history too, with the stage that they are of. A stage neither
+    resumes from nor loads a checkpoint of another one.
 
     Args:
         folder: Name of the folder in the work directory.
@@ -50,6 +56,33 @@ class SaveStudentHook(Hook):
                 'VisionLanguageModel or PatchClassifier; leave the hook out.'
             )
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        trained = unwrapped_model(runner)
+        checkpoint[_HISTORY] = [*_history_of(trained), _step_of(trained)]
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Refuse weights of another stage, before the model has them.
+
+        Raises:
+            StageError: So it is.
+        """
+        trained = unwrapped_model(runner)
+        if _HISTORY not in checkpoint or getattr(trained, 'stage', None) is None:
+            return
+        # The weights that the stage starts from, which it has already, or its own.
+        start = _history_of(trained)
+        own = [*start, trained.stage]
+        accepted = [own] if runner._resume else [start, own]
+        if checkpoint[_HISTORY] not in accepted:
+            raise StageError(
+                f'Stage {trained.stage!r} cannot '
+                f'{"resume from" if runner._resume else "load"} a checkpoint of '
+                f'{" > ".join(checkpoint[_HISTORY])}; it takes one of '
+                f'{" or ".join(" > ".join(history) for history in accepted)}. Give '
+                'each stage a work_dir of its own, and the folder that the stage '
+                'before has saved as model.student.path.'
+            )
+
     def after_train(self, runner: Runner) -> None:
         if not is_main_process():
             return
@@ -69,6 +102,11 @@ class SaveStudentHook(Hook):
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
         runner.logger.info(f'SaveStudentHook: the model is in {folder}.')
+
+
+def _history_of(trained: nn.Module) -> list[str]:
+    model = _model_in(trained)
+    return [] if model is None else history_of(model)
 
 
 def _model_in(trained: nn.Module) -> nn.Module | None:
