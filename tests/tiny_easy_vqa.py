@@ -8,6 +8,7 @@ from PIL import Image
 
 QUESTIONS = [
     ['what color is the shape?', 'blue', 0],
+    ['what shape is in the image?', 'triangle', 0],
     ['what shape is in the image?', 'circle', 1],
     ['is there not a circle?', 'no', 1],
 ]

@@ -9,7 +9,7 @@ from .conversations import (
     pack_conversations,
 )
 from .digits import Digits
-from .easy_vqa import EasyVQA
+from .easy_vqa import EasyVQA, EasyVQAPatches
 from .markov_tokens import MarkovTokens
 from .packed_text import PackedText
 from .shapes_vqa import ShapesCells, ShapesVQA
@@ -25,6 +25,7 @@ __all__ = [
     'ConversationStream',
     'Digits',
     'EasyVQA',
+    'EasyVQAPatches',
     'LengthGroupedSampler',
     'MarkovTokens',
     'MovingShapes',

@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torch.utils.data import Dataset
 
 from mmtransmamba.datasets.question_answers import Question, QuestionAnswers
 from mmtransmamba.registry import DATASETS
 
 SPLITS = ('train', 'test')
-_SHAPES = ('circle', 'rectangle', 'triangle')
+SHAPES = ('circle', 'rectangle', 'triangle')
+COLOURS = ('black', 'blue', 'brown', 'gray', 'green', 'red', 'teal', 'yellow')
 
 
 def category_of(answer: str) -> str:
     """``'yes/no'``, ``'shape'`` or ``'colour'``."""
     if answer in ('yes', 'no'):
         return 'yes/no'
-    return 'shape' if answer in _SHAPES else 'colour'
+    return 'shape' if answer in SHAPES else 'colour'
 
 
 def read_questions(data_root: str | Path, split: str) -> list[Question]:
@@ -115,3 +118,47 @@ class EasyVQA(QuestionAnswers):
         begin, end = self._offsets[number : number + 2]
         with Image.open(io.BytesIO(self._bytes[begin:end].tobytes())) as opened:
             return opened.convert('RGB')
+
+
+@DATASETS.register_module()
+class EasyVQAPatches(Dataset):
+    """Training pictures with their shape and colour: for a vision tower's training.
+
+    They are what the questions say of a picture; about a third of the pictures, of
+    which the questions do not say both, is left out. Samples are ``pixel_values``
+    ``[3, H, W]`` and ``labels`` ``[N]``, the same class for each patch.
+
+    Args:
+        data_root, processor: See :class:`EasyVQA`.
+        num_patches: Patches of a picture.
+    """
+
+    metainfo: dict = {}
+    num_classes = len(COLOURS) * len(SHAPES)
+
+    def __init__(self, data_root: str, processor: Any, num_patches: int = 16) -> None:
+        self._vqa = EasyVQA(data_root, processor)
+        self.num_patches = num_patches
+        known: dict[int, dict[str, str]] = {}
+        for each in self._vqa.questions:
+            known.setdefault(each.picture, {})[each.category] = each.answer
+        self.classes = {
+            picture: SHAPES.index(found['shape']) * len(COLOURS)
+            + COLOURS.index(found['colour'])
+            for picture, found in known.items()
+            if {'shape', 'colour'} <= set(found)
+        }
+        self._pictures = list(self.classes)
+        self._pixels: dict[int, torch.Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        picture = self._pictures[index]
+        if picture not in self._pixels:
+            images = self._vqa.encoder.processor.image_processor
+            pixels = images(self._vqa.picture(picture), return_tensors='pt')
+            self._pixels[picture] = pixels['pixel_values'][0]
+        labels = torch.full((self.num_patches,), self.classes[picture])
+        return dict(pixel_values=self._pixels[picture], labels=labels)

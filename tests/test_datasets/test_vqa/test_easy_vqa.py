@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_easy_vqa import QUESTIONS, write_easy_vqa
 
-from mmtransmamba.datasets import EasyVQA
+from mmtransmamba.datasets import EasyVQA, EasyVQAPatches
 from mmtransmamba.datasets.easy_vqa import category_of, words_of
 from mmtransmamba.datasets.word_processor import word_processor
 
@@ -19,12 +19,28 @@ def test_made_up_shard(tmp_path):
     data = EasyVQA(
         str(tmp_path), word_processor(words, image_size=64, patch_size=16), prompts=True
     )
-    assert [q.category for q in data.questions] == ['colour', 'shape', 'yes/no']
+    assert [q.category for q in data.questions] == [
+        'colour',
+        'shape',
+        'shape',
+        'yes/no',
+    ]
     assert data.picture(1).getpixel((3, 3)) == (0, 0, 254)
-    sample = data[2]
-    assert sample['answer'] == 'no' and sample['question_id'] == '2'
+    sample = data[3]
+    assert sample['answer'] == 'no' and sample['question_id'] == '3'
     image = data.encoder.processor.image_token_id
     assert (sample['input_ids'] == image).sum() == 16
+
+
+def test_pictures_of_which_shape_and_colour_are_known(tmp_path):
+    write_easy_vqa(tmp_path)
+    processor = word_processor(words_of(tmp_path), image_size=64, patch_size=16)
+    data = EasyVQAPatches(str(tmp_path), processor)
+    assert len(data) == 1
+    sample = data[0]
+    triangle, blue = 2, 1
+    assert sample['labels'].tolist() == [8 * triangle + blue] * 16
+    assert sample['pixel_values'].shape == (3, 64, 64)
 
 
 def test_a_part_is_spread_over_the_set(tmp_path):
@@ -75,6 +91,9 @@ def test_real_set(shared_dir):
         }
         assert processor.tokenizer.unk_token_id not in tokens
     assert sizes == dict(train=38575, test=9673)
+    patches = EasyVQAPatches(str(folder), processor)
+    assert len(patches) == 2435
+    assert len(set(patches.classes.values())) == patches.num_classes
     answers = (folder / 'answers.txt').read_text().split()
     kinds = Counter(map(category_of, answers))
     assert kinds == {'colour': 8, 'shape': 3, 'yes/no': 2}

@@ -1,0 +1,42 @@
+# The vision tower learns shape and colour of each training picture; it stands in for
+# CLIP's pre-training.
+_base_ = [
+    '../../_base_/schedules/vqa.py',
+    '../../_base_/iter_language_runtime.py',
+]
+
+model = dict(
+    type='mmtransmamba.PatchClassifier',
+    config=dict(
+        hidden_size=96,
+        intermediate_size=384,
+        # LLaVA takes the features of the last layer but one.
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        hidden_act='gelu',
+        image_size=64,
+        patch_size=16,
+        initializer_range=0.1,
+    ),
+    num_classes=24,
+    processor='data/easy_vqa/start',
+)
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=0,
+    dataset=dict(
+        type='mmtransmamba.EasyVQAPatches',
+        data_root='data/easy_vqa',
+        processor='data/easy_vqa/start',
+    ),
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'),
+)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+train_cfg = dict(max_iters=600)
+val_cfg = None
+test_cfg = None
+custom_hooks = [
+    dict(type='mmtransmamba.SaveStudentHook', folder='model'),
+    dict(type='mmtransmamba.ProgressBarHook', title='vision tower'),
+]
