@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -84,6 +85,19 @@ class ConversationStream(IterableDataset):
     def processor(self) -> Any:
         """The transformers processor or tokenizer."""
         return self.encoder.processor
+
+    def __len__(self) -> int:
+        """More samples than a run can take, as mmengine's hooks ask for a length.
+
+        Raises:
+            TypeError: The stream ends, and nobody knows where.
+        """
+        if not self.repeat:
+            raise TypeError(
+                'ConversationStream: a stream that ends (repeat=False) has no known '
+                "length; for mmengine's Runner it must have repeat=True."
+            )
+        return sys.maxsize
 
     def __iter__(self) -> Iterator[Sample]:
         samples = self._samples()

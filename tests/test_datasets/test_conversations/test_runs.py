@@ -33,20 +33,26 @@ class Recorder(BaseModel):
         return dict(loss=self.weight.sum())
 
 
-def runner_of(folder, max_iters, **kwargs):
+def runner_of(folder, max_iters, dataset=None, **kwargs):
+    dataset = dataset or dict(type='mmtransmamba.ConversationDataset')
+    sampler = dict(type='mmtransmamba.LengthGroupedSampler', batch_size=2)
+    collate = dict(type='mmtransmamba.collate_conversations')
+    if dataset['type'].endswith('Stream'):
+        sampler = None
+        collate = dict(type='mmtransmamba.pack_conversations', length=128)
     return Runner(
         model=Recorder(),
         work_dir=str(folder / 'run'),
         train_dataloader=dict(
             batch_size=2,
             num_workers=1,
-            sampler=dict(type='mmtransmamba.LengthGroupedSampler', batch_size=2),
-            collate_fn=dict(type='mmtransmamba.collate_conversations'),
+            sampler=sampler,
+            collate_fn=collate,
             dataset=dict(
-                type='mmtransmamba.ConversationDataset',
                 files=str(folder / 'rows.json'),
                 processor=str(folder / 'processor'),
                 max_bad=0.5,
+                **dataset,
             ),
         ),
         train_cfg=dict(by_epoch=False, max_iters=max_iters),
@@ -75,6 +81,23 @@ def test_resumed_run_sees_the_rest(folder):
         rest.train()
     assert first.model.seen == whole.model.seen[:3]
     assert rest.model.seen == whole.model.seen[3:]
+
+
+def test_a_stream_in_runs(folder):
+    """It has no end, which mmengine's hooks have to bear."""
+    stream = dict(
+        type='mmtransmamba.ConversationStream', shuffle_buffer=4, pack_length=128
+    )
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        whole = runner_of(folder, 8, stream)
+        whole.train()
+        first = runner_of(folder, 3, stream)
+        first.train()
+        checkpoint = str(folder / 'run' / 'iter_3.pth')
+        rest = runner_of(folder, 8, stream, resume=True, load_from=checkpoint)
+        rest.train()
+    assert first.model.seen == whole.model.seen[:3]
+    assert len(rest.model.seen) == 5 and rest.model.seen == whole.model.seen[3:]
 
 
 def test_processes(folder):

@@ -52,6 +52,14 @@ def answers(samples):
     return [answer(sample) for sample in samples]
 
 
+def test_length(folder):
+    file = write_json(folder / 'x.json', rows(3))
+    loader = DataLoader(stream_of(folder, file), batch_size=4)
+    assert len(loader) > 10**15
+    with pytest.raises(TypeError, match='repeat=False.* no known length'):
+        len(stream_of(folder, file, repeat=False))
+
+
 @pytest.mark.parametrize('write', [write_json, write_jsonl])
 def test_order_of_the_file(write, folder):
     file = write(folder / 'x.json', rows(9))
