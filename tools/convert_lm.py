@@ -45,7 +45,8 @@ def parse_args() -> argparse.Namespace:
         '--layers',
         default='evenly',
         metavar='WHERE',
-        help=f'{", ".join(POSITIONS)}, auto, or indices such as 0,2,3; default: evenly',
+        help=f'{", ".join(POSITIONS)}, auto, or indices such as 0,2,3 (from the end: '
+        '--layers=-2,-1); default: evenly',
     )
     parser.add_argument(
         '--ratio', type=float, default=1.0, help='share of Mamba layers (default: 1)'
