@@ -164,10 +164,22 @@ def _template_of(config: Config) -> str | None:
 
 
 def choose_device(device: str | torch.device) -> torch.device:
-    """A device; of ``'auto'`` the GPU if there is one."""
+    """A device; of ``'auto'`` the GPU if there is one.
+
+    Raises:
+        ValueError: There is no such device.
+    """
     if device == 'auto':
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    return torch.device(device)
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f'device={str(device)!r} cannot be used; give "auto", "cpu", or a GPU that '
+            f'is there, such as "cuda:0": {str(error).splitlines()[0]}'
+        ) from error
+    return chosen
 
 
 def choose_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

@@ -258,6 +258,8 @@ def test_wrong_weights(tmp_path):
 
 
 def test_dtype(folders):
+    with pytest.raises(ValueError, match="device='gpu' cannot be used; give"):
+        VisionLanguageChat(folders / 'llava', device='gpu')
     with pytest.raises(ValueError, match='dtype must be float32'):
         VisionLanguageChat(folders / 'llava', dtype='int8')
 
