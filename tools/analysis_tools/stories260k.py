@@ -103,7 +103,7 @@ def tables(order: list[int]) -> list[Table]:
     pure = layers_at('evenly', 1.0)
     share = Table('share', 'Share of Mamba layers (evenly spread, stages 1, 2, 3)')
     # Of five layers no number is 50 %.
-    for count in (1, 2, 4, 5):
+    for count in range(1, NUM_LAYERS + 1):
         layers = layers_at('evenly', count / NUM_LAYERS)
         share.rows.append((f'{len(layers)} of 5', Student(layers)))
     stages = Table('stages', 'Stages (pure Mamba; mmMamba, Table 3)')
