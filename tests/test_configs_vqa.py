@@ -27,8 +27,11 @@ STUDENTS = {
     'hybrid': dict(layers='interleaved', ratio=0.75),
     'pure': dict(ratio=1.0),
 }
-TOWERS = {'quickstart': 'quickstart/vqa_tower', 'easy_vqa': 'easy_vqa/tower'}
-TEACHERS = {'quickstart': 'quickstart/vqa_teacher', 'easy_vqa': 'easy_vqa/teacher'}
+TOWERS = {'quickstart': 'quickstart/vqa_tower', 'easy_vqa': 'easy_vqa/easy_vqa_tower'}
+TEACHERS = {
+    'quickstart': 'quickstart/vqa_teacher',
+    'easy_vqa': 'easy_vqa/easy_vqa_teacher',
+}
 LATER = {2: ['init:mimic', 'stage1'], 3: ['init:mimic', 'stage1', 'stage2']}
 
 
@@ -157,8 +160,8 @@ def test_control_is_as_long_as_the_stages():
 @pytest.mark.parametrize('folder', ['quickstart', 'easy_vqa'])
 @pytest.mark.parametrize('kind', STUDENTS)
 def test_stages_follow_each_other(folder, kind):
-    prefix = f'{folder}/vqa_' if folder == 'quickstart' else f'{folder}/'
-    configs = {i: f'{prefix}{kind}_stage{i}' for i in (1, 2, 3)}
+    prefix = 'vqa' if folder == 'quickstart' else folder
+    configs = {i: f'{folder}/{prefix}_{kind}_stage{i}' for i in (1, 2, 3)}
     teacher = f'work_dirs/{CONFIGS[TEACHERS[folder]].stem}/model'
     for i, name in configs.items():
         model = load(name).model

@@ -11,11 +11,11 @@ model = dict(
     stage='stage1',
     student=dict(
         type='mmtransmamba.VisionLanguageModel',
-        path='work_dirs/teacher/model',
+        path='work_dirs/easy_vqa_teacher/model',
         convert=dict(layers='interleaved', ratio=0.75, init='mimic'),
     ),
     teacher=dict(
-        type='mmtransmamba.VisionLanguageModel', path='work_dirs/teacher/model'
+        type='mmtransmamba.VisionLanguageModel', path='work_dirs/easy_vqa_teacher/model'
     ),
     head=dict(type='mmtransmamba.AnswerHead', max_new_tokens=4),
     terms=dict(mixer=dict(type='mmtransmamba.MixerOutputTerm')),

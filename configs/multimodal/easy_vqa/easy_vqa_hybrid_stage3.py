@@ -1,9 +1,9 @@
 # The whole student learns to say what the teacher says.
-_base_ = './hybrid_stage2.py'
+_base_ = './easy_vqa_hybrid_stage2.py'
 
 model = dict(
     stage='stage3',
-    student=dict(path='work_dirs/hybrid_stage2/student'),
+    student=dict(path='work_dirs/easy_vqa_hybrid_stage2/student'),
     terms=dict(mixer=None, kl=dict(type='mmtransmamba.TokenKLTerm')),
 )
 optim_wrapper = dict(optimizer=dict(lr=2e-3))

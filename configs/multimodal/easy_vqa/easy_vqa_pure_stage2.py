@@ -1,6 +1,6 @@
-_base_ = './hybrid_stage2.py'
+_base_ = './easy_vqa_hybrid_stage2.py'
 
-model = dict(student=dict(path='work_dirs/pure_stage1/student'))
+model = dict(student=dict(path='work_dirs/easy_vqa_pure_stage1/student'))
 custom_hooks = [
     dict(type='mmtransmamba.SaveStudentHook'),
     dict(type='mmtransmamba.ProgressBarHook', title='pure Mamba, stage 2'),

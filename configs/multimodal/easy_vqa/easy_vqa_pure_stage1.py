@@ -1,5 +1,5 @@
 # No attention is left.
-_base_ = './hybrid_stage1.py'
+_base_ = './easy_vqa_hybrid_stage1.py'
 
 model = dict(student=dict(convert=dict(layers='evenly', ratio=1.0)))
 custom_hooks = [

@@ -1,9 +1,9 @@
 # The projections in the place of q, k, v learn too.
-_base_ = './hybrid_stage1.py'
+_base_ = './easy_vqa_hybrid_stage1.py'
 
 model = dict(
     stage='stage2',
-    student=dict(path='work_dirs/hybrid_stage1/student', convert=None),
+    student=dict(path='work_dirs/easy_vqa_hybrid_stage1/student', convert=None),
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 custom_hooks = [

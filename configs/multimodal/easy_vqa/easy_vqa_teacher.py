@@ -7,7 +7,7 @@ _base_ = [
 
 model = dict(
     type='mmtransmamba.VisionLanguageModel',
-    vision='work_dirs/tower/model',
+    vision='work_dirs/easy_vqa_tower/model',
     language='data/easy_vqa/start',
     head=dict(type='mmtransmamba.AnswerHead', max_new_tokens=4),
 )
