@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 # Set before torch is imported: the tests use small tensors, for which many
 # threads only wait for each other. Processes started by tests inherit it. Of
@@ -15,6 +16,7 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
 import pytest
 from mmengine.registry import DefaultScope
+from mmengine.runner import loops
 
 import mmtransmamba  # noqa: F401, I001  (it bridges the imports that follow)
 
@@ -34,6 +36,14 @@ def shared_dir() -> Path:
     if not path.is_dir():
         pytest.skip('no "shared" data folder beside the source tree')
     return path
+
+
+@pytest.fixture(autouse=True, scope='session')
+def epochs_without_pause() -> Iterator[None]:
+    """Training by iterations pauses for two seconds whenever the data begin anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loops, 'time', SimpleNamespace(sleep=lambda seconds: None))
+        yield
 
 
 @pytest.fixture(autouse=True)

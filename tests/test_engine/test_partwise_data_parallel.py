@@ -3,6 +3,7 @@
 import language_ranks
 import torch
 from mmengine.model import is_model_wrapper
+from processes import spawn_ranks
 from torch import nn
 
 from mmtransmamba.engine.partwise_data_parallel import PartwiseDataParallel
@@ -10,9 +11,7 @@ from mmtransmamba.registry import MODEL_WRAPPERS
 
 
 def test_processes_learn_what_one_with_all_batches_does(tmp_path):
-    torch.multiprocessing.spawn(
-        language_ranks.run, args=(2, str(tmp_path)), nprocs=2, join=True
-    )
+    spawn_ranks(language_ranks.run, 2, str(tmp_path))
     first, second = (torch.load(tmp_path / f'{rank}.pth') for rank in range(2))
     expected = language_ranks.train(None, 2)
     start = language_ranks.make_hybrid(language_ranks.make_teacher()).state_dict()

@@ -3,6 +3,7 @@ import socket
 
 import pytest
 import torch
+from processes import spawn_ranks
 from subclone_runs import (
     TEACHER,
     distiller,
@@ -216,7 +217,7 @@ def test_all_processes_begin_alike(tmp_path):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(train_on_rank, (port, tmp_path), nprocs=2)
+    spawn_ranks(train_on_rank, port, tmp_path)
     first, second = (
         torch.load(tmp_path / f'rank{rank}.pt', weights_only=False) for rank in (0, 1)
     )

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import run_script
 
 
 @pytest.fixture(scope='session')
@@ -15,10 +16,15 @@ def tiny_config() -> Path:
 
 @pytest.fixture(scope='session')
 def run_tool(repo_dir):
-    """Run a script of ``tools`` and return the finished process."""
+    """Run a script of ``tools`` and return the finished process.
 
-    def run(name, *args, cwd, **env):
+    With ``fresh`` the process imports everything itself, as a user's does.
+    """
+
+    def run(name, *args, cwd, fresh=False, **env):
         script = repo_dir / 'tools' / name
+        if script.suffix == '.py' and not fresh:
+            return run_script(script, *args, cwd=cwd, **env)
         shell = ['bash'] if script.suffix == '.sh' else [sys.executable]
         # As on a clean checkout: neither PYTHONPATH nor the folder helps.
         environment = {**os.environ, 'PYTHON': sys.executable, **env}
@@ -47,7 +53,9 @@ def free_port() -> str:
 def trained(run_tool, tiny_config, tmp_path_factory) -> Path:
     """The work dir of one epoch of training with ``tools/train.py``."""
     folder = tmp_path_factory.mktemp('trained')
-    done = run_tool('train.py', tiny_config, '--work-dir', 'run', cwd=folder)
+    done = run_tool(
+        'train.py', tiny_config, '--work-dir', 'run', cwd=folder, fresh=True
+    )
     assert done.returncode == 0, done.stderr
     # Nothing but the log: a newcomer does not meet warnings of other packages.
     assert done.stderr == ''

@@ -1,10 +1,8 @@
 """The tool that puts a LLaVA together."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
+from processes import run_script
 from tiny_llavas import save_language_model, save_tower
 
 from mmtransmamba.models.multimodal import assemble_llava
@@ -14,12 +12,7 @@ from mmtransmamba.transfer import VisionLanguageModel
 @pytest.fixture
 def run(repo_dir):
     def call(*args):
-        return subprocess.run(
-            [sys.executable, repo_dir / 'tools' / 'assemble_llava.py', *map(str, args)],
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        return run_script(repo_dir / 'tools' / 'assemble_llava.py', *args)
 
     return call
 

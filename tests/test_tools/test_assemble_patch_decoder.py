@@ -1,9 +1,8 @@
 """The tool that puts a decoder-only vision-language model together."""
 
-import subprocess
-import sys
 from pathlib import Path
 
+from processes import run_script
 from tiny_decoders import tiny_teacher
 from tiny_vlms import tiny_tokenizer
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -13,19 +12,14 @@ import mmtransmamba.models.multimodal  # noqa: F401
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'assemble_patch_decoder.py'
 
 
-def run(*args) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(TOOL), *map(str, args)], capture_output=True, text=True
-    )
-
-
 def test_writes_a_folder_or_says_what_is_wrong(tmp_path):
     language, out = tmp_path / 'language', tmp_path / 'out'
     tiny_teacher(vocab_size=len(tiny_tokenizer())).save_pretrained(language)
     tiny_tokenizer().save_pretrained(language)
     template = tmp_path / 'chat.jinja'
     template.write_text('{{ messages }}')
-    done = run(
+    done = run_script(
+        TOOL,
         language,
         out,
         *('--holistic', '2,0', '--image-size', 32, '--patch-size', 16),
@@ -39,6 +33,6 @@ def test_writes_a_folder_or_says_what_is_wrong(tmp_path):
     processor = AutoProcessor.from_pretrained(out)
     assert processor.chat_template == '{{ messages }}'
     assert processor.max_tiles == 3
-    again = run(language, out)
+    again = run_script(TOOL, language, out)
     assert again.returncode == 1
     assert again.stderr.strip() == f'error: {out} exists; give another folder.'

@@ -7,7 +7,8 @@ from conversation_files import llava_row, write_images, write_json, write_proces
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from torch import multiprocessing, nn
+from processes import spawn_ranks
+from torch import nn
 
 
 @pytest.fixture
@@ -101,9 +102,7 @@ def test_a_stream_in_runs(folder):
 
 
 def test_processes(folder):
-    multiprocessing.spawn(
-        conversation_ranks.run, args=(2, str(folder)), nprocs=2, join=True
-    )
+    spawn_ranks(conversation_ranks.run, 2, str(folder))
     one, other = (torch.load(folder / f'{rank}.pth') for rank in range(2))
     assert sorted({*one['order'], *other['order']}) == list(range(14))
     assert not set(one['order'][:2]) & set(other['order'][:2])

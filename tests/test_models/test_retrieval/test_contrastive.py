@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from processes import spawn_ranks
 from retrieval_ranks import MODELS_TO_COMPARE, SPLIT, run_rank, step, whole_batch
 from tiny_retrievers import STUDENT
-from torch.multiprocessing import spawn
 
 from mmtransmamba.models.retrieval import ContrastiveLoss, PairEmbeddings
 from mmtransmamba.models.retrieval.gather import gather_rows
@@ -129,7 +129,7 @@ class TestScale:
 def ranks(tmp_path_factory):
     """What two processes with their parts of one batch have found."""
     folder = tmp_path_factory.mktemp('ranks')
-    spawn(run_rank, (str(folder),), nprocs=len(SPLIT))
+    spawn_ranks(run_rank, str(folder), nprocs=len(SPLIT))
     return [torch.load(folder / f'rank{r}.pt') for r in range(len(SPLIT))]
 
 

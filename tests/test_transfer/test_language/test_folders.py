@@ -2,12 +2,11 @@
 
 import gc
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_script
 from safetensors.torch import load_file, save_file
 from tiny_decoders import internlm2_folder, tiny_teacher, tokens
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
@@ -251,8 +250,7 @@ def test_broken_folders(folder, tmp_path):
 
 class TestTool:
     def run(self, repo_dir, *args):
-        command = [sys.executable, str(repo_dir / 'tools/convert_lm.py'), *args]
-        return subprocess.run(command, capture_output=True, text=True)
+        return run_script(repo_dir / 'tools' / 'convert_lm.py', *args)
 
     def test_converts_by_measured_importance(self, repo_dir, folder, tmp_path):
         import numpy as np

@@ -1,12 +1,11 @@
 """Vision-language models become hybrids; only the decoder's attention changes."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_script
 from safetensors.torch import load_file, save_file
 from tiny_decoders import tiny_teacher
 from tiny_llavas import (
@@ -283,12 +282,7 @@ def test_written_tensor_by_tensor(folder, tmp_path):
 
 
 def test_the_tool(folder, tmp_path):
-    done = subprocess.run(
-        [sys.executable, TOOL, folder, '--layers', '0,2', '--out', tmp_path / 'out'],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_script(TOOL, folder, '--layers', '0,2', '--out', tmp_path / 'out')
     assert done.returncode == 0, done.stderr
     assert 'multi_modal_projector' in done.stdout
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / 'out')

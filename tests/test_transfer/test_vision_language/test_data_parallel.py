@@ -3,12 +3,13 @@
 import pytest
 import torch
 import vlm_ranks
+from processes import spawn_ranks
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp('ranks')
-    torch.multiprocessing.spawn(vlm_ranks.run, args=(2, str(path)), nprocs=2, join=True)
+    spawn_ranks(vlm_ranks.run, 2, str(path))
     return path
 
 
