@@ -1,5 +1,6 @@
 """Fixtures and settings that every test shares."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,13 @@ from mmengine.runner import loops
 import mmtransmamba  # noqa: F401, I001  (it bridges the imports that follow)
 
 REPO_DIR = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: mmengine's datasets, which collect garbage when
+    they are made, need not look through it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope='session')
