@@ -80,7 +80,7 @@ def _require(*distributions: str) -> None:
         try:
             metadata.distribution(name)
         except metadata.PackageNotFoundError:
-            pytest.skip(f'{name} is not installed; it is one of the "tests" extras')
+            pytest.skip(f'{name} is not installed')
 
 
 @pytest.fixture(scope='module')
