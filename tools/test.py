@@ -93,7 +93,11 @@ def prepare_config(args: argparse.Namespace) -> Config:
     # The checkpoint of a distiller is its student's, which is tested without teacher,
     # unless the distiller is to compare the two.
     if cfg.model.get('student') is not None and not cfg.model.get('compare', False):
+        # What answers for a vision-language student is the distiller's head.
+        head = cfg.model.get('head')
         cfg.model = cfg.model.student
+        if head is not None:
+            cfg.model.head = head
     launch.init_processes(cfg, args.launcher)
     return cfg
 
@@ -109,7 +113,10 @@ def check_weights(runner: Runner, checkpoint: str) -> None:
     if '://' in checkpoint:
         return
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    load_pretrained(getattr(model, 'student', model), checkpoint)
+    # Checkpoints have the names of a distiller's student, or of the transformers model.
+    for part in ('student', 'lm'):
+        model = getattr(model, part, model)
+    load_pretrained(model, checkpoint)
 
 
 def main() -> None:

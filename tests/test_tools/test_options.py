@@ -268,6 +268,15 @@ def test_amp_with_another_optimizer_wrapper(
     assert 'the config has "Other"' in error_of(module, capsys)
 
 
+def test_the_students_answers_are_those_of_the_distillers_head(
+    prepared, repo_dir, checkpoint
+):
+    path = repo_dir / 'configs' / 'multimodal' / 'reasoning' / 'shapes_hybrid.py'
+    model = prepared('test', path, checkpoint).model
+    assert model.type == 'mmtransmamba.VisionLanguageModel'
+    assert model.head == dict(type='mmtransmamba.ReasoningHead', max_new_tokens=400)
+
+
 def test_config_without_test_settings(tool, tiny_config, checkpoint, tmp_path, capsys):
     path = write_config(tmp_path, tiny_config, 'test_evaluator = None\n')
     message = error_of(tool('test', path, checkpoint), capsys)

@@ -33,7 +33,7 @@ train_dataloader = dict(
     collate_fn=dict(type='default_collate'),
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
-train_cfg = dict(max_iters=600)
+train_cfg = dict(max_iters=2000)
 val_cfg = None
 test_cfg = None
 custom_hooks = [
