@@ -14,10 +14,10 @@ import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that fol
 import mmengine
 from mmengine.config import Config, DictAction
 from mmengine.evaluator import DumpResults
-from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.models.checkpoint import CheckpointError, load_pretrained
 from mmtransmamba.utils import launch
 
@@ -112,7 +112,7 @@ def check_weights(runner: Runner, checkpoint: str) -> None:
     """
     if '://' in checkpoint:
         return
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped_model(runner)
     # Checkpoints have the names of a distiller's student, or of the transformers model.
     for part in ('student', 'lm'):
         model = getattr(model, part, model)

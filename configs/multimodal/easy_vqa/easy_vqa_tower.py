@@ -1,23 +1,13 @@
 # The vision tower learns shape and colour of each training picture; it stands in for
 # CLIP's pre-training.
 _base_ = [
+    '../../_base_/models/vqa_tower.py',
     '../../_base_/schedules/vqa.py',
     '../../_base_/iter_language_runtime.py',
 ]
 
 model = dict(
-    type='mmtransmamba.PatchClassifier',
-    config=dict(
-        hidden_size=96,
-        intermediate_size=384,
-        # LLaVA takes the features of the last layer but one.
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        hidden_act='gelu',
-        image_size=64,
-        patch_size=16,
-        initializer_range=0.1,
-    ),
+    config=dict(image_size=64, patch_size=16),
     num_classes=24,
     processor='data/easy_vqa/start',
 )
