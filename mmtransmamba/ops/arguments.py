@@ -48,6 +48,14 @@ def upcast(
     return {k: None if x is None else x.to(dtype) for k, x in named.items()}
 
 
+def finite_rates(A: Tensor) -> Tensor:
+    """Decay rates with the most negative number for minus infinity.
+
+    A step without duration, or a gradient of zero, times infinity would be no number.
+    """
+    return A.clamp(min=torch.finfo(A.dtype).min)
+
+
 def expect_dims(name: str, tensor: Tensor, shape: str) -> None:
     """Check the number of dimensions against a shape such as ``'[B, L, D]'``.
 

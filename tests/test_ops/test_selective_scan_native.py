@@ -147,6 +147,15 @@ def test_extreme_step_sizes():
     compare(plain, operands)
 
 
+@pytest.mark.parametrize('rate', [-1e37, -1e38, -3e38, -torch.inf])
+def test_a_decay_too_strong_for_its_dtype_is_zero(rate):
+    operands = plain_operands(length=150)
+    operands['A'][:, 0] = rate
+    results = outputs_and_gradients(plain('native'), operands, torch.float32)
+    assert all(x.isfinite().all() for x in results.values())
+    compare(plain, operands)
+
+
 def test_growing_states():
     operands = plain_operands(length=20)
     operands['A'] = operands['A'].abs() * 0.2

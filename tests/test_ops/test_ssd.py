@@ -140,6 +140,46 @@ def test_strong_decay(backend):
 
 
 @every_backend
+@pytest.mark.parametrize('rate', [-1e37, -1e38, -3e38, -torch.inf])
+@pytest.mark.parametrize('length', [5, 150])
+def test_a_decay_too_strong_for_its_dtype_is_zero(backend, rate, length):
+    case = operands(length=length)
+    case['A'][0] = rate
+    # Beside it a rate whose product with the step overflows.
+    case['A'][1] = -1e20
+    case['dt'][0, 3, 1] = 1e25
+    case['x'][0, 3, 1] = 0
+    results = outputs_and_gradients(run(backend), case, torch.float32)
+    assert all(x.isfinite().all() for x in results.values())
+    expected = outputs_and_gradients(run('reference'), case, torch.float64)
+    assert_close(results, expected, 1e-5)
+
+
+@every_backend
+def test_a_step_without_duration_keeps_the_state_whatever_the_rate(backend):
+    case = operands(length=5)
+    case['A'][:] = -torch.inf
+    case['dt'][:, 2:] = 0
+    _, last = ssd_scan(**case, backend=backend)
+    case['dt'][:, 2:] = 1
+    case['A'][:] = 0
+    case['x'][:, 2:] = 0
+    case['x'][:, 0] = 0
+    case['initial_state'][:] = 0
+    torch.testing.assert_close(last, ssd_scan(**case, backend='reference')[1])
+
+
+def test_a_step_with_a_rate_of_minus_infinity_forgets_the_state():
+    case = operands(length=1)
+    case['A'][:] = -torch.inf
+    step = {k: v[:, 0] for k, v in case.items() if k in ('x', 'dt', 'B', 'C')}
+    for state in (case['initial_state'], torch.zeros_like(case['initial_state'])):
+        y, last = ssd_step(state, **step, A=case['A'], D=case['D'])
+        expected = ssd_step(torch.zeros_like(state), **step, A=case['A'], D=case['D'])
+        torch.testing.assert_close((y, last), expected)
+
+
+@every_backend
 def test_weak_decay_behind_a_strong_one(backend):
     case = operands(1, 60, 1, 4, 1, 4, optional=False)
     case['A'] = torch.tensor([-1.0])

@@ -146,6 +146,17 @@ def test_decays_beyond_the_range_of_exp():
         )
 
 
+@pytest.mark.parametrize('w', [1e31, 1e38, float('inf')])
+def test_the_strongest_decay_lets_a_token_see_its_neighbours_alone(w):
+    v = torch.tensor([1.0, 2.0, 3.0, 4.0])[None, :, None].requires_grad_()
+    zero = torch.zeros(1)
+    y, _ = bi_wkv(torch.tensor([w]), zero, torch.zeros_like(v), v, backend='reference')
+    near = torch.tensor([1.5, 2, 3, 3.5])
+    torch.testing.assert_close(y.flatten(), near, rtol=1e-5, atol=0)
+    y.sum().backward()
+    assert v.grad.isfinite().all()
+
+
 def test_decays_of_v6_beyond_the_range_of_exp():
     operands = wkv6_operands(length=6)
     for w in (-200.0, 200.0):

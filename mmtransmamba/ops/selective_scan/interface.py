@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from .. import backends
-from ..arguments import check_tensors, upcast
+from ..arguments import check_tensors, finite_rates, upcast
 from . import mamba_ssm, native, reference, shapes
 from .arguments import check_directions, check_scan
 
@@ -50,7 +50,8 @@ def selective_scan_fn(
     Args:
         u (Tensor): Input ``[B, D, L]``.
         delta (Tensor): Step sizes ``[B, D, L]``.
-        A (Tensor): State matrix ``[D, N]``, real, negative for a stable scan.
+        A (Tensor): State matrix ``[D, N]``, real, negative for a stable scan. Minus
+            infinity is taken for the most negative number.
         B (Tensor): Input matrix ``[D, N]``, ``[B, N, L]`` or ``[B, G, N, L]``, where
             group g serves the channels ``g * D / G`` to ``(g + 1) * D / G``.
         C (Tensor): Output matrix, same shapes as ``B``.
@@ -75,6 +76,7 @@ def selective_scan_fn(
     named = dict(u=u, delta=delta, A=A, B=B, C=C, D=D, z=z, delta_bias=delta_bias)
     compute = check_tensors(**named)
     check_scan(**named)
+    named['A'] = finite_rates(A)
     named = upcast(named, compute)
     module = backends.resolve(OP, named, backend)
     y, last_state = module.scan(**named, delta_softplus=delta_softplus)
@@ -134,6 +136,7 @@ def selective_scan_directions(
     named = dict(u=u, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
     compute = check_tensors(**named)
     check_directions(**named, order=order, tap_index=tap_index)
+    named['A'] = finite_rates(A)
     named = upcast(named, compute)
     module = backends.resolve(OP, named, backend)
     y, taps = module.scan_directions(

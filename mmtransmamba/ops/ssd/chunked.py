@@ -16,6 +16,8 @@ from torch import Tensor
 from .autocast import without_autocast
 
 CHUNK = 64
+STRONGEST = -1e5
+"""Logarithm of the strongest decay of one step, which is 0 in every dtype."""
 
 
 def unavailable() -> str | None:
@@ -57,8 +59,9 @@ def _scan(
     B_BCGQN, C_BCGQN = (_chunks(part).transpose(2, 3) for part in (B, C))
     drive_BCGQRP = _chunks(dt[..., None] * x).unflatten(3, by_group).transpose(2, 3)
     # Decays are exponentials of differences of this sum. Behind a strong decay a
-    # weak one would be lost in rounding, hence the doubles.
-    log_decay = (dt * A).to(torch.float64).unflatten(2, by_group)
+    # weak one would be lost in rounding, hence the doubles; and infinity minus
+    # infinity is no number.
+    log_decay = (dt * A).to(torch.float64).clamp(min=STRONGEST).unflatten(2, by_group)
     sum_BCGRQ = _chunks(log_decay).movedim(2, -1).cumsum(-1)
 
     # Within the chunk: attention, masked by the decay between two steps.

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from .. import backends
-from ..arguments import check_tensors, upcast
+from ..arguments import check_tensors, finite_rates, upcast
 from . import chunked, fla, mamba_ssm, native, reference, shapes
 from .arguments import check_scan, check_step
 from .step import step
@@ -43,7 +43,9 @@ def ssd_scan(
         y_t = S_t C_t + D x_t
 
     with :math:`\Delta` = ``dt`` as given: bias, softplus and a mask for padding are
-    the caller's. A step with :math:`\Delta_t = 0` leaves the state as it is.
+    the caller's. A step with :math:`\Delta_t = 0` leaves the state as it is. A decay
+    too strong for its dtype is 0, forward and backward: a rate of minus infinity is
+    taken for the most negative number.
 
     Half precision inputs, also under autocast, are computed in float32; the kernels
     for GPUs multiply them as they are and keep the state in float32. Any strides are
@@ -73,6 +75,7 @@ def ssd_scan(
     named = dict(x=x, dt=dt, A=A, B=B, C=C, D=D, initial_state=initial_state)
     compute = check_tensors(**named)
     check_scan(**named)
+    named['A'] = finite_rates(A)
     module = backends.resolve(OP, named, backend)
     if not getattr(module, 'TAKES_HALF_PRECISION', False):
         named = upcast(named, compute)
@@ -113,6 +116,7 @@ def ssd_step(
     named = dict(x=x, dt=dt, A=A, B=B, C=C, D=D, state=state)
     compute = check_tensors(**named)
     check_step(**named)
+    named['A'] = finite_rates(A)
     x_, dt, A, B, C, D, state_ = upcast(named, compute).values()
     y, new_state = step(state_, x_, dt, A, B, C, D)
     return y.to(x.dtype), new_state.to(state.dtype)

@@ -20,6 +20,9 @@ backends.register('bi_wkv6', _BACKENDS)
 # exp(-exp(w)) is 0 in every dtype from here on, and exp(w) must not overflow in the
 # gradient.
 _LARGEST_W6 = 10.0
+# From here on a token sees no other one, and w times the number of tokens must not
+# overflow.
+_LARGEST_W = 1e30
 
 
 def bi_wkv(
@@ -83,6 +86,7 @@ def bi_wkv(
     check_wkv(**named)
     check_taps(tap_index, k)
     named = upcast(named, compute)
+    named['w'] = named['w'].clamp(max=_LARGEST_W)
     module = backends.resolve(_RULES[rule], named, backend)
     return _outputs(
         module.bi_wkv(**named, separate=tap_index is not None), tap_index, k

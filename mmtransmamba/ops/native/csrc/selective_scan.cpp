@@ -7,6 +7,8 @@
 
 #include "selective_scan.h"
 
+#include <cfloat>
+
 #include "arena.h"
 #include "tiles.h"
 #include "vec.h"
@@ -33,6 +35,12 @@ void activate_delta(float *tile, float *slope, Vec bias, bool soft, int64_t step
     }
     store(tile + i * kLanes, x);
   }
+}
+
+// 2^x for a decay, 0 where `exp2` stops at the smallest normal number: what is left
+// would count again when the gradient multiplies it with a large A.
+Vec decay_of(Vec x) {
+  return select((IntVec)(x < broadcast(-125.5f)), Vec{}, exp2(x));
 }
 
 // The channels [first, first + lanes) of one batch entry and group.
@@ -77,13 +85,16 @@ float *checkpoint(const ScanArgs &args, const Block &block, int64_t k, int64_t c
          block.padded;
 }
 
-// A [state][lane], times log2(e) when it is meant for exp2.
+// A [state][lane], times log2(e) when it is meant for exp2. Lanes with a step of zero
+// multiply it by that, so it stays finite.
 void read_a(float *tile, const ScanArgs &args, const Block &block, int64_t k,
             float scale) {
   const float *a = args.a.data + k * args.a.stride[0] + block.first * args.a.stride[1];
   for (int64_t n = 0; n < args.states; ++n)
     store(tile + n * kLanes,
-          read_lanes(a + n * args.a.stride[2], args.a.stride[1], block.lanes) * scale);
+          at_least(read_lanes(a + n * args.a.stride[2], args.a.stride[1], block.lanes) *
+                       scale,
+                   broadcast(-FLT_MAX)));
 }
 
 // Where step i of a chunk finds its row of B or C, states contiguous.
@@ -369,7 +380,7 @@ struct BackwardPass {
       float *states_i = s.state_product + i * NB * kLanes;
       float *decay_i = s.drive_product + i * NB * kLanes;
       for (int n = 0; n < NB; ++n) {
-        const Vec decay = exp2(step * load(s.a2 + (n0 + n) * kLanes));
+        const Vec decay = decay_of(step * load(s.a2 + (n0 + n) * kLanes));
         h[n] = decay * h[n] + x * bi[n];
         store(decay_i + n * kLanes, decay);
         store(states_i + n * kLanes, h[n]);

@@ -25,6 +25,16 @@ namespace {
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
+// Logarithm of the strongest decay of one step. No sum of them over a chunk overflows,
+// and no growth that a float can express makes up for one of them.
+constexpr double kStrongest = -1e5;
+
+// exp of a log decay, 0 below the smallest normal number. There `exp` stops, and what
+// is left would count again when the gradient multiplies it with a large rate.
+inline Vec decay_of(Vec log_decay) {
+  return select((IntVec)(log_decay < broadcast(-86.98f)), Vec{}, exp(log_decay));
+}
+
 Tile tile_of(Arena &arena, int64_t rows, int64_t columns) {
   return {arena.floats(padded(rows) * padded(columns)), padded(columns)};
 }
@@ -158,7 +168,9 @@ struct Decays {
     double log_decay = 0;
     for (int64_t i = 0; i < count; ++i) {
       dt[i] = i < chunk.steps ? src[i * args.dt.stride[1]] : 0.0f;
-      log_decay += static_cast<double>(dt[i]) * rate;
+      // After the last step nothing decays, whatever the rate.
+      const double step = i < chunk.steps ? static_cast<double>(dt[i]) * rate : 0.0;
+      log_decay += step < kStrongest ? kStrongest : step;
       // Two floats keep the difference of large sums exact: behind a strong decay a
       // weak one still counts.
       high[i] = static_cast<float>(log_decay);
@@ -166,8 +178,8 @@ struct Decays {
     }
     for (int64_t i = 0; i < count; i += kLanes) {
       const Vec h = load(high + i), l = load(low + i);
-      store(from_start + i, exp(h));
-      store(to_end + i, exp((high[count - 1] - h) + (low[count - 1] - l)));
+      store(from_start + i, decay_of(h));
+      store(to_end + i, decay_of((high[count - 1] - h) + (low[count - 1] - l)));
     }
     total = from_start[count - 1];
     attend(chunk);
@@ -183,7 +195,7 @@ struct Decays {
       for (; j <= i; j += kLanes) {
         const Vec gap = (high[i] - load(high + j)) + (low[i] - load(low + j));
         const IntVec seen = (IntVec)(lane <= static_cast<int32_t>(i - j));
-        const Vec e = select(seen, exp(gap), Vec{});
+        const Vec e = select(seen, decay_of(gap), Vec{});
         store(decay + j, e);
         store(weight + j, e * load(scores + j));
       }
