@@ -37,6 +37,7 @@ from mmtransmamba.datasets.shapes_vqa import words
 from mmtransmamba.datasets.vqa_start import write_start
 from mmtransmamba.evaluation import AnswerAccuracy
 from mmtransmamba.evaluation.answer_accuracy import normalise
+from mmtransmamba.models.language.cache_names import as_argument, returned_cache
 from mmtransmamba.registry import DATASETS, MODELS
 from mmtransmamba.transfer.vision_language import convert_vlm, load_vlm
 from mmtransmamba.visualization import AnsweredQuestion, plot_answers
@@ -143,17 +144,18 @@ def evaluate(model: nn.Module, dataset: Any, head: nn.Module) -> Evaluated:
 def decoding(model: nn.Module, batch: dict) -> tuple[tuple[int, int], float]:
     """State after a question and after a long context in bytes; ms per token then."""
     one = batch['attention_mask'][0].bool()
-    short = model(
+    outputs = model(
         input_ids=batch['input_ids'][:1, one],
         pixel_values=batch['pixel_values'][:1],
         use_cache=True,
-    ).past_key_values
+    )
+    short = returned_cache(outputs)
     text = batch['input_ids'][0, -4:].repeat(CONTEXT // 4)[None]
-    cache = model(input_ids=text, use_cache=True).past_key_values
+    cache = returned_cache(model(input_ids=text, use_cache=True))
     times = []
     for _ in range(STEPS):
         begin = time.perf_counter()
-        model(input_ids=text[:, :1], past_key_values=cache, use_cache=True)
+        model(input_ids=text[:, :1], use_cache=True, **as_argument(cache))
         times.append(time.perf_counter() - begin)
     return (state_bytes(short), state_bytes(cache)), 1000 * float(np.median(times))
 

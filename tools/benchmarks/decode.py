@@ -37,6 +37,7 @@ from transformers import (
 )
 
 from mmtransmamba.models.language import cast_parameters
+from mmtransmamba.models.language.cache_names import as_argument
 from mmtransmamba.transfer.language import hybrid_config
 
 SIZES = {
@@ -196,14 +197,14 @@ class Runner:
             cache = DynamicCache(config=model.config)
         synchronize(args.device)
         start = time.perf_counter()
-        logits = model(self.ids, past_key_values=cache, logits_to_keep=1).logits
+        logits = model(self.ids, logits_to_keep=1, **as_argument(cache)).logits
         synchronize(args.device)
         prefill = time.perf_counter() - start
         token = logits[:, -1:].argmax(-1)
         decode, processor = [], []
         for _ in range(WARM_UP + args.new_tokens):
             start, start_processor = time.perf_counter(), time.thread_time()
-            token = self.decode(token, past_key_values=cache).logits[:, -1:].argmax(-1)
+            token = self.decode(token, **as_argument(cache)).logits[:, -1:].argmax(-1)
             # generate waits for every token too, to see whether it is the last.
             synchronize(args.device)
             decode.append(time.perf_counter() - start)

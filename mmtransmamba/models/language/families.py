@@ -34,6 +34,7 @@ from transformers import (
     Qwen3PreTrainedModel,
 )
 
+from mmtransmamba.models.language.cache_names import either_name
 from mmtransmamba.models.language.config import HybridFields
 from mmtransmamba.models.language.hybrid import HybridCausalLMMixin, HybridModelMixin
 
@@ -54,6 +55,7 @@ class HybridLlamaForCausalLM(HybridCausalLMMixin, LlamaForCausalLM):
     """Llama with Mamba layers and a language-modelling head."""
 
     config_class = HybridLlamaConfig
+    forward = either_name(LlamaForCausalLM.forward)
 
     def __init__(self, config: HybridLlamaConfig) -> None:
         LlamaPreTrainedModel.__init__(self, config)
@@ -79,6 +81,7 @@ class HybridMistralForCausalLM(HybridCausalLMMixin, MistralForCausalLM):
     """Mistral with Mamba layers and a language-modelling head."""
 
     config_class = HybridMistralConfig
+    forward = either_name(MistralForCausalLM.forward)
 
     def __init__(self, config: HybridMistralConfig) -> None:
         MistralPreTrainedModel.__init__(self, config)
@@ -104,6 +107,7 @@ class HybridPhiForCausalLM(HybridCausalLMMixin, PhiForCausalLM):
     """Phi with Mamba layers and a language-modelling head."""
 
     config_class = HybridPhiConfig
+    forward = either_name(PhiForCausalLM.forward)
 
     def __init__(self, config: HybridPhiConfig) -> None:
         PhiPreTrainedModel.__init__(self, config)
@@ -131,6 +135,7 @@ class HybridQwen2ForCausalLM(HybridCausalLMMixin, Qwen2ForCausalLM):
     """Qwen2 with Mamba layers and a language-modelling head."""
 
     config_class = HybridQwen2Config
+    forward = either_name(Qwen2ForCausalLM.forward)
 
     def __init__(self, config: HybridQwen2Config) -> None:
         Qwen2PreTrainedModel.__init__(self, config)
@@ -158,6 +163,7 @@ class HybridQwen3ForCausalLM(HybridCausalLMMixin, Qwen3ForCausalLM):
     """Qwen3 with Mamba layers and a language-modelling head."""
 
     config_class = HybridQwen3Config
+    forward = either_name(Qwen3ForCausalLM.forward)
 
     def __init__(self, config: HybridQwen3Config) -> None:
         Qwen3PreTrainedModel.__init__(self, config)

@@ -10,6 +10,7 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING
 
 from mmtransmamba.models.language.cache import count_in
+from mmtransmamba.models.language.cache_names import CACHE, as_argument, either_name
 from mmtransmamba.models.language.config import MAMBA
 from mmtransmamba.models.language.mixers import MIXERS
 from mmtransmamba.models.language.mixers.base import DecoderMixer
@@ -45,12 +46,13 @@ class HybridModelMixin(HybridInitMixin):
             self.layers[i].self_attn = MIXERS[self.config.mamba_mixer](self.config, i)
         super().post_init()
 
+    @either_name
     def forward(
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | dict[str, Tensor | None] | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
@@ -63,6 +65,7 @@ class HybridModelMixin(HybridInitMixin):
         Args:
             attention_mask: ``[B, L]`` (tokens of the cache in front), 0 for padding, or
                 the masks by layer type that ``generate`` makes for compiled decoding.
+            cache: Cache of all layers, also by its older name ``past_key_values``.
 
         Raises:
             ValueError: The cache has no states for the Mamba layers, or sequences are
@@ -72,26 +75,24 @@ class HybridModelMixin(HybridInitMixin):
             inputs_embeds = self.embed_tokens(input_ids)
             input_ids = None
         given_positions = position_ids
-        packing = self._find_packing(
-            inputs_embeds, position_ids, attention_mask, past_key_values
-        )
+        packing = self._find_packing(inputs_embeds, position_ids, attention_mask, cache)
         if packing is not None:
-            if use_cache or past_key_values is not None:
+            if use_cache or cache is not None:
                 raise ValueError(
                     'position_ids begin anew within a row: sequences packed into one '
                     'row have no common state that a cache could keep. Leave out '
-                    'past_key_values and use_cache=True, or give each sequence a row '
-                    'of its own.'
+                    f'{CACHE} and use_cache=True, or give each sequence a row of its '
+                    'own.'
                 )
             use_cache = False
             kwargs['packing'] = packing
         use_cache = self._uses_cache(use_cache)
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        self._check_cache(past_key_values)
-        count_in(past_key_values)
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
+        self._check_cache(cache)
+        count_in(cache)
         if position_ids is None and inputs_embeds is not None:
-            seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+            seen = 0 if cache is None else cache.get_seq_length()
             steps = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)
             position_ids = (steps + seen)[None]
         masks = attention_mask
@@ -99,7 +100,7 @@ class HybridModelMixin(HybridInitMixin):
             masks = self._make_masks(
                 inputs_embeds,
                 attention_mask,
-                past_key_values,
+                cache,
                 given_positions,
                 packing,
             )
@@ -116,9 +117,9 @@ class HybridModelMixin(HybridInitMixin):
             input_ids=input_ids,
             attention_mask=masks,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            **as_argument(cache),
             **kwargs,
         )
 
@@ -181,9 +182,9 @@ class HybridModelMixin(HybridInitMixin):
                 config=self.config,
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask,
-                past_key_values=cache,
                 position_ids=None,
                 and_mask_function=visible,
+                **as_argument(cache),
             )
             for kind in dict.fromkeys(self.config.layer_types)
         }
@@ -210,5 +211,5 @@ class HybridCausalLMMixin(HybridInitMixin):
         result = super()._prepare_cache_for_generation(
             generation_config, model_kwargs, *args, **kwargs
         )
-        count_in(model_kwargs.get('past_key_values'))
+        count_in(model_kwargs.get(CACHE))
         return result

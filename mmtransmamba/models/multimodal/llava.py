@@ -20,6 +20,7 @@ from transformers import (
 )
 
 import mmtransmamba.models.language.families  # noqa: F401  (registers the decoders)
+from mmtransmamba.models.language.cache_names import either_name
 from mmtransmamba.models.language.hybrid import HybridCausalLMMixin, HybridInitMixin
 
 
@@ -39,6 +40,7 @@ class HybridLlavaModel(HybridInitMixin, LlavaModel):
     """Vision tower, projector and decoder."""
 
     config_class = HybridLlavaConfig
+    forward = either_name(LlavaModel.forward)
 
 
 class HybridLlavaForConditionalGeneration(
@@ -47,6 +49,7 @@ class HybridLlavaForConditionalGeneration(
     """Vision tower, projector, decoder and language-modelling head."""
 
     config_class = HybridLlavaConfig
+    forward = either_name(LlavaForConditionalGeneration.forward)
 
     def __init__(self, config: HybridLlavaConfig) -> None:
         LlavaPreTrainedModel.__init__(self, config)

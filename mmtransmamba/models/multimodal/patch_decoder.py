@@ -22,6 +22,12 @@ from transformers.modeling_outputs import (
 )
 
 from mmtransmamba.models.language import MAMBA
+from mmtransmamba.models.language.cache_names import (
+    CACHE,
+    as_argument,
+    either_name,
+    returned_cache,
+)
 from mmtransmamba.models.language.hybrid import HybridCausalLMMixin
 from mmtransmamba.models.multimodal.patch_decoder_config import PatchDecoderConfig
 from mmtransmamba.models.multimodal.patch_decoder_processor import (
@@ -77,7 +83,7 @@ class PatchDecoderPreTrainedModel(PreTrainedModel):
     base_model_prefix = 'model'
     input_modalities = ('image', 'text')
     supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ['past_key_values']
+    _skip_keys_device_placement = [CACHE]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -100,13 +106,14 @@ class PatchDecoderModel(PatchDecoderPreTrainedModel):
         self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
 
+    @either_name
     def forward(
         self,
         input_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
         attention_mask: Tensor | dict[str, Tensor | None] | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
@@ -118,7 +125,7 @@ class PatchDecoderModel(PatchDecoderPreTrainedModel):
             attention_mask: ``[B, L]`` (tokens of the cache in front), 0 for padding, or
                 the masks that ``generate`` makes for compiled decoding.
             position_ids: ``[B, L]``.
-            past_key_values: Cache of all layers.
+            cache: Cache of all layers, also by its older name ``past_key_values``.
             inputs_embeds: ``[B, L, C]`` in place of ``input_ids``.
             **kwargs: What else the decoder takes.
 
@@ -137,8 +144,8 @@ class PatchDecoderModel(PatchDecoderPreTrainedModel):
         return self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
+            **as_argument(cache),
             **kwargs,
         )
 
@@ -194,13 +201,14 @@ class PatchDecoderForConditionalGeneration(
         """The head."""
         return self.lm_head
 
+    @either_name
     def forward(
         self,
         input_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
         attention_mask: Tensor | dict[str, Tensor | None] | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -218,8 +226,8 @@ class PatchDecoderForConditionalGeneration(
             pixel_values=pixel_values,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
+            **as_argument(cache),
             **kwargs,
         )
         kept = logits_to_keep
@@ -236,9 +244,9 @@ class PatchDecoderForConditionalGeneration(
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **as_argument(returned_cache(outputs)),
         )
 
     def _expand_inputs_for_generation(

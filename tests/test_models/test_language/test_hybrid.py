@@ -20,6 +20,7 @@ from mmtransmamba.models.language import (
     MambaMixer,
     cast_parameters,
 )
+from mmtransmamba.models.language.cache_names import as_argument, returned_cache
 
 FAMILIES = list(HYBRIDS)
 LAYOUTS = ['attention first', 'mamba first', 'pure']
@@ -75,9 +76,9 @@ def test_a_conversation_goes_on_from_its_cache(make_hybrid, family, layout, prom
         DynamicCache(config=model.config),
         StaticCache(config=model.config, max_cache_len=32),
     ):
-        answer = generate(model, prompt, past_key_values=cache, do_sample=False)
+        answer = generate(model, prompt, do_sample=False, **as_argument(cache))
         longer = torch.cat((answer, prompt[:, :3]), dim=1)
-        fast = generate(model, longer, past_key_values=cache, do_sample=False)
+        fast = generate(model, longer, do_sample=False, **as_argument(cache))
         slow = generate(model, longer, use_cache=False, do_sample=False)
         assert torch.equal(fast, slow)
 
@@ -106,7 +107,7 @@ def test_logits_of_pieces_equal_those_of_the_whole(make_hybrid, layout, mixer, p
             StaticCache(config=model.config, max_cache_len=16),
         ):
             pieces = [
-                model(part, past_key_values=cache).logits
+                model(part, **as_argument(cache)).logits
                 for part in prompt.split((4, 1, 3, 1), dim=1)
             ]
             logits = torch.cat(pieces, dim=1)
@@ -119,7 +120,7 @@ def test_a_pure_models_cache_does_not_grow(make_hybrid):
 
     def kept(length):
         with torch.no_grad():
-            cache = model(torch.ones(1, length, dtype=torch.long)).past_key_values
+            cache = returned_cache(model(torch.ones(1, length, dtype=torch.long)))
         return sum(
             layer.conv_states[0].numel() + layer.recurrent_states[0].numel()
             for layer in cache.layers
@@ -201,14 +202,14 @@ def test_the_decode_step_compiles(make_hybrid, family, layout, mixer, prompt):
     ids, mask = padded(prompt)
     with torch.no_grad():
         for cache in caches:
-            model(ids, attention_mask=mask, past_key_values=cache)
+            model(ids, attention_mask=mask, **as_argument(cache))
         for ids in steps:
             mask = torch.cat((mask, mask.new_ones(2, 1)), dim=1)
             rows = dict(
                 attention_mask=mask, position_ids=mask.sum(-1, keepdim=True) - 1
             )
-            expected = model(ids, past_key_values=caches[0], **rows).logits
-            actual = compiled(ids, past_key_values=caches[1], **rows).logits
+            expected = model(ids, **rows, **as_argument(caches[0])).logits
+            actual = compiled(ids, **rows, **as_argument(caches[1])).logits
             torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -226,11 +227,11 @@ def test_padding_does_not_reach_the_state(make_hybrid):
 def test_beam_search_reorders_a_pure_models_states(make_hybrid, prompt):
     model = make_hybrid('llama', 'pure')
     with torch.no_grad():
-        cache = model(prompt).past_key_values
+        cache = returned_cache(model(prompt))
         cache.reorder_cache(torch.tensor([1, 0]))
-        swapped = model(prompt[:, :1], past_key_values=cache).logits
-        other = model(prompt.flip(0)).past_key_values
-        direct = model(prompt[:, :1], past_key_values=other).logits
+        swapped = model(prompt[:, :1], **as_argument(cache)).logits
+        other = returned_cache(model(prompt.flip(0)))
+        direct = model(prompt[:, :1], **as_argument(other)).logits
     torch.testing.assert_close(swapped, direct, rtol=1e-4, atol=1e-5)
 
 
@@ -278,4 +279,4 @@ def test_qwen_may_mix_kinds_of_attention(make_hybrid, prompt):
 def test_a_cache_without_states_is_refused(make_hybrid, layout, prompt):
     model = make_hybrid('llama', layout)
     with pytest.raises(ValueError, match=r'DynamicCache\(config=model\.config\)'):
-        model(prompt, past_key_values=DynamicCache())
+        model(prompt, **as_argument(DynamicCache()))

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from transformers import AttentionInterface, DynamicCache
 
 from mmtransmamba.models.language import ATTENTION, HYBRIDS, MAMBA
+from mmtransmamba.models.language.cache_names import as_argument, returned_cache
 from mmtransmamba.models.language.packing import find_packing
 
 LENGTHS = [(4, 1, 6), (7, 2)]  # two rows of 11, the second with padding
@@ -136,15 +137,15 @@ def test_flash_attention_is_told_the_sequences(make_hybrid, family, sequences):
 def test_there_is_no_cache(make_hybrid, sequences):
     model = make_hybrid()
     batch = pack(sequences)
-    assert model(**batch).past_key_values is None
+    assert returned_cache(model(**batch)) is None
     cache = DynamicCache(config=model.config)
-    for wish in (dict(past_key_values=cache), dict(use_cache=True)):
+    for wish in (as_argument(cache), dict(use_cache=True)):
         with pytest.raises(ValueError, match='no common state that a cache could keep'):
             model(**batch, **wish)
-    model(batch['input_ids'], past_key_values=cache)
+    model(batch['input_ids'], **as_argument(cache))
     positions = torch.tensor([[11, 12, 0]])
     with pytest.raises(ValueError, match='position_ids begin anew within a row'):
-        model(batch['input_ids'][:, :3], position_ids=positions, past_key_values=cache)
+        model(batch['input_ids'][:, :3], position_ids=positions, **as_argument(cache))
 
 
 def test_a_jump_ahead_begins_no_sequence(make_hybrid, sequences):
@@ -155,7 +156,7 @@ def test_a_jump_ahead_begins_no_sequence(make_hybrid, sequences):
     with torch.no_grad():
         cached = model(ids, position_ids=positions)
         plain = model(ids, position_ids=positions, use_cache=False)
-    assert cached.past_key_values is not None
+    assert returned_cache(cached) is not None
     torch.testing.assert_close(plain.logits, cached.logits)
 
 

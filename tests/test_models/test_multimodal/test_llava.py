@@ -19,6 +19,7 @@ from transformers import (
     StaticCache,
 )
 
+from mmtransmamba.models.language.cache_names import as_argument, returned_cache
 from mmtransmamba.models.multimodal import (
     HybridLlavaConfig,
     HybridLlavaForConditionalGeneration,
@@ -97,8 +98,8 @@ def test_logits_of_pieces_equal_those_of_the_whole(layout):
             StaticCache(config=text, max_cache_len=20),
         ):
             first, *rest = ids.split((PATCHES + 2, 1, 6, 1), dim=1)
-            pieces = [model(first, pixels, past_key_values=cache).logits]
-            pieces += [model(part, past_key_values=cache).logits for part in rest]
+            pieces = [model(first, pixels, **as_argument(cache)).logits]
+            pieces += [model(part, **as_argument(cache)).logits for part in rest]
             torch.testing.assert_close(
                 torch.cat(pieces, 1), whole, rtol=1e-3, atol=1e-4
             )
@@ -174,7 +175,7 @@ def test_a_pure_models_cache_does_not_grow():
 
     def kept(length):
         with torch.no_grad():
-            cache = model(**prompts((length,))).past_key_values
+            cache = returned_cache(model(**prompts((length,))))
         return sum(
             layer.conv_states[0].numel() + layer.recurrent_states[0].numel()
             for layer in cache.layers

@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from mmtransmamba.models.language import MAMBA, Mamba2Mixer, cast_parameters
+from mmtransmamba.models.language.cache_names import as_argument, returned_cache
 from mmtransmamba.models.multimodal import (
     PatchDecoderConfig,
     PatchDecoderForConditionalGeneration,
@@ -186,10 +187,10 @@ def test_logits_of_pieces_equal_those_of_the_whole(layout):
             DynamicCache(config=model.config),
             StaticCache(config=model.config, max_cache_len=32),
         ):
-            out = model(ids[:, :prompt], batch['pixel_values'], past_key_values=cache)
+            out = model(ids[:, :prompt], batch['pixel_values'], **as_argument(cache))
             pieces = [out.logits]
             for step in ids[:, prompt:].split(1, dim=1):
-                pieces.append(model(step, past_key_values=cache).logits)
+                pieces.append(model(step, **as_argument(cache)).logits)
             torch.testing.assert_close(
                 torch.cat(pieces, dim=1), whole, rtol=1e-4, atol=1e-5
             )
@@ -243,8 +244,9 @@ def test_the_linear_models_memory_is_flat_in_images_and_text():
             batch = image_text_batch((images,))
             with torch.no_grad():
                 out = model(**batch, use_cache=True, logits_to_keep=1)
-            sizes[layout, images] = kept(out.past_key_values)
-            assert out.past_key_values.get_seq_length() == batch['input_ids'].shape[1]
+            cache = returned_cache(out)
+            sizes[layout, images] = kept(cache)
+            assert cache.get_seq_length() == batch['input_ids'].shape[1]
     assert sizes['pure', 1] == sizes['pure', 16] == sizes['pure', 64] > 0
     # Of four layers one keeps keys and values.
     growth = {
@@ -261,10 +263,10 @@ def test_the_decode_step_compiles():
     caches = [StaticCache(config=model.config, max_cache_len=32) for _ in range(2)]
     with torch.no_grad():
         for cache in caches:
-            model(**batch, past_key_values=cache)
+            model(**batch, **as_argument(cache))
         for ids in torch.randint(5, 61, (3, 1, 1)):
-            expected = model(ids, past_key_values=caches[0]).logits
-            actual = compiled(ids, past_key_values=caches[1]).logits
+            expected = model(ids, **as_argument(caches[0])).logits
+            actual = compiled(ids, **as_argument(caches[1])).logits
             torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.cache_utils import Cache
 
+from mmtransmamba.models.language.cache_names import either_name
 from mmtransmamba.models.language.packing import Packing
 from mmtransmamba.models.mixers.step_sizes import init_step_sizes
 
@@ -32,10 +33,11 @@ class DecoderMixer(nn.Module):
         self.config = config
         self.layer_idx = layer_idx
 
+    @either_name
     def forward(
         self,
         hidden_states: Tensor,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         padding_mask: Tensor | None = None,
         packing: Packing | None = None,
         **_: Any,
@@ -44,7 +46,7 @@ class DecoderMixer(nn.Module):
 
         Args:
             hidden_states: The layer's normalised input.
-            past_key_values: Cache whose states are continued and replaced.
+            cache: Cache whose states are continued and replaced.
             padding_mask: ``[B, L]``, 0 where a token is padding. Padding neither
                 enters the state nor makes it decay.
             packing: Where the sequences lie if rows hold several; each has a
@@ -65,13 +67,13 @@ class DecoderMixer(nn.Module):
 
         def recur(*parts: Tensor) -> Tensor:
             state = None
-            if past_key_values is not None:
-                state = past_key_values.get_recurrent_state(self.layer_idx)
+            if cache is not None:
+                state = cache.get_recurrent_state(self.layer_idx)
             output, state = self.recur(
-                *parts, cache=past_key_values, padding_mask=padding_mask, state=state
+                *parts, cache=cache, padding_mask=padding_mask, state=state
             )
-            if past_key_values is not None:
-                past_key_values.update_recurrent_state(state, self.layer_idx)
+            if cache is not None:
+                cache.update_recurrent_state(state, self.layer_idx)
             return output
 
         return self.mix(hidden_states, recur), None
