@@ -17,6 +17,7 @@ import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that fol
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.multimodal import assemble_llava
 from mmtransmamba.transfer.language import load_teacher
+from mmtransmamba.utils.text_files import read_text
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,7 +49,7 @@ def main() -> None:
             tokenizer=args.tokenizer or args.language,
             image_token=args.image_token,
             feature_layer=args.feature_layer,
-            chat_template=None if template is None else template.read_text(),
+            chat_template=None if template is None else read_text(template),
             seed=args.seed,
         )
     except (FileNotFoundError, CheckpointError, ValueError) as error:

@@ -17,6 +17,7 @@ import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that fol
 
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.transfer.vision_language import write_patch_decoder
+from mmtransmamba.utils.text_files import read_text
 
 
 def parse_args() -> argparse.Namespace:
@@ -67,7 +68,7 @@ def main() -> None:
     try:
         template = None
         if args.chat_template is not None:
-            template = args.chat_template.read_text(encoding='utf-8')
+            template = read_text(args.chat_template)
         folder = write_patch_decoder(
             args.language,
             args.out,

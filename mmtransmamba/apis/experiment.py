@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from mmtransmamba.compat import quiet_logger
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.utils import launch
+from mmtransmamba.utils.text_files import read_json
 from mmtransmamba.visualization import RunScalars, read_scalars
 
 CONFIG_FILE = 'experiment.py'
@@ -66,7 +67,7 @@ def run_experiment(
 
     result_path = work_dir / RESULT_FILE
     if result_path.is_file():
-        record = json.loads(result_path.read_text())
+        record = read_json(result_path)
         scalars = RunScalars(**record.pop('scalars'))
         return ExperimentResult(work_dir=work_dir, scalars=scalars, **record)
 

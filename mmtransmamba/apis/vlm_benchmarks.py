@@ -16,6 +16,7 @@ from mmtransmamba.evaluation.vlm import (
     from_model,
 )
 from mmtransmamba.models.multimodal.heads import AnswerHead
+from mmtransmamba.utils.text_files import read_json
 
 _RECORD = 'model.json'
 _WEIGHTS = ('*.safetensors', '*.bin')
@@ -96,7 +97,7 @@ def claim_folder(folder: str | Path, model: dict[str, Any]) -> None:
                 f'{folder} has answers, but no {_RECORD} that says whose. Choose '
                 'another folder, or remove this one.'
             )
-        before = json.loads(record.read_text(encoding='utf-8'))
+        before = read_json(record)
         other = [k for k in {**before, **model} if before.get(k) != model.get(k)]
         if other:
             changes = [f'{k}: {before.get(k)!r}, now {model.get(k)!r}' for k in other]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,8 @@ from torch.utils.data import Dataset
 
 from mmtransmamba.datasets.question_answers import Question, QuestionAnswers
 from mmtransmamba.registry import DATASETS
+from mmtransmamba.utils.images import open_image
+from mmtransmamba.utils.text_files import read_json
 
 SPLITS = ('train', 'test')
 SHAPES = ('circle', 'rectangle', 'triangle')
@@ -38,7 +38,7 @@ def read_questions(data_root: str | Path, split: str) -> list[Question]:
     path = Path(data_root) / f'{split}_questions.json'
     if not path.is_file():
         raise FileNotFoundError(f'easy-VQA: there is no file "{path}".')
-    rows = json.loads(path.read_text(encoding='utf-8'))
+    rows = read_json(path)
     try:
         return [
             Question(int(picture), question, answer, category_of(answer))
@@ -116,8 +116,7 @@ class EasyVQA(QuestionAnswers):
 
     def picture(self, number: int) -> Image.Image:
         begin, end = self._offsets[number : number + 2]
-        with Image.open(io.BytesIO(self._bytes[begin:end].tobytes())) as opened:
-            return opened.convert('RGB')
+        return open_image(self._bytes[begin:end].tobytes(), f'picture {number}')
 
 
 @DATASETS.register_module()

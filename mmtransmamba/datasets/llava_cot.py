@@ -12,6 +12,7 @@ from pathlib import Path
 from mmtransmamba.datasets.conversations.conversation import BadSampleError
 from mmtransmamba.datasets.conversations.formats import llava_cot
 from mmtransmamba.utils.reasoning_text import parse_response
+from mmtransmamba.utils.text_files import scan_lines
 
 
 @dataclass
@@ -70,15 +71,15 @@ def split_llava_cot(
     left_out: Counter[str] = Counter()
     # Where good lines are: their texts need not fit into memory.
     places = []
-    with annotations.open('rb') as file:
-        begin = 0
-        for line in file:
-            why = _fault(line, images)
-            if why:
-                left_out[why] += 1
-            else:
-                places.append((begin, len(line)))
-            begin += len(line)
+    encoding = 'utf-8'
+    for begin, line, encoding in scan_lines(annotations):
+        if not line.strip(b' \t\r\n\0'):
+            continue
+        why = _fault(line, encoding, images)
+        if why:
+            left_out[why] += 1
+        else:
+            places.append((begin, len(line)))
     parts, shared = _choose(len(places), sizes, seed)
     Path(out).mkdir(parents=True, exist_ok=True)
     with annotations.open('rb') as file:
@@ -87,7 +88,8 @@ def split_llava_cot(
                 for row in sorted(rows):
                     begin, length = places[row]
                     file.seek(begin)
-                    target.write(file.read(length).rstrip(b'\r\n') + b'\n')
+                    text = file.read(length).decode(encoding).strip()
+                    target.write(text.encode() + b'\n')
     return Split({name: len(rows) for name, rows in parts.items()}, shared, left_out)
 
 
@@ -109,10 +111,10 @@ def _choose(
     return parts, len(again)
 
 
-def _fault(line: bytes, images: str | Path | None) -> str:
+def _fault(line: bytes, encoding: str, images: str | Path | None) -> str:
     """Why a row cannot be used, or nothing."""
     try:
-        conversation = llava_cot(json.loads(line))
+        conversation = llava_cot(json.loads(line.decode(encoding)))
         conversation.check()
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
         return 'unreadable row'

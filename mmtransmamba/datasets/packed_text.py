@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from mmtransmamba.datasets.token_collate import token_sample
 from mmtransmamba.registry import DATASETS
+from mmtransmamba.utils.text_files import stream_lines
 
 _PIECE = 1 << 16  # characters that are tokenised at once
 _TOKENIZER_FILES = ('tokenizer*', 'vocab*', 'merges*', 'special_tokens_map.json')
@@ -33,7 +34,8 @@ class PackedText(Dataset):
     mapped into memory: neither text nor tokens need to fit into it. A file is used
     again as long as texts, tokenizer and settings are the same.
 
-    A ``.jsonl`` file has one document per line, any other one is a single document.
+    A ``.jsonl`` file has one document per line, any other one is a single document;
+    both are UTF-8, or UTF-16 with its mark.
     A document begins with the tokenizer's BOS and ends with its EOS, as far as it has
     them. Blocks go across documents, and what is left after the last block is
     dropped.
@@ -156,13 +158,13 @@ class PackedText(Dataset):
     def _documents(self) -> Iterator[Iterator[tuple[str, bool]]]:
         """For each document its pieces of text, and whether they are learned."""
         for file in self.files:
-            with file.open(encoding='utf-8') as lines:
-                if file.suffix != '.jsonl':
-                    yield _pieces(lines)
-                    continue
-                for number, line in enumerate(lines, 1):
-                    if line.strip():
-                        yield self._parse(line, f'{file}, line {number}')
+            lines = stream_lines(file)
+            if file.suffix != '.jsonl':
+                yield _pieces(lines)
+                continue
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield self._parse(line, f'{file}, line {number}')
 
     def _parse(self, line: str, where: str) -> Iterator[tuple[str, bool]]:
         try:

@@ -7,6 +7,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmtransmamba.utils.text_files import read_text
+
 LAYER_WEIGHT = 'layer_weight/'
 RETRIEVAL = 'retrieval/'
 
@@ -64,7 +66,7 @@ def read_scalars(work_dir: str | Path) -> RunScalars:
     weights: dict[str, dict[int, float]] = defaultdict(dict)
     retrieval: dict[str, dict[int, float]] = defaultdict(dict)
     for path in paths:
-        for line in path.read_text().splitlines():
+        for line in read_text(path).split('\n'):
             try:
                 record = json.loads(line)
             except json.JSONDecodeError:

@@ -46,7 +46,7 @@ def read_boxes(annotation: Path) -> list[tuple[int, list[float]]]:
 def convert_split(source: Path, split: str) -> dict:
     """The COCO annotations of one split."""
     images, annotations = [], []
-    names = (source / f'ImageSets/Main/{split}.txt').read_text().split()
+    names = (source / f'ImageSets/Main/{split}.txt').read_text('utf-8-sig').split()
     for image_id, name in enumerate(names, start=1):
         path = source / f'Annotations/{name}.xml'
         size = ElementTree.parse(path).find('size')

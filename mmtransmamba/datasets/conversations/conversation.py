@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
+
+from mmtransmamba.utils.images import ImageError, open_image, to_rgb
 
 IMAGE = '<image>'
 """Stands in a turn's text where an image belongs; LLaVA's convention."""
@@ -152,23 +153,20 @@ def load_image(
         root: Folder that a path is relative to and must not leave.
 
     Returns:
-        The image in RGB.
+        The image in RGB, upright; see :func:`~mmtransmamba.utils.images.to_rgb`.
 
     Raises:
         BadSampleError: It is missing or does not decode.
     """
-    if isinstance(image, Image.Image):
-        return image.convert('RGB')
-    if isinstance(image, bytes):
-        name, source = f'an image of {len(image)} bytes', io.BytesIO(image)
-    else:
-        name = source = image_path(image, root)
     try:
-        with Image.open(source) as opened:
-            return opened.convert('RGB')
-    # Pillow has no common error of its decoders; a truncated PNG is a SyntaxError,
-    # and an oversized one a DecompressionBombError.
-    except Exception as error:
+        if isinstance(image, Image.Image):
+            return to_rgb(image)
+        return open_image(
+            image if isinstance(image, bytes) else image_path(image, root)
+        )
+    except ImageError as error:
+        raise BadSampleError('corrupt image', str(error)) from error
+    except OSError as error:  # of an image whose file was opened, but not yet read
         raise BadSampleError(
-            'corrupt image', f'{name} does not decode: {error!r}'
+            'corrupt image', f'{image!r} does not decode: {error!r}'
         ) from error

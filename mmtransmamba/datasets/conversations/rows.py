@@ -18,11 +18,17 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
 
 from mmtransmamba.datasets.conversations.conversation import BadSampleError
+from mmtransmamba.utils.text_files import (
+    TextFileError,
+    decode_part,
+    scan_lines,
+    text_encoding,
+)
 
 Measure = Callable[[dict], tuple[int, bool]]
 _CHUNK = 1 << 22  # bytes that are read at once
 _SPACE = re.compile(r'[ \t\r\n]*')
-_VERSION = 1  # of the index
+_VERSION = 2  # of the index
 
 
 def scan_rows(
@@ -31,8 +37,8 @@ def scan_rows(
     """Go through a file's rows without holding more than a few of them.
 
     Args:
-        path: A JSON file of one list, or a file with one JSON value per line. Its
-            first character tells which.
+        path: A JSON file of one list, or a file with one JSON value per line, in
+            UTF-8, or in UTF-16 with its mark. Its first character tells which.
         first: Number of the first row that is wanted.
         step: Distance of the wanted rows. Other lines are not parsed.
 
@@ -42,16 +48,15 @@ def scan_rows(
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is neither, or the list breaks off.
+        ValueError: It is neither, the list breaks off, or it is no text.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'There is no file of conversations "{path}".')
+    encoding = encoding_of(path)
     with path.open('rb') as file:
-        head = file.read(64).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
-    if head == b'[':
-        return islice(_scan_list(path), first, None, step)
-    if head in (b'{', b''):
+        head = file.read(128).decode(encoding, 'replace').lstrip('\ufeff \t\r\n')[:1]
+    if head == '[':
+        return islice(_scan_list(path, encoding), first, None, step)
+    if head in ('{', ''):
         return _scan_lines(path, first, step)
     raise ValueError(
         f'{path} begins with {head!r}; expected is a JSON list, or JSON Lines with an '
@@ -59,29 +64,40 @@ def scan_rows(
     )
 
 
+def encoding_of(path: Path) -> str:
+    """The encoding of a file of rows.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        TextFileError: It is another than :func:`scan_rows` takes.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'There is no file of conversations "{path}".')
+    with path.open('rb') as file:
+        return text_encoding(file.read(4), path)[0]
+
+
 def _scan_lines(path: Path, first: int, step: int) -> Iterator[tuple[int, int, Any]]:
-    begin = number = 0
-    with path.open('rb') as file:
-        for line in file:
-            end = begin + len(line)
-            if line.strip():
-                if number >= first and (number - first) % step == 0:
-                    yield begin, end, _parse(line)
-                number += 1
-            begin = end
+    number = 0
+    for begin, line, encoding in scan_lines(path):
+        if line.strip(b' \t\r\n\0'):
+            if number >= first and (number - first) % step == 0:
+                yield begin, begin + len(line), _parse(line, encoding)
+            number += 1
 
 
-def _scan_list(path: Path) -> Iterator[tuple[int, int, Any]]:
+def _scan_list(path: Path, encoding: str) -> Iterator[tuple[int, int, Any]]:
     scan = json.JSONDecoder().raw_decode
-    decode = codecs.getincrementaldecoder('utf-8')().decode
+    decode = codecs.getincrementaldecoder(encoding)().decode
+    unit = len(' '.encode(encoding))
     with path.open('rb') as file:
-        file.seek(len(codecs.BOM_UTF8) * (file.read(3) == codecs.BOM_UTF8))
-        byte = file.tell()
+        byte = text_encoding(file.read(4), path)[1]
+        file.seek(byte)
         text, at = '', 0  # the character at ``at`` is at ``byte`` in the file
         expected = '['
         while True:
             begin = _SPACE.match(text, at).end()
-            byte, at = byte + begin - at, begin
+            byte, at = byte + (begin - at) * unit, begin
             after_value = expected == ','
             if at < len(text) and text[at] == ']' and expected != '[':
                 return
@@ -91,7 +107,7 @@ def _scan_list(path: Path) -> Iterator[tuple[int, int, Any]]:
                         f'{path} has {text[at]!r} at byte {byte}, '
                         f'expected is {expected!r}{" or a ]" * after_value}.'
                     )
-                byte, at, expected = byte + 1, at + 1, ''
+                byte, at, expected = byte + unit, at + 1, ''
                 continue
             try:
                 value, end = scan(text, at) if at < len(text) else (None, len(text))
@@ -100,22 +116,27 @@ def _scan_list(path: Path) -> Iterator[tuple[int, int, Any]]:
             except json.JSONDecodeError:
                 whole = False
             if whole:
-                size = len(text[at:end].encode())
+                size = len(text[at:end].encode(encoding))
                 yield byte, byte + size, value
                 byte, at, expected = byte + size, end, ','
                 continue
             chunk = file.read(max(_CHUNK, len(text) - at))
+            try:
+                text, at = text[at:] + decode(chunk, not chunk), 0
+            except UnicodeDecodeError as error:
+                begin = file.tell() - len(error.object)
+                decode_part(error.object, path, encoding, begin)  # names the byte
+                raise
             if not chunk:
                 raise ValueError(
                     f'{path} is no list of JSON values from byte {byte} on: '
-                    f'{text[at : at + 80]!r}.'
+                    f'{text[:80]!r}.'
                 )
-            text, at = text[at:] + decode(chunk), 0
 
 
-def _parse(data: bytes) -> Any:
+def _parse(data: bytes, encoding: str) -> Any:
     try:
-        return json.loads(data)
+        return json.loads(data.decode(encoding))
     except ValueError:
         return None
 
@@ -146,8 +167,7 @@ class IndexedRows:
         cache_dir: str | Path | None = None,
     ) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise FileNotFoundError(f'There is no file of conversations "{path}".')
+        self.encoding = encoding_of(self.path)
         folder = Path(cache_dir) if cache_dir else self.path.parent / '.index'
         self.index = folder / f'{self.path.stem}-{self._fingerprint(key)}.rows'
         if is_main_process() and not self.index.is_file():
@@ -167,12 +187,14 @@ class IndexedRows:
         """Raises: BadSampleError: The row is no JSON object."""
         index, data = self._mapped()
         begin, end = index[number, :2]
-        row = _parse(bytes(data[begin:end]))
+        row = _parse(bytes(data[begin:end]), self.encoding)
         if not isinstance(row, dict):
-            raise BadSampleError(
-                'unreadable row',
-                f'row {number} of {self.path} is no JSON object',
-            )
+            why = f'row {number} of {self.path} is no JSON object'
+            try:
+                decode_part(bytes(data[begin:end]), self.path, self.encoding, begin)
+            except TextFileError as error:
+                why += f': {error}'
+            raise BadSampleError('unreadable row', why)
         return row
 
     @property

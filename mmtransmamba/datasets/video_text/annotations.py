@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import json
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from mmtransmamba.utils.text_files import TextFileError, read_json, read_table
 
 Captions = dict[str, list[str]]
 """Captions by the name of their video file, as in mmaction's ``VideoTextDataset``."""
@@ -20,39 +18,28 @@ class AnnotationError(ValueError):
     """A file of annotations that is not what its name or place says."""
 
 
-def _read_text(path: Path) -> str:
+def _check_file(path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f'There is no file of annotations at {path}.')
-    try:
-        content = path.read_bytes()
-        if path.suffix == '.gz':
-            content = gzip.decompress(content)
-        return content.decode('utf-8-sig')
-    except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
-        raise AnnotationError(
-            f'{path} is no text in UTF-8, compressed if it ends with .gz: {error}'
-        ) from error
 
 
 def _read_json(path: Path) -> Any:
-    text = _read_text(path)
+    _check_file(path)
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise AnnotationError(f'{path} is no JSON file: {error}') from error
+        return read_json(path)
+    except TextFileError as error:
+        raise AnnotationError(str(error)) from error
 
 
 def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    reader = csv.DictReader(io.StringIO(_read_text(path), newline=''))
+    _check_file(path)
     try:
-        missing = [name for name in columns if name not in (reader.fieldnames or ())]
-        rows = list(reader)
-    except csv.Error as error:
-        raise AnnotationError(f'{path} is no CSV file: {error}') from error
+        names, rows = read_table(path)
+    except TextFileError as error:
+        raise AnnotationError(str(error)) from error
+    missing = [name for name in columns if name not in names]
     if missing:
-        raise AnnotationError(
-            f'{path} has the columns {reader.fieldnames}, but needs {missing}.'
-        )
+        raise AnnotationError(f'{path} has the columns {names}, but needs {missing}.')
     if not rows:
         raise AnnotationError(f'{path} has no row below its columns.')
     for row in rows:

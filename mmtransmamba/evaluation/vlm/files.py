@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
-import sys
 from pathlib import Path
 from typing import Any
+
+from mmtransmamba.utils.text_files import (
+    read_json,
+    read_json_lines,
+    read_table,
+    read_text,
+)
+
+__all__ = ['Row', 'find_file', 'read_json', 'read_rows', 'read_text']
 
 
 class Row(dict):
@@ -47,40 +52,6 @@ def find_file(folder: str | Path, *names: str, optional: bool = False) -> Path |
     raise FileNotFoundError(f'{folder} has none of {", ".join(names)} (also with .gz).')
 
 
-def _read_text(path: Path) -> str:
-    if not path.is_file():
-        raise FileNotFoundError(f'There is no file {path}.')
-    opener = gzip.open if path.suffix == '.gz' else open
-    try:
-        with opener(path, 'rt', encoding='utf-8', newline='') as file:
-            return file.read()
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
-        raise ValueError(f'{path} cannot be read as text: {error}') from error
-
-
-def read_text(path: str | Path) -> str:
-    """The text of a file, plain or with ``.gz``, with newlines as one character.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no text.
-    """
-    return _read_text(Path(path)).replace('\r\n', '\n')
-
-
-def read_json(path: str | Path) -> Any:
-    """The one document in a JSON file, plain or with ``.gz``.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no JSON document.
-    """
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f'{path} is no JSON document: {error}') from error
-
-
 def read_rows(path: str | Path) -> list[Row]:
     """The records of a table: JSON Lines, a JSON list, or TSV with a header.
 
@@ -92,20 +63,12 @@ def read_rows(path: str | Path) -> list[Row]:
     """
     path = Path(path)
     if '.tsv' in path.suffixes:
-        # A column may hold a whole image.
-        csv.field_size_limit(sys.maxsize)
-        reader = csv.DictReader(_read_text(path).splitlines(True), delimiter='\t')
-        return [Row(row, f'{path}, row {n}') for n, row in enumerate(reader, 1)]
+        _, rows = read_table(path, '\t')
+        return [Row(row, f'{path}, row {n}') for n, row in enumerate(rows, 1)]
     if read_text(path).lstrip().startswith('['):
         records = list(enumerate(read_json(path), 1))
     else:
-        records = []
-        for number, line in enumerate(read_text(path).split('\n'), 1):
-            if line.strip():
-                try:
-                    records.append((number, json.loads(line)))
-                except json.JSONDecodeError as error:
-                    raise ValueError(f'{path}, line {number}: {error}') from error
+        records = list(read_json_lines(path))
     for number, record in records:
         if not isinstance(record, dict):
             raise ValueError(f'{path}, record {number} is no JSON object: {record!r}')

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from mmtransmamba.utils.images import ImageError, open_image
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class VLMSample:
 def load_images(sample: VLMSample, folder: str | Path) -> list[Image.Image]:
     """The images of a sample in RGB, in the order the prompt speaks of them.
 
+    They are upright; see :func:`~mmtransmamba.utils.images.to_rgb`.
+
     Raises:
         FileNotFoundError: There is no such file below ``folder``.
         ValueError: A file is no image.
@@ -51,11 +54,10 @@ def load_images(sample: VLMSample, folder: str | Path) -> list[Image.Image]:
                 f'question {sample.question_id}: there is no image at {path}.'
             )
         try:
-            with Image.open(io.BytesIO(image) if embedded else path) as file:
-                loaded.append(file.convert('RGB'))
-        except OSError as error:
-            raise ValueError(
+            loaded.append(open_image(image if embedded else path))
+        except ImageError as error:
+            raise ImageError(
                 f'question {sample.question_id}: the image in {path} cannot be read: '
-                f'{error}'
+                f'{error.__cause__!r}'
             ) from error
     return loaded

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from transformers import LlavaProcessor
 from transformers.image_transforms import to_pil_image
 from transformers.image_utils import load_image, make_flat_list_of_images
+
+from mmtransmamba.utils.images import open_image, to_rgb
 
 
 class PatchDecoderProcessor(LlavaProcessor):
@@ -63,15 +66,19 @@ class PatchDecoderProcessor(LlavaProcessor):
         Raises:
             ValueError: The texts mention more or fewer images than there are.
         """
-        if images is not None and self.max_tiles > 1:
+        if images is not None and (self.max_tiles > 1 or _are_files(images)):
             tiles = [self.tiles(image) for image in _as_pil(images)]
             images = [tile for of_image in tiles for tile in of_image]
-            if text is not None:
+            if text is not None and self.max_tiles > 1:
                 text = self._repeat([text] if isinstance(text, str) else text, tiles)
         return super().__call__(images=images, text=text, **kwargs)
 
     def tiles(self, image: Image.Image) -> list[Image.Image]:
-        """The tiles of an image, row by row, and the small version of the whole."""
+        """The tiles of an image, row by row, and the small version of the whole.
+
+        The grid follows the shape of the upright image in RGB.
+        """
+        image = to_rgb(image)
         if self.max_tiles == 1:
             return [image]
         size = self.image_processor.size
@@ -138,8 +145,22 @@ def tile_grid(
 def _as_pil(images: Any) -> list[Image.Image]:
     if isinstance(images, str | Image.Image):
         images = [images]
-    if all(isinstance(image, str | Image.Image) for image in images):
-        loaded = [load_image(image) for image in images]
-    else:
-        loaded = [to_pil_image(image) for image in make_flat_list_of_images(images)]
-    return [image.convert('RGB') for image in loaded]
+    if _are_files(images):
+        return [_load(image) for image in images]
+    return [to_pil_image(image) for image in make_flat_list_of_images(images)]
+
+
+def _are_files(images: Any) -> bool:
+    """Whether images are given by name or as Pillow's, not as arrays."""
+    if isinstance(images, str | Image.Image):
+        return True
+    return isinstance(images, list | tuple) and all(
+        isinstance(image, str | Image.Image) for image in images
+    )
+
+
+def _load(image: str | Image.Image) -> Image.Image:
+    if isinstance(image, str) and Path(image[:4096]).is_file():
+        return open_image(image)
+    # An address, or an image in base64, is transformers' to read.
+    return to_rgb(load_image(image) if isinstance(image, str) else image)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from mmtransmamba.utils.text_files import read_text
+
 BLOCK, BATCH = 512, 8
 
 
@@ -28,7 +30,7 @@ def read_calibration(
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file has no ``tokens``, or less than two tokens of text.
+        ValueError: The file is no text, has no ``tokens``, or too little text.
     """
     file = Path(file)
     if not file.is_file():
@@ -42,7 +44,7 @@ def read_calibration(
     tokenizer = AutoTokenizer.from_pretrained(
         str(teacher), local_files_only=True, trust_remote_code=False
     )
-    ids = tokenizer(file.read_text(encoding='utf-8'), return_tensors='pt').input_ids[0]
+    ids = tokenizer(read_text(file), return_tensors='pt').input_ids[0]
     blocks = [block[None] for block in ids[:tokens].split(BLOCK) if len(block) > 1]
     if not blocks:
         raise ValueError(f'{file} has less than two tokens of text.')

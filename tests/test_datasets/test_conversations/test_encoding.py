@@ -1,7 +1,9 @@
 """Conversations as tokens, labels and pixels."""
 
+import io
 import json
 
+import numpy as np
 import pytest
 import torch
 from chat_templates import CASES, CHATML, GEMMA, MISTRAL, THINKING
@@ -318,6 +320,30 @@ def test_images_from_anywhere(tmp_path):
     (tmp_path / 'outside.png').write_bytes(path.read_bytes())
     with pytest.raises(BadSampleError, match='is not below image_root'):
         load_image('../outside.png', root)
+
+
+def test_images_are_read_as_one_sees_them(tmp_path):
+    """Turned as the camera says, and 16 bits are not clipped to 8."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / 'phone.jpg'
+    Image.new('RGB', (40, 20)).save(path, exif=exif)
+    deep = Image.fromarray(np.full((4, 4), 32896, np.uint16))
+    deep.save(tmp_path / 'deep.png')
+    for image in (path, path.read_bytes(), Image.open(path)):
+        assert load_image(image).size == (20, 40)
+    for image in (tmp_path / 'deep.png', deep):
+        assert load_image(image).getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_an_opened_image_whose_file_breaks_off(tmp_path):
+    whole = io.BytesIO()
+    Image.effect_noise((64, 64), 90).save(whole, 'PNG')
+    opened = Image.open(io.BytesIO(whole.getvalue()[:900]))
+    for image in (opened, Image.new('RGB', (0, 4))):
+        with pytest.raises(BadSampleError) as caught:
+            load_image(image)
+        assert caught.value.reason == 'corrupt image'
 
 
 def test_corrupt_images(tmp_path):

@@ -78,6 +78,15 @@ def test_images(tmp_path):
     assert [(i.mode, i.size) for i in loaded] == [('RGB', (4, 3))] * 2
 
 
+def test_images_are_upright_and_not_clipped(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new('I;16', (4, 3), 32896).save(tmp_path / 'x.png', exif=exif)
+    content = (tmp_path / 'x.png').read_bytes()
+    for image in load_images(VLMSample('1', '?', images=('x.png', content)), tmp_path):
+        assert image.size == (3, 4) and image.getpixel((0, 0)) == (128, 128, 128)
+
+
 def test_images_that_cannot_be_read(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'question 1: there is no image at'):
         load_images(VLMSample('1', '?', images=('x.png',)), tmp_path)

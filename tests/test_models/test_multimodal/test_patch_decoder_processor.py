@@ -119,3 +119,32 @@ def test_a_conversation_with_tiles_is_encoded_and_answered():
     how = dict(max_new_tokens=4, min_new_tokens=4, num_beams=2)
     fast = model.generate(**batch, **how)
     assert torch.equal(fast, model.generate(**batch, **how, use_cache=False))
+
+
+@pytest.mark.parametrize('max_tiles', [1, 6])
+def test_tiles_follow_the_upright_picture(tmp_path, max_tiles):
+    """A phone's portrait lies on its side in the file."""
+    upright = checkerboard(2, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / 'phone.png'
+    upright.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+    processor = make_processor(max_tiles=max_tiles)
+    wanted = processor(upright, '<image>', return_tensors='pt')
+    for image in (Image.open(path), str(path)):
+        found = processor(image, '<image>', return_tensors='pt')
+        assert torch.equal(found['pixel_values'], wanted['pixel_values'])
+        assert torch.equal(found['input_ids'], wanted['input_ids'])
+    assert len(processor.tiles(Image.open(path))) == (7 if max_tiles == 6 else 1)
+
+
+@pytest.mark.parametrize('max_tiles', [1, 6])
+def test_pictures_of_16_bits_are_not_clipped(max_tiles):
+    processor = make_processor(max_tiles=max_tiles)
+    deep = Image.fromarray(np.full((IMAGE_SIZE, IMAGE_SIZE), 100 * 257, np.uint16))
+    plain = Image.new('L', (IMAGE_SIZE, IMAGE_SIZE), 100)
+    found, wanted = (
+        processor(image, '<image>', return_tensors='pt')['pixel_values']
+        for image in (deep, plain)
+    )
+    assert torch.equal(found, wanted)

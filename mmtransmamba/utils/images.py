@@ -1,0 +1,166 @@
+"""Reading images: upright, in RGB with 8 bits, whatever their mode and depth."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+_ORIENTATION = 0x0112
+_BITS, _PHOTOMETRIC = 258, 262  # of TIFF
+_WHITE_IS_ZERO = 0
+_BACKGROUND = (255, 255, 255, 255)
+
+
+class ImageError(ValueError):
+    """An image that cannot be read."""
+
+
+def open_image(source: str | os.PathLike | bytes, name: str = '') -> Image.Image:
+    """Read an image; of several frames the first.
+
+    Args:
+        source: A file, or its content.
+        name: What messages call it; by default its path, or its number of bytes.
+
+    Returns:
+        See :func:`to_rgb`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ImageError: It does not decode, is cut off, or is so large that it must be a
+            trap.
+    """
+    if isinstance(source, bytes):
+        name, file = name or f'an image of {len(source)} bytes', io.BytesIO(source)
+    else:
+        name, file = name or str(source), Path(source)
+        if not file.is_file():
+            raise FileNotFoundError(f'There is no image {name}.')
+    try:
+        with Image.open(file) as opened:
+            return to_rgb(opened)
+    # Pillow has no common error of its decoders; a truncated PNG is a SyntaxError,
+    # and an oversized one a DecompressionBombError.
+    except Exception as error:
+        raise ImageError(f'{name} does not decode: {error!r}') from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image as one sees it, in RGB with 8 bits a channel.
+
+    * It is turned and mirrored as its EXIF orientation says.
+    * What is transparent shows white.
+    * Grey of 16 (12, 32) bits is scaled by its depth, that is 65535 becomes 255, not
+      clipped. Where neither file nor mode tell the depth (integers of Pillow's mode
+      ``I``) it is the least of 8, 16 and 32 bits that holds all values.
+    * Floating-point grey is taken for 0 to 1 if all values are below 2, for 0 to 255
+      if none is above 255, for 0 to 65535 if none is above that, and else for 0 to its
+      largest. Negative values and NaN are black.
+    * Colour profiles are not applied.
+
+    Args:
+        image: In any mode. It is not changed, and another image is returned.
+
+    Raises:
+        ImageError: It has no pixels.
+        OSError: Its file breaks off.
+    """
+    if 0 in image.size:
+        raise ImageError(f'the image has no pixels: {image.width} x {image.height}')
+    image.load()
+    orientation = _orientation(image)  # after load(): TIFFs are turned by Pillow
+    if image.mode.startswith(('I', 'F')):
+        rgb = _from_deep_grey(image)
+    elif _has_transparency(image):
+        rgb = _on_white(image)
+    else:
+        rgb = image.convert('RGB') if image.mode != 'RGB' else image.copy()
+    if orientation in _TURNS:
+        rgb = rgb.transpose(_TURNS[orientation])
+    # Later readers must neither turn it again nor see a colour as transparent.
+    rgb.info = {}
+    return Image.frombytes('RGB', rgb.size, rgb.tobytes())
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _orientation(image: Image.Image) -> int:
+    """What EXIF says, 1 where it is damaged or absent."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF raises what its parser happens to meet
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _has_transparency(image: Image.Image) -> bool:
+    return image.mode in ('RGBA', 'RGBa', 'LA', 'La', 'PA') or (
+        'transparency' in image.info
+    )
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    transparent = image.info.get('transparency')
+    if image.mode == 'La':
+        image = image.convert('LA')
+    if image.mode == '1':
+        image = image.convert('L')
+        image.info['transparency'] = 255 if transparent else 0
+    elif isinstance(transparent, tuple) and max(transparent) > 255:
+        # Of a PNG with 16 bits, of which Pillow keeps the upper 8.
+        image = image.copy()
+        image.info['transparency'] = tuple(value >> 8 for value in transparent)
+    colours = image.convert('RGBA')
+    ground = Image.new('RGBA', colours.size, _BACKGROUND)
+    return Image.alpha_composite(ground, colours).convert('RGB')
+
+
+def _from_deep_grey(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    shown = np.nan_to_num(values.astype(np.float64), nan=0.0)
+    top = _white(image, shown)
+    grey = np.clip(shown / top, 0, 1)
+    tags = getattr(image, 'tag_v2', {})
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and image.mode.startswith('I'):
+        grey = 1 - grey
+    transparent = image.info.get('transparency')
+    if isinstance(transparent, int):
+        grey[values == transparent] = 1
+    return Image.fromarray(np.rint(grey * 255).astype(np.uint8)).convert('RGB')
+
+
+def _white(image: Image.Image, values: np.ndarray) -> float:
+    """The value that stands for white; see :func:`to_rgb`."""
+    largest = float(values.max())
+    if image.mode == 'F':
+        if largest < 2:
+            return 1.0
+        return next((top for top in (255.0, 65535.0) if largest <= top), largest)
+    bits = _tiff_bits(image)
+    if bits is not None and 8 < bits <= 16:  # 12 bits are stored in words of 16
+        return float(2**bits - 1)
+    if image.mode.startswith('I;16') or image.format in ('PNG', 'PPM', 'JPEG2000'):
+        return 65535.0
+    return float(
+        next((2**n - 1 for n in (8, 16, 31) if largest < 2**n), 2**32 - 1),
+    )
+
+
+def _tiff_bits(image: Image.Image) -> int | None:
+    tags: Any = getattr(image, 'tag_v2', None)
+    bits = tags.get(_BITS) if tags else None
+    return int(bits[0]) if isinstance(bits, tuple) and bits else bits
