@@ -168,7 +168,6 @@ setup(
         'Intended Audience :: Science/Research',
         'Operating System :: OS Independent',
         'Programming Language :: Python :: 3',
-        'Programming Language :: Python :: 3.10',
         'Programming Language :: Python :: 3.11',
         'Programming Language :: Python :: 3.12',
         'Programming Language :: Python :: 3.13',
@@ -177,7 +176,7 @@ setup(
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     package_data={PACKAGE: ['ops/native/**/*.cpp', 'ops/native/**/*.h']},
     include_package_data=False,
-    python_requires='>=3.10',
+    python_requires='>=3.11',
     install_requires=read_requirements('runtime'),
     extras_require=read_extras(),
     entry_points={

@@ -26,6 +26,15 @@ Bridge = Callable[[Callable[[], None]], None]
 
 _BRIDGES: dict[str, Bridge] = {}
 
+# The oldest and the newest release that the tests run with, by series. The tests hold
+# these against requirements/runtime.txt and requirements/constraints.txt.
+TESTED = {
+    'torch': ('2.6', '2.14'),
+    'transformers': ('5.21', '5.24'),
+    'onedl-mmengine': ('0.10', '0.10'),
+    'onedl-mmpretrain': ('1.3', '1.3'),
+}
+
 # Distributions whose maintained fork installs into the same folder.
 _FORKS = {
     'mmengine': 'onedl-mmengine',
@@ -75,6 +84,32 @@ def check_distributions() -> None:
         f'  pip uninstall -y {" ".join([*mixed, *forks])}\n'
         f'  pip install {" ".join(forks)}'
     )
+
+
+@functools.cache
+def check_tested_versions() -> None:
+    """Warn, once, of each package whose release is outside of :data:`TESTED`.
+
+    A release is compared by its series, so a newer patch of a tested one is inside.
+    Nothing is imported.
+    """
+    for package, (oldest, newest) in TESTED.items():
+        if not _installed(package):
+            continue
+        version = metadata.version(package)
+        series = _series('.'.join(version.split('.')[:2]))
+        if _series(oldest) <= series <= _series(newest):
+            continue
+        warnings.warn(
+            f'{package} {version} is outside the range that mmtransmamba is tested '
+            f'with, {oldest} to {newest}: expect errors or other results. Inside is '
+            f'pip install "{package}=={newest}.*"',
+            stacklevel=3,
+        )
+
+
+def _series(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split('.')))
 
 
 def _bridges(module: str) -> Callable[[Bridge], Bridge]:

@@ -310,3 +310,31 @@ def test_hues_of_mmaction(bridged):
     for _ in range(8):
         (jittered,) = jitter.transform(dict(imgs=[image.astype(np.uint8)]))['imgs']
         assert jittered.dtype == np.uint8 and jittered.shape == image.shape
+
+
+@pytest.mark.parametrize(
+    ('version', 'warned'),
+    [
+        ('5.20.2', True),
+        ('5.21.0', False),
+        ('5.24.9', False),
+        ('5.25.0', True),
+        ('6.0.0.dev0', True),
+    ],
+)
+def test_a_release_outside_the_tested_range_is_warned_of_once(
+    version, warned, monkeypatch, recwarn
+):
+    versions = {'transformers': version}
+    find = metadata.version
+    monkeypatch.setattr(
+        compat.metadata, 'version', lambda name: versions.get(name) or find(name)
+    )
+    compat.check_tested_versions.cache_clear()
+    compat.check_tested_versions()
+    compat.check_tested_versions()
+    told = [str(w.message) for w in recwarn if 'tested' in str(w.message)]
+    assert len(told) == warned
+    if warned:
+        assert f'transformers {version} is outside' in told[0]
+        assert '5.21 to 5.24' in told[0]

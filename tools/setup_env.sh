@@ -3,32 +3,37 @@
 # quickstart.sh and run_tests.sh; by hand: bash tools/setup_env.sh [tests]
 #
 # Environment:
-#   MMTRANSMAMBA_VENV  folder of the virtual environment (default: .venv beside
-#                      tools); "active" means the one that is active now
-#   PYTHON             Python >= 3.10 to create it with
+#   MMTRANSMAMBA_VENV         folder of the virtual environment (default: .venv beside
+#                             tools); "active" means the one that is active now
+#   MMTRANSMAMBA_CONSTRAINTS  file of pip constraints (default: the tested versions,
+#                             requirements/constraints.txt); "none", the default in an
+#                             active environment, leaves the choice to pip
+#   PYTHON                    Python >= 3.11 to create it with
 
 find_python() {
     local candidate
-    for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11 python3.10 python; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+    for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11 python; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             command -v "$candidate"
             return
         fi
     done
-    echo 'error: no Python >= 3.10 found; install one or set PYTHON to its path' >&2
+    echo 'error: no Python >= 3.11 found; install one or set PYTHON to its path' >&2
     return 1
 }
 
 # What an installation depends on: if it changes, the package is installed again.
 fingerprint() {
-    "$1" - "$2" <<'PYTHON_CODE'
+    "$1" - "$2" "$3" <<'PYTHON_CODE'
 import hashlib, pathlib, sys
 root = pathlib.Path(sys.argv[1])
 native = root / 'mmtransmamba' / 'ops' / 'native'
 files = [root / 'setup.py', root / 'pyproject.toml', root / 'mmtransmamba/version.py']
 files += sorted((root / 'requirements').glob('*.txt'))
 files += [native / 'build.py', *sorted((native / 'csrc').glob('*'))]
-digest = hashlib.sha256(f'{root} {sys.version}'.encode())
+if sys.argv[2] != 'none':
+    files.append(pathlib.Path(sys.argv[2]))
+digest = hashlib.sha256(f'{root} {sys.version} {sys.argv[2]}'.encode())
 for file in files:
     digest.update(file.read_bytes())
 print(digest.hexdigest())
@@ -37,7 +42,8 @@ PYTHON_CODE
 
 # setup_env [EXTRA]: leaves the Python of the environment in ENV_PYTHON.
 setup_env() {
-    local extra=${1:-} root venv python stamp wanted
+    local extra=${1:-} root venv python stamp wanted constraints tested=()
+    constraints=${MMTRANSMAMBA_CONSTRAINTS:-}
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
     venv=${MMTRANSMAMBA_VENV:-$root/.venv}
     if [ "$venv" = active ]; then
@@ -46,6 +52,8 @@ setup_env() {
             echo 'error: MMTRANSMAMBA_VENV=active, but no environment is active' >&2
             return 1
         fi
+        # Whoever keeps an environment chooses its versions.
+        constraints=${constraints:-none}
     elif [ ! -x "$venv/bin/python" ]; then
         python=$(find_python) || return 1
         echo "Creating the virtual environment $venv"
@@ -57,7 +65,15 @@ setup_env() {
     fi
     ENV_PYTHON=$venv/bin/python
 
-    wanted=$(fingerprint "$ENV_PYTHON" "$root") || return 1
+    constraints=${constraints:-$root/requirements/constraints.txt}
+    if [ "$constraints" != none ]; then
+        if [ ! -f "$constraints" ]; then
+            echo "error: MMTRANSMAMBA_CONSTRAINTS names \"$constraints\", which is not a file" >&2
+            return 1
+        fi
+        tested=(--constraint "$constraints")
+    fi
+    wanted=$(fingerprint "$ENV_PYTHON" "$root" "$constraints") || return 1
     # An installation with an extra contains the one without.
     for stamp in "$venv/.mmtransmamba" "$venv/.mmtransmamba-tests"; do
         if [ "$stamp" = "$venv/.mmtransmamba${extra:+-$extra}" ] || [ -z "$extra" ]; then
@@ -69,9 +85,16 @@ setup_env() {
     stamp=$venv/.mmtransmamba${extra:+-$extra}
 
     echo 'Installing mmtransmamba and what it needs (a few minutes the first time)'
-    "$ENV_PYTHON" -m pip install --quiet --upgrade pip || return 1
+    "$ENV_PYTHON" -m pip install --quiet --upgrade ${tested[@]+"${tested[@]}"} pip || return 1
     # Compiling every file of torch takes half a minute; Python compiles what it uses.
-    "$ENV_PYTHON" -m pip install --no-compile --editable "$root${extra:+[$extra]}" || return 1
+    if ! "$ENV_PYTHON" -m pip install --no-compile ${tested[@]+"${tested[@]}"} \
+        --editable "$root${extra:+[$extra]}"; then
+        if [ "$constraints" != none ]; then
+            echo 'error: the tested versions could not be installed here; to let pip choose' \
+                'others, set MMTRANSMAMBA_CONSTRAINTS=none' >&2
+        fi
+        return 1
+    fi
     # These would print syntax warnings of their own when first imported.
     (
         cd "$("$ENV_PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" &&

@@ -1,3 +1,8 @@
+from mmtransmamba.compat import check_tested_versions
+
+# First: what does not work in another version may fail in the imports that follow.
+check_tested_versions()
+
 from . import backbones, multimodal, retrieval, teachers
 from .backbones import VRWKV, PlainMamba, VideoMamba, Vim, VMamba
 from .checkpoint import CheckpointError, LoadReport, load_pretrained, read_state_dict

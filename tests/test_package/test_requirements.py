@@ -3,15 +3,16 @@
 import ast
 import importlib.util
 import re
+import subprocess
 import sys
+import tomllib
 from unittest import mock
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    tomllib = None
+from mmtransmamba.compat import TESTED
 
 # Names under which distributions are imported, where they differ.
 MODULES = {
@@ -71,7 +72,6 @@ def test_no_optional_package_is_installed_by_default(arguments):
         assert runtime.isdisjoint(extra)
 
 
-@pytest.mark.skipif(tomllib is None, reason='tomllib came with Python 3.11')
 def test_build_requirements(repo_dir):
     pyproject = tomllib.loads((repo_dir / 'pyproject.toml').read_text())
     expected = lines_of(repo_dir / 'requirements' / 'build.txt')
@@ -88,14 +88,55 @@ def test_ruff_of_the_commit_hook_is_that_of_the_tests(repo_dir):
     assert set(re.findall(r'ruff==[\w.*]+', hooks)) == {ruff}
 
 
+@pytest.fixture(scope='module')
+def constraints(repo_dir):
+    """The tested version of each package for this Python."""
+    lines = lines_of(repo_dir / 'requirements' / 'constraints.txt')
+    requirements = map(Requirement, lines)
+    return {
+        canonicalize_name(requirement.name): str(requirement.specifier)[2:]
+        for requirement in requirements
+        if requirement.marker is None or requirement.marker.evaluate()
+    }
+
+
+@pytest.mark.parametrize('name', ['runtime', 'tests', 'docs', 'build'])
+def test_every_requirement_is_pinned_within_its_range(name, constraints, repo_dir):
+    for line in lines_of(repo_dir / 'requirements' / f'{name}.txt'):
+        requirement = Requirement(line)
+        pinned = constraints.get(canonicalize_name(requirement.name))
+        assert pinned is not None, f'{line} is not in constraints.txt'
+        assert requirement.specifier.contains(pinned), f'{line}, pinned to {pinned}'
+
+
+def test_declared_minima_are_complete(arguments, repo_dir):
+    script = repo_dir / '.ci' / 'minima.py'
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=True
+    )
+    lowest = dict(line.split('==') for line in done.stdout.splitlines())
+    assert {distribution_of(r) for r in arguments['install_requires']} <= set(lowest)
+    for package, (oldest, _) in TESTED.items():
+        assert series(lowest[package]) == series(oldest), package
+
+
+def series(version):
+    return version.split('.')[:2]
+
+
+@pytest.mark.parametrize('package', TESTED)
+def test_the_warned_range_ends_at_the_constraints(package, constraints):
+    assert series(constraints[package]) == series(TESTED[package][1])
+
+
 def test_versions_of_python(arguments):
     supported = {
         classifier.split(' :: ')[-1]
         for classifier in arguments['classifiers']
         if classifier.startswith('Programming Language :: Python :: 3.')
     }
-    assert supported == {'3.10', '3.11', '3.12', '3.13'}
-    assert arguments['python_requires'] == '>=3.10'
+    assert supported == {'3.11', '3.12', '3.13'}
+    assert arguments['python_requires'] == '>=3.11'
 
 
 def imported_at_import(path):

@@ -31,6 +31,7 @@ def checkout(repo_dir, tmp_path):
         'pyproject.toml',
         'mmtransmamba/version.py',
         'requirements/runtime.txt',
+        'requirements/constraints.txt',
         'mmtransmamba/ops/native/build.py',
         'mmtransmamba/ops/native/csrc/scan.cpp',
     ):
@@ -73,13 +74,19 @@ def setup_env(checkout, venv, tmp_path):
 
 
 def editable(checkout, extra=''):
-    return f'-m pip install --no-compile --editable {checkout}{extra}'
+    tested = constrained(checkout)
+    return f'-m pip install --no-compile {tested} --editable {checkout}{extra}'
+
+
+def constrained(checkout):
+    return f'--constraint {checkout}/requirements/constraints.txt'
 
 
 def test_installs_once(setup_env, checkout):
     done, calls = setup_env()
     assert done.returncode == 0, done.stderr
-    assert calls == ['-m pip install --quiet --upgrade pip', editable(checkout)]
+    upgrade = f'-m pip install --quiet --upgrade {constrained(checkout)} pip'
+    assert calls == [upgrade, editable(checkout)]
     assert 'Native CPU kernels: built' in done.stdout
     assert setup_env()[1] == []
 
@@ -92,7 +99,12 @@ def test_extra_is_installed_on_top_and_contains_the_rest(setup_env, checkout):
 
 
 @pytest.mark.parametrize(
-    'name', ['requirements/runtime.txt', 'mmtransmamba/ops/native/csrc/scan.cpp']
+    'name',
+    [
+        'requirements/runtime.txt',
+        'requirements/constraints.txt',
+        'mmtransmamba/ops/native/csrc/scan.cpp',
+    ],
 )
 def test_changed_sources_are_installed_again(setup_env, checkout, name):
     setup_env('tests')
@@ -104,16 +116,32 @@ def test_failed_installation_is_tried_again(setup_env, tmp_path):
     (tmp_path / 'fail').touch()
     done, _ = setup_env()
     assert done.returncode != 0
+    assert 'MMTRANSMAMBA_CONSTRAINTS=none' not in done.stderr  # pip itself failed
     (tmp_path / 'fail').unlink()
     done, calls = setup_env()
     assert done.returncode == 0
     assert len(calls) == 2
 
 
+def test_other_constraints_are_installed_anew(setup_env, checkout, tmp_path):
+    setup_env()
+    _, calls = setup_env(MMTRANSMAMBA_CONSTRAINTS='none')
+    assert calls[-1] == f'-m pip install --no-compile --editable {checkout}'
+    own = tmp_path / 'own.txt'
+    own.write_text('numpy==2.1')
+    _, calls = setup_env(MMTRANSMAMBA_CONSTRAINTS=str(own))
+    assert f'--constraint {own} ' in calls[-1]
+    done, calls = setup_env(MMTRANSMAMBA_CONSTRAINTS=str(tmp_path / 'none.txt'))
+    assert done.returncode == 1
+    assert 'MMTRANSMAMBA_CONSTRAINTS names' in done.stderr
+    assert calls == []
+
+
 def test_active_environment(setup_env, venv, checkout):
     done, calls = setup_env(MMTRANSMAMBA_VENV='active', VIRTUAL_ENV=str(venv))
     assert done.returncode == 0, done.stderr
-    assert editable(checkout) in calls
+    # Its versions are its owner's.
+    assert f'-m pip install --no-compile --editable {checkout}' in calls
     done, calls = setup_env(MMTRANSMAMBA_VENV='active', VIRTUAL_ENV='', CONDA_PREFIX='')
     assert done.returncode == 1
     assert 'no environment is active' in done.stderr
@@ -130,5 +158,5 @@ def test_no_suitable_python(setup_env, tmp_path):
     new = str(tmp_path / 'new')
     done, _ = setup_env(MMTRANSMAMBA_VENV=new, PATH=path, PYTHON='')
     assert done.returncode == 1
-    assert 'no Python >= 3.10 found' in done.stderr
+    assert 'no Python >= 3.11 found' in done.stderr
     assert not os.path.exists(new)

@@ -18,7 +18,10 @@ def _selective_scan_fn() -> Callable | ImportError:
     except ImportError as error:
         return error
     if selective_scan_cuda is None:
-        return ImportError('mamba_ssm was built without its CUDA selective scan')
+        return ImportError(
+            'mamba_ssm was built without its CUDA selective scan; reinstall it with '
+            'MAMBA_KEEP_CUDA_BUILD=TRUE in the environment'
+        )
     return selective_scan_fn
 
 
