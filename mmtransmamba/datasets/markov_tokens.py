@@ -48,6 +48,11 @@ class MarkovTokens(Dataset):
                 f'MarkovTokens: branching={branching} must lie in [1, '
                 f'vocab_size={vocab_size}].'
             )
+        if num_samples < 1 or length < 2:
+            raise ValueError(
+                f'MarkovTokens: num_samples={num_samples} must be positive and '
+                f'length={length} 2 at least.'
+            )
         self.num_samples = num_samples
         self.length = length
         self.seed = seed

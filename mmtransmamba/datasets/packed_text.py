@@ -43,7 +43,7 @@ class PackedText(Dataset):
     Args:
         files: Files, or patterns such as ``'data/text/*.jsonl'``.
         tokenizer: Folder of a transformers tokenizer.
-        block_size: Tokens of a block.
+        block_size: Tokens of a block, two at least.
         text_key: Where a line of a ``.jsonl`` has its text.
         prompt_key: Where it has the prompt, which precedes the text and is not
             learned; lines without one have no prompt.
@@ -52,8 +52,8 @@ class PackedText(Dataset):
 
     Raises:
         FileNotFoundError: No such file, or no tokenizer.
-        ValueError: A line cannot be read, the tokenizer has neither BOS nor EOS, or
-            the texts do not fill a block.
+        ValueError: ``block_size`` is too small, a line cannot be read, the tokenizer
+            has neither BOS nor EOS, or the texts do not fill a block.
     """
 
     metainfo: dict = {}
@@ -67,6 +67,11 @@ class PackedText(Dataset):
         prompt_key: str | None = None,
         cache_dir: str | None = None,
     ) -> None:
+        if block_size < 2:
+            raise ValueError(
+                f'PackedText: block_size={block_size} must be 2 at least: of a single '
+                'token nothing is predicted.'
+            )
         patterns = [files] if isinstance(files, str) else list(files)
         self.files = sorted(
             {Path(f) for pattern in patterns for f in glob(pattern, recursive=True)}

@@ -24,7 +24,8 @@ class TokenSamples(Dataset):
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It has no such array, or one smaller than asked for.
+        ValueError: It has no such array, or one smaller than asked for, without rows
+            or with rows of less than two tokens, in which nothing can be predicted.
     """
 
     metainfo: dict = {}
@@ -58,6 +59,14 @@ class TokenSamples(Dataset):
                     f'TokenSamples: {name}={wanted}, but "tokens" in {path} is '
                     f'{list(tokens.shape)}.'
                 )
+        rows, width = tokens.shape[0], tokens.shape[1] if length is None else length
+        if rows == 0 or width < 2:
+            raise ValueError(
+                f'TokenSamples: "tokens" in {path} is {list(tokens.shape)}'
+                f'{"" if length is None else f", of which length={length} is kept"}; '
+                'there must be a row, and two tokens in it at least: the second is '
+                'predicted from the first.'
+            )
         self.tokens = tokens[:num_samples, :length]
 
     def __len__(self) -> int:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from mmtransmamba.models.values import first_fault_in, is_of_another_kind, kinds
+
 CONTAINERS = ('state_dict', 'model', 'model_ema', 'module')
 WRAPPER, BACKBONE = 'module.', 'backbone.'
 
@@ -150,7 +152,8 @@ class LoadReport:
         converted: Tensors changed on the way (renamed, reshaped, resampled), with how.
         missing: Tensors of the model that the file does not have.
         left_over: Tensors of the file that the model does not have.
-        mismatched: Tensors of differing shape, with both shapes.
+        mismatched: Tensors of differing shape, with both shapes, or of integers in the
+            place of real numbers, with both dtypes.
     """
 
     loaded: list[str] = field(default_factory=list)
@@ -165,7 +168,10 @@ class LoadReport:
             ('converted', [f'{k} ({v})' for k, v in self.converted.items()]),
             ('missing in the file', self.missing),
             ('left over in the file', self.left_over),
-            ('of another shape', [f'{k} ({v})' for k, v in self.mismatched.items()]),
+            (
+                'of another shape or kind',
+                [f'{k} ({v})' for k, v in self.mismatched.items()],
+            ),
         ):
             if names:
                 shown = ', '.join(names[:8]) + (', …' if len(names) > 8 else '')
@@ -252,8 +258,9 @@ def load_pretrained(
         ``pos_embed``, a legacy name) are listed as converted.
 
     Raises:
-        CheckpointError: Something is missing, left over or of another shape beyond
-            what was allowed. The model is then unchanged.
+        CheckpointError: Something is missing, left over, of another shape or of
+            integers beyond what was allowed, or a weight has NaN or infinity. The model
+            is then unchanged.
     """
     own = model.state_dict()
     if isinstance(checkpoint, Mapping):
@@ -279,6 +286,8 @@ def load_pretrained(
             report.mismatched[key] = (
                 f'file {tuple(state[key].shape)}, model {tuple(value.shape)}'
             )
+        elif is_of_another_kind(state[key], value):
+            report.mismatched[key] = kinds(state[key], value, 'file')
         else:
             how = _conversion(key, state[key], given)
             if how is None:
@@ -298,5 +307,9 @@ def load_pretrained(
         raise CheckpointError(
             f'{name} does not fit {type(model).__name__}: {report}. Nothing was loaded.'
         )
-    model.load_state_dict({**own, **{k: v for k, v in state.items() if k in own}})
+    taken = {key: value for key, value in state.items() if key in own}
+    fault = first_fault_in(model, taken)
+    if fault is not None:
+        raise CheckpointError(f'{name}: {fault}. Nothing was loaded.')
+    model.load_state_dict({**own, **taken})
     return report

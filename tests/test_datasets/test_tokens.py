@@ -44,6 +44,27 @@ def check(sample, length):
     assert sample['attention_mask'].all()
 
 
+@pytest.mark.parametrize('shape', [(0, 16), (4, 1), (4, 0), (0, 0)])
+def test_a_file_of_which_nothing_can_be_learned_is_refused(tmp_path, shape):
+    """A sampler without end would look for a row of an empty one for ever."""
+    file = tmp_path / 'empty.npz'
+    np.savez(file, tokens=np.zeros(shape, np.int64))
+    with pytest.raises(ValueError, match=rf'empty.npz is \[{shape[0]}, {shape[1]}\]'):
+        TokenSamples(str(file))
+
+
+def test_single_tokens_are_no_samples(npz, tokenizer, tmp_path):
+    with pytest.raises(ValueError, match='length=1 is kept'):
+        TokenSamples(str(npz[0]), length=1)
+    with pytest.raises(ValueError, match='length=1 2 at least'):
+        MarkovTokens(length=1)
+    with pytest.raises(ValueError, match='num_samples=0 must be positive'):
+        MarkovTokens(num_samples=0)
+    (tmp_path / 'text.txt').write_text('a b c')
+    with pytest.raises(ValueError, match='block_size=1 must be 2 at least'):
+        PackedText(str(tmp_path / 'text.txt'), tokenizer, block_size=1)
+
+
 # ---------------------------------------------------------------------- TokenSamples
 
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mmtransmamba.models.checkpoint import CheckpointError
+from mmtransmamba.models.fit import check_folder_weights
 
 # Stands for the vision tower where only the text tower is wanted.
 _NO_VISION = dict(
@@ -100,6 +101,7 @@ def build_clip(
             f'config.json says, such as {name}, {list(stored)} instead of '
             f'{list(wanted)}.'
         )
+    check_folder_weights(folder, model)
     return model
 
 

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmtransmamba.models.checkpoint import CheckpointError
+from mmtransmamba.models.fit import check_folder_weights
 from mmtransmamba.models.teachers.base import BaseTeacher
 from mmtransmamba.models.teachers.layout import find_layout
 from mmtransmamba.models.teachers.loading import load_teacher_checkpoint, warn_random
@@ -79,6 +80,8 @@ def _from_pretrained(model: str) -> nn.Module:
             f'{len(info["mismatched_keys"])} of another shape, such as '
             f'{list(info["mismatched_keys"])[:3]}.'
         )
+    if os.path.isdir(model):
+        check_folder_weights(model, loaded)
     if info['unexpected_keys']:
         unused = sorted(info['unexpected_keys'])
         print_log(
@@ -138,7 +141,7 @@ class TransformersTeacher(BaseTeacher):
         FileNotFoundError: There is no such folder or hub model.
         ValueError: The model cannot be read, or states no normalisation and none is
             given.
-        CheckpointError: Weights are missing.
+        CheckpointError: Weights are missing, integers, NaN or infinite.
     """
 
     def __init__(

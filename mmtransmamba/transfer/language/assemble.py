@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtransmamba.models.checkpoint import CheckpointError
+from mmtransmamba.models.fit import check_depth, check_weights
 
 
 def assemble(
@@ -22,12 +23,16 @@ def assemble(
         tensors: Every parameter by name, tied ones once.
 
     Raises:
-        CheckpointError: A tensor is missing or has no place, or a shape differs.
+        CheckpointError: A tensor is missing or has no place, a shape differs, or a
+            weight consists of integers or has NaN or infinity.
     """
+    tensors = dict(tensors)
+    check_depth(config, tensors, model_cls.__name__)
+    check_weights(tensors, model_cls.__name__)
     with torch.device('meta'):
         model = model_cls(config)
     try:
-        result = model.load_state_dict(dict(tensors), strict=False, assign=True)
+        result = model.load_state_dict(tensors, strict=False, assign=True)
     except RuntimeError as error:
         raise CheckpointError(str(error)) from error
     missing = set(result.missing_keys) - set(model.all_tied_weights_keys)

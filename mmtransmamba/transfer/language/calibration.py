@@ -23,15 +23,18 @@ def read_calibration(
         file: ``.npz`` with token ids ``[N, L]`` in ``tokens``, or a text file, which is
             cut into blocks of 512 tokens.
         teacher: Folder with the tokenizer that a text file needs.
-        tokens: Number of tokens that are read, at least one row or block.
+        tokens: Number of tokens that are read, positive; at least one row or block.
 
     Returns:
         Token ids ``[B, L]``, int64.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no text, has no ``tokens``, or too little text.
+        ValueError: The number is not positive; the file is no text, has no ``tokens``
+            or less than two in a row, or too little text.
     """
+    if tokens < 1:
+        raise ValueError(f'Calibration on {tokens} tokens: give a positive number.')
     file = Path(file)
     if not file.is_file():
         raise FileNotFoundError(f'No calibration text at {file}.')
@@ -39,7 +42,15 @@ def read_calibration(
         with np.load(file) as arrays:
             if 'tokens' not in arrays:
                 raise ValueError(f'{file} has {arrays.files}, but needs "tokens".')
-            ids = torch.from_numpy(arrays['tokens'].astype('int64'))
+            found = arrays['tokens']
+        if found.ndim != 2 or found.dtype.kind not in 'iu' or min(found.shape) < 1:
+            raise ValueError(
+                f'"tokens" in {file} is {found.dtype} {list(found.shape)}; it must be '
+                'an integer array [N, L] that is not empty.'
+            )
+        if found.shape[1] < 2:
+            raise ValueError(f'The rows of "tokens" in {file} have a single token.')
+        ids = torch.from_numpy(found.astype('int64'))
         return list(ids[: max(1, tokens // ids.shape[1])].split(BATCH))
     tokenizer = AutoTokenizer.from_pretrained(
         str(teacher), local_files_only=True, trust_remote_code=False

@@ -11,7 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from mmtransmamba.models.language.mixers import MIXERS
-from mmtransmamba.transfer.language.sources import TensorSource, block_of, cat_blocks
+from mmtransmamba.transfer.language.sources import (
+    TensorSource,
+    block_of,
+    cat_blocks,
+    others_have,
+)
+from mmtransmamba.transfer.language.student import (
+    has_in_bias,
+    has_out_bias,
+    has_qk_norm,
+)
 
 # Tensor of the mixer, and of the attention: by value, key and query.
 _PROJECTIONS = {'x_proj': 'v_proj', 'B_proj': 'k_proj', 'C_proj': 'q_proj'}
@@ -71,7 +81,11 @@ class FreshMixer:
 
 
 def from_attention(
-    name: str, shape: tuple[int, ...], attention: str, source: TensorSource
+    name: str,
+    shape: tuple[int, ...],
+    attention: str,
+    source: TensorSource,
+    config: Any,
 ) -> Value | None:
     """v, k, q and the output projection as x, B, C and out_proj, with their biases.
 
@@ -80,9 +94,13 @@ def from_attention(
         shape: Its shape.
         attention: Beginning of the names of the attention's tensors.
         source: The teacher's tensors.
+        config: Config of the hybrid.
+
+    Returns:
+        None for what attention does not have.
 
     Raises:
-        ValueError: The attention's tensor has another shape.
+        ValueError: The attention's tensor has another shape, or is not there.
     """
     module, _, leaf = name.partition('.')
     candidates = []
@@ -94,6 +112,12 @@ def from_attention(
         candidates = [attention + _NORMS[name]]
     origin = next((c for c in candidates if c in source), None)
     if origin is None:
+        if candidates and _attention_has(module, leaf, config, candidates, source):
+            raise ValueError(
+                f'The teacher has no {" or ".join(candidates)}, of which {name} in '
+                f'its place is made. It has {list(source)[:3]} ({len(source)} '
+                'tensors).'
+            )
         return None
     if source.shape(origin) != shape:
         raise ValueError(
@@ -102,6 +126,19 @@ def from_attention(
             "init='subclone'."
         )
     return Value(lambda: source[origin], origin, math.prod(shape))
+
+
+def _attention_has(
+    module: str, leaf: str, config: Any, candidates: list[str], source: TensorSource
+) -> bool:
+    """Whether a teacher of this family must have one of some tensors."""
+    if module in ('B_norm', 'C_norm'):
+        expected = has_qk_norm(config)
+    elif leaf == 'bias':
+        expected = (has_out_bias if module == 'out_proj' else has_in_bias)(config)
+    else:
+        expected = True
+    return expected or any(others_have(source, name) for name in candidates)
 
 
 def mimic(name: str, fresh: FreshMixer, config: Any) -> Value | None:
@@ -168,11 +205,19 @@ def from_mamba(
         sizes: The mixer's dt rank and d_state.
 
     Raises:
-        ValueError: The Mamba model is smaller than the student.
+        ValueError: The Mamba model is smaller than the student, or lacks the tensor.
     """
     origin = mixer + name
-    if name.startswith('conv1d') or origin not in source:
+    if name.startswith('conv1d'):
         return None
+    if origin not in source:
+        # Models of this kind need not have biases beside that of dt.
+        if name.endswith('proj.bias') and not others_have(source, origin):
+            return None
+        raise ValueError(
+            f"The Mamba checkpoint has no {origin}, of which the student's {name} is "
+            f'made. It has {list(source)[:3]} ({len(source)} tensors).'
+        )
     have = source.shape(origin)
     if any(h < s for h, s in zip(have, shape, strict=True)):
         raise ValueError(

@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmtransmamba.models.checkpoint import read_state_dict
+from mmtransmamba.models.checkpoint import CheckpointError, read_state_dict
+from mmtransmamba.models.fit import check_depth
 from mmtransmamba.models.language import causal_lm_class
 from mmtransmamba.models.language.mixers import MIXERS
 from mmtransmamba.models.language.precision import is_ssm_parameter
+from mmtransmamba.models.values import fault_of
 from mmtransmamba.transfer.language.mixers import (
     FreshMixer,
     Value,
@@ -53,6 +55,19 @@ class Step:
     entry: Entry
     make: Callable[[], Tensor]
 
+    def tensor(self) -> Tensor:
+        """The tensor, on the CPU.
+
+        Raises:
+            CheckpointError: What it is made of has NaN or infinity.
+        """
+        made = self.make().detach().cpu()
+        fault = fault_of(made)
+        if fault is not None:
+            name = self.entry.source or self.entry.target
+            raise CheckpointError(f'The weights of the teacher: {name} has {fault}.')
+        return made
+
 
 class ConversionPlan:
     """The steps that make a hybrid decoder's weights, none of them done yet.
@@ -69,6 +84,7 @@ class ConversionPlan:
     Raises:
         ValueError: A tensor has no source, or one that does not fit; the message
             names both.
+        CheckpointError: The teacher has weights of integers.
     """
 
     def __init__(
@@ -90,6 +106,7 @@ class ConversionPlan:
         if shapes is None:
             shapes = target_shapes(self.model_class, config)
         self.steps = [self._step(name, shape) for name, shape in shapes]
+        check_kinds(self.steps, *([teacher] if mamba is None else [teacher, mamba]))
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -108,7 +125,7 @@ class ConversionPlan:
             for step in group:
                 name = step.entry.target
                 wanted = torch.float32 if is_ssm_parameter(name) else self.dtype
-                tensor = step.make().detach().to('cpu', wanted)
+                tensor = step.tensor().to(wanted)
                 yield name, tensor.contiguous().clone()
             if layer in self._fresh:
                 self._fresh[layer].forget()
@@ -188,7 +205,9 @@ class ConversionPlan:
     ) -> Value | None:
         value = None
         if self.init in FROM_ATTENTION:
-            value = from_attention(tensor, shape, prefix + _MIXER, self._teacher)
+            value = from_attention(
+                tensor, shape, prefix + _MIXER, self._teacher, self.config
+            )
         if value is None and self.init == 'mimic':
             value = mimic(tensor, fresh, self.config)
         if self.init == 'subclone':
@@ -204,6 +223,21 @@ class ConversionPlan:
                 seed = self.seed + zlib.crc32(f'{layer}.{tensor}'.encode())
                 value = normal_conv(tensor, fresh, self.config, seed)
         return value
+
+
+def check_kinds(steps: Sequence[Step], *sources: TensorSource) -> None:
+    """Refuse integers, of a quantised model for example, as weights.
+
+    Raises:
+        CheckpointError: A tensor is made of some; the message names them.
+    """
+    for name in (step.entry.source for step in steps):
+        for source in sources:
+            if name in source and not source.is_real(name):
+                raise CheckpointError(
+                    f'The weights of the teacher: {name} consists of integers. Convert '
+                    'a model that is not quantised.'
+                )
 
 
 def inherited_step(
@@ -262,6 +296,7 @@ def plan_conversion(
     See :func:`~mmtransmamba.transfer.language.convert_lm`.
     """
     config, source = read_teacher(teacher)
+    check_depth(config, source, 'The teacher')
     mamba = open_mamba(mamba_checkpoint, init)
     student = hybrid_config(config, layers, ratio, init, **fields)
     return ConversionPlan(student, source, init, seed, mamba)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -20,6 +21,10 @@ class TensorSource(Mapping[str, Tensor]):
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor."""
         return tuple(self[name].shape)
+
+    def is_real(self, name: str) -> bool:
+        """Whether a tensor consists of floating-point numbers, not of integers."""
+        return self[name].is_floating_point()
 
 
 class StateDictSource(TensorSource):
@@ -86,6 +91,10 @@ class SafetensorsSource(TensorSource):
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._open(self._file_of[name]).get_slice(name).get_shape())
+
+    def is_real(self, name: str) -> bool:
+        dtype = self._open(self._file_of[name]).get_slice(name).get_dtype()
+        return dtype.startswith(('F', 'BF'))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._file_of)
@@ -154,6 +163,9 @@ class InternLM2Source(TensorSource):
             rows = rows // (self._groups * (self._group_size + 2)) * heads
         return (rows, *rest)
 
+    def is_real(self, name: str) -> bool:
+        return self._source.is_real(self._origin[name][0])
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._origin)
 
@@ -183,6 +195,20 @@ def open_folder(folder: str | Path) -> TensorSource:
     for file in files:
         state |= read_state_dict(file)
     return StateDictSource(state)
+
+
+def others_have(source: TensorSource, name: str) -> bool:
+    """Whether other layers have a tensor that a layer lacks.
+
+    Args:
+        source: The tensors.
+        name: The tensor's name, with the number of its layer.
+    """
+    before, after = re.match(r'^(.*?layers\.)\d+(\..*)$', name).groups()
+    return any(
+        other.startswith(before) and other.endswith(after) and other != name
+        for other in source
+    )
 
 
 def block_of(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:

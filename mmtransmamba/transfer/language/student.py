@@ -61,9 +61,9 @@ def hybrid_config(
         given.pop(name, None)
     history = given.pop('transfer_history', None) or []
     own = INITS[init] | {
-        'mamba_in_bias': _has_in_bias(teacher),
-        'mamba_out_bias': _has_out_bias(teacher),
-        'mamba_qk_norm': teacher.model_type == 'qwen3',
+        'mamba_in_bias': has_in_bias(teacher),
+        'mamba_out_bias': has_out_bias(teacher),
+        'mamba_qk_norm': has_qk_norm(teacher),
     }
     if own['mamba_mixer'] == 'mamba':
         own |= dict(mamba_in_bias=False, mamba_out_bias=False)
@@ -127,16 +127,25 @@ def _attention_of(teacher: Any) -> str:
     )
 
 
-def _has_in_bias(teacher: Any) -> bool:
-    return teacher.model_type in ('phi', 'qwen2') or bool(
-        getattr(teacher, 'attention_bias', False)
+def has_in_bias(config: Any) -> bool:
+    """Whether q, k and v of a Transformer, or of a hybrid's, have a bias."""
+    return _family(config) in ('phi', 'qwen2') or bool(
+        getattr(config, 'attention_bias', False)
     )
 
 
-def _has_out_bias(teacher: Any) -> bool:
-    return teacher.model_type == 'phi' or bool(
-        getattr(teacher, 'attention_bias', False)
-    )
+def has_out_bias(config: Any) -> bool:
+    """Whether the attention's output projection has one."""
+    return _family(config) == 'phi' or bool(getattr(config, 'attention_bias', False))
+
+
+def has_qk_norm(config: Any) -> bool:
+    """Whether the attention has norms of q and k."""
+    return _family(config) == 'qwen3'
+
+
+def _family(config: Any) -> str:
+    return config.model_type.removeprefix('hybrid_')
 
 
 def _check_mixer(student: Any, init: str) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.transfer.language.plan import ConversionPlan
 from mmtransmamba.transfer.language.ranking import LayerRanking
 from mmtransmamba.utils.model_files import COMPANIONS, copy_companions
@@ -46,7 +47,7 @@ def write_model(
         folder: Folder to create.
         teacher: Folder of the teacher, whose tokenizer, chat template and generation
             config are copied.
-        max_shard_bytes: Size of a shard.
+        max_shard_bytes: Size of a shard, positive.
         overwrite: Replace the folder if it exists and is a converted model.
         ranking: What the layers were chosen by, written beside the weights and into
             the config.
@@ -54,13 +55,22 @@ def write_model(
     Raises:
         FileExistsError: The folder exists and is not to be replaced, or it is the
             teacher's.
+        ValueError: ``max_shard_bytes`` is not positive.
+        CheckpointError: A weight of the teacher has NaN or infinity. Nothing is left of
+            the folder.
     """
+    if max_shard_bytes < 1:
+        raise ValueError(f'max_shard_bytes={max_shard_bytes} must be positive.')
     folder = Path(folder)
     _check_replaceable(folder, teacher, overwrite)
     partial = folder.with_name(folder.name + '.partial')
     _remove_stale(partial)
     partial.mkdir(parents=True)
-    _write_shards(plan, partial, max_shard_bytes)
+    try:
+        _write_shards(plan, partial, max_shard_bytes)
+    except CheckpointError:
+        shutil.rmtree(partial)
+        raise
     config = plan.config
     if ranking is not None:
         ranking.note_in(config)

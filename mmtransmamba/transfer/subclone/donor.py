@@ -90,6 +90,11 @@ class Donor:
             return Taken(entry)
         source_name = self._source_name(rule, source_layer)
         if source_name not in self.source:
+            if self._other_layers_have(rule):
+                raise ValueError(
+                    f'{self.map.name}: the source has no {source_name}, of which '
+                    f'{name} is made, though its other layers have one.'
+                )
             entry.detail = f'the source has no {source_name}'
             return Taken(entry)
         reason = self._held_back(rule, layer)
@@ -115,6 +120,16 @@ class Donor:
         self.taken.add(name)
         self.used.add(source_name)
         return taken
+
+    def _other_layers_have(self, rule: Rule) -> bool:
+        """Whether a tensor that a layer of the source lacks is there in another one."""
+        return any(
+            template.replace('{i}', str(layer)) in self.source
+            for template in (rule.source, rule.otherwise)
+            if template is not None and '{i}' in template
+            for layer in self.layer_of
+            if layer is not None
+        )
 
     def _source_name(self, rule: Rule, layer: int | None) -> str:
         name = rule.source.replace('{i}', str(layer))

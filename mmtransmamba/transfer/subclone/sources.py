@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmtransmamba.models.checkpoint import CheckpointError, read_state_dict
+from mmtransmamba.models.fit import check_weights
 from mmtransmamba.transfer.subclone.donor import Source
 from mmtransmamba.transfer.weight_maps import WeightMap, get_weight_map
 
@@ -14,9 +15,11 @@ def read_source(weight_map: WeightMap, checkpoint: str | Path) -> Source:
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: It cannot be read, or holds another kind of model.
+        CheckpointError: It cannot be read, holds another kind of model, or weights of
+            integers, NaN or infinity.
     """
     state = read_state_dict(checkpoint)
+    check_weights(state, checkpoint)
     try:
         return weight_map, weight_map.rename(state)
     except ValueError as error:
@@ -33,6 +36,7 @@ def read_mixers(weight_map: WeightMap, checkpoint: str | Path) -> Source:
         CheckpointError: It cannot be read, or no map fits.
     """
     state = read_state_dict(checkpoint)
+    check_weights(state, checkpoint)
     for name in weight_map.mixer_maps:
         mixers = get_weight_map(name)
         renamed = mixers.rename(state)

@@ -11,12 +11,14 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
+from mmtransmamba.models.fit import check_depth
 from mmtransmamba.models.language.hybrid import HybridCausalLMMixin
 from mmtransmamba.models.multimodal.llava import HybridLlavaConfig
 from mmtransmamba.transfer.language.assemble import assemble
 from mmtransmamba.transfer.language.calibration import read_calibration
 from mmtransmamba.transfer.language.plan import (
     ConversionPlan,
+    check_kinds,
     inherited_step,
     open_mamba,
     target_shapes,
@@ -82,6 +84,7 @@ class VisionLanguagePlan:
             for name, shape in shapes
             if not name.startswith(DECODER)
         ]
+        check_kinds(self._inherited, teacher)
 
     def __len__(self) -> int:
         return len(self.text) + len(self._inherited)
@@ -89,7 +92,7 @@ class VisionLanguagePlan:
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Make the tensors, one at a time; see :meth:`ConversionPlan.tensors`."""
         for step in self._inherited:
-            tensor = step.make().detach().to('cpu', self.text.dtype)
+            tensor = step.tensor().to(self.text.dtype)
             yield self._names[step.entry.target], tensor.contiguous().clone()
         for name, tensor in self.text.tensors():
             yield DECODER + name.removeprefix('model.'), tensor
@@ -130,6 +133,7 @@ def plan_vlm_conversion(
 ) -> VisionLanguagePlan:
     """Check a conversion and say what it would do; see :func:`convert_vlm`."""
     config, source = read_vlm(teacher)
+    check_depth(config, language_part(source), 'The teacher')
     mamba = open_mamba(mamba_checkpoint, init)
     text = hybrid_config(config.get_text_config(), layers, ratio, init, **fields)
     student = _with_text(config, text)

@@ -46,6 +46,9 @@ class RenamedSource(TensorSource):
     def shape(self, name: str) -> tuple[int, ...]:
         return self._source.shape(self._names[name])
 
+    def is_real(self, name: str) -> bool:
+        return self._source.is_real(self._names[name])
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 

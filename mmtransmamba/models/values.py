@@ -1,0 +1,75 @@
+"""Telling weights that a model can compute with from those it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+def fault_of(tensor: Tensor, infinite: bool = True) -> str | None:
+    """What keeps a tensor from being computed with, None if nothing does.
+
+    Args:
+        tensor: Of any dtype; only floating-point ones can have a fault.
+        infinite: Whether infinity is one, besides NaN.
+
+    Returns:
+        ``'NaN'`` or ``'infinity'``.
+    """
+    if not tensor.is_floating_point() or tensor.is_meta or tensor.numel() == 0:
+        return None
+    values = tensor.detach()
+    if values.itemsize == 1:  # 8-bit floats have no minimum
+        values = values.float()
+    low, high = values.aminmax()
+    if bool(torch.isnan(low)) or bool(torch.isnan(high)):
+        return 'NaN'
+    if infinite and bool(torch.isinf(low) | torch.isinf(high)):
+        return 'infinity'
+    return None
+
+
+def first_fault(
+    tensors: Iterable[tuple[str, Tensor]], may_be_infinite: Container[str] = ()
+) -> str | None:
+    """The first tensor that has NaN or infinity, and which; None if there is none.
+
+    Args:
+        tensors: Names and tensors.
+        may_be_infinite: Names of tensors in which infinity means something, as in the
+            mask of an attention.
+    """
+    for name, tensor in tensors:
+        fault = fault_of(tensor, infinite=name not in may_be_infinite)
+        if fault is not None:
+            return f'{name} has {fault}'
+    return None
+
+
+def first_fault_in(
+    model: nn.Module, state: Mapping[str, Tensor] | None = None
+) -> str | None:
+    """As :func:`first_fault`, of a model or of what it is about to load.
+
+    Args:
+        model: The model, whose buffers may be infinite.
+        state: Tensors by the model's names; by default those it has.
+    """
+    buffers = {name for name, _ in model.named_buffers()}
+    return first_fault(
+        (model.state_dict() if state is None else state).items(), buffers
+    )
+
+
+def is_of_another_kind(given: Tensor, own: Tensor) -> bool:
+    """Whether integers, quantised ones perhaps, stand where real numbers belong."""
+    return own.is_floating_point() and not given.is_floating_point()
+
+
+def kinds(given: Tensor, own: Tensor, source: str) -> str:
+    """The dtypes of a tensor in a source and in the model, for a message."""
+    names = (str(tensor.dtype).removeprefix('torch.') for tensor in (given, own))
+    there, here = names
+    return f'{source} {there}, model {here}'
