@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from mmtransmamba.models.divergence import kl_of_logits
+
 CHUNK = 4096
 """Tokens whose distributions are compared at once."""
 
@@ -38,19 +40,6 @@ def predicted(labels: Tensor | None, mask: Tensor | None = None) -> Tensor:
 def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
     """Negative log-likelihood of tokens ``[M]`` under logits ``[M, V]``: ``[M]``."""
     return F.cross_entropy(logits.float(), targets, reduction='none')
-
-
-def token_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    r""":math:`\tau^2 \mathrm{KL}(p_T \| p_S)` of each token, ``[M]``.
-
-    Args:
-        student, teacher: Logits ``[M, V]``.
-        temperature: :math:`\tau`, which softens both.
-    """
-    log_p_s = F.log_softmax(student.float() / temperature, dim=-1)
-    log_p_t = F.log_softmax(teacher.float() / temperature, dim=-1)
-    kl = F.kl_div(log_p_s, log_p_t, reduction='none', log_target=True)
-    return temperature**2 * kl.sum(-1)
 
 
 def mean_over_tokens(loss, *tensors: Tensor) -> Tensor:
@@ -105,7 +94,7 @@ def score_tokens(
         )
         if teacher is not None:
             target_rows = teacher[i, :-1][valid]
-            score['kl'] = token_kl(rows, target_rows).sum().item()
+            score['kl'] = kl_of_logits(rows, target_rows).sum().item()
             score['agree'] = (best == target_rows.argmax(-1)).sum().item()
         scores.append(score)
     return scores

@@ -127,6 +127,10 @@ class Aligner(nn.Linear):
             nn.init.eye_(self.weight)
             nn.init.zeros_(self.bias)
 
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens ``[..., C]`` of any dtype, in that of the weights."""
+        return super().forward(tokens.to(self.weight.dtype))
+
 
 class ReverseProjection(nn.Module):
     r"""The "reverse-aware" projection of teacher tokens (TransMamba Eq. 11).
@@ -163,5 +167,5 @@ class ReverseProjection(nn.Module):
         matrices = self.maps.weight
         return [
             torch.cat((t[:, :1], torch.einsum('bkmc,kdc->bkmd', t[:, 1:], matrices)), 1)
-            for t in tokens
+            for t in (t.to(matrices.dtype) for t in tokens)
         ]

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtransmamba.models.divergence import kl_of_logits
 from mmtransmamba.registry import MODELS
 
 
@@ -48,17 +49,15 @@ def kl_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tenso
     keeps the gradient's size independent of the temperature.
 
     Args:
-        student, teacher: Logits ``[B, num_classes]``.
+        student, teacher: Logits ``[B, num_classes]``. For what happens where the
+            teacher rules out classes see
+            :func:`~mmtransmamba.models.divergence.kl_of_logits`.
         temperature: :math:`\tau` > 0.
 
     Returns:
         Scalar mean over the batch, float32.
     """
-    log_p_s = F.log_softmax(student.float() / temperature, dim=-1)
-    log_p_t = F.log_softmax(teacher.float() / temperature, dim=-1)
-    return temperature**2 * F.kl_div(
-        log_p_s, log_p_t, reduction='batchmean', log_target=True
-    )
+    return kl_of_logits(student, teacher, temperature).mean()
 
 
 def _positive(name: str, value: float) -> float:

@@ -118,6 +118,7 @@ class AdaptiveWeighting(nn.Module):
             ),
             dim=-1,
         )
+        features = features.to(self.net[0].weight.dtype)
         scores = self.net(features).squeeze(-1) / self.temperature
         return num_layers * scores.softmax(dim=-1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -23,6 +23,7 @@ from mmtransmamba.models.teachers.layout import (
 from mmtransmamba.models.teachers.vit_names import to_canonical
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
+HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass
@@ -60,7 +61,9 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         input_size: Size (side, or height and width) images are resized to,
             bilinearly; None leaves them as they are.
         dtype: ``'float32'`` follows the surrounding autocast; ``'bfloat16'`` holds
-            weights and computes in bfloat16. Outputs are float32 in both cases.
+            weights and computes in bfloat16. A teacher that is cast later, with a
+            distiller for example, computes in its new dtype. Outputs are float32 in
+            all cases.
 
     Attributes:
         num_layers: Number of layers in the output.
@@ -102,14 +105,10 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         self.layout = layout
         self.native_size = tuple(native_size)
         self.input_size = None if input_size is None else tuple(input_size)
-        self.dtype = DTYPES[dtype]
-        self.register_buffer(
-            'mean', torch.tensor(mean).float().view(-1, 1, 1), persistent=False
-        )
-        self.register_buffer(
-            'std', torch.tensor(std).float().view(-1, 1, 1), persistent=False
-        )
-        self.model.to(self.dtype)
+        for key, value in (('mean', mean), ('std', std)):
+            statistics = torch.tensor(value).float().view(-1, 1, 1)
+            self.register_buffer(key, statistics, persistent=False)
+        self.model.to(DTYPES[dtype])
         self.requires_grad_(False)
         self.eval()
 
@@ -124,6 +123,21 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
     def train(self, mode: bool = True) -> BaseTeacher:
         """Stay in eval mode: dropout or drop path would blur the targets."""
         return super().train(False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights, in which the model is given its images."""
+        floating = (p.dtype for p in self.model.parameters() if p.is_floating_point())
+        return next(floating, torch.float32)
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> BaseTeacher:
+        """Move or cast the model; what images are normalised by stays float32."""
+        mean, std = self.mean, self.std
+        super()._apply(fn, recurse)
+        if self.mean.dtype != mean.dtype:
+            self.mean = mean.to(self.mean.device)
+            self.std = std.to(self.std.device)
+        return self
 
     @property
     def native_grid(self) -> tuple[int, int]:
@@ -186,8 +200,8 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         # Autocast also where weights are bfloat16: libraries make masks in float32.
         own_precision = (
             nullcontext()
-            if self.dtype == torch.float32
-            else torch.autocast(images.device.type, dtype=self.dtype)
+            if images.dtype not in HALF
+            else torch.autocast(images.device.type, dtype=images.dtype)
         )
         with own_precision, recorded_outputs(self.layout) as outputs:
             logits = self._run(images)

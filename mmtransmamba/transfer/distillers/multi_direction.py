@@ -183,7 +183,11 @@ class MultiDirectionDistiller(BaseModel):
         if mode == 'loss':
             return self.loss(inputs, data_samples)
         self.recorder.close()
-        return self.student(inputs, data_samples, mode=mode)
+        return self.student(self._cast(inputs), data_samples, mode=mode)
+
+    def _cast(self, inputs: Tensor) -> Tensor:
+        """Inputs in the dtype of a student that was cast."""
+        return inputs.to(next(self.student.parameters()).dtype)
 
     def teacher_images(self, inputs: Tensor) -> Tensor:
         """Undo the student's normalisation: RGB on the scale 0 to 255.
@@ -192,6 +196,7 @@ class MultiDirectionDistiller(BaseModel):
         colour, which the teacher's own normalisation brings near zero again.
         """
         preprocessor = self.data_preprocessor
+        inputs = inputs.float()
         if getattr(preprocessor, '_enable_normalize', False):
             inputs = inputs * preprocessor.std + preprocessor.mean
         if inputs.shape[1] == 3 and self.channel_order == 'bgr':
@@ -211,7 +216,7 @@ class MultiDirectionDistiller(BaseModel):
             self.teacher, self.teacher_images(inputs), data_samples
         )
         self.recorder.start()
-        step = self.student_kind.step(self.student, inputs, data_samples)
+        step = self.student_kind.step(self.student, self._cast(inputs), data_samples)
         batch = DistillBatch(
             student=self.recorder.stop(),
             feature=step.feature,

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mmtransmamba.models.divergence import kl_of_log_probs
 from mmtransmamba.models.language.layer_choice import count_layers_of
 from mmtransmamba.transfer.language.calibration import read_calibration
 from mmtransmamba.transfer.language.plan import plan_conversion
@@ -187,7 +188,8 @@ def _costs(
             try:
                 for i in converted:
                     layers[i].self_attn = mixers[i]
-                totals[candidate] += float(_kl(target, _log_probs(teacher, batch)))
+                kl = kl_of_log_probs(_log_probs(teacher, batch), target)
+                totals[candidate] += float(kl.sum())
             finally:
                 for i in converted:
                     layers[i].self_attn = attention[i]
@@ -199,8 +201,3 @@ def _log_probs(model: nn.Module, batch: Tensor) -> Tensor:
     device = next(model.parameters()).device
     logits = model(batch.to(device), use_cache=False).logits
     return F.log_softmax(logits.float(), dim=-1)
-
-
-def _kl(target: Tensor, log_probs: Tensor) -> Tensor:
-    """Sum over the tokens of the KL divergence of two log-distributions."""
-    return F.kl_div(log_probs, target, reduction='sum', log_target=True)

@@ -13,6 +13,8 @@ from mmtransmamba.models.teachers import BaseTeacher, TeacherOutput
 from mmtransmamba.transfer.alignment import TeacherTokens
 from mmtransmamba.transfer.taps import TapRecord
 
+HALF = (torch.float16, torch.bfloat16)
+
 
 @dataclass
 class TransferPair:
@@ -91,6 +93,19 @@ class DistillTerm(nn.Module):
             )
         self.weight = weight
         self.scale = 1.0
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> DistillTerm:
+        """Move what the term learns; a cast to half precision leaves it as it is.
+
+        It is small, orthogonal maps cannot be computed in half precision, and what is
+        compared is float32 in any case.
+        """
+
+        def moved(tensor: Tensor) -> Tensor:
+            new = fn(tensor)
+            return tensor.to(new.device) if new.dtype in HALF else new
+
+        return super()._apply(moved, recurse)
 
     def build(self, pair: TransferPair) -> None:
         """Create what the term learns; raise ValueError if the pair cannot be used."""

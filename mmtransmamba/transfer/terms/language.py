@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmtransmamba.models.divergence import kl_of_logits
 from mmtransmamba.models.token_losses import (
     mean_over_tokens,
     predicted,
-    token_kl,
     token_nll,
 )
 from mmtransmamba.registry import MODELS
@@ -173,7 +173,7 @@ class TokenKLTerm(ModelTerm):
 
     def forward(self, batch: LanguageBatch) -> dict[str, Tensor]:
         def loss(student: Tensor, teacher: Tensor) -> Tensor:
-            return token_kl(student, teacher, self.temperature)
+            return kl_of_logits(student, teacher, self.temperature)
 
         kl = mean_over_tokens(loss, batch.rows, batch.teacher_rows)
         return {'': self.weight * kl}
