@@ -1,3 +1,3 @@
-from . import hooks, optimizers, partwise_data_parallel, schedulers
+from . import averaged, hooks, optimizers, partwise_data_parallel, schedulers
 
-__all__ = ['hooks', 'optimizers', 'partwise_data_parallel', 'schedulers']
+__all__ = ['averaged', 'hooks', 'optimizers', 'partwise_data_parallel', 'schedulers']

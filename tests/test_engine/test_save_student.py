@@ -32,7 +32,9 @@ def data(first, count):
     )
 
 
-def runner_of(folder, student, teacher, stage, terms, iters=4, **kwargs) -> Runner:
+def runner_of(
+    folder, student, teacher, stage, terms, iters=4, hooks=(), **kwargs
+) -> Runner:
     return Runner(
         dict(
             type='mmtransmamba.LanguageDistiller',
@@ -55,7 +57,7 @@ def runner_of(folder, student, teacher, stage, terms, iters=4, **kwargs) -> Runn
             checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=iters),
             logger=dict(type='LoggerHook', interval=1),
         ),
-        custom_hooks=[dict(type='mmtransmamba.SaveStudentHook')],
+        custom_hooks=[dict(type='mmtransmamba.SaveStudentHook'), *hooks],
         default_scope='mmpretrain',
         log_level='WARNING',
         experiment_name=f'{folder.parent.name}-{folder.name}-{iters}',
@@ -120,6 +122,43 @@ def test_folder_has_what_the_checkpoint_has(stages):
     assert (stages / 'stage3' / 'student' / 'tokenizer.json').read_text() == '{}'
     assert (stages / 'stage3' / 'student' / 'chat_template.jinja').is_file()
     assert not list(stages.rglob('*.partial'))
+
+
+@pytest.mark.parametrize(
+    'ema',
+    [
+        dict(momentum=0.3),
+        dict(momentum=0.3, update_buffers=True),
+        dict(momentum=0.3, begin_iter=4),  # the last iteration
+        dict(momentum=0.3, interval=3),
+        dict(ema_type='StochasticWeightAverage'),
+        dict(ema_type='MomentumAnnealingEMA', gamma=3),
+    ],
+    ids=str,
+)
+def test_folder_has_the_averaged_weights(ema, teacher_folder, tmp_path):
+    student = dict(type=LM, path=teacher_folder, convert=dict(layers=[1], init='vkq'))
+    teacher = dict(type=LM, path=teacher_folder)
+    runner = runner_of(
+        tmp_path / 'run',
+        student,
+        teacher,
+        None,
+        dict(kl=KL),
+        hooks=[dict(type='EMAHook', **ema)],
+    )
+    runner.train()
+    saved = load(tmp_path / 'run' / 'student').state_dict()
+    state = read_state_dict(tmp_path / 'run' / 'iter_4.pth')
+    assert set(saved) == set(state)
+    assert all(torch.equal(saved[key], state[key]) for key in state)
+    # The model itself goes on with its own weights.
+    live = runner.model.student.state_dict()
+    averaged = any(not torch.equal(live[key], saved[key]) for key in saved)
+    assert averaged == ('begin_iter' not in ema)  # else the first is a copy
+    file = torch.load(tmp_path / 'run' / 'iter_4.pth', weights_only=False)
+    own = {k.removeprefix('module.'): v for k, v in file['ema_state_dict'].items()}
+    assert all(torch.equal(live[key], own[key]) for key in live)
 
 
 def test_what_is_logged(stages):

@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from mmtransmamba.engine.averaged import checkpoint_weights
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.registry import HOOKS
 from mmtransmamba.transfer.distillers.stages import StageError, history_of
@@ -29,7 +30,8 @@ class SaveStudentHook(Hook):
     The name of the stage is appended to ``transfer_history`` in its config, so that
     the next stage knows that it may start from this folder. Tokenizer, processor and
     chat template are those of the model it came from. The folder appears when it is
-    complete.
+    complete. Its weights are those of a checkpoint's ``state_dict``: with an
+    ``EMAHook`` the averages, which validation has measured.
 
     Checkpoints have the history too, with the stage that they are of. A stage neither
     resumes from nor loads a checkpoint of another one.
@@ -95,7 +97,8 @@ class SaveStudentHook(Hook):
         before = getattr(config, 'transfer_history', None)
         config.transfer_history = [*(before or []), _step_of(trained)]
         try:
-            model.save_pretrained(partial)
+            with checkpoint_weights(runner):
+                model.save_pretrained(partial)
         finally:
             config.transfer_history = before
         trained.companions.save(partial)

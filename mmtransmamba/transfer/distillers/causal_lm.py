@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmtransmamba.models.fit import check_fit
@@ -19,7 +18,14 @@ from mmtransmamba.models.token_losses import (
 )
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.distillers.naming import OWN_PREFIX
+from mmtransmamba.transfer.distillers.step_average import (
+    BATCHES,
+    Share,
+    StepAverage,
+    times,
+)
 from mmtransmamba.transfer.distillers.token_check import TokenCheck
+from mmtransmamba.transfer.terms.base import KEPT, PREDICTED
 from mmtransmamba.utils.dtypes import floating_dtype
 from mmtransmamba.utils.model_files import Companions
 
@@ -27,7 +33,7 @@ _PREFIX = 'lm.'
 
 
 @MODELS.register_module()
-class CausalLM(BaseModel):
+class CausalLM(StepAverage):
     """A causal language model that is trained on, or tested with, tokens.
 
     Its state dict has the names of the transformers model.
@@ -44,6 +50,10 @@ class CausalLM(BaseModel):
             parameters of a hybrid are float32 in any case.
         gradient_checkpointing: Compute each layer's activations again in the backward
             pass instead of keeping them.
+        average: ``'tokens'``: the loss is the mean over all tokens that a step of the
+            optimizer learns, of all batches that it accumulates and of all processes;
+            ``'batches'``: the mean of the batches' means, as mmengine has it. See
+            :class:`~mmtransmamba.transfer.distillers.step_average.StepAverage`.
         data_preprocessor: As in mmengine's ``BaseModel``.
 
     Raises:
@@ -62,9 +72,11 @@ class CausalLM(BaseModel):
         convert: dict[str, Any] | None = None,
         dtype: str | None = None,
         gradient_checkpointing: bool = False,
+        average: str = 'tokens',
         data_preprocessor: dict | nn.Module | None = None,
     ) -> None:
         super().__init__(data_preprocessor)
+        self._average_over(average, 'tokens', BATCHES)
         if (path is None) == (config is None):
             raise ValueError('CausalLM: give either path, a folder, or config.')
         check_folder('CausalLM', path)
@@ -113,6 +125,7 @@ class CausalLM(BaseModel):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         mode: str = 'tensor',
+        share: Share | None = None,
         **inputs: Any,
     ) -> Tensor | dict[str, Tensor] | list[dict[str, float]]:
         """Logits, or what is made of them.
@@ -123,6 +136,8 @@ class CausalLM(BaseModel):
             mode: ``'tensor'``: logits ``[B, L, V]``; ``'loss'``: ``loss_task``, the
                 mean negative log-likelihood of the tokens; ``'predict'``: see
                 :func:`~mmtransmamba.models.token_losses.score_tokens`.
+            share: The batch's share of the step, see
+                :mod:`~mmtransmamba.transfer.distillers.step_average`.
             **inputs: What else the model takes, images for example.
         """
         self._check_tokens(self.lm, input_ids, inputs.get('pixel_values'))
@@ -135,10 +150,46 @@ class CausalLM(BaseModel):
         if mode == 'loss':
             valid = predicted(labels, attention_mask)
             rows, targets = logits[:, :-1][valid], labels[:, 1:][valid]
-            return dict(loss_task=mean_over_tokens(token_nll, rows, targets))
+            loss = mean_over_tokens(token_nll, rows, targets)
+            return self._times_share(
+                dict(loss_task=loss), labels, attention_mask, share
+            )
         if mode == 'predict':
             return score_tokens(logits, labels, mask=attention_mask)
         return logits
+
+    def count_units(self, data: dict[str, Any]) -> dict[str, Tensor]:
+        """How many tokens of a batch are predicted, and how many are no padding."""
+        return count_tokens(**data)
+
+    def _times_share(
+        self,
+        losses: dict[str, Tensor],
+        labels: Tensor,
+        mask: Tensor | None,
+        share: Share | None,
+    ) -> dict[str, Tensor]:
+        """Means over the predicted tokens of a batch times its share of the step."""
+        if share is None:
+            counts = count_tokens(labels, labels, mask)
+            share = self.share_under_wrapper(counts)
+        return {key: times(share, PREDICTED, loss) for key, loss in losses.items()}
+
+
+def count_tokens(
+    input_ids: Tensor,
+    labels: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+    **_: Any,
+) -> dict[str, Tensor]:
+    """How many tokens of a batch ``[B, L]`` are predicted and how many no padding."""
+    kept = torch.as_tensor(input_ids.numel(), device=input_ids.device)
+    if attention_mask is not None:
+        kept = attention_mask.bool().sum()
+    learned = torch.zeros_like(kept)
+    if labels is not None:
+        learned = predicted(labels, attention_mask).sum()
+    return {PREDICTED: learned, KEPT: kept}
 
 
 def check_folder(owner: str, path: str | None) -> None:

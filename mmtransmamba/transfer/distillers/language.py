@@ -7,14 +7,12 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseModel
-from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from mmtransmamba.models.language.packing import Packing, find_packing
 from mmtransmamba.models.token_losses import score_tokens
 from mmtransmamba.registry import MODELS
-from mmtransmamba.transfer.distillers.causal_lm import CausalLM
+from mmtransmamba.transfer.distillers.causal_lm import CausalLM, count_tokens
 from mmtransmamba.transfer.distillers.naming import use_student_names
 from mmtransmamba.transfer.distillers.partial_backward import PartialBackward
 from mmtransmamba.transfer.distillers.stages import (
@@ -22,6 +20,12 @@ from mmtransmamba.transfer.distillers.stages import (
     check_history,
     freeze_all_but,
     parameters_for_images,
+)
+from mmtransmamba.transfer.distillers.step_average import (
+    BATCHES,
+    Share,
+    StepAverage,
+    times,
 )
 from mmtransmamba.transfer.distillers.token_check import TokenCheck
 from mmtransmamba.transfer.distillers.vision_language import (
@@ -41,7 +45,7 @@ from mmtransmamba.utils.model_files import Companions
 
 
 @MODELS.register_module()
-class LanguageDistiller(BaseModel):
+class LanguageDistiller(StepAverage):
     r"""Trains a hybrid language model under the Transformer it was made from.
 
     The loss is the sum of named terms (:mod:`mmtransmamba.transfer.terms.language`).
@@ -79,6 +83,10 @@ class LanguageDistiller(BaseModel):
         compare: In validation and test also measure the divergence from the teacher.
         head: Config of a head of vision-language models, which answers batches that
             have ``answers``; by default that of the student.
+        average: ``'tokens'``: every term is the mean over all tokens of a step of the
+            optimizer, of all batches that it accumulates and of all processes;
+            ``'batches'``: the mean of the batches' means. See
+            :class:`~mmtransmamba.transfer.distillers.step_average.StepAverage`.
         data_preprocessor: As in mmengine's ``BaseModel``.
 
     Raises:
@@ -96,9 +104,11 @@ class LanguageDistiller(BaseModel):
         requires: str | Sequence[str] | None = None,
         compare: bool = True,
         head: dict | nn.Module | None = None,
+        average: str = 'tokens',
         data_preprocessor: dict | nn.Module | None = None,
     ) -> None:
         super().__init__(data_preprocessor)
+        self._average_over(average, 'tokens', BATCHES)
         self._check_tokens = TokenCheck()
         self.student, self.companions, own_head = _unpack(student)
         self.head = own_head if head is None else build_head(head)
@@ -173,7 +183,8 @@ class LanguageDistiller(BaseModel):
         """
         inputs = dict(inputs, input_ids=input_ids, attention_mask=attention_mask)
         if mode == 'loss':
-            return self.losses(inputs, labels)
+            counts = count_tokens(input_ids, labels, attention_mask)
+            return self.losses(inputs, labels, share=self.share_under_wrapper(counts))
         self._check_tokens(self.student, input_ids, inputs.get('pixel_values'))
         if mode == 'predict' and 'answers' in inputs:
             return answer(self.head, self.student, self.companions, inputs)
@@ -187,39 +198,33 @@ class LanguageDistiller(BaseModel):
                 target = self.teacher(**given, use_cache=False).logits
         return score_tokens(logits, labels, target, attention_mask)
 
-    def train_step(
-        self, data: dict | tuple | list, optim_wrapper: OptimWrapper
+    def count_units(self, data: dict[str, Any]) -> dict[str, Tensor]:
+        """How many tokens of a batch are predicted, and how many are no padding."""
+        return count_tokens(**data)
+
+    def losses_of(
+        self, data: dict[str, Any], share: Share | None, backward: PartialBackward
     ) -> dict[str, Tensor]:
-        """One iteration, with a backward pass for each layer that is forced.
-
-        Args:
-            data: A batch.
-            optim_wrapper: Its accumulation, loss scaling and clipping work as ever.
-
-        Returns:
-            What is logged: ``loss``, and ``loss_KEY`` for each term.
-        """
-        backward = PartialBackward(optim_wrapper)
-        with optim_wrapper.optim_context(self):
-            data = self.data_preprocessor(data, True)
-            inputs = {key: value for key, value in data.items() if key != 'labels'}
-            losses = self.losses(inputs, data.get('labels'), backward)
-        backward.step()
-        _, log_vars = self.parse_losses(losses)
-        return log_vars
+        """Losses of a batch, with a backward pass for each layer that is forced."""
+        inputs = {key: value for key, value in data.items() if key != 'labels'}
+        return self.losses(inputs, data.get('labels'), backward, share)
 
     def losses(
         self,
         inputs: dict[str, Tensor],
         labels: Tensor | None,
         backward: Callable[[Tensor], None] | None = None,
+        share: Share | None = None,
     ) -> dict[str, Tensor]:
-        """Losses of one step.
+        """Losses of a batch.
 
         Args:
             inputs: What both models take.
             labels: ``[B, L]``; terms on logits need them.
             backward: Called with each part of the loss as soon as it is known.
+            share: The batch's share of the step, see
+                :mod:`~mmtransmamba.transfer.distillers.step_average`; None if it is
+                all of it.
 
         Returns:
             ``loss_KEY`` for each key of ``terms``, with ``_entropy`` for the
@@ -263,6 +268,7 @@ class LanguageDistiller(BaseModel):
                 # The teacher runs without gradients.
                 with torch.enable_grad():
                     loss = term.scale * term(layers[call.index], call, mask, rows)
+                    loss = times(share, term.unit, loss)
                     if backward is not None:
                         backward(loss)
                         loss = loss.detach()
@@ -274,7 +280,7 @@ class LanguageDistiller(BaseModel):
         )
         if free:
             free_losses = self._free_losses(
-                free, inputs, labels, mask, teacher_logits, teacher_hidden
+                free, inputs, labels, mask, teacher_logits, teacher_hidden, share
             )
             if backward is not None:
                 backward(sum(free_losses.values()))
@@ -316,6 +322,7 @@ class LanguageDistiller(BaseModel):
         mask: Tensor,
         teacher_logits: Tensor | None,
         teacher_hidden: dict[int, Tensor],
+        share: Share | None,
     ) -> dict[str, Tensor]:
         """Losses of the terms on what the whole student says."""
         hidden: dict[int, Tensor] = {}
@@ -338,7 +345,9 @@ class LanguageDistiller(BaseModel):
         for key, term in free.items():
             for part, value in term(batch).items():
                 name = f'loss_{key}_{part}' if part else f'loss_{key}'
-                losses[name] = term.scale * value
+                # The parts beside a term's loss are of its weighting.
+                unit = BATCHES if part else term.unit
+                losses[name] = times(share, unit, term.scale * value)
         return losses
 
     @torch.no_grad()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from mmtransmamba.models.teachers import BaseTeacher
@@ -16,14 +16,21 @@ from mmtransmamba.transfer.distillers.naming import (
     STUDENT_PREFIX,
     use_student_names,
 )
+from mmtransmamba.transfer.distillers.step_average import (
+    BATCHES,
+    Share,
+    StepAverage,
+    times,
+)
 from mmtransmamba.transfer.distillers.students import kind_of
 from mmtransmamba.transfer.frozen import FrozenReference
 from mmtransmamba.transfer.taps import TapRecorder
 from mmtransmamba.transfer.terms import DistillBatch, DistillTerm, TransferPair
+from mmtransmamba.transfer.terms.base import IMAGES
 
 
 @MODELS.register_module()
-class MultiDirectionDistiller(BaseModel):
+class MultiDirectionDistiller(StepAverage):
     r"""Trains a student under a frozen teacher (TransMamba Eq. 4 to 12).
 
     .. math:: L = \alpha L_{task} + (1 - \alpha) \sum_j L_j
@@ -58,6 +65,10 @@ class MultiDirectionDistiller(BaseModel):
             ``bgr_to_rgb=True``) and BGR, in which OpenCV reads files, if not. Datasets
             that yield RGB themselves need ``'rgb'`` without a swap (mmpretrain's
             CIFAR), and ``'bgr'`` with one (``rgb_to_bgr=True``).
+        average: ``'images'``: batches of different size that a step of the optimizer
+            accumulates count by their images; ``'batches'``: they count the same, as
+            in mmengine, and always under DDP. See
+            :class:`~mmtransmamba.transfer.distillers.step_average.StepAverage`.
         data_preprocessor: The student's, as the Runner passes it.
         init_cfg: mmengine initialisation config.
 
@@ -75,6 +86,7 @@ class MultiDirectionDistiller(BaseModel):
         teacher_layer: str | int | Sequence[int] = 'auto',
         num_tokens: int | None = None,
         channel_order: str | None = None,
+        average: str = IMAGES,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -85,6 +97,7 @@ class MultiDirectionDistiller(BaseModel):
             student = MODELS.build(student)
         student_kind = kind_of(student)
         super().__init__(student.data_preprocessor, init_cfg)
+        self._average_over(average, IMAGES, BATCHES)
         if not 0 <= alpha <= 1:
             raise ValueError(
                 f'MultiDirectionDistiller: alpha={alpha} must lie in [0, 1].'
@@ -172,6 +185,7 @@ class MultiDirectionDistiller(BaseModel):
         inputs: Tensor,
         data_samples: list | dict | None = None,
         mode: str = 'tensor',
+        share: Share | None = None,
     ) -> Any:
         """As the student; ``mode='loss'`` distils.
 
@@ -179,11 +193,29 @@ class MultiDirectionDistiller(BaseModel):
             inputs: Normalised images ``[B, C, H, W]`` or videos ``[B, C, T, H, W]``.
             data_samples: Ground truth; a dict with the captions of videos.
             mode: ``'loss'``, ``'predict'`` or ``'tensor'``.
+            share: The batch's share of the step, see
+                :mod:`~mmtransmamba.transfer.distillers.step_average`.
         """
         if mode == 'loss':
-            return self.loss(inputs, data_samples)
+            losses = self.loss(inputs, data_samples)
+            return {
+                name: times(share, IMAGES, value) if 'loss' in name else value
+                for name, value in losses.items()
+            }
         self.recorder.close()
         return self.student(self._cast(inputs), data_samples, mode=mode)
+
+    def train_step(
+        self, data: dict | tuple | list, optim_wrapper: OptimWrapper
+    ) -> dict[str, Tensor]:
+        """See :class:`StepAverage`; mmengine's own where nothing is accumulated."""
+        if getattr(optim_wrapper, '_accumulative_counts', 1) == 1:
+            return super(StepAverage, self).train_step(data, optim_wrapper)
+        return super().train_step(data, optim_wrapper)
+
+    def count_units(self, data: dict[str, Any]) -> dict[str, int]:
+        """How many images a batch has."""
+        return {IMAGES: len(data['inputs'])}
 
     def _cast(self, inputs: Tensor) -> Tensor:
         """Inputs in the dtype of a student that was cast."""

@@ -12,23 +12,38 @@ class PartialBackward:
     """Gives ``OptimWrapper.update_params`` the loss in parts.
 
     The gradients are those of the sum, while only one part's graph exists at a time.
-    Accumulation over iterations, loss scaling and clipping are the wrapper's.
+    Accumulation over iterations, loss scaling and clipping are the wrapper's. One
+    object is for one iteration.
 
     Args:
         optim_wrapper: mmengine's wrapper, or one with the same interface.
+        mean_of_batches: Divide the loss by the number of iterations whose gradients
+            are accumulated, as mmengine does.
     """
 
-    def __init__(self, optim_wrapper: OptimWrapper) -> None:
+    def __init__(
+        self, optim_wrapper: OptimWrapper, mean_of_batches: bool = False
+    ) -> None:
         self._wrapper = optim_wrapper
         self._count = optim_wrapper.inner_count
+        self._mean_of_batches = mean_of_batches
 
     def __call__(self, loss: Tensor) -> None:
         """Add the gradients of a part of the loss."""
         with torch.autocast(loss.device.type, enabled=False):
-            self._wrapper.backward(self._wrapper.scale_loss(loss))
+            if self._mean_of_batches:
+                loss = self._wrapper.scale_loss(loss)
+            self._wrapper.backward(loss)
         # The wrapper counts backward passes for iterations, and has no other way to
         # tell it than this.
         self._wrapper._inner_count = self._count
+
+    def completes_step(self) -> bool:
+        """Whether the optimizer makes its step at the end of this iteration."""
+        self._wrapper._inner_count = self._count + 1
+        complete = self._wrapper.should_update()
+        self._wrapper._inner_count = self._count
+        return complete
 
     def step(self) -> None:
         """End the iteration, as ``update_params`` does after its backward pass."""

@@ -21,6 +21,7 @@ from mmtransmamba.transfer.distillers.stages import (
     freeze_all_but,
     parameters_for_images,
 )
+from mmtransmamba.transfer.distillers.step_average import BATCHES, Share
 from mmtransmamba.utils.model_files import Companions
 
 _AUTO_CLASS = 'AutoModelForImageTextToText'
@@ -53,7 +54,8 @@ class VisionLanguageModel(CausalLM):
         requires: Patterns of the model's last step in place of the stage's own.
         head: Config of a head, which says how questions are answered.
         processor: Folder of the processor, by default ``path``.
-        dtype, gradient_checkpointing, data_preprocessor: See :class:`CausalLM`.
+        dtype, gradient_checkpointing, average, data_preprocessor: See
+            :class:`CausalLM`.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -79,9 +81,11 @@ class VisionLanguageModel(CausalLM):
         processor: str | None = None,
         dtype: str | None = None,
         gradient_checkpointing: bool = False,
+        average: str = 'tokens',
         data_preprocessor: dict | nn.Module | None = None,
     ) -> None:
         super(CausalLM, self).__init__(data_preprocessor)
+        self._average_over(average, 'tokens', BATCHES)
         given = [path, config, vision or language]
         if sum(v is not None for v in given) != 1 or (vision is None) != (
             language is None
@@ -129,6 +133,7 @@ class VisionLanguageModel(CausalLM):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         mode: str = 'tensor',
+        share: Share | None = None,
         **inputs: Any,
     ) -> Tensor | dict[str, Tensor] | list[dict]:
         """Logits, or what the head makes of them.
@@ -139,6 +144,7 @@ class VisionLanguageModel(CausalLM):
                 ``'predict'``: with ``answers`` in the batch the head's predictions,
                 see :meth:`VisionLanguageHead.predict`, else the scores of
                 :meth:`CausalLM.forward`.
+            share: See :meth:`CausalLM.forward`.
             **inputs: What else the model takes: ``pixel_values`` ``[N, 3, H, W]`` of
                 all images of the batch, unless it has none; and ``answers``,
                 ``question_ids``, ``categories`` of questions.
@@ -150,7 +156,8 @@ class VisionLanguageModel(CausalLM):
         if mode == 'loss':
             logits = super().forward(input_ids, attention_mask, **inputs)
             logits = touch_image_parameters(logits, self.lm)
-            return self.head.loss(logits, labels, attention_mask)
+            losses = self.head.loss(logits, labels, attention_mask)
+            return self._times_share(losses, labels, attention_mask, share)
         return super().forward(input_ids, attention_mask, labels, mode, **inputs)
 
 

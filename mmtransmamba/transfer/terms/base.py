@@ -14,6 +14,10 @@ from mmtransmamba.transfer.alignment import TeacherTokens
 from mmtransmamba.transfer.taps import TapRecord
 
 HALF = (torch.float16, torch.bfloat16)
+IMAGES = 'images'
+PREDICTED = 'predicted tokens'
+KEPT = 'tokens without padding'
+"""Units over which terms average."""
 
 
 @dataclass
@@ -81,9 +85,12 @@ class DistillTerm(nn.Module):
 
     Attributes:
         scale: Further factor, which a schedule may change during training.
+        unit: What its loss is the mean over: :data:`IMAGES`, :data:`PREDICTED` or
+            :data:`KEPT`.
     """
 
     needs_directions = False
+    unit = IMAGES
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()

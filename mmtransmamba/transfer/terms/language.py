@@ -17,7 +17,7 @@ from mmtransmamba.models.token_losses import (
 )
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.alignment import Aligner, match_layers
-from mmtransmamba.transfer.terms.base import DistillTerm
+from mmtransmamba.transfer.terms.base import KEPT, PREDICTED, DistillTerm
 from mmtransmamba.transfer.terms.layers import WeightedLayersTerm
 from mmtransmamba.transfer.watch import (
     LayerCall,
@@ -133,6 +133,8 @@ class ModelTerm(DistillTerm):
 class NextTokenTerm(ModelTerm):
     """Cross-entropy of the next token: the task's own loss, mean over the tokens."""
 
+    unit = PREDICTED
+
     def build(self, pair: LanguagePair) -> None:
         """Nothing to build."""
 
@@ -154,6 +156,7 @@ class TokenKLTerm(ModelTerm):
     """
 
     needs_teacher_logits = True
+    unit = PREDICTED
 
     def __init__(self, weight: float = 1.0, temperature: float = 1.0) -> None:
         super().__init__(weight)
@@ -194,6 +197,8 @@ class HiddenStatesTerm(ModelTerm, WeightedLayersTerm):
         teacher_layer: Teacher layer for each student layer, see
             :func:`mmtransmamba.transfer.alignment.match_layers`.
     """
+
+    unit = KEPT
 
     def __init__(
         self,
@@ -238,6 +243,8 @@ class ForcedTerm(DistillTerm):
 
     The layers' errors do not add up, and each layer can be trained on its own.
     """
+
+    unit = KEPT
 
     def build(self, pair: LanguagePair) -> None:
         name = type(self).__name__

@@ -1,0 +1,190 @@
+"""Means over all that one step of the optimizer learns from."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce, get_world_size
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from mmtransmamba.transfer.distillers.partial_backward import PartialBackward
+
+Share = Mapping[str, Tensor]
+"""Factor by which a batch's mean over each unit enters the step's loss.
+
+A loss is a mean over some unit, over the tokens that are predicted for example. Times
+the share, the means of all batches of a step add up to the mean over the step, once
+the gradients are averaged over the processes.
+"""
+
+BATCHES = 'batches'
+"""Unit of losses that are no mean over anything in a batch."""
+
+
+def shares(counts: Sequence[Mapping[str, Tensor | int]]) -> list[Share]:
+    r"""The share of each batch of a step: :math:`R\,n_{b} / \sum_{r, b'} n_{r, b'}`.
+
+    Args:
+        counts: For each batch that this process has in the step how many it has of
+            each unit. The other of the R processes call this too.
+    """
+    units = list(counts[0])
+    table = torch.stack(
+        [torch.stack([torch.as_tensor(c[unit]) for unit in units]) for c in counts]
+    ).double()
+    ranks, total = get_world_size(), table.sum(0)
+    all_reduce(total)
+    table = (ranks * table / total.clamp_min(1)).float()
+    equal = torch.full_like(table[0, 0], 1 / len(counts))
+    return [dict(zip(units, row, strict=True)) | {BATCHES: equal} for row in table]
+
+
+def times(share: Share | None, unit: str, loss: Any) -> Any:
+    """A loss, or a list of losses, times its share; unchanged for a share of None."""
+    if share is None:
+        return loss
+    if isinstance(loss, Tensor):
+        return loss * share[unit]
+    return [part * share[unit] for part in loss]
+
+
+class StepAverage(BaseModel):
+    """A model whose loss is a mean over the whole step of the optimizer.
+
+    mmengine averages the losses of the batches that an ``OptimWrapper`` accumulates,
+    and DDP those of the processes, so that a token of a batch with few of them counts
+    for more. Here a token counts the same wherever it is: with ``accumulative_counts``
+    the batches of a step are kept until all of them are there and it is known how many
+    tokens they have, also those of other processes. Only then are they computed, one
+    after the other; memory holds the graph of one. The iterations before log nothing.
+
+    Attributes:
+        average: Unit that counts the same everywhere, or :data:`BATCHES` for
+            mmengine's mean of the batches' means.
+    """
+
+    average: str
+    _window: list[Any]
+    # Whether a wrapper is about to parse losses that were multiplied by shares.
+    _shared: bool
+
+    def _average_over(self, average: str, *accepted: str) -> None:
+        """Set what is averaged over; call it in ``__init__``.
+
+        Raises:
+            ValueError: It is none of those accepted.
+        """
+        if average not in accepted:
+            raise ValueError(
+                f'{type(self).__name__}: average={average!r} must be one of '
+                f'{", ".join(accepted)}.'
+            )
+        self.average = average
+        self._window = []
+        self._shared = False
+
+    @abstractmethod
+    def count_units(self, data: Any) -> dict[str, Tensor | int]:
+        """How many of each unit a batch has, by the unit's name."""
+
+    def losses_of(
+        self, data: Any, share: Share | None, backward: PartialBackward
+    ) -> dict[str, Any]:
+        """Losses of a batch times their shares, whose backward pass has been.
+
+        Args:
+            data: The batch, from the data preprocessor.
+            share: Its share of the step; None if it is all of it.
+            backward: Is called with the loss.
+        """
+        losses = self._run_forward(dict(data, share=share), mode='loss')
+        backward(self.parse_losses(losses)[0])
+        return losses
+
+    def train_step(
+        self, data: dict | tuple | list, optim_wrapper: OptimWrapper
+    ) -> dict[str, Tensor]:
+        """One iteration, which ends the step or keeps its batch for the one that does.
+
+        Args:
+            data: A batch.
+            optim_wrapper: Its accumulation, loss scaling and clipping work as ever.
+
+        Returns:
+            What is logged of a step that has ended: its losses, means over all
+            processes.
+        """
+        data = self.data_preprocessor(data, True)
+        if self.average == BATCHES:
+            backward = PartialBackward(optim_wrapper, mean_of_batches=True)
+            with optim_wrapper.optim_context(self):
+                losses = self.losses_of(data, None, backward)
+            backward.step()
+            return self.parse_losses(losses)[1]
+        self._window.append(data)
+        backward = PartialBackward(optim_wrapper)
+        if not backward.completes_step():
+            backward.step()
+            return {}
+        batches, self._window = self._window, []
+        whole = len(batches) == 1 and get_world_size() == 1
+        parts = [None] if whole else shares([self.count_units(b) for b in batches])
+        logs = []
+        for batch, share in zip(batches, parts, strict=True):
+            with optim_wrapper.optim_context(self):
+                losses = self.losses_of(batch, share, backward)
+            logs.append(self.parse_losses(losses)[1])
+        backward.step()
+        return logs[0] if whole else _joined(logs)
+
+    def share_under_wrapper(self, counts: dict[str, Tensor | int]) -> Share | None:
+        """The share of a batch in a forward pass of which other processes have theirs.
+
+        DDP and the like call the model, not :meth:`train_step`.
+
+        Raises:
+            ValueError: DDP accumulates gradients, of which only a single batch can be
+                seen here.
+        """
+        if (
+            self.average == BATCHES
+            or not (self.training and torch.is_grad_enabled())
+            or get_world_size() == 1
+        ):
+            return None
+        wrapper = DistributedDataParallel._get_active_ddp_module()
+        if wrapper is not None and not wrapper.require_backward_grad_sync:
+            raise ValueError(
+                f'{type(self).__name__}: under DDP the mean over the {self.average} of '
+                'several batches (optim_wrapper.accumulative_counts) cannot be taken. '
+                "Set model_wrapper_cfg=dict(type='mmtransmamba.PartwiseDataParallel'), "
+                f"or model.average='{BATCHES}' for the mean of the batches' means."
+            )
+        self._shared = True
+        return shares([counts])[0]
+
+    def parse_losses(self, losses: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """As mmengine's; of losses that processes share, their sum is logged."""
+        loss, logs = super().parse_losses(losses)
+        if self._shared:
+            self._shared = False
+            logs = _joined([logs])
+        return loss, logs
+
+
+def _joined(logs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Sums of shared losses, means of all else; both means over the processes."""
+    values = {
+        name: torch.stack([log[name].detach().float() for log in logs])
+        for name in logs[0]
+    }
+    values = {k: v.sum() if 'loss' in k else v.mean() for k, v in values.items()}
+    stacked = torch.stack(list(values.values()))
+    all_reduce(stacked, op='mean')
+    return dict(zip(values, stacked, strict=True))
