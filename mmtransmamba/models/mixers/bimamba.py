@@ -8,9 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtransmamba.models.mixers.projections import (
+    stacked_causal_convs,
+    stacked_linears,
+    without_bias,
+)
 from mmtransmamba.models.taps import DirectionFeature, DirectionTap, patch_index
 from mmtransmamba.ops import selective_scan_directions
-from mmtransmamba.ops.causal_conv1d import causal_conv1d
 from mmtransmamba.ops.scan_order import bidirectional
 
 BACKWARD = (False, True)  # of each direction
@@ -50,6 +54,7 @@ class BiMambaMixer(nn.Module):
         super().__init__()
         self.d_inner = int(expand * embed_dims)
         self.d_state = d_state
+        self.d_conv = d_conv
         self.dt_rank = math.ceil(embed_dims / 16)
         self.divide_out = divide_out
 
@@ -96,17 +101,15 @@ class BiMambaMixer(nn.Module):
         x_BLD, z_BLD = self.in_proj(tokens).chunk(2, dim=-1)
         # Each direction's own weights, as one batch of matrices: K is in front.
         u_KBLD = F.silu(
-            causal_conv1d(
-                x_BLD,
-                torch.stack((self.conv1d.weight, self.conv1d_b.weight)).squeeze(2),
-                torch.stack((self.conv1d.bias, self.conv1d_b.bias)),
-                BACKWARD,
+            stacked_causal_convs(
+                x_BLD, (self.conv1d, self.conv1d_b), self.d_conv, BACKWARD
             )
         )
-        dt, B_ssm, C_ssm = _project(u_KBLD, self.x_proj, self.x_proj_b).split(
+        projected, _ = stacked_linears(u_KBLD, (self.x_proj, self.x_proj_b))
+        dt, B_ssm, C_ssm = projected.split(
             (self.dt_rank, self.d_state, self.d_state), dim=-1
         )
-        dt_KBLD = _project(dt, self.dt_proj, self.dt_proj_b)
+        dt_KBLD, dt_bias = stacked_linears(dt, (self.dt_proj, self.dt_proj_b))
 
         scan_order = bidirectional(L, device=str(tokens.device))
         steps = self.direction_tap.steps(scan_order, cls_index)
@@ -119,7 +122,7 @@ class BiMambaMixer(nn.Module):
             torch.stack((self.D, self.D_b)).float(),
             order=scan_order,
             tap_index=steps,
-            delta_bias=torch.stack((self.dt_proj.bias, self.dt_proj_b.bias)).float(),
+            delta_bias=None if dt_bias is None else dt_bias.float(),
             delta_softplus=True,
         )
         gate_BLD = F.silu(z_BLD)
@@ -143,7 +146,7 @@ class BiMambaMixer(nn.Module):
 
         def project(values_BKMD: Tensor) -> Tensor:
             gate = gate_BLD[:, token_index]
-            out = F.linear(values_BKMD.to(gate.dtype) * gate, self.out_proj.weight)
+            out = without_bias(self.out_proj, values_BKMD.to(gate.dtype) * gate)
             return out / 2 if self.divide_out else out
 
         self.direction_tap(
@@ -154,9 +157,3 @@ class BiMambaMixer(nn.Module):
                 project,
             )
         )
-
-
-def _project(x: Tensor, *linears: nn.Linear) -> Tensor:
-    """Map ``x`` ``[K, B, L, C]`` by one matrix per direction, without the biases."""
-    weight = torch.stack([linear.weight for linear in linears])
-    return torch.bmm(x.flatten(1, 2), weight.transpose(1, 2)).unflatten(1, x.shape[1:3])

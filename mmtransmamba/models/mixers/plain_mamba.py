@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtransmamba.models.mixers.projections import bias_of, without_bias
 from mmtransmamba.models.taps import DirectionFeature, DirectionTap, patch_index
 from mmtransmamba.ops import selective_scan_directions
 from mmtransmamba.ops.scan_order import continuous_2d
@@ -97,6 +98,8 @@ class PlainMambaMixer(nn.Module):
         dt, B_ssm, C_ssm = self.x_proj(u_BDL.transpose(1, 2)).split(
             (self.dt_rank, self.d_state, self.d_state), dim=-1
         )
+        # Asked for first, so that who listens to the layer sees the call below last.
+        dt_bias = bias_of(self.dt_proj, dt)
         dt_BDL = self.dt_proj(dt).transpose(1, 2)
 
         scan_order, _, kinds = continuous_2d(*grid, device=str(tokens.device))
@@ -114,7 +117,7 @@ class PlainMambaMixer(nn.Module):
             order=scan_order,
             permute_params=self.permute_params,
             tap_index=steps,
-            delta_bias=self.dt_proj.bias.float().unsqueeze(0),
+            delta_bias=dt_bias.float().unsqueeze(0),
             delta_softplus=True,
         )
         gate_BLD = F.silu(z_BLD)
@@ -133,7 +136,7 @@ class PlainMambaMixer(nn.Module):
 
         def project(values_BKMD: Tensor) -> Tensor:
             gate = gate_BLD[:, token_index]
-            return F.linear(values_BKMD.to(gate.dtype) * gate, self.out_proj.weight)
+            return without_bias(self.out_proj, values_BKMD.to(gate.dtype) * gate)
 
         self.direction_tap(
             DirectionFeature(tapped.transpose(2, 3), token_index, grid, project)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtransmamba.models.mixers.norm_share import share_of_norm
+from mmtransmamba.models.mixers.projections import without_bias
 from mmtransmamba.models.mixers.step_sizes import init_step_sizes
 from mmtransmamba.models.taps import DirectionFeature, DirectionTap, patch_index
 from mmtransmamba.ops import selective_scan_directions
@@ -151,7 +152,7 @@ class SS2DMixer(nn.Module):
             values = share_of_norm(values_BKMD, y_BLD, token_index, self.out_norm)
             if gate_BLD is not None:
                 values = values * gate_BLD[:, token_index]
-            return F.linear(values.to(values_BKMD.dtype), self.out_proj.weight)
+            return without_bias(self.out_proj, values.to(values_BKMD.dtype))
 
         self.direction_tap(
             DirectionFeature(tapped.transpose(2, 3), token_index, grid, project)

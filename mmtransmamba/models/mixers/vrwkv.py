@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtransmamba.models.mixers.norm_share import share_of_norm
+from mmtransmamba.models.mixers.projections import without_bias
 from mmtransmamba.models.taps import DirectionFeature, DirectionTap, patch_index
 from mmtransmamba.ops import bi_wkv, bi_wkv6
 from mmtransmamba.ops.scan_order import bidirectional
@@ -86,7 +87,7 @@ class _SpatialMix(nn.Module):
             gate = gate_BLC[:, token_index]
             if norm is not None:
                 values = share_of_norm(values, y_BLC, token_index, norm)
-            return F.linear(values.to(gate.dtype) * gate, self.output.weight)
+            return without_bias(self.output, values.to(gate.dtype) * gate)
 
         self.direction_tap(DirectionFeature(tapped, token_index, grid, project))
 

@@ -1,0 +1,107 @@
+"""Linear maps and convolutions of mixers: fast where they are plain, called else.
+
+Mixers read the weights of several modules at once, to compute them in one launch, or
+apply a module's weight without its bias. Whatever wraps a module (LoRA, quantisation,
+offloading, parametrisations, hooks) works by being called, and would be passed by. So
+weights are read of plain modules only; others are called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.nn.modules.module import _has_any_global_hook
+
+from mmtransmamba.ops.causal_conv1d import causal_conv1d
+
+# What tracing and exporting put in the place of parameters is plain, too.
+_PLAIN_TENSORS = (nn.Parameter, Tensor, FakeTensor, FunctionalTensor)
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether calling a module does nothing but apply its weight and bias."""
+    return (
+        type(module) in (nn.Linear, nn.Conv1d)
+        and type(module.weight) in _PLAIN_TENSORS
+        and not (
+            module._forward_hooks
+            or module._forward_pre_hooks
+            or module._backward_hooks
+            or module._backward_pre_hooks
+            or 'forward' in module.__dict__  # offloading puts its own there
+            or _has_any_global_hook()
+        )
+    )
+
+
+def without_bias(linear: nn.Module, x: Tensor) -> Tensor:
+    """A linear layer's map of ``x`` ``[..., C]`` without its bias."""
+    if is_plain(linear):
+        return F.linear(x, linear.weight)
+    bias = linear(x.new_zeros(1, x.shape[-1]))[0]
+    return linear(x) - bias
+
+
+def bias_of(linear: nn.Module, x: Tensor) -> Tensor:
+    """The bias that a linear layer adds to ``x`` ``[..., C]``, ``[D]``.
+
+    That of a wrapped one, which may be anywhere, is what it makes of zeros.
+    """
+    if is_plain(linear):
+        return linear.bias
+    return linear(x.new_zeros(1, x.shape[-1]))[0]
+
+
+def stacked_linears(
+    x_KBLC: Tensor, linears: Sequence[nn.Module]
+) -> tuple[Tensor, Tensor | None]:
+    """Map each direction's ``x`` ``[K, B, L, C]`` by its own linear layer.
+
+    Returns:
+        The outputs ``[K, B, L, D]``, and the biases ``[K, D]`` that are still to be
+        added; None if there are none, or if they have been.
+    """
+    if all(map(is_plain, linears)):
+        weight = torch.stack([linear.weight for linear in linears])
+        product = torch.bmm(x_KBLC.flatten(1, 2), weight.transpose(1, 2))
+        biases = [linear.bias for linear in linears]
+        return (
+            product.unflatten(1, x_KBLC.shape[1:3]),
+            None if biases[0] is None else torch.stack(biases),
+        )
+    outputs = [linear(x) for linear, x in zip(linears, x_KBLC, strict=True)]
+    return torch.stack(outputs), None
+
+
+def stacked_causal_convs(
+    x_BLD: Tensor, convs: Sequence[nn.Module], width: int, reverse: Sequence[bool]
+) -> Tensor:
+    """Convolve ``x`` ``[B, L, D]`` causally, or for reversed directions looking ahead.
+
+    Args:
+        x_BLD: Tokens.
+        convs: A depthwise convolution per direction, without padding.
+        width: Their kernels' width.
+        reverse: See :func:`~mmtransmamba.ops.causal_conv1d.causal_conv1d`.
+
+    Returns:
+        ``[K, B, L, D]``.
+    """
+    if all(map(is_plain, convs)):
+        return causal_conv1d(
+            x_BLD,
+            torch.stack([conv.weight for conv in convs]).squeeze(2),
+            torch.stack([conv.bias for conv in convs]),
+            reverse,
+        )
+    outputs = []
+    for conv, backward in zip(convs, reverse, strict=True):
+        x = x_BLD.flip(1) if backward else x_BLD
+        y_BLD = conv(F.pad(x.transpose(1, 2), (width - 1, 0))).transpose(1, 2)
+        outputs.append(y_BLD.flip(1) if backward else y_BLD)
+    return torch.stack(outputs)
