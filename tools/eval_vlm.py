@@ -224,7 +224,7 @@ def prediction_files(paths: list[str], names: list[str]) -> dict[str, Path]:
 def metric_args(name: str, args: argparse.Namespace) -> dict:
     if not BENCHMARKS[name].takes_submission:
         return {}
-    options = dict(submission=args.out / f'{name}_submission.json')
+    options = dict(submission=args.out / BENCHMARKS[name].submission_name)
     if name == 'mm_vet':
         options['grades'] = args.grades
     return options
@@ -236,7 +236,10 @@ def print_table(results: list[Result]) -> None:
         right = column in ('questions', 'value')
         table.add_column(column, justify='right' if right else 'left')
     for result in results:
-        for figure, value in result.headline.items():
+        figures = dict(result.headline)
+        if result.unread is not None:
+            figures['unread, %'] = result.unread
+        for figure, value in figures.items():
             table.add_row(
                 result.benchmark.title,
                 str(result.count),
@@ -272,6 +275,8 @@ def main() -> None:
             results.append(result)
             if result.note:
                 print(f'{name}: {result.note}')
+            if 'answers to submit' in result.headline:
+                print(f'{name}: {result.count} answers in {options["submission"]}')
             # After each one, so that a later failure loses nothing.
             save(results, args.out / 'scores.json')
     except (FileNotFoundError, ValueError) as error:

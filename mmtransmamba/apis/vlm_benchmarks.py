@@ -10,7 +10,9 @@ from typing import Any
 from mmtransmamba.apis.vlm import VisionLanguageChat
 from mmtransmamba.evaluation.vlm import (
     Benchmark,
+    Known,
     PredictionError,
+    Provider,
     VLMSample,
     find_images,
     from_model,
@@ -28,7 +30,7 @@ def from_chat(
     image_folders: Callable[[Benchmark], Sequence[str | Path]],
     batch_size: int = 1,
     **generation: Any,
-) -> Callable[[Benchmark, list[VLMSample]], tuple[Sequence[str], str]]:
+) -> Provider:
     """Answers of a model for :func:`~mmtransmamba.evaluation.vlm.run_benchmark`.
 
     An answer is cut off at the benchmark's length, unless the model has a head with
@@ -44,7 +46,9 @@ def from_chat(
         **generation: Settings of transformers' ``generate``.
     """
 
-    def answers(benchmark: Benchmark, samples: list[VLMSample]) -> tuple:
+    def answers(
+        benchmark: Benchmark, samples: list[VLMSample], known: Known | None = None
+    ) -> tuple:
         settings = dict(generation)
         says_more = type(chat.head) is not AnswerHead
         if not says_more:

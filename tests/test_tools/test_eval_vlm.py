@@ -57,6 +57,8 @@ def test_several_benchmarks(evaluate, tmp_path):
     scores = json.loads((tmp_path / 'scores' / 'scores.json').read_text())
     assert scores['gqa']['questions'] == 2
     assert scores['gqa']['gqa/accuracy'] == 50
+    assert scores['gqa']['gqa/unread'] == 0 and 'unread, %' in out
+    assert 'mm_vet: 2 answers in scores/mm_vet_submission.json' in out
     submission = tmp_path / 'scores' / 'mm_vet_submission.json'
     assert json.loads(submission.read_text()) == {'v1_0': 'Yes', 'v1_1': 'No'}
 

@@ -82,7 +82,11 @@ class AI2DMetric(AnswerMetric):
     default_prefix = 'ai2d'
 
     def judge(self, sample: VLMSample, text: str) -> dict[str, Any]:
-        return dict(right=choose_option(text, sample.options) == sample.gold)
+        letter = choose_option(text, sample.options)
+        return dict(right=letter == sample.gold, unread=letter is None)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        return dict(accuracy=percentage(r['right'] for r in results))
+        return dict(
+            accuracy=percentage(r['right'] for r in results),
+            unread=percentage(r['unread'] for r in results),
+        )

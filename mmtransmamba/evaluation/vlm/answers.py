@@ -5,9 +5,33 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from .plain_text import final_part, undecorated, with_letters_marked
 from .prompts import LETTERS
 
-_END = r'(?=[.,:;!?)\]]|\s*$|\s*\n)'
+_JOINED = r'(?:[,/&+]\s*(?:or\s|and\s)?|(?:or|and|nor)\s)'
+_NOUN = r'(?i:options?|choices?|letters?|alternatives?|answers?)'
+_IS = r'(?i:is|are|was|were|would be|should be|must be|can be|being|seems?)'
+_RATHER = (
+    r'(?:\w+ly\s+|also\s+|both\s+|all\s+)?(?:the\s+)?(?:most\s+|only\s+|best\s+)?'
+    r'(?:\w+ly\s+)?'
+)
+_GOOD = (
+    r'(?i:correct|right|true|best|accurate|appropriate|suitable|answer|option|choice)'
+)
+_BAD = (
+    r'(?i:not|wrong|incorrect|false|inaccurate|invalid|excluded|eliminated|ruled out|'
+    r'unlikely|irrelevant|unrelated)'
+)
+# "A" and "I" are words, too. They are letters where something ends, …
+_END = r'(?=\s*[.,:;!?)\]、…/|=]|\s*$|\s*\n|\s+[-–—→])'
+# … after a word that speaks of letters, before a reason or a judgement, and in a list.
+_NO_WORDS = (
+    rf"(?<=\b)({_NOUN}:?\s+)([AI])(?![\w'’])",
+    r"()(?<![\w'’])([AI])(?=\s+(?:because|since|due to|given|as it)\b)",
+    rf"()(?<![\w'’])([AI])(?=\s+{_IS}\s+{_RATHER}(?:{_GOOD}|{_BAD})\b)",
+    rf"()(?<![\w'’])([AI])(?=\s*{_JOINED}\s*\(?[A-Z]\b(?!['’]))",
+    rf"((?<![\w'’])[A-Z]\)?\s*{_JOINED}\s*)([AI])(?![\w'’]|\s+[a-z])",
+)
 
 
 def leading_letter(text: str, letters: str = LETTERS) -> str | None:
@@ -22,37 +46,132 @@ def leading_letter(text: str, letters: str = LETTERS) -> str | None:
 def choose_option(text: str, options: Sequence[str]) -> str | None:
     """The letter of the only option that an answer names, or None.
 
-    These are the rules by which MMBench matches answers before it asks a judge: the
-    letter the answer begins with, else the option whose text it is, else the only
-    letter in it that stands for an option, else the only option whose text it contains.
-    ``A`` and ``I`` are words, too, and count as letters only where something ends: at
-    ``A.``, ``(A)`` or the end of a line.
+    These are the rules by which MMBench matches answers before it asks a judge, made
+    wider. Where an answer marks its answer (``<answer>``, ``\\boxed``) that part alone
+    counts, if it chooses. Markup, brackets, quotes and full-width forms do not matter.
+    Then the first of these that finds one:
+
+    1. the letter that the answer begins with, if something ends there (``B.``);
+    2. the letter that is said to be the answer ("the answer is B", "B is correct");
+    3. another letter that the answer begins with;
+    4. the option whose text the answer is;
+    5. the only letter in it that stands for an option and is not said to be wrong;
+    6. the only option whose text it contains.
+
+    Of several letters at one of these steps none is chosen. ``A`` and ``I`` are words,
+    too, and count as letters only in some decoration, where something ends, in a list
+    of letters, or beside words such as "option", "because" and "is correct".
     """
+    part = final_part(text)
+    letter = _choose(part, options)
+    return letter if letter or part == text else _choose(text, options)
+
+
+def choose_letter(text: str, count: int) -> str | None:
+    """As :func:`choose_option`, of options whose texts are not known.
+
+    Args:
+        text: The answer.
+        count: Number of options.
+    """
+    return choose_option(text, [''] * count)
+
+
+def _choose(text: str, options: Sequence[str]) -> str | None:
     letters = LETTERS[: len(options)]
-    text = text.strip()
-    first = leading_letter(text, letters)
-    article = first in ('A', 'I') and not re.match(rf'[(\[]?{first}{_END}', text)
-    # "B or C", "(B), (C)": such an answer does not choose.
-    joined = r'(?:[,/&]\s*(?:or\s|and\s)?|(?:or|and)\s)'
-    listed = re.match(rf"[(\[]?\w[)\]]?\s*{joined}\s*[(\[]?[{letters}](?![\w'’])", text)
-    if first and not article and not listed:
+    plain = undecorated(text)
+    marked = _marked(text, letters)
+    letter = rf"\(?(?<![\w'’])([{letters}])(?![\w'’])\)?"
+    clear = rf"(?:\(([{letters}])\)|(?<![\w'’])([{letters}]){_END})"
+    listed = re.match(rf'{letter}\s*{_JOINED}\s*{letter}', marked)
+    first = None if listed else leading_letter(marked, letters)
+    if first and re.match(clear, marked):
         return first
-    plain = text.rstrip('.').lower()
-    for letter, option in zip(letters, options, strict=True):
-        if plain == option.strip().rstrip('.').lower():
-            return letter
-    named = set(re.findall(rf"(?<![\w'’])([{letters}]){_END}", text))
-    named |= set(re.findall(rf"(?<![\w'’])([{letters}])(?![\w'’])", text)) - set('AI')
+    said = _announced(marked, letters)
+    if said:
+        return said.pop() if len(said) == 1 else None
+    if first and first not in 'AI':
+        return first
+    whole = plain.rstrip('.').lower()
+    for other, option in zip(letters, options, strict=True):
+        if whole and whole == undecorated(option).rstrip('.').lower():
+            return other
+    small = _small_letter(plain)
+    if small and small in letters:
+        return small
+    named = {a or b for a, b in re.findall(clear, marked)}
+    others = re.findall(rf"(?<![\w'’])([{letters}])(?![\w'’])", marked)
+    named |= set(others) - set('AI')
     if named:
         return named.pop() if len(named) == 1 else None
-    return _contained_option(text, letters, options)
+    return _contained_option(plain, letters, options)
+
+
+def _marked(text: str, letters: str) -> str:
+    """The text whose letters are marked as such, without those said to be wrong."""
+    marked = with_letters_marked(text)
+    for pattern in _NO_WORDS:
+        marked = re.sub(pattern, r'\1(\2)', marked)
+    one = rf"(?:\([{letters}]\)|(?<![\w'’])[{letters}](?![\w'’)]))"
+    several = rf'(?:{_NOUN}\s+)?{one}(?:\s*{_JOINED}\s*{one})*'
+    # "Rather than F or G, A": a list ends after its conjunction.
+    fewer = (
+        rf'(?:{_NOUN}\s+)?{one}(?:(?:\s*,\s*{one})*\s*,?\s*'
+        rf'(?:or|and|nor|[/&+])\s*{one})?'
+    )
+    helps = r'(?i:is|are|was|were|does|do|can|could|would)'
+    for pattern in (
+        rf'{several}\s+{_IS}\s+{_RATHER}{_BAD}\b',
+        rf"{several}\s+{helps}(?:n['’]?t|not)\b",
+        r"(?i:\bnot|n['’]t|\bneither|\bnor|\brather than|\binstead of|\bunlike|"
+        r'\beliminate|\brule out|\bexclude|\bexcept(?: for)?)\s+(?i:be\s+|the\s+)?'
+        rf'{fewer}(?!\w)',
+    ):
+        marked = re.sub(pattern, '', marked)
+    return marked.strip()
+
+
+def _announced(marked: str, letters: str) -> set[str]:
+    """The letters that are said to be the answer; by a "final" one, if there is one."""
+    one = (
+        rf"(?:\(([{letters}])\)|(?<![\w'’])([{letters}])"
+        rf"(?:{_END}|(?![\w'’])(?<![AI])))"
+    )
+    some = rf'(?:{_NOUN}\s*:?\s*)?{one}(?:\s*{_JOINED}\s*{one})?'
+    verb = (
+        r"(?:['’]s\b|(?i:is|was|would be|should be|must be|be|seems to be)\b|[:=]|→|->)"
+    )
+    subject = r'(?i:answer|option|choice|conclusion|result|selection|solution)'
+    pick = r'(?i:choose|chose|select|pick|go with|going with|opt for|settle on)'
+    said: dict[int, tuple[set[str], bool]] = {}
+    for pattern in (
+        rf'\b{subject}\b[^.\n;:]{{0,40}}?{verb}\s*:?\s*(?:the\s+)?{some}',
+        rf'\b(?i:answer)\s+{some}',
+        rf'\b{pick}\s+(?:the\s+)?{some}',
+        rf'(?:{one}\s*{_JOINED}\s*)?{one}\s+{_IS}\s+{_RATHER}{_GOOD}\b',
+    ):
+        for found in re.finditer(pattern, marked):
+            around = marked[max(0, found.start() - 20) : found.end()]
+            final = re.search(r'(?i:final|therefore|thus|hence|conclusion)', around)
+            named = {letter for letter in found.groups() if letter}
+            said[found.end()] = named, bool(final)
+    finals = [named for named, final in said.values() if final]
+    return set().union(*(finals or [named for named, _ in said.values()]))
+
+
+def _small_letter(text: str) -> str | None:
+    """The letter of ``b``, ``(b) a dog``, ``b. a dog`` or "the answer is b"."""
+    found = re.match(r'\(?([a-z])(?:[).:](?=\s|$)|$)', text) or re.search(
+        r'\b(?i:answer)(?:\s+is)?\s*[:=]?\s*\(?([a-z])[).]*$', text
+    )
+    return found[1].upper() if found else None
 
 
 def _contained_option(text: str, letters: str, options: Sequence[str]) -> str | None:
     """The option whose text is in an answer; of "red" and "dark red" the longer."""
     found = {}
     for letter, option in zip(letters, options, strict=True):
-        needle = option.strip().rstrip('.').lower()
+        needle = undecorated(option).rstrip('.').lower()
         # Not "5" in "15", "1.5" or "5.2".
         bounded = rf'(?<![\w.]){re.escape(needle)}(?!\w|\.\d)'
         if needle and re.search(bounded, text.lower()):

@@ -18,14 +18,17 @@ from .metric import AnswerMetric
 from .mm_vet import MMVetMetric, load_mm_vet
 from .mmbench import MMBenchMetric, load_mmbench
 from .mme import MMEMetric, load_mme
-from .mmmu import MMMUMetric, load_mmmu
+from .mmmu import MMMUMetric, is_other_split, load_mmmu
 from .pope import POPEMetric, load_pope
 from .predictions import Answerer, generate_predictions, read_predictions
 from .sample import VLMSample
 from .science_qa import ScienceQAMetric, load_science_qa
-from .seed_bench import SEEDBenchMetric, load_seed_bench
+from .seed_bench import SEEDBenchMetric, is_other_question, load_seed_bench
 from .textvqa import TextVQAMetric, load_textvqa
 from .vqav2 import VQAv2Metric, load_vqav2
+
+Known = Callable[[str], bool]
+"""Whether an id is that of a question of the benchmark that is not asked."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Benchmark:
         headline: The figures that papers report, by the metric's key.
         images: Folders of its images below ``folder``, the first one first.
         max_new_tokens: Length at which a model's answer is cut off; LLaVA-1.5's.
+        has_others: Says of a folder which further ids files of answers may have: those
+            of questions that another part of the benchmark asks.
     """
 
     name: str
@@ -51,6 +56,7 @@ class Benchmark:
     headline: dict[str, str]
     images: tuple[str, ...] = ('images', '')
     max_new_tokens: int = 128
+    has_others: Callable[[Path], Known] | None = None
 
     def image_folders(self, root: str | Path) -> list[Path]:
         """Where its images are below the folder of all benchmarks."""
@@ -59,7 +65,27 @@ class Benchmark:
     @property
     def takes_submission(self) -> bool:
         """Whether its metric can write a file for a server."""
-        return self.metric in (MMVetMetric, VQAv2Metric)
+        return self.metric in (MMBenchMetric, MMVetMetric, VQAv2Metric)
+
+    @property
+    def submission_name(self) -> str:
+        """The name of that file, of the kind that the server takes."""
+        suffix = 'xlsx' if self.metric is MMBenchMetric else 'json'
+        return f'{self.name}_submission.{suffix}'
+
+
+def _questions_without_image(folder: Path) -> Known:
+    ids = {sample.question_id for sample in load_science_qa(folder, part='all')}
+    return ids.__contains__
+
+
+def _all_test_questions(folder: Path) -> Known:
+    """Files for the server may have test-dev's answers among those of all of test."""
+    try:
+        samples = load_vqav2(folder, split='test2015')
+    except FileNotFoundError:
+        samples = []
+    return {sample.question_id for sample in samples}.__contains__
 
 
 BENCHMARKS = {
@@ -89,7 +115,11 @@ BENCHMARKS = {
             'mmbench',
             load_mmbench,
             MMBenchMetric,
-            {'mmbench/circular': 'circular', 'mmbench/plain': 'plain'},
+            {
+                'mmbench/circular': 'circular',
+                'mmbench/plain': 'plain',
+                'mmbench/answers': 'answers to submit',
+            },
             max_new_tokens=1024,
         ),
         Benchmark(
@@ -100,6 +130,7 @@ BENCHMARKS = {
             SEEDBenchMetric,
             {'seed/accuracy': 'accuracy'},
             images=('SEED-Bench-image', 'images'),
+            has_others=lambda folder: is_other_question,
         ),
         Benchmark(
             'mmmu',
@@ -109,6 +140,7 @@ BENCHMARKS = {
             MMMUMetric,
             {'mmmu/accuracy': 'accuracy'},
             max_new_tokens=1024,
+            has_others=lambda folder: is_other_split,
         ),
         Benchmark(
             'ai2d',
@@ -147,6 +179,7 @@ BENCHMARKS = {
             {'science_qa/image': 'accuracy'},
             images=('images/test', 'test'),
             max_new_tokens=1024,
+            has_others=_questions_without_image,
         ),
         Benchmark(
             'textvqa',
@@ -177,6 +210,7 @@ BENCHMARKS = {
             VQAv2Metric,
             {'vqav2/answers': 'answers to submit'},
             images=('test2015', '../coco/test2015'),
+            has_others=_all_test_questions,
         ),
         Benchmark(
             'mm_vet',
@@ -216,6 +250,11 @@ class Result:
             if key in self.figures
         }
 
+    @property
+    def unread(self) -> float | None:
+        """Share of answers in percent that the rule could not read, where known."""
+        return self.figures.get(f'{self.benchmark.metric.default_prefix}/unread')
+
 
 def score(
     metric: AnswerMetric, samples: Sequence[VLMSample], texts: Sequence[str]
@@ -234,7 +273,7 @@ def score(
     return Evaluator([metric]).offline_evaluate(pairs)
 
 
-Provider = Callable[[Benchmark, list[VLMSample]], tuple[Sequence[str], str]]
+Provider = Callable[[Benchmark, list[VLMSample], Known], tuple[Sequence[str], str]]
 """Where answers come from: a file, or a model; with a note on them for the reader."""
 
 
@@ -245,8 +284,10 @@ def from_files(files: Mapping[str, str | Path]) -> Provider:
         files: File of predictions by name of the benchmark.
     """
 
-    def answers(benchmark: Benchmark, samples: list[VLMSample]) -> tuple:
-        texts, left_over = read_predictions(samples, files[benchmark.name])
+    def answers(
+        benchmark: Benchmark, samples: list[VLMSample], known: Known | None = None
+    ) -> tuple:
+        texts, left_over = read_predictions(samples, files[benchmark.name], known)
         return texts, f'answers to other questions: {left_over}' if left_over else ''
 
     return answers
@@ -261,13 +302,29 @@ def from_model(answer: Answerer, folder: str | Path, batch_size: int = 1) -> Pro
         batch_size: Questions per call of ``answer``.
     """
 
-    def answers(benchmark: Benchmark, samples: list[VLMSample]) -> tuple:
+    def answers(
+        benchmark: Benchmark, samples: list[VLMSample], known: Known | None = None
+    ) -> tuple:
         path = Path(folder) / f'{benchmark.name}.jsonl'
         return generate_predictions(
             samples, answer, path, batch_size, benchmark.title
         ), ''
 
     return answers
+
+
+def _known(benchmark: Benchmark, folder: Path, unasked: list[VLMSample]) -> Known:
+    ids = {sample.question_id for sample in unasked}
+    further: list[Known] = []  # read only if there is something to ask
+
+    def known(question_id: str) -> bool:
+        if question_id in ids:
+            return True
+        if benchmark.has_others and not further:
+            further.append(benchmark.has_others(folder))
+        return any(has(question_id) for has in further)
+
+    return known
 
 
 def run_benchmark(
@@ -286,7 +343,9 @@ def run_benchmark(
         limit: How many questions are used, from the first; by default all.
         **metric_args: Arguments of the metric.
     """
-    samples = benchmark.load(Path(data_root) / benchmark.folder)[:limit]
-    texts, note = answers(benchmark, samples)
+    folder = Path(data_root) / benchmark.folder
+    samples = benchmark.load(folder)
+    samples, unasked = samples[:limit], samples[len(samples[:limit]) :]
+    texts, note = answers(benchmark, samples, _known(benchmark, folder, unasked))
     figures = score(benchmark.metric(**metric_args), samples, texts)
     return Result(benchmark, len(samples), figures, note)

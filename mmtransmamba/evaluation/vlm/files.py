@@ -65,11 +65,16 @@ def read_rows(path: str | Path) -> list[Row]:
     if '.tsv' in path.suffixes:
         _, rows = read_table(path, '\t')
         return [Row(row, f'{path}, row {n}') for n, row in enumerate(rows, 1)]
-    if read_text(path).lstrip().startswith('['):
+    as_list = read_text(path).lstrip().startswith('[')
+    if as_list:
         records = list(enumerate(read_json(path), 1))
     else:
         records = list(read_json_lines(path))
     for number, record in records:
         if not isinstance(record, dict):
             raise ValueError(f'{path}, record {number} is no JSON object: {record!r}')
-    return [Row(record, f'{path}, record {number}') for number, record in records]
+    where = '{}, record {}' if as_list else '{}, line {}, record {}'
+    return [
+        Row(record, where.format(path, *([] if as_list else [number]), count))
+        for count, (number, record) in enumerate(records, 1)
+    ]

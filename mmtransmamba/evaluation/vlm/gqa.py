@@ -63,22 +63,29 @@ class GQAMetric(AnswerMetric):
     """Accuracy by exact match, without case and final full stop.
 
     Also of open questions (those of the structure "query") and of the others
-    ("binary"), and for each structural and semantic type.
+    ("binary"), and for each structural and semantic type. ``gqa/unread``: the share of
+    answers that are empty or, to a yes/no question, neither ``yes`` nor ``no`` alone.
     """
 
     default_prefix = 'gqa'
 
     def judge(self, sample: VLMSample, text: str) -> dict[str, Any]:
         structural, semantic = sample.info['structural'], sample.info['semantic']
+        answer = text.strip().rstrip('.').lower()
+        yes_or_no = ('yes', 'no')
         return dict(
             form='open' if structural == 'query' else 'binary',
             structural=f'structural/{structural}',
             semantic=f'semantic/{semantic}',
-            right=text.strip().rstrip('.').lower() == sample.gold,
+            right=answer == sample.gold,
+            unread=not answer or (sample.gold in yes_or_no and answer not in yes_or_no),
         )
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        figures = dict(accuracy=percentage(r['right'] for r in results))
+        figures = dict(
+            accuracy=percentage(r['right'] for r in results),
+            unread=percentage(r['unread'] for r in results),
+        )
         for key in ('form', 'structural', 'semantic'):
             figures |= by_group(results, key, 'right')
         return figures

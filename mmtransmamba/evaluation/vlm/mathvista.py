@@ -145,7 +145,8 @@ class MathVistaMetric(AnswerMetric):
 
     The official scorer lets GPT-4 extract the answer, and takes the most similar choice
     for one that is none. Here an answer that no rule finds is wrong, which gives lower
-    figures; ``mathvista/extracted`` is the share of responses in which one was found.
+    figures; ``mathvista/extracted`` is the share of responses in which one was found,
+    ``mathvista/unread`` that of the others.
     """
 
     default_prefix = 'mathvista'
@@ -162,5 +163,6 @@ class MathVistaMetric(AnswerMetric):
         return dict(
             accuracy=percentage(r['right'] for r in results),
             extracted=percentage(r['extracted'] for r in results),
+            unread=percentage(not r['extracted'] for r in results),
             **by_group(results, 'task', 'right'),
         )

@@ -20,6 +20,10 @@ class AnswerMetric(BaseMetric):
     :class:`~mmtransmamba.evaluation.vlm.VLMSample`, and ``text``. Figures are in
     percent unless the metric says otherwise.
 
+    ``PREFIX/unread``, where there is one, is the share of answers that the rule of this
+    benchmark could not read. They count as wrong, or as whatever the rule takes them
+    for: a score with many of them tells of the answers' form rather than of the model.
+
     Args:
         **kwargs: Arguments of mmengine's ``BaseMetric``.
     """

@@ -13,23 +13,29 @@ from .files import Row, find_file, read_rows
 from .metric import AnswerMetric, by_group, percentage
 from .prompts import LETTERS, OPTION_LETTER, ask_options
 from .sample import VLMSample
+from .spreadsheet import SUFFIXES, write_table
 
 # Rotations of one question have indices that differ by a multiple of this.
 ROTATION = 1_000_000
+_GROUPS = ('category', 'l2-category')
 # A shorter text in the column of images is the index of the row that has the image.
 _MIN_IMAGE = 64
 
 
 def load_mmbench(folder: str | Path) -> list[VLMSample]:
-    """The development set of MMBench.
+    """A split of MMBench.
 
     Args:
         folder: Has a ``*.tsv`` of MMBench (``index``, ``question``, ``hint``, ``A`` to
             ``D``, ``answer``, ``category``, ``image`` in base64), or a ``*.jsonl`` with
-            ``index``, ``question``, ``options`` and ``answer``; or is such a file.
+            ``index``, ``question``, ``options`` and ``answer``; or is such a file. The
+            test splits have no ``answer``.
 
     Returns:
-        Samples with the gold letter.
+        Samples with the gold letter; or None, and the cells of the row in ``info``.
+
+    Raises:
+        ValueError: A row lacks a column, or only some have an answer.
     """
     rows = read_rows(find_file(folder, '*.tsv', '*.jsonl'))
     images = {
@@ -37,13 +43,21 @@ def load_mmbench(folder: str | Path) -> list[VLMSample]:
         for row in rows
         if len(row.get('image') or '') > _MIN_IMAGE
     }
-    return [_sample(row, images) for row in rows]
+    samples = [_sample(row, images) for row in rows]
+    without = [row for row, s in zip(rows, samples, strict=True) if s.gold is None]
+    if 0 < len(without) < len(rows):
+        raise ValueError(
+            f'{without[0].where} has no "answer", but others have: {len(without)} of '
+            f'{len(rows)} rows have none. In a test split no row has one.'
+        )
+    return samples
 
 
 def _sample(row: Row, images: dict[str, bytes]) -> VLMSample:
     index = int(row['index'])
     options = options_of(row)
     hint = _given(row, 'hint')
+    gold = _given(row, 'answer') or None
     if row.get('prompt'):
         prompt = f'{row["prompt"]}\n{OPTION_LETTER}'
     else:
@@ -53,11 +67,18 @@ def _sample(row: Row, images: dict[str, bytes]) -> VLMSample:
     return VLMSample(
         str(index),
         prompt,
-        row['answer'],
+        gold,
         () if image is None else (image,),
         options,
         row.get('category') or '',
+        {} if gold else _cells(row, options),
     )
+
+
+def _cells(row: Row, options: tuple[str, ...]) -> dict[str, str]:
+    """What a file for the server repeats of a row."""
+    cells = dict(question=row['question'], **dict(zip(LETTERS, options, strict=False)))
+    return cells | {key: _given(row, key) for key in _GROUPS if _given(row, key)}
 
 
 def _given(row: Row, key: str) -> str:
@@ -78,19 +99,46 @@ class MMBenchMetric(AnswerMetric):
 
     ``mmbench/circular``: a question counts as right only if the answer is right in
     every order of its options; also for each category. ``mmbench/plain``: the first
-    order alone, of index < 1,000,000.
+    order alone, of index < 1,000,000. ``mmbench/unread``: answers that choose no
+    option, of all rows; they are wrong.
+
+    Args:
+        submission: File for the evaluation server, ``.xlsx``, or ``.tsv``, written if
+            the answers are secret (the test splits): a row for each answer with its
+            ``index``, ``question``, options ``A`` to ``D``, ``prediction`` and
+            categories. The figures then are ``mmbench/answers``, their number, and
+            ``mmbench/unread``.
+        **kwargs: Arguments of mmengine's ``BaseMetric``.
     """
 
     default_prefix = 'mmbench'
 
+    def __init__(self, submission: str | Path | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if submission is not None and Path(submission).suffix not in SUFFIXES:
+            raise ValueError(
+                f'MMBenchMetric: submission="{submission}" must end with '
+                f'{" or ".join(SUFFIXES)}.'
+            )
+        self.submission = submission
+
     def judge(self, sample: VLMSample, text: str) -> dict[str, Any]:
+        letter = choose_option(text, sample.options)
         return dict(
             index=int(sample.question_id),
             category=sample.category,
-            right=choose_option(text, sample.options) == sample.gold,
+            right=letter == sample.gold,
+            unread=letter is None,
+            row=None
+            if sample.gold
+            else dict(sample.info, index=int(sample.question_id), prediction=text),
         )
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        unread = percentage(r['unread'] for r in results)
+        if results[0]['row'] is not None:
+            self._submit([r['row'] for r in results])
+            return dict(answers=len(results), unread=unread)
         questions: dict[int, dict] = {}
         for result in results:
             number = result['index'] % ROTATION
@@ -100,5 +148,18 @@ class MMBenchMetric(AnswerMetric):
         return dict(
             circular=percentage(q['right'] for q in circular),
             plain=percentage(r['right'] for r in results if r['index'] < ROTATION),
+            unread=unread,
             **by_group(circular, 'category', 'right'),
         )
+
+    def _submit(self, rows: list[dict]) -> None:
+        if self.submission is None:
+            raise ValueError(
+                'MMBenchMetric: the answers of this split are secret (the table has no '
+                'column "answer"); give submission=FILE.xlsx for the evaluation server.'
+            )
+        options = sorted({key for row in rows for key in row if key in LETTERS})
+        letters = [*'ABCD', *(key for key in options if key not in 'ABCD')]
+        columns = ['index', 'question', *letters, 'prediction']
+        columns += [key for key in _GROUPS if any(key in row for row in rows)]
+        write_table(self.submission, columns, rows)

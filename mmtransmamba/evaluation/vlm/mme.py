@@ -12,6 +12,7 @@ from mmtransmamba.registry import METRICS
 from .files import Row, find_file, read_rows, read_text
 from .metric import AnswerMetric, percentage
 from .sample import VLMSample
+from .yes_no import read_yes_no
 
 PERCEPTION = (
     'existence',
@@ -117,7 +118,8 @@ class MMEMetric(AnswerMetric):
 
     ``acc`` is the share of right answers, ``acc+`` that of images with both answers
     right. ``mme/perception`` is the sum over ten categories, at most 2000, and
-    ``mme/cognition`` that over four, at most 800.
+    ``mme/cognition`` that over four, at most 800. ``mme/unread``, in percent, is the
+    share of answers that are neither yes nor no to the rule, or another than they say.
 
     Raises:
         ValueError: An image does not have two questions, or a category is missing.
@@ -126,10 +128,12 @@ class MMEMetric(AnswerMetric):
     default_prefix = 'mme'
 
     def judge(self, sample: VLMSample, text: str) -> dict[str, Any]:
+        answer = yes_or_no(text)
         return dict(
             category=sample.category,
             image=Path(sample.images[0]).stem,
-            right=yes_or_no(text) == sample.gold,
+            right=answer == sample.gold,
+            unread=read_yes_no(text) != answer,
         )
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
@@ -140,6 +144,7 @@ class MMEMetric(AnswerMetric):
         return dict(
             perception=sum(points[name] for name in PERCEPTION),
             cognition=sum(points[name] for name in COGNITION),
+            unread=percentage(r['unread'] for r in results),
             **points,
         )
 

@@ -71,6 +71,11 @@ def load_mmmu(folder: str | Path) -> list[VLMSample]:
     ]
 
 
+def is_other_split(question_id: str) -> bool:
+    """Whether an id is that of a question of MMMU's other splits."""
+    return question_id.startswith(('dev_', 'test_'))
+
+
 def _as_list(value: Any) -> list[str]:
     """The official rows hold lists as their Python text."""
     if isinstance(value, str) and value.startswith('['):
@@ -102,7 +107,8 @@ class MMMUMetric(AnswerMetric):
 
     The official parser guesses where an answer points to no option. The guesses come
     from Python's generator in the order of the answers, so that the figure is
-    reproducible. ``mmmu/guessed`` is how many answers that were, in percent.
+    reproducible. ``mmmu/guessed`` is how many answers that were, in percent;
+    ``mmmu/unread`` also counts empty answers to open questions.
 
     Args:
         seed: Of the guesses; the official code sets 42.
@@ -125,8 +131,11 @@ class MMMUMetric(AnswerMetric):
         )
         if sample.options:
             letter = parse_choice(text, sample.options)
-            return result | dict(letter=letter, right=letter == sample.gold)
-        return result | dict(right=open_is_right(parse_open(text), sample.gold))
+            return result | dict(
+                letter=letter, right=letter == sample.gold, unread=letter is None
+            )
+        right = open_is_right(parse_open(text), sample.gold)
+        return result | dict(right=right, unread=not text.strip())
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         generator = random.Random(self.seed)
@@ -139,7 +148,9 @@ class MMMUMetric(AnswerMetric):
                 result = result | dict(right=letter == result['gold'])
             scored.append(result)
         figures = dict(
-            accuracy=percentage(r['right'] for r in scored), guessed=percentage(guessed)
+            accuracy=percentage(r['right'] for r in scored),
+            guessed=percentage(guessed),
+            unread=percentage(r['unread'] for r in results),
         )
         for name, choice in (('multiple_choice', True), ('open', False)):
             of_kind = [r['right'] for r in scored if r['choice'] is choice]

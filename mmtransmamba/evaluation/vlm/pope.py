@@ -8,9 +8,10 @@ from typing import Any
 from mmtransmamba.registry import METRICS
 
 from .files import Row, find_file, read_rows
-from .metric import AnswerMetric
+from .metric import AnswerMetric, percentage
 from .prompts import ask_short
 from .sample import VLMSample
+from .yes_no import read_yes_no
 
 SPLITS = ('random', 'popular', 'adversarial')
 
@@ -91,13 +92,22 @@ class POPEMetric(AnswerMetric):
     """Accuracy, precision, recall, F1 and the share of yes for each split.
 
     "Yes" is the positive class. ``pope/f1`` and ``pope/accuracy`` are the means over
-    the splits, as LLaVA reports them.
+    the splits, as LLaVA reports them. ``pope/unread`` is the share of answers, in
+    percent, that do not say what the rule takes them for, such as ``NO``, which it
+    takes for a yes.
     """
 
     default_prefix = 'pope'
 
     def judge(self, sample: VLMSample, text: str) -> dict[str, Any]:
-        return dict(split=sample.category, yes=says_yes(text), gold=sample.gold)
+        yes = says_yes(text)
+        return dict(
+            split=sample.category,
+            yes=yes,
+            gold=sample.gold,
+            # Taken for a yes because it has no "No", or for a no though it says yes.
+            unread=read_yes_no(text) != ('yes' if yes else 'no'),
+        )
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         splits = {}
@@ -114,7 +124,7 @@ class POPEMetric(AnswerMetric):
             for name, scores in splits.items()
             for key, value in scores.items()
         }
-        return means | parts
+        return means | parts | dict(unread=percentage(r['unread'] for r in results))
 
 
 def _scores(answers: list[dict]) -> dict[str, float]:

@@ -23,13 +23,32 @@ class PredictionError(ValueError):
     """Answers that are not those to the questions."""
 
 
-def _first(row: Row, keys: Sequence[str]) -> object:
+def _first(row: Row, keys: Sequence[str]) -> tuple[str, object]:
     for key in keys:
         if key in row:
-            return row[key]
+            return key, row[key]
     raise PredictionError(
         f'{row.where} has none of {", ".join(keys)}, but {", ".join(row)}.'
     )
+
+
+def _id_of(row: Row) -> str:
+    key, value = _first(row, _ID_KEYS)
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise PredictionError(
+            f'{row.where}: "{key}" must be text or an integer, not {value!r:.80}'
+        )
+    return str(value)
+
+
+def _text_of(row: Row) -> str:
+    key, value = _first(row, _TEXT_KEYS)
+    if not isinstance(value, str):
+        raise PredictionError(
+            f'{row.where}: "{key}" of question {_id_of(row)} must be text, not '
+            f'{json.dumps(value, default=repr):.80}'
+        )
+    return value
 
 
 def _asks_the_same(row: Row, sample: VLMSample) -> bool:
@@ -39,12 +58,19 @@ def _asks_the_same(row: Row, sample: VLMSample) -> bool:
     """
     if row.get('prompt') is None:
         return True
+    if not isinstance(row['prompt'], str):
+        raise PredictionError(
+            f'{row.where}: "prompt" of question {sample.question_id} must be text, not '
+            f'{row["prompt"]!r:.80}'
+        )
     given = ' '.join(row['prompt'].replace('<image>', '').split())
     return ' '.join(sample.prompt.split()).startswith(given)
 
 
 def match_predictions(
-    samples: Sequence[VLMSample], rows: Sequence[Row]
+    samples: Sequence[VLMSample],
+    rows: Sequence[Row],
+    known: Callable[[str], bool] | None = None,
 ) -> tuple[list[str | None], int]:
     """Find the answer to each question.
 
@@ -54,17 +80,30 @@ def match_predictions(
     Args:
         samples: The questions.
         rows: ``question_id`` (or ``id``, ``index``) and ``text`` (or ``prediction``).
+        known: Says of an id whether it is that of a question that is not asked here.
 
     Returns:
         The answers, None where there is none, and how many rows are left over.
 
     Raises:
-        PredictionError: A row lacks a key, or has an id of a question but its answer is
-            to another prompt.
+        PredictionError: A row lacks a key, its text is none, its answer is to another
+            prompt than the question of its id has, or a question has been answered
+            already.
     """
+    texts, left_over = _matched(samples, rows, known)
+    return texts, len(left_over)
+
+
+def _matched(
+    samples: Sequence[VLMSample],
+    rows: Sequence[Row],
+    known: Callable[[str], bool] | None,
+) -> tuple[list[str | None], list[Row]]:
+    """The answers, and the rows that are left over."""
     by_id: dict[str, list[Row]] = {}
     for row in rows:
-        by_id.setdefault(str(_first(row, _ID_KEYS)), []).append(row)
+        _text_of(row)
+        by_id.setdefault(_id_of(row), []).append(row)
     texts: list[str | None] = []
     for sample in samples:
         candidates = by_id.get(sample.question_id, [])
@@ -74,8 +113,7 @@ def match_predictions(
         if place is None:
             texts.append(None)
             continue
-        row = candidates.pop(place)
-        texts.append(str(_first(row, _TEXT_KEYS)))
+        texts.append(_text_of(candidates.pop(place)))
     missing = [s for s, text in zip(samples, texts, strict=True) if text is None]
     for sample in missing:
         if by_id.get(sample.question_id):
@@ -85,27 +123,39 @@ def match_predictions(
                 f'{sample.question_id} has: {row["prompt"]!r:.200} instead of '
                 f'{sample.prompt!r:.200}'
             )
-    return texts, sum(map(len, by_id.values()))
+    asked = {sample.question_id for sample in samples}
+    for number, left in by_id.items():
+        if left and number in asked and not (known and known(number)):
+            raise PredictionError(
+                f'{left[0].where} answers question {number} once more; there must be '
+                'one answer.'
+            )
+    return texts, [row for left in by_id.values() for row in left]
 
 
 def read_predictions(
-    samples: Sequence[VLMSample], path: str | Path
+    samples: Sequence[VLMSample],
+    path: str | Path,
+    known: Callable[[str], bool] | None = None,
 ) -> tuple[list[str], int]:
     """The answers in a file to all questions.
 
     Args:
         samples: The questions.
         path: JSON Lines or a JSON list, see :func:`match_predictions`.
+        known: Says of an id whether it is that of a question that is not asked here,
+            whose answer is then left over; by default all are.
 
     Returns:
         The answers, and how many rows of the file belong to no question.
 
     Raises:
         FileNotFoundError: There is no such file.
-        PredictionError: An answer is missing: it would count as wrong, or as "yes".
+        PredictionError: An answer is missing: it would count as wrong, or as "yes". Or
+            a row is none to any question, see also :func:`match_predictions`.
         ValueError: The file cannot be read.
     """
-    texts, left_over = match_predictions(samples, read_rows(path))
+    texts, left_over = _matched(samples, read_rows(path), known)
     missing = [
         s.question_id for s, text in zip(samples, texts, strict=True) if text is None
     ]
@@ -114,7 +164,13 @@ def read_predictions(
             f'{path} has no answers to {len(missing)} of {len(samples)} questions: '
             f'{", ".join(missing[:5])}{", …" if len(missing) > 5 else ""}'
         )
-    return texts, left_over
+    for row in left_over if known else ():
+        if not known(_id_of(row)):
+            raise PredictionError(
+                f'{row.where} answers question {_id_of(row)}, which is none of the '
+                'benchmark.'
+            )
+    return texts, len(left_over)
 
 
 def generate_predictions(

@@ -80,19 +80,28 @@ def chosen_letter(text: str) -> str | None:
 
 @METRICS.register_module()
 class ScienceQAMetric(AnswerMetric):
-    """Accuracy: of all answers, of those with an image, and for each subject."""
+    """Accuracy: of all answers, of those with an image, and for each subject.
+
+    ``science_qa/unread``: share of answers without a letter in one of the three forms
+    that the rule knows. They are wrong.
+    """
 
     default_prefix = 'science_qa'
 
     def judge(self, sample: VLMSample, text: str) -> dict[str, Any]:
+        letter = chosen_letter(text)
         return dict(
             subject=sample.category,
             image=bool(sample.images),
-            right=chosen_letter(text) == sample.gold,
+            right=letter == sample.gold,
+            unread=letter is None,
         )
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        figures = dict(accuracy=percentage(r['right'] for r in results))
+        figures = dict(
+            accuracy=percentage(r['right'] for r in results),
+            unread=percentage(r['unread'] for r in results),
+        )
         with_image = [r['right'] for r in results if r['image']]
         if with_image:
             figures['image'] = percentage(with_image)

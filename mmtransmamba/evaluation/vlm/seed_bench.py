@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from mmtransmamba.registry import METRICS
 
-from .answers import leading_letter
+from .answers import choose_option
 from .files import Row, find_file, read_json, read_rows
 from .metric import AnswerMetric, by_group, percentage
 from .prompts import LETTERS, ask_options
 from .sample import VLMSample
+
+# The official file has 14,233 questions on images, but 14,232 ids.
+_ASKED_TWICE = '49914'
 
 
 def load_seed_bench(folder: str | Path, part: str = 'image') -> list[VLMSample]:
@@ -29,6 +33,11 @@ def load_seed_bench(folder: str | Path, part: str = 'image') -> list[VLMSample]:
     path = find_file(folder, 'SEED-Bench.json', 'questions_gt.jsonl')
     rows = _official(path) if 'SEED-Bench.json' in path.name else read_rows(path)
     return [_sample(row) for row in rows if row['data_type'] == part]
+
+
+def is_other_question(question_id: str) -> bool:
+    """Whether an id is that of a question on a video, or that of two questions."""
+    return bool(re.fullmatch(r'v\d+', question_id)) or question_id == _ASKED_TWICE
 
 
 def _official(path: Path) -> list[Row]:
@@ -62,15 +71,20 @@ def _sample(row: Row) -> VLMSample:
 
 @METRICS.register_module()
 class SEEDBenchMetric(AnswerMetric):
-    """Accuracy, by the letter that an answer begins with; also for each category."""
+    """Accuracy, by the option that an answer chooses; also for each category."""
 
     default_prefix = 'seed'
 
     def judge(self, sample: VLMSample, text: str) -> dict[str, Any]:
-        return dict(category=sample.category, right=leading_letter(text) == sample.gold)
+        # A question without its options has four.
+        letter = choose_option(text, sample.options or [''] * 4)
+        return dict(
+            category=sample.category, right=letter == sample.gold, unread=letter is None
+        )
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         return dict(
             accuracy=percentage(r['right'] for r in results),
+            unread=percentage(r['unread'] for r in results),
             **by_group(results, 'category', 'right'),
         )

@@ -7,6 +7,7 @@ from mmtransmamba.evaluation import vlm
 from mmtransmamba.evaluation.vlm import (
     BENCHMARKS,
     POPEMetric,
+    PredictionError,
     VLMSample,
     from_files,
     from_model,
@@ -58,6 +59,47 @@ def test_from_a_model_and_again_from_its_file(root):
     first = run_benchmark(gqa, root, answers, limit=1)
     assert (first.count, first.headline) == (1, {'accuracy': 100.0})
     assert first.note == 'answers to other questions: 3'
+
+
+def test_answers_to_unknown_questions_are_refused(root, write):
+    rows = [dict(question_id=str(n), text='Yes') for n in (*range(4), 9)]
+    path = write(root / 'x.jsonl', rows)
+    for limit in (None, 1):
+        with pytest.raises(
+            PredictionError, match=r'line 5, .* question 9, which is none'
+        ):
+            run_benchmark(BENCHMARKS['gqa'], root, from_files({'gqa': path}), limit)
+
+
+def test_questions_of_other_parts_are_known(tmp_path, write):
+    """Files hold the answers to all of a benchmark, of which a part is scored."""
+    turns = [{'value': '?\nA. x\nB. y'}, {'value': 'A'}]
+    items = [
+        dict(id='1', image='x', conversations=turns),
+        dict(id='2', conversations=turns),
+    ]
+    write(tmp_path / 'scienceqa' / 'llava_test_CQM-A.json', items)
+    rows = [dict(question_id=n, text='A') for n in (1, 2)]
+    path = write(tmp_path / 'a.jsonl', rows)
+    benchmark = BENCHMARKS['scienceqa_img']
+    answers = from_files({'scienceqa_img': path})
+    assert run_benchmark(benchmark, tmp_path, answers).note.endswith(': 1')
+    write(path, [*rows, dict(question_id=3, text='A')])
+    with pytest.raises(PredictionError, match='question 3'):
+        run_benchmark(benchmark, tmp_path, answers)
+
+
+@pytest.mark.parametrize(
+    'name, others, unknown',
+    [
+        ('seed_image', ['v12', '49914'], ['12', 'v', 'x12']),
+        ('mmmu', ['dev_Art_1', 'test_Math_3'], ['validation_Art_1', 'x']),
+        ('vqav2_testdev', [], ['1']),
+    ],
+)
+def test_ids_of_other_parts(name, others, unknown, tmp_path):
+    known = BENCHMARKS[name].has_others(tmp_path)
+    assert all(map(known, others)) and not any(map(known, unknown))
 
 
 def test_nothing_to_score():

@@ -122,6 +122,7 @@ def test_figures(samples):
         {
             'mathvista/accuracy': 50,
             'mathvista/extracted': 75,
+            'mathvista/unread': 25,
             'mathvista/figures': 100,
             'mathvista/geometry': 100 / 3,
         }

@@ -105,6 +105,7 @@ def test_figures():
         {
             'mmmu/accuracy': 200 / 3,
             'mmmu/guessed': 0,
+            'mmmu/unread': 0,
             'mmmu/multiple_choice': 50,
             'mmmu/open': 100,
             'mmmu/Art and Design': 100,

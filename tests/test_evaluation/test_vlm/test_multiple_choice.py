@@ -46,6 +46,7 @@ class TestMMBench:
         assert found == {
             'mmbench/circular': 50,
             'mmbench/plain': 100,
+            'mmbench/unread': 0,
             'mmbench/attribute': 0,
             'mmbench/relation': 100,
         }
@@ -83,7 +84,12 @@ class TestSEEDBench:
         samples = [VLMSample(str(i), '?', 'B', category=c) for i, c in enumerate('xxy')]
         found = score(SEEDBenchMetric(), samples, ['B', 'A or B', 'B. dog'])
         assert found == pytest.approx(
-            {'seed/accuracy': 200 / 3, 'seed/x': 50, 'seed/y': 100}
+            {
+                'seed/accuracy': 200 / 3,
+                'seed/unread': 100 / 3,
+                'seed/x': 50,
+                'seed/y': 100,
+            }
         )
 
     def test_official_file(self, tmp_path, write):
@@ -145,7 +151,7 @@ class TestAI2D:
         first, _ = load_ai2d(folder, masked=False)
         assert first.images == ('images/7.png',)
         found = score(AI2DMetric(), load_ai2d(folder), ['B', 'The egg.'])
-        assert found == {'ai2d/accuracy': 50}
+        assert found == {'ai2d/accuracy': 50, 'ai2d/unread': 0}
 
     def test_table(self, tmp_path, write):
         image = base64.b64encode(picture()).decode()
@@ -186,6 +192,7 @@ class TestScienceQA:
         ]
         assert score(ScienceQAMetric(), samples, ['A', 'B']) == {
             'science_qa/accuracy': 50,
+            'science_qa/unread': 0,
             'science_qa/image': 100,
             'science_qa/natural science': 100,
             'science_qa/social science': 0,

@@ -43,6 +43,7 @@ def test_figures():
         {
             'pope/f1': 200 / 3,
             'pope/accuracy': 60,
+            'pope/unread': 0,
             'pope/popular/f1': 200 / 3,
             'pope/popular/accuracy': 60,
             'pope/popular/precision': 200 / 3,

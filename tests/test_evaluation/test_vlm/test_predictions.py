@@ -1,6 +1,7 @@
 """Files of answers, and the answers of a model."""
 
 import json
+import re
 
 import pytest
 
@@ -80,6 +81,66 @@ class TestMatching:
         path = write(tmp_path / 'a.jsonl', content)
         with pytest.raises(ValueError, match=message):
             read_predictions(SAMPLES, path)
+
+
+class TestRefusals:
+    """Each names file, line and question."""
+
+    @pytest.mark.parametrize('value', [None, 5, 1.5, True, ['a'], {'a': 1}])
+    @pytest.mark.parametrize('key', ['text', 'prediction'])
+    def test_an_answer_that_is_no_text(self, tmp_path, write, key, value):
+        given = [dict(question_id='0', text='a'), {'question_id': '1', key: value}]
+        path = write(tmp_path / 'a.jsonl', given)
+        shown = re.escape(json.dumps(value))
+        message = rf'a\.jsonl, line 2.*"{key}" of question 1 must be text, not {shown}$'
+        with pytest.raises(PredictionError, match=message):
+            read_predictions(SAMPLES[:2], path)
+
+    @pytest.mark.parametrize('value', [None, 1.0, True, ['0']])
+    def test_an_id_that_is_none(self, tmp_path, write, value):
+        path = write(tmp_path / 'a.jsonl', [dict(question_id=value, text='a')])
+        with pytest.raises(
+            PredictionError, match=r'line 1.*must be text or an integer'
+        ):
+            read_predictions(SAMPLES[:1], path)
+
+    def test_a_prompt_that_is_no_text(self, tmp_path, write):
+        path = write(tmp_path / 'a.jsonl', [dict(question_id=0, text='a', prompt=3)])
+        with pytest.raises(
+            PredictionError, match='"prompt" of question 0 must be text'
+        ):
+            read_predictions(SAMPLES[:1], path)
+
+    @pytest.mark.parametrize('text', ['a', 'another'])
+    @pytest.mark.parametrize('id_of_second', ['0', 0])
+    def test_a_question_answered_twice(self, tmp_path, write, text, id_of_second):
+        given = [
+            dict(question_id='0', text='a'),
+            dict(question_id='1', text='b'),
+            dict(question_id=id_of_second, text=text),
+        ]
+        path = write(tmp_path / 'a.jsonl', given)
+        message = r'a\.jsonl, line 3.* answers question 0 once more'
+        with pytest.raises(PredictionError, match=message):
+            read_predictions(SAMPLES[:2], path)
+
+    def test_an_answer_to_no_question(self, tmp_path, write):
+        given = [dict(question_id=n, text='a') for n in ('0', '3', '7')]
+        path = write(tmp_path / 'a.json', given)
+        assert read_predictions(SAMPLES[:1], path) == (['a'], 2)
+        message = r'a\.json, record 3 answers question 7, which is none of the bench'
+        with pytest.raises(PredictionError, match=message):
+            read_predictions(SAMPLES[:1], path, known={'3'}.__contains__)
+        known = {'3', '7'}.__contains__
+        assert read_predictions(SAMPLES[:1], path, known) == (['a'], 2)
+
+    def test_blank_lines_are_counted(self, tmp_path, write):
+        text = '{"id": 0, "text": "a"}\r\n\r\n{"id": 1, "text": null}\r\n'
+        path = write(tmp_path / 'a.jsonl', text)
+        with pytest.raises(
+            PredictionError, match='line 3, record 2: "text" of question 1'
+        ):
+            read_predictions(SAMPLES[:2], path)
 
 
 class Model:

@@ -181,6 +181,8 @@ class TestGQA:
         assert found == pytest.approx(
             {
                 'gqa/accuracy': 100 / 3,
+                # To a yes/no question the rule wants the word alone.
+                'gqa/unread': 100 / 3,
                 'gqa/open': 0,
                 'gqa/binary': 50,
                 'gqa/structural/query': 0,

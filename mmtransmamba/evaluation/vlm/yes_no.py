@@ -1,0 +1,45 @@
+"""What an answer to a yes/no question says, however it is put."""
+
+from __future__ import annotations
+
+import re
+
+from .plain_text import final_part, undecorated
+
+_WORDS = {
+    'yes': ('yes', 'yeah', 'yep', 'yup'),
+    'no': ('no', 'nope', 'nah', 'not', 'cannot', 'never', 'none', 'neither'),
+}
+_MEANING = {word: meaning for meaning, words in _WORDS.items() for word in words}
+_WORD = rf'(?:{"|".join(_MEANING)})'
+_DENIED = re.compile(r"\w+n['’]t\b")
+_SAID = re.compile(
+    rf"\b(?:answer|response|conclusion)\b[^.\n;:]{{0,40}}?(?:\bis\b|['’]s\b|[:=])\s*({_WORD})\b"
+)
+
+
+def read_yes_no(text: str) -> str | None:
+    """``'yes'``, ``'no'``, or None where an answer says neither, or both.
+
+    In any case, markup, quotes and full-width form count: a part that is marked as the
+    answer (``<answer>``, ``\boxed``), the word that the answer begins with, the one
+    that is said to be the answer, and the only one of the two there is. A denial such
+    as "not" or "isn't" is a no. No official rule is as wide; the metrics use it to say
+    how many answers their official rule could not read.
+    """
+    part = final_part(text)
+    found = _read(part)
+    return found if found or part == text else _read(text)
+
+
+def _read(text: str) -> str | None:
+    text = undecorated(text).lower()
+    first = re.match(rf'\W*({_WORD})\b(?! (?:only|doubt|problem))', text)
+    if first:
+        return _MEANING[first[1]]
+    said = {_MEANING[word] for word in _SAID.findall(text)}
+    if not said:
+        said = {_MEANING[word] for word in re.findall(rf'\b{_WORD}\b', text)}
+        if _DENIED.search(text):
+            said.add('no')
+    return said.pop() if len(said) == 1 else None
