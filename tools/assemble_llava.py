@@ -5,23 +5,13 @@ configs/multimodal/llava.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-# A clean checkout needs no installation of the package itself.
-_ROOT = Path(__file__).absolute().parent.parent
-if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
-    sys.path.insert(0, str(_ROOT))
-
-import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
-from mmtransmamba.models.checkpoint import CheckpointError
-from mmtransmamba.models.multimodal import assemble_llava
-from mmtransmamba.transfer.language import load_teacher
-from mmtransmamba.utils.text_files import read_text
+from _tool import Parser, tool
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument('vision', type=Path, help='folder of a CLIP or SigLIP')
     parser.add_argument('language', type=Path, help='folder of a causal language model')
     parser.add_argument('--out', type=Path, required=True, help='folder to write')
@@ -37,23 +27,24 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_args()
+@tool(parse_args)
+def main(args: argparse.Namespace) -> None:
     if args.out.exists():
-        sys.exit(f'error: {args.out} exists; give another folder.')
+        raise FileExistsError(f'{args.out} exists; give another folder.')
+    from mmtransmamba.models.multimodal import assemble_llava
+    from mmtransmamba.transfer.language import load_teacher
+    from mmtransmamba.utils.text_files import read_text
+
     template = args.chat_template
-    try:
-        model, processor = assemble_llava(
-            args.vision,
-            load_teacher(args.language),
-            tokenizer=args.tokenizer or args.language,
-            image_token=args.image_token,
-            feature_layer=args.feature_layer,
-            chat_template=None if template is None else read_text(template),
-            seed=args.seed,
-        )
-    except (FileNotFoundError, CheckpointError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    model, processor = assemble_llava(
+        args.vision,
+        load_teacher(args.language),
+        tokenizer=args.tokenizer or args.language,
+        image_token=args.image_token,
+        feature_layer=args.feature_layer,
+        chat_template=None if template is None else read_text(template),
+        seed=args.seed,
+    )
     partial = args.out.with_name(args.out.name + '.partial')
     model.save_pretrained(partial)
     processor.save_pretrained(partial)

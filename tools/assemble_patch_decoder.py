@@ -5,23 +5,13 @@ yet to be trained on images. Nothing is downloaded, and no code in the folders i
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-# A clean checkout needs no installation of the package itself.
-_ROOT = Path(__file__).absolute().parent.parent
-if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
-    sys.path.insert(0, str(_ROOT))
-
-import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
-
-from mmtransmamba.models.checkpoint import CheckpointError
-from mmtransmamba.transfer.vision_language import write_patch_decoder
-from mmtransmamba.utils.text_files import read_text
+from _tool import Parser, tool
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument('language', type=Path, help='folder of the language model')
     parser.add_argument('out', type=Path, help='folder to write')
     parser.add_argument(
@@ -63,24 +53,24 @@ def holistic_of(text: str) -> int | list[int] | str:
     return text
 
 
-def main() -> None:
-    args = parse_args()
-    try:
-        template = None
-        if args.chat_template is not None:
-            template = read_text(args.chat_template)
-        folder = write_patch_decoder(
-            args.language,
-            args.out,
-            template,
-            args.max_tiles,
-            holistic=holistic_of(args.holistic),
-            image_size=args.image_size,
-            patch_size=args.patch_size,
-            seed=args.seed,
-        )
-    except (FileNotFoundError, FileExistsError, CheckpointError, ValueError) as error:
-        sys.exit(f'error: {error}')
+@tool(parse_args)
+def main(args: argparse.Namespace) -> None:
+    from mmtransmamba.transfer.vision_language import write_patch_decoder
+    from mmtransmamba.utils.text_files import read_text
+
+    template = None
+    if args.chat_template is not None:
+        template = read_text(args.chat_template)
+    folder = write_patch_decoder(
+        args.language,
+        args.out,
+        template,
+        args.max_tiles,
+        holistic=holistic_of(args.holistic),
+        image_size=args.image_size,
+        patch_size=args.patch_size,
+        seed=args.seed,
+    )
     print(f'written to {folder}')
 
 

@@ -10,36 +10,15 @@ once, to measure what converting each layer costs.
 
 import argparse
 import re
-import sys
 from pathlib import Path
 
-# A clean checkout needs no installation of the package itself.
-_ROOT = Path(__file__).absolute().parent.parent
-if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
-    sys.path.insert(0, str(_ROOT))
+from _tool import KeyValues, Parser, tool
 
-import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
-from mmengine.config import DictAction
-
-from mmtransmamba.models.checkpoint import CheckpointError
-from mmtransmamba.models.language.layer_choice import POSITIONS
-from mmtransmamba.transfer.language import (
-    INITS,
-    automatic_layers,
-    plan_conversion,
-    read_calibration,
-    write_model,
-)
-from mmtransmamba.transfer.language.ranking import METHODS
-from mmtransmamba.transfer.vision_language import (
-    automatic_text_layers,
-    is_vision_language,
-    plan_vlm_conversion,
-)
+from mmtransmamba.utils.choices import INITS, POSITIONS, RANKINGS
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument('teacher', type=Path, help='folder of the Transformer')
     parser.add_argument(
         '--layers',
@@ -71,12 +50,12 @@ def parse_args() -> argparse.Namespace:
         '--calibration-tokens', type=int, default=8192, help='how many are read'
     )
     parser.add_argument(
-        '--ranking', choices=METHODS, default='single', help='for --layers auto'
+        '--ranking', choices=RANKINGS, default='single', help='for --layers auto'
     )
     parser.add_argument(
         '--fields',
         nargs='+',
-        action=DictAction,
+        action=KeyValues,
         default={},
         metavar='KEY=VALUE',
         help="fields of the student's config that differ from the teacher's",
@@ -89,51 +68,58 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def main() -> None:
-    args = parse_args()
+@tool(parse_args)
+def main(args: argparse.Namespace) -> None:
+    from mmtransmamba.transfer.language import (
+        automatic_layers,
+        plan_conversion,
+        read_calibration,
+        write_model,
+    )
+    from mmtransmamba.transfer.vision_language import (
+        automatic_text_layers,
+        is_vision_language,
+        plan_vlm_conversion,
+    )
+
     layers, ranking = args.layers, None
-    try:
-        plan_of, rank = plan_conversion, automatic_layers
-        if is_vision_language(args.teacher):
-            plan_of, rank = plan_vlm_conversion, automatic_text_layers
-        if layers == 'auto':
-            layers, ranking = rank(
-                args.teacher,
-                read_calibration(
-                    args.calibration, args.teacher, args.calibration_tokens
-                ),
-                args.ratio,
-                args.init,
-                args.ranking,
-                args.seed,
-                args.mamba_checkpoint,
-                **args.fields,
-            )
-            print(ranking)
-        elif re.fullmatch(r'-?\d+(,-?\d+)*', layers):
-            layers = [int(i) for i in layers.split(',')]
-        plan = plan_of(
+    plan_of, rank = plan_conversion, automatic_layers
+    if is_vision_language(args.teacher):
+        plan_of, rank = plan_vlm_conversion, automatic_text_layers
+    if layers == 'auto':
+        layers, ranking = rank(
             args.teacher,
-            layers,
+            read_calibration(args.calibration, args.teacher, args.calibration_tokens),
             args.ratio,
             args.init,
+            args.ranking,
             args.seed,
             args.mamba_checkpoint,
             **args.fields,
         )
-        print(plan.report())
-        if args.dry_run:
-            return
-        folder = write_model(
-            plan,
-            args.out,
-            args.teacher,
-            int(args.max_shard_size * 1e9),
-            args.overwrite,
-            ranking,
-        )
-    except (FileNotFoundError, FileExistsError, CheckpointError, ValueError) as error:
-        sys.exit(f'error: {error}')
+        print(ranking)
+    elif re.fullmatch(r'-?\d+(,-?\d+)*', layers):
+        layers = [int(i) for i in layers.split(',')]
+    plan = plan_of(
+        args.teacher,
+        layers,
+        args.ratio,
+        args.init,
+        args.seed,
+        args.mamba_checkpoint,
+        **args.fields,
+    )
+    print(plan.report())
+    if args.dry_run:
+        return
+    folder = write_model(
+        plan,
+        args.out,
+        args.teacher,
+        int(args.max_shard_size * 1e9),
+        args.overwrite,
+        ranking,
+    )
     print(f'written to {folder}')
 
 

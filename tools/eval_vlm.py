@@ -12,37 +12,26 @@ NAME.jsonl for each. Questions and images are read from DATA_ROOT/FOLDER, in the
 they are published in (docs/evaluation.md).
 """
 
+from __future__ import annotations
+
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-# A clean checkout needs no installation of the package itself.
-_ROOT = Path(__file__).absolute().parent.parent
-if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
-    sys.path.insert(0, str(_ROOT))
+from _tool import Parser, tool
 
-import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
-from rich.console import Console
-from rich.table import Table
+from mmtransmamba.utils.choices import VLM_BENCHMARKS
 
-from mmtransmamba.evaluation.vlm import (
-    BENCHMARKS,
-    Benchmark,
-    Result,
-    find_images,
-    from_files,
-    run_benchmark,
-)
+if TYPE_CHECKING:
+    from mmtransmamba.evaluation.vlm import Benchmark, Result
 
 HEADS = {'answer': 'AnswerHead', 'reasoning': 'ReasoningHead'}
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument(
         'model', nargs='*', metavar='MODEL | CONFIG CHECKPOINT', help='the model'
     )
@@ -50,9 +39,9 @@ def parse_args() -> argparse.Namespace:
         '--benchmarks',
         nargs='+',
         required=True,
-        choices=list(BENCHMARKS),
+        choices=VLM_BENCHMARKS,
         metavar='NAME',
-        help=f'one or more of {", ".join(BENCHMARKS)}',
+        help=f'one or more of {", ".join(VLM_BENCHMARKS)}',
     )
     parser.add_argument(
         '--predictions',
@@ -147,6 +136,8 @@ def image_folders(args: argparse.Namespace) -> Callable[[Benchmark], list[Path]]
 
 def answers_of_model(args: argparse.Namespace) -> Callable:
     """Answers of the model, once all images are known to be there."""
+    from mmtransmamba.evaluation.vlm import BENCHMARKS, find_images
+
     folders = image_folders(args)
     for name in args.benchmarks:
         benchmark = BENCHMARKS[name]
@@ -222,6 +213,8 @@ def prediction_files(paths: list[str], names: list[str]) -> dict[str, Path]:
 
 
 def metric_args(name: str, args: argparse.Namespace) -> dict:
+    from mmtransmamba.evaluation.vlm import BENCHMARKS
+
     if not BENCHMARKS[name].takes_submission:
         return {}
     options = dict(submission=args.out / BENCHMARKS[name].submission_name)
@@ -231,6 +224,9 @@ def metric_args(name: str, args: argparse.Namespace) -> dict:
 
 
 def print_table(results: list[Result]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title='Percent; MME in points')
     for column in ('benchmark', 'questions', 'figure', 'value'):
         right = column in ('questions', 'value')
@@ -258,31 +254,28 @@ def save(results: list[Result], path: Path) -> None:
     path.write_text(json.dumps(scores, indent=2, ensure_ascii=False))
 
 
-def main() -> None:
-    args = parse_args()
+@tool(parse_args, 'interrupted; the same command goes on from here')
+def main(args: argparse.Namespace) -> None:
+    from mmtransmamba.evaluation.vlm import BENCHMARKS, from_files, run_benchmark
+
     results = []
-    try:
-        if args.model:
-            answers = answers_of_model(args)
-        else:
-            files = prediction_files(args.predictions, args.benchmarks)
-            answers = from_files(files)
-        for name in args.benchmarks:
-            options = metric_args(name, args)
-            result = run_benchmark(
-                BENCHMARKS[name], args.data_root, answers, args.limit, **options
-            )
-            results.append(result)
-            if result.note:
-                print(f'{name}: {result.note}')
-            if 'answers to submit' in result.headline:
-                print(f'{name}: {result.count} answers in {options["submission"]}')
-            # After each one, so that a later failure loses nothing.
-            save(results, args.out / 'scores.json')
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'{Path(__file__).name}: error: {error}')
-    except KeyboardInterrupt:
-        sys.exit('\nInterrupted. The same command goes on from here.')
+    if args.model:
+        answers = answers_of_model(args)
+    else:
+        files = prediction_files(args.predictions, args.benchmarks)
+        answers = from_files(files)
+    for name in args.benchmarks:
+        options = metric_args(name, args)
+        result = run_benchmark(
+            BENCHMARKS[name], args.data_root, answers, args.limit, **options
+        )
+        results.append(result)
+        if result.note:
+            print(f'{name}: {result.note}')
+        if 'answers to submit' in result.headline:
+            print(f'{name}: {result.count} answers in {options["submission"]}')
+        # After each one, so that a later failure loses nothing.
+        save(results, args.out / 'scores.json')
     print_table(results)
     print(f'All figures: {args.out / "scores.json"}')
 

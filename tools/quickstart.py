@@ -9,11 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from mmtransmamba.apis import run_experiment
-from mmtransmamba.visualization import plot_layer_weights, plot_runs
+from _tool import Parser, tool
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs' / 'quickstart'
 RUNS = {'teacher': 'DeiT teacher', 'scratch': 'from scratch', 'transfer': 'transfer'}
@@ -22,7 +18,7 @@ TEACHER_EPOCHS = 75
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/quickstart'), help='results'
     )
@@ -32,6 +28,8 @@ def parse_args() -> argparse.Namespace:
 
 def train(work_dir: Path, seed: int) -> dict:
     """Results of the three runs by name."""
+    from mmtransmamba.apis import run_experiment
+
     results = {}
     for name in RUNS:
         if name == 'teacher':
@@ -69,6 +67,9 @@ def report(results: dict) -> list[dict]:
 
 
 def print_table(rows: list[dict]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title='Test digits by other writers than the training digits')
     for column in rows[0]:
         table.add_column(column, justify='left' if column == 'model' else 'right')
@@ -82,8 +83,11 @@ def print_table(rows: list[dict]) -> None:
     Console().print(table)
 
 
-def main() -> None:
-    args = parse_args()
+@tool(parse_args, 'interrupted; the same command goes on from the last checkpoint')
+def main(args: argparse.Namespace) -> None:
+    print(f'Trains {", ".join(RUNS.values())} in {args.work_dir}', flush=True)
+    from mmtransmamba.visualization import plot_layer_weights, plot_runs
+
     results = train(args.work_dir, args.seed)
     rows = report(results)
     print_table(rows)

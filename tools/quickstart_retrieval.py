@@ -6,18 +6,18 @@ with CLIP4Clip's text encoder. Prints the retrieval table of clips of other comb
 and draws what some queries find. A finished part is not trained again.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
+import statistics
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from mmengine.config import Config
-from rich.console import Console
-from rich.table import Table
+from _tool import Parser, tool
 
-from mmtransmamba.apis import ExperimentResult, Retriever, run_experiment
-from mmtransmamba.registry import DATASETS
-from mmtransmamba.visualization import FoundClip, plot_contact_sheet
+if TYPE_CHECKING:
+    from mmtransmamba.apis import ExperimentResult
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs' / 'quickstart'
 RUNS = {'teacher': 'CLIP4Clip', 'scratch': 'from scratch', 'transfer': 'transfer'}
@@ -27,7 +27,7 @@ NUM_QUERIES, NUM_ANSWERS = 8, 5
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument(
         '--work-dir',
         type=Path,
@@ -48,6 +48,8 @@ def train(
     work_dir: Path, seeds: list[int]
 ) -> tuple[ExperimentResult, dict[str, list[ExperimentResult]]]:
     """Results of the teacher, and of the students of each seed by name."""
+    from mmtransmamba.apis import run_experiment
+
     teacher = run_experiment(CONFIGS / 'retrieval_teacher.py', work_dir / 'teacher')
     checkpoint = last_checkpoint(teacher)
     students = {'scratch': [], 'transfer': []}
@@ -89,6 +91,9 @@ def report(rows: dict[str, list[ExperimentResult]]) -> list[dict]:
 
 
 def print_tables(records: list[dict]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console()
     for direction, title in DIRECTIONS.items():
         table = Table(title=title)
@@ -110,14 +115,20 @@ def print_tables(records: list[dict]) -> None:
 
 def summary(values: list[float]) -> str:
     """Mean, and with several seeds the standard deviation."""
-    tensor = torch.tensor(values, dtype=torch.float64)
     if len(values) == 1:
         return f'{values[0]:.1f}'
-    return f'{tensor.mean():.1f} ± {tensor.std():.1f}'
+    return f'{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}'
 
 
 def draw_answers(config: Path, checkpoint: str, path: Path) -> None:
     """Draw the first clips that the first caption of some test clips finds."""
+    import torch
+    from mmengine.config import Config
+
+    from mmtransmamba.apis import Retriever
+    from mmtransmamba.registry import DATASETS
+    from mmtransmamba.visualization import FoundClip, plot_contact_sheet
+
     retriever = Retriever(config, checkpoint)
     clips = DATASETS.build(Config.fromfile(config).test_dataloader.dataset)
     features = torch.cat(
@@ -143,8 +154,9 @@ def draw_answers(config: Path, checkpoint: str, path: Path) -> None:
     plot_contact_sheet(answers, path)
 
 
-def main() -> None:
-    args = parse_args()
+@tool(parse_args, 'interrupted; the same command goes on from the last checkpoint')
+def main(args: argparse.Namespace) -> None:
+    print(f'Trains {", ".join(RUNS.values())} in {args.work_dir}', flush=True)
     teacher, students = train(args.work_dir, args.seeds)
     records = report({'teacher': [teacher], **students})
     print_tables(records)

@@ -8,60 +8,28 @@ category, agreement with the teacher, speed and the size of the state, and draws
 pictures with the answers. A finished part is not trained again.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
-import sys
 import time
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-# A clean checkout needs no installation of the package itself.
-_ROOT = Path(__file__).absolute().parent.parent
-if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
-    sys.path.insert(0, str(_ROOT))
+from _tool import Parser, tool
 
-import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
-import numpy as np
-import torch
-from mmengine.config import Config
-from mmengine.registry import DefaultScope
-from rich.console import Console
-from rich.table import Table
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
-from mmtransmamba.apis import run_experiment
-from mmtransmamba.datasets import collate_conversations
-from mmtransmamba.datasets.shapes_vqa import words
-from mmtransmamba.datasets.vqa_start import write_start
-from mmtransmamba.evaluation import AnswerAccuracy
-from mmtransmamba.evaluation.answer_accuracy import normalise
-from mmtransmamba.models.language.cache_names import as_argument, returned_cache
-from mmtransmamba.registry import DATASETS, MODELS
-from mmtransmamba.transfer.vision_language import convert_vlm, load_vlm
-from mmtransmamba.visualization import AnsweredQuestion, plot_answers
+    from mmtransmamba.apis.vqa_answers import Evaluated
 
+_ROOT = Path(__file__).absolute().parents[1]
 CONFIGS = _ROOT / 'configs' / 'quickstart'
 STUDENTS = {'hybrid': 'hybrid', 'pure': 'pure Mamba'}
-CONTEXT, STEPS, BATCH = 1024, 32, 100
-
-
-@dataclass
-class Evaluated:
-    """What one model says to the test questions.
-
-    Attributes:
-        answers: In the questions' order.
-        record: Metrics.
-    """
-
-    answers: list[str]
-    record: dict[str, Any]
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument(
         '--work-dir',
         type=Path,
@@ -77,6 +45,10 @@ def parse_args() -> argparse.Namespace:
 
 def train(work_dir: Path, seed: int, scratch: bool) -> dict[str, Path]:
     """Folders of the trained models by name."""
+    from mmtransmamba.apis import run_experiment
+    from mmtransmamba.datasets.shapes_vqa import words
+    from mmtransmamba.datasets.vqa_start import write_start
+
     start = work_dir / f'start_seed{seed}'
     if not (start / 'processor_config.json').is_file():
         write_start(start, words(), image_size=36, patch_size=12, seed=seed)
@@ -110,93 +82,23 @@ def train(work_dir: Path, seed: int, scratch: bool) -> dict[str, Path]:
 
 def converted(teacher: Path, name: str) -> nn.Module:
     """A student as the conversion leaves it."""
+    from mmengine.config import Config
+
+    from mmtransmamba.transfer.vision_language import convert_vlm
+
     cfg = Config.fromfile(CONFIGS / f'vqa_{name}_stage1.py')
     return convert_vlm(teacher, **cfg.model.student.convert)[0]
-
-
-@torch.inference_mode()
-def evaluate(model: nn.Module, dataset: Any, head: nn.Module) -> Evaluated:
-    """Answer all questions, and measure how fast."""
-    model.eval()
-    processor = dataset.encoder.processor
-    batches = [
-        collate_conversations([dataset[i] for i in part.tolist()])
-        for part in torch.arange(len(dataset)).split(BATCH)
-    ]
-    head.predict(model, processor, batches[0])  # warm
-    begin = time.perf_counter()
-    said = [one for batch in batches for one in head.predict(model, processor, batch)]
-    seconds = time.perf_counter() - begin
-    metric = AnswerAccuracy(allowed=sorted({q.answer for q in dataset.questions}))
-    metric.process(None, said)
-    kept, decode = decoding(model, batches[0])
-    record = dict(
-        **metric.compute_metrics(metric.results),
-        answers_per_second=len(said) / seconds,
-        ms_per_token=decode,
-        state_kib_question=kept[0] / 1024,
-        state_kib_long=kept[1] / 1024,
-        parameters=sum(p.numel() for p in model.parameters()),
-    )
-    return Evaluated([one['prediction'] for one in said], record)
-
-
-def decoding(model: nn.Module, batch: dict) -> tuple[tuple[int, int], float]:
-    """State after a question and after a long context in bytes; ms per token then."""
-    one = batch['attention_mask'][0].bool()
-    outputs = model(
-        input_ids=batch['input_ids'][:1, one],
-        pixel_values=batch['pixel_values'][:1],
-        use_cache=True,
-    )
-    short = returned_cache(outputs)
-    text = batch['input_ids'][0, -4:].repeat(CONTEXT // 4)[None]
-    cache = returned_cache(model(input_ids=text, use_cache=True))
-    times = []
-    for _ in range(STEPS):
-        begin = time.perf_counter()
-        model(input_ids=text[:, :1], use_cache=True, **as_argument(cache))
-        times.append(time.perf_counter() - begin)
-    return (state_bytes(short), state_bytes(cache)), 1000 * float(np.median(times))
-
-
-def state_bytes(cache: Any) -> int:
-    """What has to be kept between two tokens."""
-    total = 0
-    for layer in cache.layers:
-        kept = [getattr(layer, 'keys', None), getattr(layer, 'values', None)]
-        kept += getattr(layer, 'conv_states', {}).values()
-        kept += getattr(layer, 'recurrent_states', {}).values()
-        total += sum(tensor.nbytes for tensor in kept if tensor is not None)
-    return total
-
-
-def majority(train: Any, test: Any) -> dict[str, float]:
-    """Accuracy of the most frequent training answer of each category."""
-    counts: dict[str, Counter] = {}
-    for each in train.questions:
-        counts.setdefault(each.category, Counter())[each.answer] += 1
-    guesses = {name: count.most_common(1)[0][0] for name, count in counts.items()}
-    metric = AnswerAccuracy()
-    metric.process(
-        None,
-        [
-            dict(prediction=guesses[q.category], answer=q.answer, category=q.category)
-            for q in test.questions
-        ],
-    )
-    return metric.compute_metrics(metric.results)
-
-
-def agreement(one: list[str], other: list[str]) -> float:
-    same = [normalise(a) == normalise(b) for a, b in zip(one, other, strict=True)]
-    return 100 * sum(same) / len(same)
 
 
 def report(
     results: dict[str, Evaluated], baseline: dict[str, float], categories: list[str]
 ) -> list[dict]:
     """One record for each model, the most frequent answer being the first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from mmtransmamba.apis.vqa_answers import CONTEXT, agreement
+
     records = [dict(model='most frequent answer', **baseline)]
     for name, result in results.items():
         records.append(
@@ -240,6 +142,10 @@ def _shown(value: float | None) -> str:
 
 def draw(results: dict[str, Evaluated], dataset: Any, path: Path) -> None:
     """Two questions of each category: the first, and the first that fools a student."""
+    import numpy as np
+
+    from mmtransmamba.visualization import AnsweredQuestion, plot_answers
+
     shown = {
         name: result.answers
         for name, result in results.items()
@@ -266,11 +172,21 @@ def draw(results: dict[str, Evaluated], dataset: Any, path: Path) -> None:
 
 
 def _right(said: str, dataset: Any, number: int) -> bool:
+    from mmtransmamba.evaluation.answer_accuracy import normalise
+
     return normalise(said) == normalise(dataset.questions[number].answer)
 
 
-def main() -> None:
-    args = parse_args()
+@tool(parse_args, 'interrupted; the same command goes on from the last checkpoint')
+def main(args: argparse.Namespace) -> None:
+    print(f'Trains a LLaVA and its students in {args.work_dir}', flush=True)
+    from mmengine.config import Config
+    from mmengine.registry import DefaultScope
+
+    from mmtransmamba.apis.vqa_answers import evaluate, majority
+    from mmtransmamba.registry import DATASETS, MODELS
+    from mmtransmamba.transfer.vision_language import load_vlm
+
     begin = time.perf_counter()
     folders = train(args.work_dir, args.seed, not args.no_scratch)
     minutes = (time.perf_counter() - begin) / 60

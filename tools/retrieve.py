@@ -5,34 +5,21 @@ python tools/retrieve.py query videos.safetensors "a dog runs on the beach"
 python tools/retrieve.py query videos.safetensors        # reads queries, one per line
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-# A clean checkout needs no installation of the package itself.
-_ROOT = Path(__file__).absolute().parent.parent
-if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
-    sys.path.insert(0, str(_ROOT))
+from _tool import Parser, positive, tool
 
-import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
-from mmengine.device import get_device
-from tqdm import tqdm
-
-from mmtransmamba.apis import Retriever, VideoIndex, index_folder
-from mmtransmamba.models.checkpoint import CheckpointError
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{number} must be 1 at least')
-    return number
+if TYPE_CHECKING:
+    from mmtransmamba.apis.video_index import Retriever, VideoIndex
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
     index = commands.add_parser('index', help='embed all videos below a folder')
     index.add_argument('config', type=Path)
@@ -50,12 +37,18 @@ def parse_args() -> argparse.Namespace:
     query.add_argument('--config', type=Path, help='if it is not where it was')
     query.add_argument('--checkpoint', type=Path, help='likewise')
     for command in (index, query):
-        command.add_argument('--device', default=get_device())
+        command.add_argument('--device', help='default: the GPU if there is one')
     return parser.parse_args()
 
 
 def make_index(args: argparse.Namespace) -> None:
-    retriever = Retriever(args.config, args.checkpoint, args.device)
+    from mmengine.device import get_device
+    from tqdm import tqdm
+
+    from mmtransmamba.apis.video_index import Retriever, index_folder
+
+    device = args.device or get_device()
+    retriever = Retriever(args.config, args.checkpoint, device)
     index, faults = index_folder(
         retriever,
         args.folder,
@@ -70,11 +63,15 @@ def make_index(args: argparse.Namespace) -> None:
 
 
 def query(args: argparse.Namespace) -> None:
+    from mmengine.device import get_device
+
+    from mmtransmamba.apis.video_index import Retriever, VideoIndex
+
     index = VideoIndex.load(args.index)
     retriever = Retriever(
         args.config or source(args, index, 'config'),
         args.checkpoint or source(args, index, 'checkpoint'),
-        args.device,
+        args.device or get_device(),
     )
     if args.text:
         for text in args.text:
@@ -111,12 +108,9 @@ def answer(index: VideoIndex, retriever: Retriever, text: str, count: int) -> No
         print(f'  {cosine:6.3f}  {Path(index.info.get("folder", "")) / name}')
 
 
-def main() -> None:
-    args = parse_args()
-    try:
-        (make_index if args.command == 'index' else query)(args)
-    except (OSError, CheckpointError, ValueError, ImportError) as error:
-        sys.exit(f'error: {error}')
+@tool(parse_args)
+def main(args: argparse.Namespace) -> None:
+    (make_index if args.command == 'index' else query)(args)
 
 
 if __name__ == '__main__':

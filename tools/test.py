@@ -1,29 +1,22 @@
 """Evaluate a checkpoint with the test settings of a config file."""
 
+from __future__ import annotations
+
 import argparse
 import os
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-# A clean checkout needs no installation of the package itself.
-_ROOT = Path(__file__).absolute().parent.parent
-if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
-    sys.path.insert(0, str(_ROOT))
+from _tool import KeyValues, Parser, tool
 
-import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
-import mmengine
-from mmengine.config import Config, DictAction
-from mmengine.evaluator import DumpResults
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmtransmamba.utils.choices import LAUNCHERS
 
-from mmtransmamba.engine.unwrap import unwrapped_model
-from mmtransmamba.models.checkpoint import CheckpointError, load_pretrained
-from mmtransmamba.utils import launch
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from mmengine.runner import Runner
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Evaluate a model')
+    parser = Parser(__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
@@ -43,14 +36,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=KeyValues,
         metavar='KEY=VALUE',
         help='override settings of the config, for example '
         'test_dataloader.batch_size=32 or key="[a,b]"',
     )
     parser.add_argument(
         '--launcher',
-        choices=launch.LAUNCHERS,
+        choices=LAUNCHERS,
         default='none',
         help='who starts the processes of a distributed run',
     )
@@ -68,6 +61,9 @@ def prepare_config(args: argparse.Namespace) -> Config:
         FileNotFoundError: If the config or the checkpoint does not exist.
         ValueError: If an option does not fit the config or this machine.
     """
+    from mmtransmamba.engine.student import is_distiller, student_config
+    from mmtransmamba.utils import launch
+
     cfg = launch.load_config(args.config, args.work_dir)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
@@ -88,14 +84,13 @@ def prepare_config(args: argparse.Namespace) -> Config:
             )
     if args.amp:
         cfg.test_cfg.fp16 = True
-    launch.accept_released_checkpoints(cfg)
-    launch.set_dataloader_defaults(cfg)
+    launch.prepare(cfg)
     # The checkpoint of a distiller is its student's, which is tested without teacher,
     # unless the distiller is to compare the two.
-    if cfg.model.get('student') is not None and not cfg.model.get('compare', False):
+    if is_distiller(cfg.model) and not cfg.model.get('compare', False):
         # What answers for a vision-language student is the distiller's head.
         head = cfg.model.get('head')
-        cfg.model = cfg.model.student
+        cfg.model = student_config(cfg.model)
         if head is not None:
             cfg.model.head = head
     launch.init_processes(cfg, args.launcher)
@@ -110,28 +105,31 @@ def check_weights(runner: Runner, checkpoint: str) -> None:
     Raises:
         CheckpointError: If the checkpoint does not fit the model.
     """
+    from mmtransmamba.engine.student import trained_part
+    from mmtransmamba.engine.unwrap import unwrapped_model
+    from mmtransmamba.models.checkpoint import load_pretrained
+
     if '://' in checkpoint:
         return
-    model = unwrapped_model(runner)
-    # Checkpoints have the names of a distiller's student, or of the transformers model.
-    for part in ('student', 'lm'):
-        model = getattr(model, part, model)
-    load_pretrained(model, checkpoint)
+    model = trained_part(unwrapped_model(runner))
+    # The checkpoint of a language model has the names of the transformers model in it.
+    load_pretrained(getattr(model, 'lm', model), checkpoint)
 
 
-def main() -> None:
-    args = parse_args()
-    try:
-        cfg = prepare_config(args)
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-        check_weights(runner, args.checkpoint)
-    except (FileNotFoundError, CheckpointError, ValueError) as error:
-        sys.exit(f'{Path(__file__).name}: error: {error}')
+@tool(parse_args)
+def main(args: argparse.Namespace) -> None:
+    from mmengine import dump
+    from mmengine.evaluator import DumpResults
+
+    from mmtransmamba.utils import launch
+
+    runner = launch.build_runner(prepare_config(args))
+    check_weights(runner, args.checkpoint)
     if args.out is not None and args.out_item == 'pred':
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     metrics = runner.test()
     if args.out is not None and args.out_item == 'metrics':
-        mmengine.dump(metrics, args.out)
+        dump(metrics, args.out)
     launch.end_processes()
 
 

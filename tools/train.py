@@ -1,27 +1,21 @@
 """Train a model from a config file."""
 
+from __future__ import annotations
+
 import argparse
 import os
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-# A clean checkout needs no installation of the package itself.
-_ROOT = Path(__file__).absolute().parent.parent
-if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
-    sys.path.insert(0, str(_ROOT))
+from _tool import KeyValues, Parser, tool
 
-import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
-from mmengine.config import Config, DictAction
-from mmengine.device import get_device
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmtransmamba.utils.choices import LAUNCHERS
 
-from mmtransmamba.compat import quiet_logger
-from mmtransmamba.utils import launch
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Train a model')
+    parser = Parser(__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument(
         '--work-dir',
@@ -50,14 +44,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=KeyValues,
         metavar='KEY=VALUE',
         help='override settings of the config, for example '
         'train_dataloader.batch_size=32 or key="[a,b]"',
     )
     parser.add_argument(
         '--launcher',
-        choices=launch.LAUNCHERS,
+        choices=LAUNCHERS,
         default='none',
         help='who starts the processes of a distributed run',
     )
@@ -75,13 +69,15 @@ def prepare_config(args: argparse.Namespace) -> Config:
         FileNotFoundError: If the config or the checkpoint does not exist.
         ValueError: If an option does not fit the config or this machine.
     """
+    from mmtransmamba.utils import launch
+
     cfg = launch.load_config(args.config, args.work_dir)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
-        use_amp(cfg)
+        launch.use_amp(cfg)
     if args.auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise ValueError(
@@ -99,34 +95,16 @@ def prepare_config(args: argparse.Namespace) -> Config:
         if checkpoint is not None:
             cfg.resume = True
             cfg.load_from = checkpoint
-    launch.accept_released_checkpoints(cfg)
-    launch.set_dataloader_defaults(cfg)
+    launch.prepare(cfg)
     launch.init_processes(cfg, args.launcher)
     return cfg
 
 
-def use_amp(cfg: Config) -> None:
-    if get_device() == 'cpu':
-        raise ValueError('--amp needs a GPU; none is available')
-    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise ValueError(
-            f'--amp replaces optim_wrapper.type "OptimWrapper", the config has '
-            f'"{wrapper}"'
-        )
-    cfg.optim_wrapper.type = 'AmpOptimWrapper'
-    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+@tool(parse_args, 'interrupted; --resume goes on from the last checkpoint')
+def main(args: argparse.Namespace) -> None:
+    from mmtransmamba.utils import launch
 
-
-def main() -> None:
-    args = parse_args()
-    try:
-        cfg = prepare_config(args)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'{Path(__file__).name}: error: {error}')
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    quiet_logger(runner.logger)
-    runner.train()
+    launch.build_runner(prepare_config(args)).train()
     launch.end_processes()
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 
-from mmtransmamba.compat import quiet_logger
+from mmtransmamba.engine.student import trained_part
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.utils import launch
 from mmtransmamba.utils.text_files import read_json
@@ -72,18 +71,18 @@ def run_experiment(
         return ExperimentResult(work_dir=work_dir, scalars=scalars, **record)
 
     cfg.work_dir = str(work_dir)
-    cfg.load_from = launch.find_resumable(cfg.work_dir)
-    cfg.resume = cfg.load_from is not None
+    checkpoint = launch.find_resumable(cfg.work_dir)
+    cfg.resume = checkpoint is not None
+    if checkpoint is not None:
+        cfg.load_from = checkpoint
     cfg.log_level = 'WARNING'
-    launch.set_dataloader_defaults(cfg)
-    runner = Runner.from_cfg(cfg)
-    quiet_logger(runner.logger)
+    launch.prepare(cfg)
+    runner = launch.build_runner(cfg)
     start = time.perf_counter()
     runner.train()
     seconds = time.perf_counter() - start
 
-    model = unwrapped_model(runner)
-    model = getattr(model, 'student', model)
+    model = trained_part(unwrapped_model(runner))
     result = ExperimentResult(
         work_dir=work_dir,
         scalars=read_scalars(work_dir),

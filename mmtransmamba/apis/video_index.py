@@ -19,6 +19,7 @@ from mmtransmamba.datasets.video_text import (
     list_videos,
     read_video,
 )
+from mmtransmamba.engine.student import student_config
 from mmtransmamba.models import load_pretrained
 from mmtransmamba.models.retrieval import TextVideoRetriever
 from mmtransmamba.registry import MODELS, TASK_UTILS
@@ -64,7 +65,7 @@ class Retriever:
                 f'{config.filename or "The config"} has no {" and no ".join(missing)}: '
                 'it is none of text-video retrieval.'
             )
-        settings = dict(config.model.get('student', config.model))
+        settings = dict(student_config(config.model))
         if config.get('data_preprocessor'):
             settings['data_preprocessor'] = config.data_preprocessor
         # What training starts from is in the checkpoint.

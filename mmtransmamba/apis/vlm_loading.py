@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
+from mmtransmamba.engine.student import student_config
 from mmtransmamba.models.checkpoint import CheckpointError, read_state_dict
 from mmtransmamba.models.fit import check_fit
 from mmtransmamba.registry import MODELS
@@ -109,7 +110,7 @@ def load_trained(
     where = config.filename or 'The config'
     settings = config.get('model') or {}
     head = settings.get('head')
-    settings = settings.get('student', settings)
+    settings = student_config(settings)
     with DefaultScope.overwrite_default_scope('mmtransmamba'):
         kind = MODELS.get(settings.get('type')) if settings.get('type') else None
         if not (isinstance(kind, type) and issubclass(kind, VisionLanguageModel)):

@@ -9,7 +9,11 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
 from torch import distributed
+
+from mmtransmamba.compat import quiet_logger
 
 # Where each launcher says which process this is: rank, world size, local rank.
 _RANK_VARIABLES = {
@@ -21,7 +25,6 @@ _RANK_VARIABLES = {
         'OMPI_COMM_WORLD_LOCAL_RANK',
     ),
 }
-LAUNCHERS = ('none', *_RANK_VARIABLES)
 # Libraries whose datasets yield images of many sizes; the others stack the images.
 _UNSTACKED = ('mmdet', 'mmseg')
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -109,6 +112,37 @@ def find_resumable(work_dir: str) -> str | None:
     return str(max(found, key=lambda path: path.stat().st_mtime)) if found else None
 
 
+def prepare(cfg: Config) -> None:
+    """Complete the config of a run, whoever starts it."""
+    accept_released_checkpoints(cfg)
+    set_dataloader_defaults(cfg)
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The Runner of a complete config, of the type that the config asks for."""
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    quiet_logger(runner.logger)
+    return runner
+
+
+def use_amp(cfg: Config) -> None:
+    """Train with automatic mixed precision.
+
+    Raises:
+        ValueError: There is no GPU, or the config has an optimizer wrapper of its own.
+    """
+    if get_device() == 'cpu':
+        raise ValueError('--amp needs a GPU; none is available')
+    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ValueError(
+            f'--amp replaces optim_wrapper.type "OptimWrapper", the config has '
+            f'"{wrapper}"'
+        )
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
 def accept_released_checkpoints(cfg: Config) -> None:
     """Have a run load what ``load_from`` names even if mmengine did not write it."""
     hook = dict(type='mmtransmamba.ReleasedCheckpointHook')
@@ -145,7 +179,7 @@ def init_processes(cfg: Config, launcher: str) -> None:
 
     Args:
         cfg: The config; ``launcher`` is set, and on a CPU ``model_wrapper_cfg``.
-        launcher: One of ``LAUNCHERS``.
+        launcher: One of :data:`mmtransmamba.utils.choices.LAUNCHERS`.
 
     Raises:
         ValueError: If this process was not started by the launcher.

@@ -1,10 +1,5 @@
 """Registration of everything at once, for callers without a config."""
 
-from mmengine.registry import Registry
-from mmengine.registry import init_default_scope as set_default_scope
-
-from mmtransmamba import registry
-
 
 def register_all_modules(init_default_scope: bool = True) -> None:
     """Import every module of the package that registers something.
@@ -15,6 +10,12 @@ def register_all_modules(init_default_scope: bool = True) -> None:
         init_default_scope: Make ``mmtransmamba`` the default scope, in which
             types without a scope are looked up.
     """
+    # Command lines import this package, and answer before mmengine is there.
+    from mmengine.registry import Registry
+    from mmengine.registry import init_default_scope as set_default_scope
+
+    from mmtransmamba import registry
+
     for name in registry.__all__:
         node = getattr(registry, name)
         if isinstance(node, Registry):

@@ -1,9 +1,10 @@
 """The benchmark of decoding, with few tokens."""
 
-import importlib.util
 import json
 import sys
 
+import _decode as module
+import decode
 import pytest
 import torch
 
@@ -11,27 +12,15 @@ SCRIPT = 'benchmarks/decode.py'
 
 
 @pytest.fixture
-def module(repo_dir, monkeypatch):
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location(
-        'decode_benchmark', repo_dir / 'tools' / SCRIPT
-    )
-    loaded = importlib.util.module_from_spec(spec)
-    monkeypatch.setattr(sys, 'path', sys.path.copy())
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-@pytest.fixture
-def parse(module, monkeypatch):
+def parse(monkeypatch):
     def parse(*args):
         monkeypatch.setattr(sys, 'argv', ['decode.py', '--device', 'cpu', *args])
-        return module.parse_args()
+        return module.complete(decode.parse_args())
 
     return parse
 
 
-def test_only_attention_keeps_more_the_longer_the_context(module, parse):
+def test_only_attention_keeps_more_the_longer_the_context(parse):
     args = parse('--new-tokens', '2', '--repeats', '1')
     states = {}
     for name in module.MODELS:
@@ -49,7 +38,7 @@ def test_only_attention_keeps_more_the_longer_the_context(module, parse):
         assert long - short == 16 * layers * per_token
 
 
-def test_compiled_steps_say_the_same(module, parse, monkeypatch):
+def test_compiled_steps_say_the_same(parse, monkeypatch):
     compile_ = torch.compile
     monkeypatch.setattr(
         torch, 'compile', lambda *args, **kwargs: compile_(*args, backend='eager')
@@ -63,7 +52,7 @@ def test_compiled_steps_say_the_same(module, parse, monkeypatch):
     assert compiled['decode'] > 0
 
 
-def test_medians_are_of_all_tokens(module, parse):
+def test_medians_are_of_all_tokens(parse):
     args = parse('--repeats', '2', '--batch-size', '4')
 
     class Runner:
@@ -110,7 +99,7 @@ def test_the_table(run_tool, tmp_path):
     assert (row['model'], row['context']) == ('teacher', 16)
 
 
-def test_growth_with_the_context(module):
+def test_growth_with_the_context():
     def row(context, ms):
         same = dict.fromkeys(('processor_ms_per_token', 'state', 'prefill', 'peak'), 1)
         return dict(
@@ -123,7 +112,7 @@ def test_growth_with_the_context(module):
     assert '| 16,384 | 5.00 |\n| last by first | 2.50 |' in text
 
 
-def test_a_model_that_fails_is_named(module, monkeypatch):
+def test_a_model_that_fails_is_named(monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['decode.py', '--size', 'none'])
     runner = module.Apart('pure', 'eager', 16)
     with pytest.raises(SystemExit, match='pure, eager, at 16 tokens failed'):
@@ -137,4 +126,6 @@ def test_a_model_that_fails_is_named(module, monkeypatch):
 def test_counts_are_positive(parse, capsys, option):
     with pytest.raises(SystemExit):
         parse(option, '0')
-    assert f'{option}: 0 must be at least 1' in capsys.readouterr().err
+    assert (
+        f'{option}: "0" must be a whole number, 1 at least' in capsys.readouterr().err
+    )

@@ -6,13 +6,15 @@ import sys
 
 import pytest
 
+from mmtransmamba import apis
+
 
 @pytest.fixture
 def quickstart(repo_dir, monkeypatch):
     monkeypatch.syspath_prepend(str(repo_dir / 'tools'))
     import quickstart
 
-    whole = quickstart.run_experiment
+    whole = apis.run_experiment
 
     def shrunk(config, work_dir, options):
         small = {
@@ -23,7 +25,7 @@ def quickstart(repo_dir, monkeypatch):
         }
         return whole(config, work_dir, options | small)
 
-    monkeypatch.setattr(quickstart, 'run_experiment', shrunk)
+    monkeypatch.setattr(apis, 'run_experiment', shrunk)
     return quickstart
 
 

@@ -5,6 +5,9 @@ import re
 import sys
 
 import pytest
+import torch
+
+from mmtransmamba import apis
 
 
 @pytest.fixture
@@ -12,7 +15,7 @@ def quickstart(repo_dir, monkeypatch):
     monkeypatch.syspath_prepend(str(repo_dir / 'tools'))
     import quickstart_retrieval
 
-    whole = quickstart_retrieval.run_experiment
+    whole = apis.run_experiment
 
     def shrunk(config, work_dir, options=None):
         small = {
@@ -25,7 +28,7 @@ def quickstart(repo_dir, monkeypatch):
         }
         return whole(config, work_dir, (options or {}) | small)
 
-    monkeypatch.setattr(quickstart_retrieval, 'run_experiment', shrunk)
+    monkeypatch.setattr(apis, 'run_experiment', shrunk)
     return quickstart_retrieval
 
 
@@ -51,12 +54,12 @@ def test_ends_with_table_and_sheet(quickstart, tmp_path, monkeypatch, capsys):
 
     # The text towers of the students are the teacher's.
     checkpoints = {
-        name: quickstart.torch.load(tmp_path / name / 'epoch_2.pth', weights_only=False)
+        name: torch.load(tmp_path / name / 'epoch_2.pth', weights_only=False)
         for name in ('teacher', 'scratch_seed0', 'transfer_seed1')
     }
     states = [checkpoint['state_dict'] for checkpoint in checkpoints.values()]
     key = 'text_encoder.text_projection.weight'
-    assert all(quickstart.torch.equal(state[key], states[0][key]) for state in states)
+    assert all(torch.equal(state[key], states[0][key]) for state in states)
 
     quickstart.main()  # everything is there: nothing is trained, the table is the same
     assert records == json.loads((tmp_path / 'results.json').read_text())

@@ -4,6 +4,10 @@ import json
 import sys
 
 import pytest
+from mmengine.config import Config
+
+from mmtransmamba import apis
+from mmtransmamba.apis import vqa_answers
 
 
 @pytest.fixture
@@ -11,7 +15,7 @@ def quickstart(repo_dir, monkeypatch):
     monkeypatch.syspath_prepend(str(repo_dir / 'tools'))
     import quickstart_vqa
 
-    whole = quickstart_vqa.run_experiment
+    whole = apis.run_experiment
     quickstart_vqa.started = []
 
     def shrunk(config, work_dir, options=None):
@@ -25,7 +29,7 @@ def quickstart(repo_dir, monkeypatch):
         )
         return whole(config, work_dir, (options or {}) | small)
 
-    fromfile = quickstart_vqa.Config.fromfile
+    fromfile = Config.fromfile
 
     def few(path):
         cfg = fromfile(path)
@@ -34,10 +38,10 @@ def quickstart(repo_dir, monkeypatch):
             cfg.train_dataloader.dataset.num_scenes = 12
         return cfg
 
-    monkeypatch.setattr(quickstart_vqa, 'run_experiment', shrunk)
-    monkeypatch.setattr(quickstart_vqa.Config, 'fromfile', few)
-    monkeypatch.setattr(quickstart_vqa, 'CONTEXT', 32)
-    monkeypatch.setattr(quickstart_vqa, 'STEPS', 2)
+    monkeypatch.setattr(apis, 'run_experiment', shrunk)
+    monkeypatch.setattr(Config, 'fromfile', few)
+    monkeypatch.setattr(vqa_answers, 'CONTEXT', 32)
+    monkeypatch.setattr(vqa_answers, 'STEPS', 2)
     return quickstart_vqa
 
 
@@ -88,5 +92,5 @@ def test_majority_is_of_the_training_set(quickstart):
 
     train = Questions(('a', 'x'), ('a', 'x'), ('a', 'y'), ('b', 'yes'))
     test = Questions(('a', 'y'), ('a', 'x'), ('b', 'no'))
-    found = quickstart.majority(train, test)
+    found = vqa_answers.majority(train, test)
     assert (found['a'], found['b']) == (50, 0)

@@ -1,13 +1,14 @@
 """The ablation on a story teller, with a tiny one and a few stories."""
 
 import argparse
-import importlib.util
 import json
 import sys
 from pathlib import Path
 
+import _stories260k as module
 import numpy as np
 import pytest
+import stories260k
 from language_models import make_teacher
 
 from mmtransmamba.datasets import MarkovTokens
@@ -23,21 +24,7 @@ def write_data(folder, num_layers=5):
         np.savez(folder / f'samples_{name}.npz', tokens=tokens.astype(np.uint16))
 
 
-@pytest.fixture
-def module(repo_dir, monkeypatch):
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location(
-        'stories260k', repo_dir / 'tools' / SCRIPT
-    )
-    loaded = importlib.util.module_from_spec(spec)
-    monkeypatch.setattr(sys, 'path', sys.path.copy())
-    # Its dataclasses look for the module that they are in.
-    monkeypatch.setitem(sys.modules, 'stories260k', loaded)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-def test_a_table_is_made(module, tmp_path, monkeypatch):
+def test_a_table_is_made(tmp_path, monkeypatch):
     """Stages that follow each other, and single ones, with data from elsewhere."""
     write_data(tmp_path / 'tales')
     layers = (1, 3)
@@ -54,7 +41,7 @@ def test_a_table_is_made(module, tmp_path, monkeypatch):
         sys, 'argv', ['stories260k.py', *arguments.split(), '--out', 'tables.md']
     )
     monkeypatch.chdir(tmp_path)
-    module.main()
+    stories260k.main()
     text = (tmp_path / 'tables.md').read_text()
     assert '## Three students' in text
     assert 'Not asked for' not in text
@@ -80,7 +67,7 @@ def test_a_table_is_made(module, tmp_path, monkeypatch):
         assert not (tmp_path / 'data').exists()
 
 
-def test_each_run_has_a_folder_of_its_own(module):
+def test_each_run_has_a_folder_of_its_own():
     def folder(student, iters, seed):
         args = argparse.Namespace(work_dir=Path('runs'), iters=iters, seed=seed)
         return module.Trainings(args).folder(student)
@@ -90,12 +77,12 @@ def test_each_run_has_a_folder_of_its_own(module):
     assert len({folder(student, i, s) for i in (5, 6) for s in (0, 1)}) == 4
 
 
-def test_every_table_can_be_asked_for(module):
-    assert tuple(t.name for t in module.tables([0, 1, 2, 3, 4])) == module.TABLES
+def test_every_table_can_be_asked_for():
+    assert tuple(t.name for t in module.tables([0, 1, 2, 3, 4])) == stories260k.TABLES
 
 
 @pytest.mark.parametrize('name', ['share', 'positions'])
-def test_the_page_has_the_rows_that_the_command_makes(module, repo_dir, name):
+def test_the_page_has_the_rows_that_the_command_makes(repo_dir, name):
     """Their layers, those of `auto` as the page says that they were measured."""
     page = (repo_dir / 'docs/results/stories260k.md').read_text()
     (made,) = (t for t in module.tables([2, 4, 3, 0, 1]) if t.name == name)
@@ -114,10 +101,10 @@ def test_the_page_has_the_rows_that_the_command_makes(module, repo_dir, name):
         (3, 'the model in tales/hf has 3 layers; the tables are for 5'),
     ],
 )
-def test_other_data(module, tmp_path, monkeypatch, num_layers, message):
+def test_other_data(tmp_path, monkeypatch, num_layers, message):
     monkeypatch.chdir(tmp_path)
     if num_layers:
         write_data(tmp_path / 'tales', num_layers)
     monkeypatch.setattr(sys, 'argv', ['stories260k.py', '--data', 'tales'])
     with pytest.raises(SystemExit, match=message):
-        module.main()
+        stories260k.main()

@@ -4,7 +4,9 @@ import json
 import sys
 from functools import partial
 
+import _training_step
 import pytest
+import training_step
 
 from mmtransmamba.models import Vim, VMamba
 from mmtransmamba.ops import backends
@@ -17,13 +19,11 @@ VMAMBA = {**VMamba.ARCHS['vanilla_tiny'], 'embed_dims': 8, 'depths': (1, 1)}
 
 
 @pytest.fixture
-def benchmark(repo_dir, monkeypatch):
-    monkeypatch.syspath_prepend(str(repo_dir / 'tools' / 'benchmarks'))
-    import training_step
-
+def benchmark(monkeypatch):
     students = {'Vim': partial(Vim, VIM), 'VMamba': partial(VMamba, VMAMBA)}
-    monkeypatch.setattr(training_step, 'STUDENTS', students)
-    return training_step
+    monkeypatch.setattr(_training_step, 'STUDENTS', students)
+    monkeypatch.setattr(training_step, 'STUDENTS', list(students))
+    return _training_step
 
 
 def test_prints_a_table_and_writes_the_numbers(
@@ -33,7 +33,7 @@ def test_prints_a_table_and_writes_the_numbers(
     options = ['--batch-size', '2', '--image-size', '32', '--repeat', '2']
     options += ['--scan-steps', '3', '--json', str(path)]
     monkeypatch.setattr(sys, 'argv', ['training_step.py', *options])
-    status = benchmark.main()
+    status = training_step.main()
     content = json.loads(path.read_text())
     vim, vmamba = content['rows']
     # 2 x 2 patches of 16 pixels and a class token; patches of 4 and then 8 pixels.

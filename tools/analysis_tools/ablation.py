@@ -4,6 +4,8 @@ Each run is a process of its own with its own folder; finished runs are not trai
 again and interrupted ones go on, so the command can be stopped and repeated.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import statistics
@@ -11,14 +13,16 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import DictAction
+from _tool import KeyValues, Parser, tool
 
-from mmtransmamba.apis import ExperimentResult, run_experiment
+if TYPE_CHECKING:
+    from mmtransmamba.apis.experiment import ExperimentResult
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument('configs', nargs='+', type=Path, help='one row each')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/ablation'))
@@ -30,13 +34,15 @@ def parse_args() -> argparse.Namespace:
         'mean best)',
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='override every config'
+        '--cfg-options', nargs='+', action=KeyValues, help='override every config'
     )
     parser.add_argument('--one', action='store_true', help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def train(args: argparse.Namespace, config: Path, seed: int) -> ExperimentResult:
+    from mmtransmamba.apis.experiment import run_experiment
+
     options = dict(args.cfg_options or {}) | {'randomness.seed': seed}
     folder = args.work_dir / f'{config.stem}_seed{seed}'
     return run_experiment(config, folder, options)
@@ -112,8 +118,8 @@ def tabulate(args: argparse.Namespace) -> str:
     return '\n'.join(lines)
 
 
-def main() -> None:
-    args = parse_args()
+@tool(parse_args)
+def main(args: argparse.Namespace) -> None:
     if args.one:
         train(args, args.configs[0], args.seeds[0])
         return

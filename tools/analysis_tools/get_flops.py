@@ -6,30 +6,21 @@ plus B K L D for the skip, as the authors of Mamba and VMamba count. Norms, acti
 and sums are not counted. Nothing is computed, so any size takes about a second.
 """
 
+from __future__ import annotations
+
 import argparse
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-# A clean checkout needs no installation of the package itself.
-_ROOT = Path(__file__).absolute().parent.parent.parent
-if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
-    sys.path.insert(0, str(_ROOT))
+from _tool import KeyValues, Parser, tool
 
-import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
-from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
-from rich.console import Console
-from rich.table import Table
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
-from mmtransmamba.registry import MODELS
-from mmtransmamba.utils.flops import Complexity, count_complexity
-from mmtransmamba.utils.launch import load_config
+    from mmtransmamba.utils.flops import Complexity
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument(
         '--shape',
@@ -43,7 +34,7 @@ def parse_args() -> argparse.Namespace:
         '--depth', type=int, default=0, help='table of the modules down to this depth'
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='override the config'
+        '--cfg-options', nargs='+', action=KeyValues, help='override the config'
     )
     return parser.parse_args()
 
@@ -54,9 +45,11 @@ def model_config(cfg: Config) -> dict:
     Raises:
         ValueError: The config has none.
     """
+    from mmtransmamba.engine.student import student_config
+
     if 'model' not in cfg:
         raise ValueError(f'{cfg.filename} has no model.')
-    return cfg.model.get('student', cfg.model)
+    return student_config(cfg.model)
 
 
 def input_shape(model: dict, sizes: list[int] | None) -> tuple[int, ...]:
@@ -81,6 +74,9 @@ def input_shape(model: dict, sizes: list[int] | None) -> tuple[int, ...]:
 
 
 def print_modules(count: Complexity, depth: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table('module', 'parameters', 'FLOPs')
     for column in table.columns[1:]:
         column.justify = 'right'
@@ -92,15 +88,18 @@ def print_modules(count: Complexity, depth: int) -> None:
     Console().print(table)
 
 
-def main() -> None:
-    args = parse_args()
-    try:
-        cfg = load_config(args.config)
-        cfg.merge_from_dict(args.cfg_options or {})
-        config = model_config(cfg)
-        shape = input_shape(config, args.shape)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'{Path(__file__).name}: error: {error}')
+@tool(parse_args)
+def main(args: argparse.Namespace) -> None:
+    from mmengine.registry import init_default_scope
+
+    from mmtransmamba.registry import MODELS
+    from mmtransmamba.utils.flops import count_complexity
+    from mmtransmamba.utils.launch import load_config
+
+    cfg = load_config(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    config = model_config(cfg)
+    shape = input_shape(config, args.shape)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     # A recogniser of mmaction2 stops before its head unless told otherwise.
     stage = dict(stage='head') if 'cls_head' in config else {}

@@ -5,28 +5,24 @@ Parameters and FLOPs are counted anew each time. Throughput is measured with
 measured again, so an interrupted run goes on where it was.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-# A clean checkout needs no installation of the package itself.
-_ROOT = Path(__file__).absolute().parent.parent.parent
-if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
-    sys.path.insert(0, str(_ROOT))
+from _tool import Parser, tool
 
-import torch
+if TYPE_CHECKING:
+    from mmtransmamba.models.backbones.base import VisionBackbone
 
-from mmtransmamba.models import backbones
-from mmtransmamba.models.backbones.base import VisionBackbone
-from mmtransmamba.utils.flops import count_complexity
-
+_ROOT = Path(__file__).absolute().parents[2]
 DOCS = _ROOT / 'docs'
 SIZE = 224
 CLASSES = 1000
@@ -103,6 +99,8 @@ reports what it loaded and converted, and refuses what does not fit.
 
 def architectures() -> Iterator[tuple[type[VisionBackbone], str]]:
     """Every backbone class of the package with each of its architectures' names."""
+    from mmtransmamba.models import backbones
+
     for name in backbones.__all__:
         family = getattr(backbones, name)
         for arch in family.ARCHS:
@@ -111,6 +109,10 @@ def architectures() -> Iterator[tuple[type[VisionBackbone], str]]:
 
 def counts(family: type[VisionBackbone], arch: str) -> dict[str, int]:
     """Parameters and FLOPs of an architecture."""
+    import torch
+
+    from mmtransmamba.utils.flops import count_complexity
+
     with torch.device('meta'):
         model = family(arch)
     widths: list[int] = []
@@ -152,6 +154,8 @@ def row(
 
 def page(record: dict[str, Any]) -> str:
     """The whole document, given the measured throughput."""
+    from mmtransmamba.models import backbones
+
     setting = 'not measured yet'
     if record:
         setting = (
@@ -177,19 +181,21 @@ def page(record: dict[str, Any]) -> str:
     )
 
 
-@torch.inference_mode()
 def throughput(
     family: type[VisionBackbone], arch: str, args: argparse.Namespace
 ) -> float:
     """Images per second: the median of as many batches as there is time for."""
+    import torch
+
     model = family(arch).eval()
     images = torch.randn(args.batch_size, 3, SIZE, SIZE)
-    model(images)
     times: list[float] = []
-    while len(times) < args.repeat and sum(times) < args.seconds:
-        start = time.perf_counter()
+    with torch.inference_mode():
         model(images)
-        times.append(time.perf_counter() - start)
+        while len(times) < args.repeat and sum(times) < args.seconds:
+            start = time.perf_counter()
+            model(images)
+            times.append(time.perf_counter() - start)
     return args.batch_size / statistics.median(times)
 
 
@@ -206,6 +212,8 @@ def measure(args: argparse.Namespace) -> None:
     Raises:
         ValueError: The record is of another machine or other settings.
     """
+    import torch
+
     setting = dict(
         threads=torch.get_num_threads(),
         cpu=cpu_name(),
@@ -237,9 +245,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument(
         '--measure', action='store_true', help='measure what the record lacks'
     )
@@ -257,15 +263,14 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_args()
+@tool(parse_args)
+def main(args: argparse.Namespace) -> None:
     if args.threads:
+        import torch
+
         torch.set_num_threads(args.threads)
     if args.measure:
-        try:
-            measure(args)
-        except ValueError as error:
-            sys.exit(f'{Path(__file__).name}: error: {error}')
+        measure(args)
     args.out.write_text(page(read_record(args.json)), encoding='utf-8')
 
 

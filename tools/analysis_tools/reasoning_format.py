@@ -5,24 +5,15 @@ tools/eval_vlm.py leaves in OUT/predictions/responses for a model that reasons.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-# A clean checkout needs no installation of the package itself.
-_ROOT = Path(__file__).absolute().parent.parent.parent
-if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
-    sys.path.insert(0, str(_ROOT))
-
-import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
-from rich.console import Console
-from rich.table import Table
-
-from mmtransmamba.evaluation.reasoning import ReasoningFormat
-from mmtransmamba.evaluation.vlm.files import read_rows
+from _tool import Parser, tool
 
 
 def read_responses(path: Path) -> list[dict]:
     """The responses in a file, of each question the last one."""
+    from mmtransmamba.evaluation.vlm.files import read_rows
+
     found = {}
     for number, row in enumerate(read_rows(path)):
         # Without an id every row is a question of its own.
@@ -31,21 +22,27 @@ def read_responses(path: Path) -> list[dict]:
     return list(found.values())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def parse_args() -> argparse.Namespace:
+    parser = Parser(__doc__)
     parser.add_argument('files', nargs='+', type=Path, help='files of responses')
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+@tool(parse_args)
+def main(args: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from mmtransmamba.evaluation.reasoning import ReasoningFormat
+
     columns = {}
-    try:
-        for path in args.files:
-            metric = ReasoningFormat()
-            responses = read_responses(path)
-            metric.process(None, responses)
-            columns[path.stem] = dict(
-                responses=len(responses), **metric.compute_metrics(metric.results)
-            )
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    for path in args.files:
+        metric = ReasoningFormat()
+        responses = read_responses(path)
+        metric.process(None, responses)
+        columns[path.stem] = dict(
+            responses=len(responses), **metric.compute_metrics(metric.results)
+        )
     table = Table('', *columns)
     for name in dict.fromkeys(key for figures in columns.values() for key in figures):
         cells = [figures.get(name) for figures in columns.values()]

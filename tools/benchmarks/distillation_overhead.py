@@ -6,111 +6,36 @@ reports the share of (c) that is neither (a) nor (b): taps, aligners, losses, we
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
-
-from mmtransmamba.registry import MODELS
+from _tool import KeyValues, Parser, positive, tool
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument(
         '--config',
         default=ROOT
         / 'configs/image_classification/transmamba/trans-plain-mamba-t_1xb128_in1k.py',
         help='config whose model is a MultiDirectionDistiller',
     )
-    parser.add_argument('--batch-size', type=int, default=8)
-    parser.add_argument('--image-size', type=int, default=224)
-    parser.add_argument('--repeat', type=int, default=9)
+    parser.add_argument('--batch-size', type=positive, default=8)
+    parser.add_argument('--image-size', type=positive, default=224)
+    parser.add_argument('--repeat', type=positive, default=9)
+    parser.add_argument('--device', help='default: the GPU if there is one')
     parser.add_argument(
-        '--device', default='cuda' if torch.cuda.is_available() else 'cpu'
-    )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='override the config'
+        '--cfg-options', nargs='+', action=KeyValues, help='override the config'
     )
     return parser.parse_args()
 
 
-def seconds(step: Callable[[], None], device: str) -> float:
-    if device.startswith('cuda'):
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    step()
-    if device.startswith('cuda'):
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+@tool(parse_args)
+def main(args: argparse.Namespace) -> None:
+    import _distillation_overhead
 
-
-def main() -> None:
-    args = parse_args()
-    config = Config.fromfile(args.config)
-    # Random weights take the same time.
-    config.model.teacher.checkpoint = None
-    config.merge_from_dict(args.cfg_options or {})
-    init_default_scope(config.get('default_scope', 'mmpretrain'))
-    distiller = MODELS.build(
-        dict(config.model, data_preprocessor=config.data_preprocessor)
-    )
-    distiller = distiller.to(args.device).train()
-    student, teacher = distiller.student, distiller.teacher
-
-    shape = (args.batch_size, 3, args.image_size, args.image_size)
-    generator = torch.Generator().manual_seed(0)
-    data = distiller.data_preprocessor(
-        dict(
-            inputs=list(torch.randint(0, 256, shape, generator=generator).byte()),
-            data_samples=_labels(args.batch_size),
-        ),
-        training=True,
-    )
-    inputs, samples = data['inputs'], data['data_samples']
-
-    def teacher_forward() -> None:
-        teacher(distiller.teacher_images(inputs))
-
-    def student_step() -> None:
-        distiller.recorder.close()
-        loss, _ = student.parse_losses(student.loss(inputs, samples))
-        loss.backward()
-
-    def distillation_step() -> None:
-        loss, _ = distiller.parse_losses(distiller.loss(inputs, samples))
-        loss.backward()
-
-    steps = (teacher_forward, student_step, distillation_step)
-    times: dict[str, list[float]] = {step.__name__: [] for step in steps}
-    for step in steps:
-        step()
-    for _ in range(args.repeat):
-        for step in steps:
-            distiller.zero_grad(set_to_none=True)
-            times[step.__name__].append(seconds(step, args.device))
-
-    median = {name: statistics.median(values) for name, values in times.items()}
-    for name, value in median.items():
-        print(f'{name:18s} {1000 * value:9.1f} ms')
-    # Each round's own difference: a slow moment of the machine hits all three.
-    shares = [(c - a - b) / c for a, b, c in zip(*times.values(), strict=True)]
-    print(
-        f'overhead           {100 * statistics.median(shares):9.1f} % of the step, '
-        f'median of {args.repeat} ({torch.get_num_threads()} threads, '
-        f'batch {args.batch_size}, {args.image_size} px, {args.device})'
-    )
-
-
-def _labels(count: int) -> list:
-    from mmpretrain.structures import DataSample
-
-    return [DataSample().set_gt_label(i % 10) for i in range(count)]
+    _distillation_overhead.run(args)
 
 
 if __name__ == '__main__':

@@ -5,20 +5,13 @@ A video's descriptions, joined in the order of the file, are its one caption. Wi
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-# A clean checkout needs no installation of the package itself.
-_ROOT = Path(__file__).absolute().parent.parent.parent
-if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
-    sys.path.insert(0, str(_ROOT))
-
-from mmtransmamba.datasets.video_text import AnnotationError, read_didemo
-from mmtransmamba.datasets.video_text.conversion import convert
+from _tool import Parser, tool
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     for split in ('train', 'val', 'test'):
         parser.add_argument(
             f'--{split}', type=Path, help=f'{split}_data.json, also compressed (.gz)'
@@ -38,16 +31,16 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def main() -> None:
-    args = parse_args()
-    try:
-        for split in ('train', 'val', 'test'):
-            path = getattr(args, split)
-            if path is not None:
-                out = args.out / f'{split}.json'
-                convert(read_didemo(path), out, args.videos, args.check)
-    except (AnnotationError, FileNotFoundError) as error:
-        sys.exit(f'error: {error}')
+@tool(parse_args)
+def main(args: argparse.Namespace) -> None:
+    from mmtransmamba.datasets.video_text import read_didemo
+    from mmtransmamba.datasets.video_text.conversion import convert
+
+    for split in ('train', 'val', 'test'):
+        path = getattr(args, split)
+        if path is not None:
+            out = args.out / f'{split}.json'
+            convert(read_didemo(path), out, args.videos, args.check)
 
 
 if __name__ == '__main__':

@@ -6,21 +6,13 @@ image.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-# A clean checkout needs no installation of the package itself.
-_ROOT = Path(__file__).absolute().parent.parent.parent
-if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
-    sys.path.insert(0, str(_ROOT))
-
-import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
-
-from mmtransmamba.datasets.llava_cot import split_llava_cot
+from _tool import Parser, tool
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument('annotations', type=Path, help='train.jsonl of LLaVA-CoT-100k')
     parser.add_argument('--images', type=Path, help='folder of the images')
     parser.add_argument('--teacher', type=int, default=80_000, help='default: 80000')
@@ -31,16 +23,12 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_args()
+@tool(parse_args)
+def main(args: argparse.Namespace) -> None:
+    from mmtransmamba.datasets.llava_cot import split_llava_cot
+
     sizes = {name: getattr(args, name) for name in ('teacher', 'student', 'val')}
-    try:
-        split = split_llava_cot(
-            args.annotations, args.out, sizes, args.images, args.seed
-        )
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
-    print(split)
+    print(split_llava_cot(args.annotations, args.out, sizes, args.images, args.seed))
     print(f'written to {args.out}')
 
 

@@ -5,24 +5,13 @@ test_1k_A.json of MSRVTT_JSFUSION_test.csv. Either part may be left out.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-# A clean checkout needs no installation of the package itself.
-_ROOT = Path(__file__).absolute().parent.parent.parent
-if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
-    sys.path.insert(0, str(_ROOT))
-
-from mmtransmamba.datasets.video_text import (
-    AnnotationError,
-    read_msrvtt_test,
-    read_msrvtt_train,
-)
-from mmtransmamba.datasets.video_text.conversion import convert
+from _tool import Parser, tool
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument('--train', type=Path, help='MSRVTT_train.9k.csv (or 7k)')
     parser.add_argument('--captions', type=Path, help='MSRVTT_data.json, for --train')
     parser.add_argument('--test', type=Path, help='MSRVTT_JSFUSION_test.csv')
@@ -43,18 +32,18 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def main() -> None:
-    args = parse_args()
-    try:
-        if args.train is not None:
-            split = args.train.stem.split('.')[-1]
-            captions = read_msrvtt_train(args.train, args.captions)
-            convert(captions, args.out / f'train_{split}.json', args.videos, args.check)
-        if args.test is not None:
-            captions = read_msrvtt_test(args.test)
-            convert(captions, args.out / 'test_1k_A.json', args.videos, args.check)
-    except (AnnotationError, FileNotFoundError) as error:
-        sys.exit(f'error: {error}')
+@tool(parse_args)
+def main(args: argparse.Namespace) -> None:
+    from mmtransmamba.datasets.video_text import read_msrvtt_test, read_msrvtt_train
+    from mmtransmamba.datasets.video_text.conversion import convert
+
+    if args.train is not None:
+        split = args.train.stem.split('.')[-1]
+        captions = read_msrvtt_train(args.train, args.captions)
+        convert(captions, args.out / f'train_{split}.json', args.videos, args.check)
+    if args.test is not None:
+        captions = read_msrvtt_test(args.test)
+        convert(captions, args.out / 'test_1k_A.json', args.videos, args.check)
 
 
 if __name__ == '__main__':

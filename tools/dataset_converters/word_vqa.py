@@ -10,15 +10,11 @@ The generated shapes need no data; easy-VQA's vocabulary is that of its training
 import argparse
 from pathlib import Path
 
-from mmtransmamba.datasets.easy_vqa import words_of
-from mmtransmamba.datasets.shapes_vqa import words
-from mmtransmamba.datasets.vqa_start import write_start
+from _tool import Parser, tool
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument('data', choices=['shapes', 'easy_vqa'])
     parser.add_argument('out', type=Path, help='folder to write')
     parser.add_argument('--data-root', type=Path, default=Path('data/easy_vqa'))
@@ -26,18 +22,18 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_args()
+@tool(parse_args)
+def main(args: argparse.Namespace) -> None:
+    from mmtransmamba.datasets.easy_vqa import words_of
+    from mmtransmamba.datasets.shapes_vqa import words
+    from mmtransmamba.datasets.vqa_start import write_start
+
     if args.data == 'shapes':
-        write_start(args.out, words(), image_size=36, patch_size=12, seed=args.seed)
+        vocabulary, sides = words(), dict(image_size=36, patch_size=12)
     else:
-        write_start(
-            args.out,
-            words_of(args.data_root),
-            image_size=64,
-            patch_size=16,
-            seed=args.seed,
-        )
+        vocabulary = words_of(args.data_root)
+        sides = dict(image_size=64, patch_size=16)
+    write_start(args.out, vocabulary, **sides, seed=args.seed)
     print(f'Processor and untrained language model: {args.out}')
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmtransmamba.engine.student import trained_part
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.models.checkpoint import find_state_dict, load_pretrained
 from mmtransmamba.registry import HOOKS
@@ -31,7 +32,7 @@ class ReleasedCheckpointHook(Hook):
             return
         model = unwrapped_model(runner)
         state = find_state_dict(checkpoint, 'The checkpoint of load_from')
-        report = load_pretrained(getattr(model, 'student', model), state)
+        report = load_pretrained(trained_part(model), state)
         runner.logger.info(f'Released checkpoint: {report}')
         # mmengine now finds the weights that are there already.
         checkpoint.clear()

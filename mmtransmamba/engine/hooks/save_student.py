@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmtransmamba.engine.averaged import checkpoint_weights
+from mmtransmamba.engine.student import is_distiller, transformers_part
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.registry import HOOKS
 from mmtransmamba.transfer.distillers.stages import StageError, history_of
@@ -52,7 +53,7 @@ class SaveStudentHook(Hook):
         Raises:
             ValueError: The model has nothing that can be saved.
         """
-        if _model_in(unwrapped_model(runner)) is None:
+        if transformers_part(unwrapped_model(runner)) is None:
             raise ValueError(
                 'SaveStudentHook: the model is no LanguageDistiller, CausalLM, '
                 'VisionLanguageModel or PatchClassifier; leave the hook out.'
@@ -89,7 +90,7 @@ class SaveStudentHook(Hook):
         if not is_main_process():
             return
         trained = unwrapped_model(runner)
-        model = _model_in(trained)
+        model = transformers_part(trained)
         folder = Path(runner.work_dir) / self.folder
         partial = folder.with_name(folder.name + '.partial')
         shutil.rmtree(partial, ignore_errors=True)
@@ -108,20 +109,11 @@ class SaveStudentHook(Hook):
 
 
 def _history_of(trained: nn.Module) -> list[str]:
-    model = _model_in(trained)
+    model = transformers_part(trained)
     return [] if model is None else history_of(model)
-
-
-def _model_in(trained: nn.Module) -> nn.Module | None:
-    """The transformers model that a Runner's model trains, if any."""
-    for name in ('student', 'lm', 'tower'):
-        model = getattr(trained, name, None)
-        if hasattr(model, 'save_pretrained'):
-            return model
-    return None
 
 
 def _step_of(trained: nn.Module) -> str:
     """What ``transfer_history`` says of the training."""
-    default = 'distilled' if hasattr(trained, 'student') else 'finetuned'
+    default = 'distilled' if is_distiller(trained) else 'finetuned'
     return getattr(trained, 'stage', None) or default

@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmtransmamba.engine.student import trained_part
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.registry import HOOKS, MODELS
 from mmtransmamba.transfer.subclone import (
@@ -131,7 +132,7 @@ class SubcloneInitializer(Hook):
             )
             return
         model = unwrapped_model(runner)
-        student = getattr(model, 'student', model)
+        student = trained_part(model)
         sources, options = self._sources(model, student)
         options = replace(options, seed=runner.seed if self.seed is None else self.seed)
         if self.importance_batches:

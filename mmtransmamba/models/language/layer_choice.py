@@ -5,14 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-POSITIONS = (
-    'evenly',
-    'early',
-    'middle',
-    'late',
-    'interleaved_head',
-    'interleaved_tail',
-)
+from mmtransmamba.utils.choices import POSITIONS
+
 _ALIASES = {'low': 'early', 'high': 'late', 'interleaved': 'interleaved_head'}
 
 

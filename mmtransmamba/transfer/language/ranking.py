@@ -18,8 +18,8 @@ from mmtransmamba.models.language.layer_choice import count_layers_of
 from mmtransmamba.transfer.language.calibration import read_calibration
 from mmtransmamba.transfer.language.plan import plan_conversion
 from mmtransmamba.transfer.language.teachers import load_teacher, read_config
+from mmtransmamba.utils.choices import RANKINGS
 
-METHODS = ('single', 'greedy')
 _WIDTHS = (
     'hidden_size intermediate_size num_attention_heads num_key_value_heads head_dim '
     'vocab_size'
@@ -97,8 +97,8 @@ def rank_layers(
     Raises:
         ValueError: Unknown method, no calibration text, or a student of another width.
     """
-    if method not in METHODS:
-        raise ValueError(f'method={method!r} must be one of {", ".join(METHODS)}.')
+    if method not in RANKINGS:
+        raise ValueError(f'method={method!r} must be one of {", ".join(RANKINGS)}.')
     if not batches:
         raise ValueError('Ranking layers needs calibration text; there is none.')
     _check_width(read_config(teacher), fields)

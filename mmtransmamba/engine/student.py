@@ -1,0 +1,32 @@
+"""Who the student is: the part of a model, or of its config, that training is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+
+def trained_part(model: nn.Module) -> nn.Module:
+    """A distiller's student; any other model itself."""
+    return getattr(model, 'student', model)
+
+
+def transformers_part(model: nn.Module) -> nn.Module | None:
+    """The transformers model inside what a Runner trains; None if there is none."""
+    student = trained_part(model)
+    parts = [student, *(getattr(student, name, None) for name in ('lm', 'tower'))]
+    return next((part for part in parts if hasattr(part, 'save_pretrained')), None)
+
+
+def is_distiller(model: nn.Module | Mapping[str, Any]) -> bool:
+    """Whether a model, or the model that a config describes, trains a student."""
+    if isinstance(model, nn.Module):
+        return hasattr(model, 'student')
+    return model.get('student') is not None
+
+
+def student_config(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """As :func:`trained_part`, of ``cfg.model``."""
+    return model['student'] if is_distiller(model) else model

@@ -1,0 +1,30 @@
+"""Names that command lines offer, where they cost no import.
+
+The modules that give them a meaning take them from here.
+"""
+
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+"""Who starts the processes of a distributed run: :mod:`mmtransmamba.utils.launch`."""
+
+POSITIONS = (
+    'evenly',
+    'early',
+    'middle',
+    'late',
+    'interleaved_head',
+    'interleaved_tail',
+)
+"""Where Mamba layers lie: :func:`mmtransmamba.models.language.choose_layers`."""
+
+INITS = ('mimic', 'inherit', 'vkq', 'subclone', 'scratch')
+"""Initialisations: :func:`mmtransmamba.transfer.language.convert_lm`."""
+
+RANKINGS = ('single', 'greedy')
+"""Ways to rank layers: :func:`mmtransmamba.transfer.language.rank_layers`."""
+
+VLM_BENCHMARKS = (
+    *('pope', 'mme', 'mmbench', 'seed_image', 'mmmu', 'ai2d', 'ai2d_no_mask'),
+    *('mathvista', 'scienceqa_img', 'textvqa', 'gqa', 'vqav2', 'vqav2_testdev'),
+    'mm_vet',
+)
+"""Benchmarks of vision-language models: :mod:`mmtransmamba.evaluation.vlm`."""

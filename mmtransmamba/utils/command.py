@@ -1,0 +1,112 @@
+"""What the command lines share: their parser, and the one line an error ends in.
+
+Nothing here imports more than the standard library, so that ``--help`` and a mistake
+in the arguments are answered at once. A tool imports what it needs once its arguments
+are parsed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from .error_lines import describe, log_traceback
+from .key_values import parse_value
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose description is laid out by hand, with the option ``--debug``."""
+
+    def __init__(self, description: str | None = None, **options: Any) -> None:
+        options.setdefault('formatter_class', argparse.RawDescriptionHelpFormatter)
+        super().__init__(description=description, **options)
+        self.add_argument(
+            '--debug',
+            action='store_true',
+            # A default would undo the option when it stands before a subcommand.
+            default=argparse.SUPPRESS,
+            help='show the traceback of an error',
+        )
+
+
+class KeyValues(argparse.Action):
+    """Reads ``KEY=VALUE …`` into a dictionary, by :func:`parse_value`."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        options = dict(getattr(namespace, self.dest) or {})
+        for pair in values:
+            key, equals, text = pair.partition('=')
+            if not key or not equals:
+                raise argparse.ArgumentError(
+                    self, f'"{pair}" must have the form KEY=VALUE'
+                )
+            try:
+                options[key] = parse_value(text)
+            except ValueError as error:
+                raise argparse.ArgumentError(self, f'{key}: {error}') from error
+        setattr(namespace, self.dest, options)
+
+
+def positive(text: str) -> int:
+    """The ``type`` of an argument that counts something."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'"{text}" must be a whole number, 1 at least')
+    return number
+
+
+def tool(
+    parse_args: Callable[[], argparse.Namespace], interrupted: str = 'interrupted'
+) -> Callable[[Callable[[argparse.Namespace], Any]], Callable[[], Any]]:
+    """Make a command of a function of parsed arguments.
+
+    An error ends the process with status 1 and one line, ``NAME.py: error: …``;
+    with ``--debug`` it is raised. The log of a run, if one was begun, gets the
+    traceback in any case.
+
+    Args:
+        parse_args: Reads the command line, with a :class:`Parser`.
+        interrupted: The line that Ctrl-C ends in.
+    """
+
+    def decorate(work: Callable[[argparse.Namespace], Any]) -> Callable[[], Any]:
+        @functools.wraps(work)
+        def main() -> Any:
+            args = parse_args()
+            if getattr(args, 'debug', False):
+                return work(args)
+            name = os.path.basename(sys.argv[0])
+            try:
+                return work(args)
+            except KeyboardInterrupt:
+                print(f'\n{name}: {interrupted}', file=sys.stderr)
+                sys.exit(130)
+            except BrokenPipeError:
+                # Who reads our output has seen enough, as ``head`` does. Without a
+                # new place for it, Python would fail once more at its exit.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(1)
+            except Exception as error:
+                line, clear = describe(error)
+                log = log_traceback(error)
+                if not clear:
+                    where = f'in {log}, or with --debug' if log else 'with --debug'
+                    line += f' (the traceback: {where})'
+                sys.exit(f'{name}: error: {line}')
+
+        return main
+
+    return decorate

@@ -1,0 +1,115 @@
+"""One line that says what an exception is about.
+
+This package's own errors are written for the user, so their messages stand for
+themselves. Those of other packages are often not: there the line also gives the type
+of the exception and the place in the code.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import traceback
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+# What this package raises for what the user can mend. Other types are faults.
+_CLEAR = (ValueError, OSError, ImportError, NotImplementedError)
+# Messages of these say all there is, whoever raises them.
+_SENTENCES = re.compile(r'is not in the \S+ registry')
+_WORKER = re.compile(r'Caught \w+ in DataLoader worker process \d+\.')
+_LAST_ERROR = re.compile(r'^([\w.]+): ', re.MULTILINE)
+_LAST_FILE = re.compile(r'^ +File "(.+?)", line (\d+), in .*\n +(.*)', re.MULTILINE)
+
+
+def describe(error: BaseException) -> tuple[str, bool]:
+    """One line about an exception, and whether it says what to mend.
+
+    Args:
+        error: Raised, so that it knows where.
+    """
+    name, message = type(error).__name__, _message(error)
+    file, number, code = _place(error)
+    if _WORKER.match(message):
+        # The worker's whole traceback is the message; what counts are its last lines.
+        found = list(_LAST_ERROR.finditer(message))
+        places = list(_LAST_FILE.finditer(message))
+        if found and places:
+            name, code = found[-1][1].rpartition('.')[2], places[-1][3]
+            file, number = places[-1][1], int(places[-1][2])
+            message = message[found[-1].end() :]
+    line = ' '.join(message.split())
+    if isinstance(error, _CLEAR) and line and _is_ours(file):
+        return line, True
+    if isinstance(error, OSError) and error.filename is not None:
+        return f'{error.filename}: {error.strerror or name}', True
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition('.')[0]
+        return f'the Python package "{package}" is not installed', True
+    if _SENTENCES.search(line):
+        return line, True
+    if not line:
+        # A bare assertion: its code is the only message there is.
+        line = f'"{code}" does not hold' if code.startswith('assert ') else code
+    return f'{name}: {line} [{_short(file)}, line {number}]', False
+
+
+def log_traceback(error: BaseException) -> str | None:
+    """Write the traceback to the log file of the run that is under way.
+
+    Returns:
+        The file; None if no run has begun one.
+    """
+    if 'mmengine.logging' not in sys.modules:
+        return None
+    from mmengine.logging import MMLogger
+
+    files = [
+        handler
+        for handler in MMLogger.get_current_instance().handlers
+        if isinstance(handler, logging.FileHandler)
+    ]
+    text = ''.join(traceback.format_exception(error))
+    for handler in files:
+        record = logging.LogRecord(
+            'mmengine', logging.ERROR, __file__, 0, text, None, None
+        )
+        handler.handle(record)
+    return files[0].baseFilename if files else None
+
+
+def _message(error: BaseException) -> str:
+    # Of a KeyError, str() gives the representation of what was not found.
+    if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str):
+        found = error.args[0]
+        return found if ' ' in found else repr(found)
+    return str(error)
+
+
+def _place(error: BaseException) -> tuple[str, int, str]:
+    """File, line and code where an exception was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return '', 0, ''
+    return frames[-1].filename, frames[-1].lineno or 0, frames[-1].line or ''
+
+
+def _is_ours(file: str) -> bool:
+    """Whether a file belongs to this package, its tools or its projects."""
+    path = Path(file).resolve()
+    if path.is_relative_to(_PACKAGE):
+        return True
+    checkout = _PACKAGE.parent
+    parts = ('tools', 'projects')
+    return any(path.is_relative_to(checkout / part) for part in parts)
+
+
+def _short(file: str) -> str:
+    """A path from its package on."""
+    parts = Path(file).parts
+    if 'site-packages' in parts:
+        parts = parts[parts.index('site-packages') + 1 :]
+    else:
+        parts = parts[-3:]
+    return '/'.join(parts)

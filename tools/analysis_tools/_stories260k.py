@@ -1,0 +1,243 @@
+"""What ``stories260k.py`` does: stages of students, and the tables of them."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForCausalLM
+
+import mmtransmamba.models.language  # noqa: F401  (makes hybrids known)
+from mmtransmamba.models.language import choose_layers
+from mmtransmamba.models.language.layer_choice import count_layers_of
+from mmtransmamba.transfer.language import convert_lm, rank_layers
+
+_ROOT = Path(__file__).absolute().parents[2]
+CONFIGS = _ROOT / 'configs/language/stories260k'
+NUM_LAYERS = 5
+
+POSITIONS = ('evenly', 'early', 'middle', 'late', 'interleaved_head')
+
+
+@dataclass(frozen=True)
+class Student:
+    """A student: its layers, initialisation and the stages it goes through."""
+
+    layers: tuple[int, ...] = tuple(range(NUM_LAYERS))
+    init: str = 'mimic'
+    stages: str = '123'
+    scale: int = 1
+
+    @property
+    def name(self) -> str:
+        layers = ''.join(map(str, self.layers))
+        longer = '' if self.scale == 1 else f'_x{self.scale}'
+        return f'layers{layers}_{self.init}_{self.stages or "none"}{longer}'
+
+    @property
+    def before(self) -> 'Student':
+        """The same student one stage earlier."""
+        return Student(self.layers, self.init, self.stages[:-1], self.scale)
+
+
+@dataclass
+class Table:
+    """A table of the report: rows of a label and a student."""
+
+    name: str
+    title: str
+    rows: list[tuple[str, Student]] = field(default_factory=list)
+
+
+def layers_at(position: str, ratio: float) -> tuple[int, ...]:
+    return tuple(choose_layers(NUM_LAYERS, position, ratio))
+
+
+def tables(order: list[int]) -> list[Table]:
+    """The tables, given the layers in the order of their cost."""
+    pure = layers_at('evenly', 1.0)
+    share = Table('share', 'Share of Mamba layers (evenly spread, stages 1, 2, 3)')
+    # Of five layers no number is 50 %.
+    for count in range(1, NUM_LAYERS + 1):
+        layers = layers_at('evenly', count / NUM_LAYERS)
+        share.rows.append((f'{len(layers)} of 5', Student(layers)))
+    stages = Table('stages', 'Stages (pure Mamba; mmMamba, Table 3)')
+    for which in ('', '1', '2', '3', '12', '13', '23', '123'):
+        stages.rows.append((which or 'none', Student(pure, stages=which)))
+    stages.rows.append(('3, three times as long', Student(pure, stages='3', scale=3)))
+    inits = Table(
+        'inits', 'Initialisation (pure Mamba, stages 1, 2, 3; mmMamba, Table 4)'
+    )
+    for label, init in (
+        ('from scratch', 'scratch'),
+        ('inherit q, k, v', 'inherit'),
+        ('inherit + mimic', 'mimic'),
+    ):
+        inits.rows.append((label, Student(pure, init)))
+    positions = Table('positions', 'Where two Mamba layers lie (stage 3 alone)')
+    for position in POSITIONS:
+        layers = layers_at(position, 0.4)
+        positions.rows.append((position, Student(layers, stages='3')))
+    count = count_layers_of(0.4, NUM_LAYERS)
+    layers = tuple(sorted(order[:count]))
+    positions.rows.append(('auto', Student(layers, stages='3')))
+    recipes = Table('recipes', 'Recipes (two Mamba layers)')
+    layers = layers_at('evenly', 0.4)
+    recipes.rows = [
+        ('mmMamba, stages 1, 2, 3', Student(layers)),
+        ('MaTVLM, three times as long', Student(layers, 'vkq', 'M', 3)),
+        ('TransMamba, three times as long', Student(layers, 'subclone', 'T', 3)),
+    ]
+    return [share, stages, inits, positions, recipes]
+
+
+class Trainings:
+    """Runs stages, each once, several at a time."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.locks: dict[str, threading.Lock] = {}
+        self.guard = threading.Lock()
+
+    def folder(self, student: Student) -> Path:
+        run = f'{student.name}_i{self.args.iters}_s{self.args.seed}'
+        return self.args.work_dir / run
+
+    def finish(self, student: Student) -> None:
+        """Convert a student and run its stages, as far as that has not been done."""
+        with self.guard:
+            lock = self.locks.setdefault(student.name, threading.Lock())
+        with lock:
+            if (self.folder(student) / 'student/config.json').is_file():
+                return
+            if student.stages:
+                self.finish(student.before)
+                self._train(student)
+            else:
+                self._convert(student)
+
+    def _train(self, student: Student) -> None:
+        stage = student.stages[-1]
+        config = {'M': 'matvlm', 'T': 'transmamba'}.get(stage, f'mmmamba_stage{stage}')
+        options = {
+            'train_cfg.max_iters': self.args.iters * student.scale,
+            'randomness.seed': self.args.seed,
+            'default_hooks.checkpoint.interval': 10**6,
+            'model.teacher.path': self.args.data / 'hf',
+        }
+        for split, name in (('train', 'train'), ('val', 'val'), ('test', 'val')):
+            file = self.args.data / f'samples_{name}.npz'
+            options[f'{split}_dataloader.dataset.file'] = file
+        before = student.before
+        options['model.student.path'] = self.folder(before) / 'student'
+        options['model.student.convert'] = None
+        last = f'stage{before.stages[-1]}' if before.stages else f'init:{student.init}'
+        options['model.requires'] = last
+        folder = self.folder(student)
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, str(_ROOT / 'tools/train.py')]
+        command += [str(CONFIGS / f'{config}.py'), '--work-dir', str(folder)]
+        command += ['--no-validate', '--cfg-options']
+        command += [f'{key}={value}' for key, value in options.items()]
+        threads = str(max(1, len(os.sched_getaffinity(0)) // self.args.jobs))
+        environment = os.environ | {'OMP_NUM_THREADS': threads}
+        with (folder / 'output.log').open('w') as log:
+            done = subprocess.run(
+                command, stdout=log, stderr=subprocess.STDOUT, env=environment
+            )
+        if done.returncode:
+            raise SystemExit(f'{student.name} failed, see {folder / "output.log"}.')
+        print(f'trained {student.name}', flush=True)
+
+    def _convert(self, student: Student) -> None:
+        # One at a time: they draw from the same generator of random numbers.
+        with self.guard:
+            teacher, layers = self.args.data / 'hf', list(student.layers)
+            hybrid, _ = convert_lm(teacher, layers, 1.0, student.init, self.args.seed)
+            hybrid.save_pretrained(self.folder(student) / 'student')
+
+    def load(self, student: Student) -> torch.nn.Module:
+        """A finished student."""
+        folder = self.folder(student) / 'student'
+        return AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+@torch.no_grad()
+def measure(
+    model: torch.nn.Module, teacher: torch.nn.Module, tokens: torch.Tensor
+) -> dict[str, float]:
+    """Perplexity and KL per token on stories ``[N, L]``."""
+    nll = kl = 0.0
+    for batch in tokens.split(50):
+        log_probs = model(batch[:, :-1]).logits.log_softmax(-1)
+        target = teacher(batch[:, :-1]).logits.log_softmax(-1)
+        nll += float(
+            F.nll_loss(log_probs.flatten(0, 1), batch[:, 1:].flatten(), reduction='sum')
+        )
+        kl += float(F.kl_div(log_probs, target, reduction='sum', log_target=True))
+    count = tokens[:, 1:].numel()
+    return dict(nll=nll / count, ppl=float(np.exp(nll / count)), kl=kl / count)
+
+
+def read_tokens(path: Path) -> torch.Tensor:
+    with np.load(path) as file:
+        return torch.from_numpy(file['tokens'].astype('int64'))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train what is not trained yet, and print the tables.
+
+    Raises:
+        ValueError: The teacher is not there, or another one.
+    """
+    if not (args.data / 'hf').is_dir():
+        raise ValueError(
+            f'there is no {args.data / "hf"}; docs/data.md says what belongs there.'
+        )
+    teacher = AutoModelForCausalLM.from_pretrained(args.data / 'hf').eval()
+    if teacher.config.num_hidden_layers != NUM_LAYERS:
+        raise ValueError(
+            f'the model in {args.data / "hf"} has '
+            f'{teacher.config.num_hidden_layers} layers; the tables are for '
+            f'{NUM_LAYERS}.'
+        )
+    ranking = rank_layers(
+        teacher, list(read_tokens(args.data / 'samples_train.npz')[:32].split(8))
+    )
+    print(ranking)
+    stories = read_tokens(args.data / 'samples_val.npz')
+    trainings = Trainings(args)
+    report = [table for table in tables(ranking.order) if table.name in args.only]
+    students = dict.fromkeys(s for table in report for _, s in table.rows)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(trainings.finish, students))
+    scores = {s: measure(trainings.load(s), teacher, stories) for s in students}
+    reference = measure(teacher, teacher, stories)
+    lines = ['| | layers | NLL | perplexity | KL per token |', '|---|---|---|---|---|']
+    text = [
+        *('## The teacher\n', *lines),
+        f'| teacher | – | {reference["nll"]:.4f} | {reference["ppl"]:.3f} | 0 |',
+    ]
+    for table in report:
+        text += [f'\n## {table.title}\n', *lines]
+        for label, student in table.rows:
+            score = scores[student]
+            layers = ', '.join(map(str, student.layers))
+            text.append(
+                f'| {label} | {layers} | {score["nll"]:.4f} | {score["ppl"]:.3f} '
+                f'| {score["kl"]:.4f} |'
+            )
+    print('\n'.join(text))
+    if args.out:
+        args.out.write_text('\n'.join(text) + '\n')
+    (args.work_dir / 'scores.json').write_text(
+        json.dumps({s.name: score for s, score in scores.items()}, indent=1) + '\n'
+    )
