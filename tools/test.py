@@ -65,8 +65,7 @@ def prepare_config(args: argparse.Namespace) -> Config:
     from mmtransmamba.utils import launch
 
     cfg = launch.load_config(args.config, args.work_dir)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    launch.override(cfg, args.cfg_options)
     cfg.load_from = launch.check_checkpoint_file(args.checkpoint)
     missing = [
         name

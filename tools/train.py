@@ -72,8 +72,7 @@ def prepare_config(args: argparse.Namespace) -> Config:
     from mmtransmamba.utils import launch
 
     cfg = launch.load_config(args.config, args.work_dir)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    launch.override(cfg, args.cfg_options)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:

@@ -59,9 +59,8 @@ def run_experiment(
         ValueError: The run in ``work_dir`` has another config.
     """
     work_dir = Path(work_dir)
-    cfg = config if isinstance(config, Config) else Config.fromfile(config)
-    cfg = cfg.copy()
-    cfg.merge_from_dict(cfg_options or {})
+    cfg = config.copy() if isinstance(config, Config) else launch.read_config(config)
+    launch.override(cfg, cfg_options)
     _claim(work_dir, cfg.pretty_text)
 
     result_path = work_dir / RESULT_FILE

@@ -272,9 +272,12 @@ def load_pretrained(
 
     try:
         _run_hooks(model, state, pos_embed_grid)
-    except ValueError as error:
+    except Exception as error:
+        # Hooks of other packages meet another architecture's weights with whatever
+        # error their arithmetic ends in.
         raise CheckpointError(
-            f'{name} does not fit {type(model).__name__}: {error}'
+            f'{name} does not fit {type(model).__name__}: '
+            f'{error or type(error).__name__}'
         ) from error
 
     report = LoadReport()

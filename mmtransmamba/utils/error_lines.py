@@ -2,7 +2,8 @@
 
 This package's own errors are written for the user, so their messages stand for
 themselves. Those of other packages are often not: there the line also gives the type
-of the exception and the place in the code.
+of the exception and the place in the code. Where a config's entry was being built, the
+line names it, and an argument that is not of the type the class asks for.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ import logging
 import re
 import sys
 import traceback
+import types
 from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # What this package raises for what the user can mend. Other types are faults.
 _CLEAR = (ValueError, OSError, ImportError, NotImplementedError)
 # Messages of these say all there is, whoever raises them.
 _SENTENCES = re.compile(r'is not in the \S+ registry')
+_BUILD = 'mmengine/registry/build_functions.py'
+_SIMPLE = (int, float, bool, str, type(None))
 _WORKER = re.compile(r'Caught \w+ in DataLoader worker process \d+\.')
 _LAST_ERROR = re.compile(r'^([\w.]+): ', re.MULTILINE)
 _LAST_FILE = re.compile(r'^ +File "(.+?)", line (\d+), in .*\n +(.*)', re.MULTILINE)
@@ -49,9 +54,19 @@ def describe(error: BaseException) -> tuple[str, bool]:
         return f'the Python package "{package}" is not installed', True
     if _SENTENCES.search(line):
         return line, True
+    built = _built(error)
+    if built is not None:
+        cls, arguments = built
+        wrong = _wrong_types(cls, arguments)
+        if wrong:
+            return f'{cls.__name__}: {"; ".join(wrong)}', True
+        if isinstance(error, TypeError) and _short(file) == _BUILD:
+            return line, True  # an argument that the class lacks, or one it needs
     if not line:
         # A bare assertion: its code is the only message there is.
         line = f'"{code}" does not hold' if code.startswith('assert ') else code
+    if built is not None:
+        line += f', building {_shown(*built)}'
     return f'{name}: {line} [{_short(file)}, line {number}]', False
 
 
@@ -93,6 +108,52 @@ def _place(error: BaseException) -> tuple[str, int, str]:
     if not frames:
         return '', 0, ''
     return frames[-1].filename, frames[-1].lineno or 0, frames[-1].line or ''
+
+
+def _built(error: BaseException) -> tuple[Any, dict[str, Any]] | None:
+    """The class, and its arguments, that a config was being turned into."""
+    found = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        code, values = frame.f_code, frame.f_locals
+        if code.co_name == 'build_from_cfg' and 'obj_cls' in values:
+            cls = values['obj_cls']
+            if hasattr(cls, '__name__') and _short(code.co_filename) == _BUILD:
+                found = cls, dict(values['args'])
+    return found
+
+
+def _wrong_types(cls: Any, arguments: dict[str, Any]) -> list[str]:
+    """What of the arguments is no number, string or bool where that is asked for."""
+    try:
+        hints = get_type_hints(cls.__init__ if isinstance(cls, type) else cls)
+    except Exception:  # names that exist for type checkers only
+        return []
+    wrong = []
+    for name, value in arguments.items():
+        hint = hints.get(name)
+        accepted = get_args(hint) if _is_union(hint) else (hint,)
+        if not all(kind in _SIMPLE for kind in accepted):
+            continue
+        kinds = {*accepted, int} if float in accepted else set(accepted)
+        # To Python, True is a number.
+        fits = isinstance(value, tuple(kinds)) and (
+            bool in kinds or not isinstance(value, bool)
+        )
+        if not fits:
+            words = ['None' if k is type(None) else k.__name__ for k in accepted]
+            wrong.append(f'{name}={value!r} must be of type {" or ".join(words)}')
+    return wrong
+
+
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType)
+
+
+def _shown(cls: Any, arguments: dict[str, Any]) -> str:
+    """A call with those arguments that are short."""
+    simple = [f'{k}={v!r}' for k, v in arguments.items() if isinstance(v, _SIMPLE)]
+    text = f'{cls.__name__}({", ".join(simple)})'
+    return text if len(text) < 120 else f'{cls.__name__}(…)'
 
 
 def _is_ours(file: str) -> bool:

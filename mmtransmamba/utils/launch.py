@@ -6,6 +6,7 @@ import subprocess
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -14,6 +15,7 @@ from mmengine.runner import Runner
 from torch import distributed
 
 from mmtransmamba.compat import quiet_logger
+from mmtransmamba.utils.run_config import check_run
 
 # Where each launcher says which process this is: rank, world size, local rank.
 _RANK_VARIABLES = {
@@ -40,16 +42,61 @@ def load_config(path: str, work_dir: str | None = None) -> Config:
 
     Raises:
         FileNotFoundError: If the file or one of its bases does not exist.
+        ValueError: If the file is no config.
     """
+    cfg = read_config(path)
+    cfg.work_dir = (
+        work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(path).stem)
+    )
+    return cfg
+
+
+def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
+    """Read a config file.
+
+    Args:
+        path: The file.
+        options: Values that override the config's, by dotted key.
+
+    Raises:
+        FileNotFoundError: If the file or one of its bases does not exist.
+        ValueError: If the file is no config, or an option names no place in it.
+    """
+    if Path(path).is_dir():
+        raise ValueError(f'the config "{path}" is a folder; give a file in it')
     if not Path(path).is_file():
         raise FileNotFoundError(f'the config file "{path}" does not exist')
     try:
         cfg = Config.fromfile(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f'cannot read the config "{path}": {error}') from error
-    cfg.work_dir = (
-        work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(path).stem)
-    )
+    except SyntaxError as error:
+        place = f'line {error.lineno}: ' if error.lineno else ''
+        raise ValueError(
+            f'cannot read the config "{path}": {place}{error.msg}'
+        ) from error
+    except Exception as error:
+        # A config is a program, so anything can go wrong in it.
+        raise ValueError(
+            f'cannot read the config "{path}": {type(error).__name__}: {error}'
+        ) from error
+    return override(cfg, options)
+
+
+def override(cfg: Config, options: dict[str, Any] | None) -> Config:
+    """Put the values of ``--cfg-options`` into a config.
+
+    Raises:
+        ValueError: If an option names no place in the config.
+    """
+    for key, value in (options or {}).items():
+        try:
+            cfg.merge_from_dict({key: value})
+        except Exception as error:
+            reason = error.args[0] if error.args else error
+            raise ValueError(
+                f'--cfg-options {key}={value}: the config has no such place ({reason})'
+            ) from error
     return cfg
 
 
@@ -113,7 +160,12 @@ def find_resumable(work_dir: str) -> str | None:
 
 
 def prepare(cfg: Config) -> None:
-    """Complete the config of a run, whoever starts it."""
+    """Check and complete the config of a run, whoever starts it.
+
+    Raises:
+        ValueError: See :func:`mmtransmamba.utils.run_config.check_run`.
+    """
+    check_run(cfg)
     accept_released_checkpoints(cfg)
     set_dataloader_defaults(cfg)
 

@@ -123,6 +123,44 @@ def test_an_error_without_a_message(line_of):
     assert line_of(work).startswith('MemoryError: raise MemoryError [')
 
 
+class Named:
+    def __init__(self, alpha: float, count: int | None = None, name: str = '') -> None:
+        self.share = count / alpha
+        raise RuntimeError('nothing wrong with the arguments')
+
+
+@pytest.fixture
+def registered():
+    MODELS.register_module(name='NamedForTest', module=Named)
+    yield dict(type='NamedForTest')
+    MODELS.module_dict.pop('NamedForTest')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(alpha='abc'), "Named: alpha='abc' must be of type float"),
+        (dict(alpha=1, count=2.5), 'Named: count=2.5 must be of type int or None'),
+        (dict(alpha=True), 'Named: alpha=True must be of type float'),
+        (dict(alpha=1, name=3), 'Named: name=3 must be of type str'),
+        (
+            dict(alpha=1, cuont=2),
+            "Named.__init__() got an unexpected keyword argument 'cuont'",
+        ),
+    ],
+)
+def test_an_argument_of_another_type_is_named(line_of, registered, arguments, message):
+    assert line_of(lambda args: MODELS.build(registered | arguments)) == message
+
+
+def test_what_was_being_built_is_named(line_of, registered):
+    made = registered | dict(alpha=0, count=1)
+    message = line_of(lambda args: MODELS.build(made))
+    assert message.startswith(
+        'ZeroDivisionError: division by zero, building Named(alpha=0, count=1) ['
+    )
+
+
 def test_the_log_of_a_run_has_the_traceback(line_of, tmp_path):
     MMLogger.get_instance('command', log_file=str(tmp_path / 'run.log'))
     message = line_of(lambda args: torch.zeros(2) + torch.zeros(3))

@@ -94,10 +94,9 @@ def main(args: argparse.Namespace) -> None:
 
     from mmtransmamba.registry import MODELS
     from mmtransmamba.utils.flops import count_complexity
-    from mmtransmamba.utils.launch import load_config
+    from mmtransmamba.utils.launch import read_config
 
-    cfg = load_config(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    cfg = read_config(args.config, args.cfg_options)
     config = model_config(cfg)
     shape = input_shape(config, args.shape)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))

@@ -9,7 +9,7 @@ import torch
 from mmengine.registry import init_default_scope
 
 from mmtransmamba.registry import MODELS
-from mmtransmamba.utils.launch import load_config
+from mmtransmamba.utils.launch import override, read_config
 
 
 def seconds(step: Callable[[], None], device: str) -> float:
@@ -25,10 +25,10 @@ def seconds(step: Callable[[], None], device: str) -> float:
 def run(args: argparse.Namespace) -> None:
     if args.device is None:
         args.device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    config = load_config(str(args.config))
+    config = read_config(args.config)
     # Random weights take the same time.
     config.model.teacher.checkpoint = None
-    config.merge_from_dict(args.cfg_options or {})
+    override(config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmpretrain'))
     distiller = MODELS.build(
         dict(config.model, data_preprocessor=config.data_preprocessor)

@@ -1,0 +1,52 @@
+"""Which files a config is made of."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def chain(path: str | Path, depth: int = 0) -> Iterator[tuple[int, str]]:
+    """A config file and those below it, each with how far below it is.
+
+    A base of another package (``package::file``) is named and not followed.
+
+    Args:
+        path: A Python config.
+        depth: Of this file.
+
+    Raises:
+        FileNotFoundError: A base does not exist.
+    """
+    path = Path(path)
+    yield depth, _relative(path)
+    if path.suffix != '.py':
+        return
+    for base in bases(path):
+        if '::' in base:
+            yield depth + 1, base
+            continue
+        below = path.parent / base
+        if not below.is_file():
+            raise FileNotFoundError(f'{path} has the base "{base}", which is no file')
+        yield from chain(below, depth + 1)
+
+
+def bases(path: Path) -> list[str]:
+    """What ``_base_`` is in a Python config: no file, one, or several."""
+    for node in ast.parse(path.read_text(encoding='utf-8')).body:
+        if isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == '_base_'
+            for target in node.targets
+        ):
+            value = ast.literal_eval(node.value)
+            return [value] if isinstance(value, str) else list(value)
+    return []
+
+
+def _relative(path: Path) -> str:
+    """As short as it can be written from here."""
+    path = path.resolve()
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

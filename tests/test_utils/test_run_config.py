@@ -1,0 +1,112 @@
+"""Mistakes in a run's config, found before the Runner is built."""
+
+import pytest
+from mmengine.config import Config
+
+from mmtransmamba.utils import launch
+from mmtransmamba.utils.run_config import check_run
+
+
+def config(**changes):
+    good = dict(
+        model=dict(type='A'),
+        train_cfg=dict(by_epoch=True, max_epochs=40, val_interval=1),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)),
+        param_scheduler=[
+            dict(type='LinearLR', end=5),
+            dict(type='CosineAnnealingLR', begin=5),
+        ],
+    )
+    return Config(good | changes)
+
+
+def test_a_good_config_passes():
+    check_run(config())
+    check_run(config(param_scheduler=None, optim_wrapper=None))
+    check_run(config(train_cfg=dict(by_epoch=True, max_epochs=6)))
+    # An end of its own is the config's business, and tests need no training.
+    check_run(config(param_scheduler=dict(type='LinearLR', end=60)))
+    check_run(Config(dict(model=dict(type='A'))))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(model=None), 'the config has no model: it needs model=dict(type=…)'),
+        (dict(model='A'), "the config has no model: .*, got 'A'"),
+        (dict(model=dict(backbone=1)), 'it needs model=dict'),
+        (
+            dict(train_cfg=dict(max_epochs=5)),
+            r'max_epochs=5 is too short for param_scheduler\.1 \(CosineAnnealingLR\), '
+            r'which begins at epoch 5, .* --cfg-options param_scheduler\.1\.begin=1 '
+            r'param_scheduler\.0\.end=1',
+        ),
+        (
+            dict(
+                train_cfg=dict(max_iters=9),
+                param_scheduler=dict(type='PolyLR', begin=9, by_epoch=False),
+            ),
+            r'max_iters=9 is too short for param_scheduler\.0 .* at iteration 9',
+        ),
+        (
+            dict(param_scheduler=[dict(type='LinearLR', begin=5, end=5)]),
+            r'param_scheduler\.0 \(LinearLR\) ends at 5, but begins at 5',
+        ),
+        (dict(train_cfg=dict(max_epochs=9, val_interval=0)), 'val_interval=0 must be'),
+        (dict(train_cfg=dict(max_iters=2.5)), r'train_cfg\.max_iters=2\.5 must be'),
+        (dict(train_cfg=dict(max_epochs='3')), "max_epochs='3' must be a whole number"),
+        (
+            dict(optim_wrapper=dict(optimizer=dict(type='AdmaW'))),
+            'type="AdmaW" is no optimizer that is known; did you mean AdamW',
+        ),
+        (dict(optim_wrapper=dict(optimizer=dict(type='x.y'))), '"x.y" is no optimizer'),
+    ],
+)
+def test_mistakes_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        check_run(config(**changes))
+
+
+@pytest.mark.parametrize('name', ['digits_scratch', 'digits_transfer', 'vqa_teacher'])
+def test_the_warm_up_of_every_quickstart_is_named(name, repo_dir):
+    cfg = launch.read_config(repo_dir / f'configs/quickstart/{name}.py')
+    check_run(cfg)
+    length = 'max_epochs' if cfg.train_cfg.get('max_epochs') else 'max_iters'
+    cfg.train_cfg[length] = 1
+    with pytest.raises(ValueError, match=rf'train_cfg\.{length}=1 is too short'):
+        check_run(cfg)
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'model = dict(', "line 1: '\\(' was never closed"),
+        (b'x = undefined\n', "NameError: name 'undefined' is not defined"),
+        ('model = "é"\n'.encode('latin-1'), "UnicodeDecodeError: 'utf-8' codec"),
+        (b'_base_ = 3\n', 'TypeError: '),
+    ],
+)
+def test_a_file_that_is_no_config(tmp_path, content, message):
+    path = tmp_path / 'broken.py'
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        launch.read_config(path)
+    assert str(error.value).startswith(f'cannot read the config "{path}": ')
+
+
+def test_a_folder_and_another_kind_of_file(tmp_path):
+    with pytest.raises(ValueError, match='is a folder; give a file in it'):
+        launch.read_config(tmp_path)
+    (tmp_path / 'config.txt').write_text('')
+    with pytest.raises(ValueError, match='Only py/yml/yaml/json'):
+        launch.read_config(tmp_path / 'config.txt')
+
+
+@pytest.mark.parametrize(
+    'option', ['param_scheduler.7.end', 'param_scheduler.x', 'model.type.name']
+)
+def test_an_option_that_names_no_place(option):
+    with pytest.raises(
+        ValueError, match=f'--cfg-options {option}=1: the config has no'
+    ):
+        launch.override(config(), {option: 1})
