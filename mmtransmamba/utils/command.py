@@ -12,7 +12,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from .error_lines import describe, log_traceback
 from .key_values import parse_value
@@ -31,6 +31,10 @@ class Parser(argparse.ArgumentParser):
             default=argparse.SUPPRESS,
             help='show the traceback of an error',
         )
+
+    def error(self, message: str) -> NoReturn:
+        """End with one line; ``--help`` has the usage."""
+        self.exit(2, f'{self.prog}: error: {message} (see --help)\n')
 
 
 class KeyValues(argparse.Action):

@@ -32,7 +32,7 @@ def test_a_good_config_passes():
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        (dict(model=None), 'the config has no model: it needs model=dict(type=…)'),
+        (dict(model=None), 'the config has no model: it needs model='),
         (dict(model='A'), "the config has no model: .*, got 'A'"),
         (dict(model=dict(backbone=1)), 'it needs model=dict'),
         (
@@ -67,7 +67,9 @@ def test_mistakes_are_named(changes, message):
         check_run(config(**changes))
 
 
-@pytest.mark.parametrize('name', ['digits_scratch', 'digits_transfer', 'vqa_teacher'])
+@pytest.mark.parametrize(
+    'name', ['digits_scratch', 'digits_transfer', 'retrieval_transfer']
+)
 def test_the_warm_up_of_every_quickstart_is_named(name, repo_dir):
     cfg = launch.read_config(repo_dir / f'configs/quickstart/{name}.py')
     check_run(cfg)
