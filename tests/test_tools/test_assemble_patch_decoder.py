@@ -35,4 +35,6 @@ def test_writes_a_folder_or_says_what_is_wrong(tmp_path):
     assert processor.max_tiles == 3
     again = run_script(TOOL, language, out)
     assert again.returncode == 1
-    assert again.stderr.strip() == f'error: {out} exists; give another folder.'
+    assert again.stderr.strip() == (
+        f'assemble_patch_decoder.py: error: {out} exists; give another folder.'
+    )

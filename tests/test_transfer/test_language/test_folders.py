@@ -287,4 +287,5 @@ class TestTool:
     def test_says_what_is_wrong(self, repo_dir, tmp_path):
         done = self.run(repo_dir, str(tmp_path / 'nowhere'), '--dry-run')
         assert done.returncode == 1
-        assert done.stderr.strip().splitlines()[-1].startswith('error: No model folder')
+        line = done.stderr.strip().splitlines()[-1]
+        assert line.startswith('convert_lm.py: error: No model folder')
