@@ -26,11 +26,20 @@ class CountingLayer(LinearAttentionLayer, CacheLayerMixin):
         """There are no keys and values."""
         raise NotImplementedError('a Mamba layer keeps no keys and values')
 
-    def update_conv_state(self, conv_states: Tensor, *args, **kwargs) -> Tensor:
-        """See :class:`LinearAttentionLayer`; every token passes here once."""
+    def update_conv_state(
+        self, conv_states: Tensor, *args, new_tokens: int | None = None, **kwargs
+    ) -> Tensor:
+        """See :class:`LinearAttentionLayer`.
+
+        Args:
+            conv_states: ``[B, D, L]``.
+            new_tokens: How many tokens that is; L if not given.
+        """
+        if new_tokens is None:
+            new_tokens = conv_states.shape[-1]
         if self.cumulative_length.device != conv_states.device:
             self.cumulative_length = self.cumulative_length.to(conv_states.device)
-        self.cumulative_length.add_(conv_states.shape[-1])
+        self.cumulative_length.add_(new_tokens)
         return super().update_conv_state(conv_states, *args, **kwargs)
 
     def get_seq_length(self) -> Tensor | int:

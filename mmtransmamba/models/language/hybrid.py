@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING
 
+from mmtransmamba.models.language.arguments import known_arguments
 from mmtransmamba.models.language.cache import count_in
 from mmtransmamba.models.language.cache_names import CACHE, as_argument, either_name
 from mmtransmamba.models.language.config import MAMBA
@@ -19,6 +22,12 @@ from mmtransmamba.models.language.packing import (
     find_packing,
     has_jumps,
     see_everything,
+)
+from mmtransmamba.models.language.padding import (
+    has_gaps,
+    local_padding,
+    positions_from,
+    read_values,
 )
 from mmtransmamba.models.language.precision import SSM_PARAMETERS
 
@@ -47,6 +56,7 @@ class HybridModelMixin(HybridInitMixin):
         super().post_init()
 
     @either_name
+    @known_arguments('is_causal', 'seq_idx')
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -65,11 +75,17 @@ class HybridModelMixin(HybridInitMixin):
         Args:
             attention_mask: ``[B, L]`` (tokens of the cache in front), 0 for padding, or
                 the masks by layer type that ``generate`` makes for compiled decoding.
+            position_ids: ``[B, L]``; by default those that the tokens have, and if
+                both attention and Mamba layers are there, padding has none.
             cache: Cache of all layers, also by its older name ``past_key_values``.
 
         Raises:
-            ValueError: The cache has no states for the Mamba layers, or sequences are
-                packed into a row and a cache is given or asked for.
+            TypeError: An argument is not known; see
+                :mod:`mmtransmamba.models.language.arguments`.
+            ValueError: The cache has no states for the Mamba layers; sequences are
+                packed into a row and a cache is given or asked for, or their places
+                are given otherwise than by ``position_ids``; the mask is none that
+                Mamba layers can follow.
         """
         if input_ids is not None and inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
@@ -86,17 +102,17 @@ class HybridModelMixin(HybridInitMixin):
                 )
             use_cache = False
             kwargs['packing'] = packing
+        self._check_sequences(packing, kwargs)
         use_cache = self._uses_cache(use_cache)
         if use_cache and cache is None:
             cache = DynamicCache(config=self.config)
         self._check_cache(cache)
         count_in(cache)
-        if position_ids is None and inputs_embeds is not None:
-            seen = 0 if cache is None else cache.get_seq_length()
-            steps = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)
-            position_ids = (steps + seen)[None]
+        self._check_mask(attention_mask, inputs_embeds.shape[1], cache)
+        if position_ids is None:
+            position_ids = self._default_positions(inputs_embeds, attention_mask, cache)
         masks = attention_mask
-        if inputs_embeds is not None and not isinstance(masks, dict):
+        if not isinstance(masks, dict):
             masks = self._make_masks(
                 inputs_embeds,
                 attention_mask,
@@ -107,8 +123,10 @@ class HybridModelMixin(HybridInitMixin):
             if packing is not None and self._uses_flash:
                 masks = dict.fromkeys(masks)
                 kwargs |= packing.flash_arguments()
-        if isinstance(masks, dict):
-            kwargs['padding_mask'] = masks.get(MAMBA)
+        padding = masks.get(MAMBA) if packing is None else None
+        if padding is not None:
+            kwargs['padding_mask'] = padding = padding.bool()
+            kwargs['gaps'] = has_gaps(padding, cache, self.config.mamba_layers[0])
         if not self.masks_by_type:
             others = [mask for kind, mask in masks.items() if kind != MAMBA]
             # In a pure model nobody reads it: a mask that is taken as it is.
@@ -137,6 +155,79 @@ class HybridModelMixin(HybridInitMixin):
                     f'The {type(cache).__name__} keeps no state for layer {i}, a Mamba '
                     'layer: make it with DynamicCache(config=model.config).'
                 )
+
+    def _check_mask(
+        self,
+        mask: Tensor | dict[str, Tensor | None] | None,
+        length: int,
+        cache: Cache | None,
+    ) -> None:
+        if mask is None or not self.config.mamba_layers:
+            return
+        if isinstance(mask, dict):
+            if MAMBA not in mask:
+                raise ValueError(
+                    f'attention_mask has the keys {", ".join(mask)}; the Mamba layers '
+                    f'need {MAMBA!r}: a mask [B, L], or None without padding.'
+                )
+            return
+        if not isinstance(mask, Tensor) or mask.ndim != 2:
+            shape = list(mask.shape) if hasattr(mask, 'shape') else type(mask).__name__
+            raise ValueError(
+                f'attention_mask {shape}: Mamba layers see all tokens before, so it '
+                'must be [B, L], 0 for padding. Sequences in one row are told apart by '
+                'position_ids.'
+            )
+        seen = 0 if cache is None else cache.get_seq_length()
+        wanted = length + seen if self._mixed and isinstance(seen, int) else None
+        if mask.shape[1] < length or wanted not in (None, mask.shape[1]):
+            raise ValueError(
+                f'attention_mask {list(mask.shape)} is for another number of tokens '
+                f'than the {length} given'
+                + (f' and the {seen} in the cache.' if wanted else '.')
+            )
+
+    @property
+    def _mixed(self) -> bool:
+        """Whether there are both attention and Mamba layers."""
+        return 0 < len(self.config.mamba_layers) < self.config.num_hidden_layers
+
+    def _check_sequences(self, packing: Packing | None, kwargs: dict[str, Any]) -> None:
+        """Take out what tells of packed sequences but is not read here."""
+        seq_idx, is_causal = kwargs.pop('seq_idx', None), kwargs.pop('is_causal', None)
+        if not self.config.mamba_layers:
+            kwargs |= {} if is_causal is None else dict(is_causal=is_causal)
+            return
+        if is_causal is False:
+            raise ValueError('is_causal=False: Mamba layers only see what is before.')
+        ends = kwargs.get('cu_seq_lens_q')
+        several = ends is not None and len(ends) > 2
+        if packing is None and (seq_idx is not None or several):
+            given = 'seq_idx' if seq_idx is not None else 'cu_seq_lens_q'
+            if given == 'cu_seq_lens_q' or (
+                read_values() and bool((seq_idx != seq_idx[:, :1]).any())
+            ):
+                raise ValueError(
+                    f'{given} names several sequences in a row, but position_ids do '
+                    'not: give position_ids that begin anew with each.'
+                )
+
+    def _default_positions(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor | dict[str, Tensor | None] | None,
+        cache: Cache | None,
+    ) -> Tensor:
+        """As generation has them if there are Mamba layers, else the Transformer's.
+
+        Attention would otherwise find tokens apart that padding lies between, and the
+        Mamba layers find them side by side.
+        """
+        length = inputs_embeds.shape[1]
+        if self._mixed and isinstance(attention_mask, Tensor):
+            return positions_from(attention_mask, length)
+        seen = 0 if cache is None else cache.get_seq_length()
+        return (torch.arange(length, device=inputs_embeds.device) + seen)[None]
 
     def _find_packing(
         self,
@@ -177,8 +268,12 @@ class HybridModelMixin(HybridInitMixin):
             visible = packing.same_sequence
         elif cache is None and attention_mask is None and has_jumps(position_ids):
             visible = see_everything
-        return {
-            kind: LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[kind](
+        masks = {}
+        for kind in dict.fromkeys(self.config.layer_types):
+            if kind == MAMBA:
+                masks[kind] = local_padding(attention_mask, inputs_embeds.shape[1])
+                continue
+            masks[kind] = LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[kind](
                 config=self.config,
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask,
@@ -186,8 +281,7 @@ class HybridModelMixin(HybridInitMixin):
                 and_mask_function=visible,
                 **as_argument(cache),
             )
-            for kind in dict.fromkeys(self.config.layer_types)
-        }
+        return masks
 
     @property
     def _uses_flash(self) -> bool:
@@ -208,8 +302,41 @@ class HybridCausalLMMixin(HybridInitMixin):
     def _prepare_cache_for_generation(
         self, generation_config, model_kwargs: dict[str, Any], *args, **kwargs
     ):
+        mask = model_kwargs.get('attention_mask')
+        if (
+            self._is_stateful
+            and isinstance(mask, Tensor)
+            and mask.ndim == 2
+            and not bool(mask[:, -1].all())
+        ):
+            raise ValueError(
+                'attention_mask has padding behind the last token of a prompt, where '
+                'the answer is to begin: pad on the left '
+                "(tokenizer.padding_side = 'left')."
+            )
         result = super()._prepare_cache_for_generation(
             generation_config, model_kwargs, *args, **kwargs
         )
         count_in(model_kwargs.get(CACHE))
         return result
+
+    @wraps(
+        GenerationMixin.prepare_inputs_for_generation
+    )  # generate reads what it takes
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, *args: Any, is_first_iteration: bool = False, **kwargs
+    ) -> dict[str, Any]:
+        """As transformers'; a pure model's steps are told of no mask.
+
+        What has been generated is no padding, and a mask that grows with every step
+        would have a compiled step compiled anew.
+        """
+        inputs = super().prepare_inputs_for_generation(
+            input_ids, *args, is_first_iteration=is_first_iteration, **kwargs
+        )
+        kinds = getattr(self.config.get_text_config(decoder=True), 'layer_types', None)
+        ids = inputs.get('input_ids')
+        step = ids is not None and ids.shape[1] == 1 and not is_first_iteration
+        if step and CACHE in inputs and set(kinds or ()) == {MAMBA}:
+            inputs.pop('attention_mask', None)
+        return inputs

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 import mmtransmamba.models.language.families  # noqa: F401  (registers the decoders)
+from mmtransmamba.models.language.arguments import known_arguments
 from mmtransmamba.models.language.cache_names import either_name
 from mmtransmamba.models.language.hybrid import HybridCausalLMMixin, HybridInitMixin
 
@@ -40,7 +41,7 @@ class HybridLlavaModel(HybridInitMixin, LlavaModel):
     """Vision tower, projector and decoder."""
 
     config_class = HybridLlavaConfig
-    forward = either_name(LlavaModel.forward)
+    forward = either_name(known_arguments('use_cache', 'seq_idx')(LlavaModel.forward))
 
 
 class HybridLlavaForConditionalGeneration(

@@ -22,6 +22,7 @@ from transformers.modeling_outputs import (
 )
 
 from mmtransmamba.models.language import MAMBA
+from mmtransmamba.models.language.arguments import known_arguments
 from mmtransmamba.models.language.cache_names import (
     CACHE,
     as_argument,
@@ -107,6 +108,7 @@ class PatchDecoderModel(PatchDecoderPreTrainedModel):
         self.post_init()
 
     @either_name
+    @known_arguments('use_cache', 'seq_idx')
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -202,6 +204,7 @@ class PatchDecoderForConditionalGeneration(
         return self.lm_head
 
     @either_name
+    @known_arguments('use_cache', 'seq_idx')
     def forward(
         self,
         input_ids: Tensor | None = None,

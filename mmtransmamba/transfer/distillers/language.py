@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmtransmamba.models.language.packing import Packing, find_packing
+from mmtransmamba.models.language.padding import has_gaps
 from mmtransmamba.models.token_losses import score_tokens
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.distillers.causal_lm import CausalLM, count_tokens
@@ -252,7 +253,7 @@ class LanguageDistiller(StepAverage):
         layers = layers_of(self.student)
         rows = {}
         if forced and not mask.all():
-            rows['padding_mask'] = mask
+            rows |= dict(padding_mask=mask, gaps=has_gaps(mask, None, 0))
         packing = _find_packing(inputs)
         if packing is not None:
             rows['packing'] = packing

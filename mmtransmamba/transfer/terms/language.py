@@ -270,8 +270,8 @@ class ForcedTerm(DistillTerm):
             layer: The student's decoder layer, with a Mamba mixer.
             call: What happened in the teacher's.
             mask: Bool ``[B, L]``, False for padding.
-            rows: What a mixer is told of the rows: ``padding_mask`` and ``packing``,
-                where there is any.
+            rows: What a mixer is told of the rows: ``padding_mask`` with ``gaps``, and
+                ``packing``, where there is any.
         """
         raise NotImplementedError
 

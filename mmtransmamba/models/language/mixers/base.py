@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.cache_utils import Cache
 
+from mmtransmamba.models.language.arguments import known_arguments
 from mmtransmamba.models.language.cache_names import either_name
 from mmtransmamba.models.language.packing import Packing
+from mmtransmamba.models.language.padding import places
 from mmtransmamba.models.mixers.step_sizes import init_step_sizes
 
 
@@ -34,12 +36,17 @@ class DecoderMixer(nn.Module):
         self.layer_idx = layer_idx
 
     @either_name
+    # What a layer tells its attention, which needs no telling here: the decoder has
+    # made padding_mask and packing of the masks and positions.
+    @known_arguments('attention_mask', 'position_embeddings', 'position_ids')
     def forward(
         self,
         hidden_states: Tensor,
         cache: Cache | None = None,
         padding_mask: Tensor | None = None,
+        gaps: bool = True,
         packing: Packing | None = None,
+        use_cache: bool | None = None,
         **_: Any,
     ) -> tuple[Tensor, None]:
         """Mix tokens ``[B, L, C]``.
@@ -47,14 +54,27 @@ class DecoderMixer(nn.Module):
         Args:
             hidden_states: The layer's normalised input.
             cache: Cache whose states are continued and replaced.
-            padding_mask: ``[B, L]``, 0 where a token is padding. Padding neither
-                enters the state nor makes it decay.
+            padding_mask: ``[B, L]``, 0 where a token is padding. The others are
+                mixed, and the states become, as if it were not there.
+            gaps: Whether padding may lie between tokens, what the cache has kept and
+                what will follow included. Without it there is less to do, see
+                :func:`~mmtransmamba.models.language.padding.has_gaps`.
             packing: Where the sequences lie if rows hold several; each has a
                 convolution and a state of its own. Without a cache.
+            use_cache: Whether the states have to be kept.
 
         Returns:
             Mixed tokens ``[B, L, C]``, and None where attention would return weights.
+
+        Raises:
+            TypeError: There is an argument that attention may know, but not a mixer.
+            ValueError: The states have to be kept, but there is no cache.
         """
+        if use_cache and cache is None:
+            raise ValueError(
+                f'Layer {self.layer_idx} got use_cache=True but no cache, so it would '
+                'forget its state with every call: give it one, or use_cache=False.'
+            )
         if packing is not None:
 
             def alone(*parts: Tensor) -> Tensor:
@@ -62,15 +82,14 @@ class DecoderMixer(nn.Module):
 
             return self.mix(hidden_states, lambda *x: packing.apply(alone, *x)), None
         if padding_mask is not None:
-            padding_mask = padding_mask.to(hidden_states.dtype)[..., None]
-            hidden_states = hidden_states * padding_mask
+            padding_mask = padding_mask.bool()
 
         def recur(*parts: Tensor) -> Tensor:
             state = None
             if cache is not None:
                 state = cache.get_recurrent_state(self.layer_idx)
             output, state = self.recur(
-                *parts, cache=cache, padding_mask=padding_mask, state=state
+                *parts, cache=cache, padding_mask=padding_mask, gaps=gaps, state=state
             )
             if cache is not None:
                 cache.update_recurrent_state(state, self.layer_idx)
@@ -93,6 +112,7 @@ class DecoderMixer(nn.Module):
         *parts: Tensor,
         cache: Cache | None = None,
         padding_mask: Tensor | None = None,
+        gaps: bool = True,
         state: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Convolution and recurrence along a sequence.
@@ -100,7 +120,8 @@ class DecoderMixer(nn.Module):
         Args:
             *parts: What depends on single tokens, ``[B, L, D]`` each.
             cache: Keeps what the convolution needs of the last tokens.
-            padding_mask: ``[B, L, 1]``, 0 where a token is padding.
+            padding_mask: Bool ``[B, L]``, False where a token is padding.
+            gaps: See :meth:`forward`.
             state: To begin with, None for zero.
 
         Returns:
@@ -109,29 +130,42 @@ class DecoderMixer(nn.Module):
         raise NotImplementedError
 
     def convolve(
-        self, x_BLD: Tensor, cache: Cache | None, padding_mask: Tensor | None
+        self,
+        x_BLD: Tensor,
+        cache: Cache | None,
+        padding_mask: Tensor | None,
+        gaps: bool = True,
     ) -> Tensor:
         """The causal convolution and its activation, ``[B, L, D]``."""
         length, taps = x_BLD.shape[1], self.conv1d.kernel_size[0]
+        order = None
+        if padding_mask is not None:
+            # A projection's bias has given padding a value.
+            x_BLD = x_BLD.masked_fill(~padding_mask[..., None], 0)
+        if padding_mask is not None and gaps:
+            before = None if cache is None else cache.get_conv_state(self.layer_idx)
+            if before is not None:
+                x_BLD = torch.cat((before.transpose(1, 2), x_BLD), dim=1)
+            order = places(padding_mask, x_BLD.shape[1] - length)[..., None]
+            order = order.expand_as(x_BLD)
+            x_BLD = torch.zeros_like(x_BLD).scatter(1, order, x_BLD)
         x_BDL = x_BLD.transpose(1, 2)
         if cache is not None:
-            x_BDL = cache.update_conv_state(
-                x_BDL, self.layer_idx, conv_kernel_size=taps
+            window = cache.update_conv_state(
+                # As many as are kept push out what was, which is among them.
+                x_BDL if order is None else x_BDL[..., -taps:],
+                self.layer_idx,
+                conv_kernel_size=taps,
+                new_tokens=length,
             )
-        missing = length + taps - 1 - x_BDL.shape[-1]
-        x_BDL = (
-            F.pad(x_BDL, (missing, 0))
-            if missing > 0
-            else x_BDL[..., -(length + taps - 1) :]
-        )
-        weight = self.conv1d.weight.to(x_BDL.dtype)
-        bias = self.conv1d.bias
-        bias = None if bias is None else bias.to(x_BDL.dtype)
-        out = F.conv1d(x_BDL, weight, bias, groups=weight.shape[0]).transpose(1, 2)
-        if self.config.mamba_conv_activation == 'silu':
-            out = F.silu(out)
-        # A bias would give padding a value.
-        return out if padding_mask is None else out * padding_mask
+            x_BDL = window if order is None else x_BDL
+        wanted = taps - 1 + (length if order is None else x_BLD.shape[1])
+        missing = wanted - x_BDL.shape[-1]
+        x_BDL = F.pad(x_BDL, (missing, 0)) if missing > 0 else x_BDL[..., -wanted:]
+        out = self.conv1d(x_BDL).transpose(1, 2)
+        if order is not None:
+            out = out.gather(1, order[:, -length:])
+        return F.silu(out) if self.config.mamba_conv_activation == 'silu' else out
 
     def reset_parameters(self) -> None:
         """Initialise what a decoder's own initialisation does not know."""

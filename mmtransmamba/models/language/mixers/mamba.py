@@ -20,6 +20,14 @@ from mmtransmamba.models.language.mixers.base import (
 from mmtransmamba.ops import selective_scan_fn
 
 
+class StepSizeProjection(nn.Linear):
+    """A linear layer whose bias is added in float32, as is the bias itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From ``[..., in_features]`` to float32 ``[..., out_features]``."""
+        return F.linear(x, self.weight).float() + self.bias.float()
+
+
 class MambaMixer(DecoderMixer):
     """Mamba-1 (arXiv:2312.00752), with ``mamba_ssm``'s parameter names.
 
@@ -40,7 +48,7 @@ class MambaMixer(DecoderMixer):
         self.x_proj = nn.Linear(
             self.d_inner, self.dt_rank + 2 * self.d_state, bias=False
         )
-        self.dt_proj = nn.Linear(self.dt_rank, self.d_inner)
+        self.dt_proj = StepSizeProjection(self.dt_rank, self.d_inner)
         self.A_log = nn.Parameter(torch.empty(self.d_inner, self.d_state))
         self.D = nn.Parameter(torch.empty(self.d_inner))
         self.out_proj = nn.Linear(self.d_inner, hidden, bias=config.mamba_out_bias)
@@ -69,16 +77,16 @@ class MambaMixer(DecoderMixer):
         x: Tensor,
         cache: Cache | None = None,
         padding_mask: Tensor | None = None,
+        gaps: bool = True,
         state: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        x = self.convolve(x, cache, padding_mask)
+        x = self.convolve(x, cache, padding_mask, gaps)
         dt, B, C = self.x_proj(x).split(
             (self.dt_rank, self.d_state, self.d_state), dim=-1
         )
-        dt = F.linear(dt, self.dt_proj.weight).float() + self.dt_proj.bias.float()
-        dt = F.softplus(dt)
+        dt = F.softplus(self.dt_proj(dt).float())
         if padding_mask is not None:
-            dt = dt * padding_mask
+            dt = dt.masked_fill(~padding_mask[..., None], 0)
         A, D = -torch.exp(self.A_log.float()), self.D.float()
         if state is None:
             y, state = selective_scan_fn(

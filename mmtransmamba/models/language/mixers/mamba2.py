@@ -135,15 +135,16 @@ class Mamba2Mixer(DecoderMixer):
         dt: Tensor,
         cache: Cache | None = None,
         padding_mask: Tensor | None = None,
+        gaps: bool = True,
         state: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        xBC = self.convolve(xBC, cache, padding_mask)
+        xBC = self.convolve(xBC, cache, padding_mask, gaps)
         x, B, C = (
             part.unflatten(-1, (-1, self.head_dim))
             for part in xBC.split((self.d_groups, self.d_groups, self.d_inner), dim=-1)
         )
         if padding_mask is not None:
-            dt = dt * padding_mask
+            dt = dt.masked_fill(~padding_mask[..., None], 0)
         y, state = self.scan(x, dt, B, C, state)
         return y.flatten(-2), state
 
