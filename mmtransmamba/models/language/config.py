@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ATTENTION, MAMBA = 'full_attention', 'linear_attention'
+SLIDING = 'sliding_attention'
 NORMS = ('gated', 'per_head', 'none')
 ACTIVATIONS = ('silu', 'identity')
 
@@ -16,7 +17,10 @@ class HybridFields:
 
     Attributes:
         layer_types: ``'linear_attention'`` for each layer with a Mamba mixer,
-            the Transformer's own type for the others; all attention by default.
+            for the others ``'full_attention'``, or ``'sliding_attention'`` in
+            families that have ``sliding_window``; by default the Transformer's own
+            attention everywhere. Mistral's ``sliding_window`` becomes None if
+            no attention layer slides.
         mamba_mixer: ``'mamba2'``, shaped as the attention, or ``'mamba'``.
         mamba_d_conv: Taps of the causal convolution.
         mamba_conv_activation: ``'silu'`` or ``'identity'``, after the convolution.
@@ -50,11 +54,14 @@ class HybridFields:
     layer_ranking: dict[str, Any] | None = None
 
     mixes_attention = False  # whether layers may have different kinds of attention
+    slides = False  # whether attention layers may have a sliding window
 
     def __post_init__(self, **kwargs) -> None:
         super().__post_init__(**kwargs)
         if self.layer_types is None:
-            self.layer_types = [ATTENTION] * self.num_hidden_layers
+            window = getattr(self, 'sliding_window', None) if self.slides else None
+            kind = ATTENTION if window is None else SLIDING
+            self.layer_types = [kind] * self.num_hidden_layers
         for name, accepted in (
             ('mamba_mixer', ('mamba', 'mamba2')),
             ('mamba_norm', NORMS),
@@ -76,6 +83,26 @@ class HybridFields:
                 f'layer_types has {" and ".join(kinds)}, but all attention layers of a '
                 f'{self.model_type} are of one kind.'
             )
+        self._check_kinds(kinds)
+
+    def _check_kinds(self, kinds: list[str]) -> None:
+        """That each kind of attention is what the Transformer's layers then do."""
+        accepted = (ATTENTION, SLIDING) if self.slides else (ATTENTION,)
+        for kind in kinds:
+            if kind not in accepted:
+                raise ValueError(
+                    f'layer_types has {kind}, but a {self.model_type} has '
+                    f'{" and ".join((*accepted, MAMBA))} only.'
+                )
+        if SLIDING in kinds and getattr(self, 'sliding_window', None) is None:
+            switch = ' and use_sliding_window=True' if self.mixes_attention else ''
+            raise ValueError(
+                f'layer_types has {SLIDING}, which needs sliding_window{switch}.'
+            )
+        # Where all layers are of one kind, the window alone decides: a Transformer
+        # with one would slide in some implementations of attention and not in others.
+        if self.slides and not self.mixes_attention and kinds == [ATTENTION]:
+            self.sliding_window = None
 
     @property
     def mamba_layers(self) -> list[int]:

@@ -69,6 +69,7 @@ class HybridMistralConfig(HybridFields, MistralConfig):
     """Config of :class:`HybridMistralForCausalLM`."""
 
     model_type = 'hybrid_mistral'
+    slides = True
 
 
 class HybridMistralModel(HybridModelMixin, MistralModel):
@@ -122,6 +123,7 @@ class HybridQwen2Config(HybridFields, Qwen2Config):
 
     model_type = 'hybrid_qwen2'
     mixes_attention = True
+    slides = True
 
 
 class HybridQwen2Model(HybridModelMixin, Qwen2Model):
@@ -150,6 +152,7 @@ class HybridQwen3Config(HybridFields, Qwen3Config):
 
     model_type = 'hybrid_qwen3'
     mixes_attention = True
+    slides = True
 
 
 class HybridQwen3Model(HybridModelMixin, Qwen3Model):
