@@ -11,6 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmtransmamba.apis.configs import read_config
 from mmtransmamba.engine.student import trained_part
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.utils import launch
@@ -51,7 +52,8 @@ def run_experiment(
     logged.
 
     Args:
-        config: Config, or its file.
+        config: Config, its file, or its name in the package (see
+            :func:`~mmtransmamba.apis.configs.list_models`).
         work_dir: Folder of this run alone.
         cfg_options: Values that override the config's, by dotted key.
 
@@ -59,7 +61,7 @@ def run_experiment(
         ValueError: The run in ``work_dir`` has another config.
     """
     work_dir = Path(work_dir)
-    cfg = config.copy() if isinstance(config, Config) else launch.read_config(config)
+    cfg = read_config(config).copy()
     launch.override(cfg, cfg_options)
     _claim(work_dir, cfg.pretty_text)
 

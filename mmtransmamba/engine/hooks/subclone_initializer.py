@@ -22,7 +22,8 @@ from mmtransmamba.transfer.subclone import (
     SubcloneOptions,
     read_mixers,
     read_source,
-    subclone,
+    subclone_into,
+    with_target_grid,
 )
 from mmtransmamba.transfer.weight_maps import get_weight_map
 
@@ -139,13 +140,9 @@ class SubcloneInitializer(Hook):
             scores = self._activations(runner, model)
             shared = [s.name for s in self.weight_map.spaces if not s.per_layer]
             options = replace(options, importance=dict.fromkeys(shared, scores))
-        parameters = dict(student.named_parameters())
-        before = {name: p.detach().cpu() for name, p in parameters.items()}
-        after, report = subclone(before, sources, options)
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(after[name])
-                broadcast(parameter.data)
+        report = subclone_into(student, sources, options)
+        for parameter in student.parameters():
+            broadcast(parameter.data)
         runner.logger.info(f'\n{report}')
         if is_main_process():
             report.save(osp.join(runner.work_dir, REPORT_FILE))
@@ -153,13 +150,7 @@ class SubcloneInitializer(Hook):
     def _sources(
         self, model: nn.Module, student: nn.Module
     ) -> tuple[list[Source], SubcloneOptions]:
-        options = self.options
-        target_grid = getattr(
-            getattr(student, 'backbone', student), 'pos_embed_grid', None
-        )
-        if options.target_grid is None and target_grid is not None:
-            options = replace(options, target_grid=tuple(target_grid))
-
+        options = with_target_grid(self.options, student)
         if self.checkpoint is not None:
             sources = [read_source(self.weight_map, self.checkpoint)]
         else:

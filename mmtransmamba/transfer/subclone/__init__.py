@@ -2,6 +2,7 @@
 
 from .core import subclone
 from .donor import Source
+from .modules import subclone_into, with_target_grid
 from .options import SubcloneOptions
 from .report import ACTIONS, Entry, SubcloneReport, Unused
 from .sources import read_mixers, read_source
@@ -16,4 +17,6 @@ __all__ = [
     'read_mixers',
     'read_source',
     'subclone',
+    'subclone_into',
+    'with_target_grid',
 ]

@@ -1,0 +1,66 @@
+"""The package's configs, by name."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+from pathlib import Path
+
+from mmengine.config import Config
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def list_models(pattern: str = '*') -> list[str]:
+    """Names of the package's configs, sorted.
+
+    A name is that of the config's file, without ``.py``. It says model, recipe, batch
+    size and data, as ``docs/configs.md`` explains.
+
+    Args:
+        pattern: Only names that match it, in the manner of a shell (``'*vim*'``).
+    """
+    return sorted(name for name in _files() if fnmatch(name, pattern))
+
+
+def get_config(name: str) -> Config:
+    """A config of the package.
+
+    Args:
+        name: One of :func:`list_models`.
+
+    Raises:
+        ValueError: There is none of this name; the message has similar ones.
+    """
+    files = _files()
+    if name not in files:
+        from difflib import get_close_matches
+
+        similar = get_close_matches(name, files, n=3, cutoff=0.5)
+        hint = f'; similar: {", ".join(similar)}' if similar else ''
+        raise ValueError(
+            f'no config has the name "{name}"{hint}. list_models() has all of them'
+        )
+    return Config.fromfile(files[name])
+
+
+def read_config(config: str | Path | Config) -> Config:
+    """A config: itself, from its file, or by its name in the package.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: There is neither such a file nor such a name.
+    """
+    if isinstance(config, Config):
+        return config
+    if Path(config).suffix == '.py':
+        return Config.fromfile(config)
+    return get_config(str(config))
+
+
+def _files() -> dict[str, Path]:
+    # Installed, the configs are inside the package; in a checkout beside it.
+    for folder in (_PACKAGE / '.mim' / 'configs', _PACKAGE.parent / 'configs'):
+        if folder.is_dir():
+            paths = folder.rglob('*.py')
+            return {p.stem: p for p in paths if '_base_' not in p.parts}
+    return {}

@@ -1,0 +1,74 @@
+"""Weights of one model into another, without a Runner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mmtransmamba.models.teachers import BaseTeacher
+from mmtransmamba.registry import WEIGHT_MAPS
+from mmtransmamba.transfer.subclone import (
+    SubcloneOptions,
+    SubcloneReport,
+    read_mixers,
+    read_source,
+    subclone_into,
+    with_target_grid,
+)
+from mmtransmamba.transfer.weight_maps import get_weight_map
+
+
+def inherit(
+    student: nn.Module,
+    teacher: nn.Module | str | Path,
+    weight_map: str | None = None,
+    mamba_checkpoint: str | Path | None = None,
+    **options: Any,
+) -> SubcloneReport:
+    """Start a student from a teacher's weights (TransMamba, Section 3.2).
+
+    Args:
+        student: A backbone of this package, or a classifier with one; changed in
+            place.
+        teacher: A ViT or DeiT of transformers, timm or mmpretrain, a teacher of this
+            package, or a checkpoint file.
+        weight_map: Name in :data:`mmtransmamba.registry.WEIGHT_MAPS`; by default the
+            one from a ViT to this kind of student.
+        mamba_checkpoint: File of a Mamba whose mixers fill what the teacher has
+            nothing for.
+        **options: See :class:`~mmtransmamba.transfer.subclone.SubcloneOptions`, such
+            as ``layers='uniform'`` or ``width='importance'``.
+
+    Returns:
+        The report on every parameter; ``print`` it.
+
+    Raises:
+        FileNotFoundError: A checkpoint does not exist.
+        CheckpointError: A checkpoint cannot be used.
+        TypeError: There is no such option.
+        ValueError: There is no map for this student, or the models do not fit it.
+    """
+    weight_map = get_weight_map(weight_map or _default_map(student))
+    options = with_target_grid(SubcloneOptions(**options), student)
+    if isinstance(teacher, nn.Module):
+        model = teacher.model if isinstance(teacher, BaseTeacher) else teacher
+        state = weight_map.rename(model.state_dict())
+        sources = [(weight_map, {name: t.cpu() for name, t in state.items()})]
+    else:
+        sources = [read_source(weight_map, teacher)]
+    if mamba_checkpoint is not None:
+        sources.append(read_mixers(weight_map, mamba_checkpoint))
+    return subclone_into(student, sources, options)
+
+
+def _default_map(student: nn.Module) -> str:
+    kind = type(getattr(student, 'backbone', student)).__name__
+    name = f'vit_to_{kind.lower()}'
+    if WEIGHT_MAPS.get(name) is None:
+        raise ValueError(
+            f'no weight map leads from a ViT to a {kind}; give weight_map, one of '
+            f'{", ".join(sorted(WEIGHT_MAPS.module_dict))}'
+        )
+    return name

@@ -1,0 +1,133 @@
+"""Loading whatever this package wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from mmtransmamba.apis.configs import read_config
+from mmtransmamba.models.checkpoint import load_pretrained
+from mmtransmamba.registry import DATASETS, MODELS
+from mmtransmamba.transfer.language import load_teacher
+from mmtransmamba.transfer.vision_language import is_vision_language, load_vlm
+from mmtransmamba.utils.config_data import read_dumped_config
+from mmtransmamba.utils.launch import find_resumable
+
+_MODEL_FOLDERS = ('student', 'model')
+"""Where a training of language models saves the folder of the trained one."""
+
+
+def load(
+    path: str | Path,
+    config: str | Path | Config | None = None,
+    device: str | torch.device = 'cpu',
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
+    """Load a model, ready for inference.
+
+    Args:
+        path: One of
+
+            * the folder of a language or vision-language model, converted or not, in
+              the format of transformers;
+            * the work directory of a training run: the model it has saved, or the one
+              of its last complete checkpoint;
+            * a checkpoint file, which takes its config from its own folder.
+        config: The config of a checkpoint that lies elsewhere, its file, or its name
+            in the package. Without one, the config that the training has saved beside
+            the checkpoint is read, as data: no code in it is run.
+        device: Where the model goes.
+        dtype: Floating-point type it is cast to; as saved by default. SSM parameters
+            of language models stay float32.
+
+    Returns:
+        A transformers model, or the model of the config: under a distiller the
+        student, without teacher. It is in evaluation mode.
+
+    Raises:
+        FileNotFoundError: There is nothing at ``path``, or no config beside it.
+        CheckpointError: The weights are not those of the config; nothing is left at
+            random values.
+        ValueError: The folder holds another kind of model.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f'there is no "{path}"')
+    folder = _model_folder(path)
+    if folder is not None and config is None:
+        read = load_vlm if is_vision_language(folder) else load_teacher
+        model = read(folder)
+    else:
+        model = _from_checkpoint(path, config)
+    if dtype is not None:
+        model = _cast(model, dtype)
+    return model.to(device).eval()
+
+
+def _model_folder(path: Path) -> Path | None:
+    """The folder of a transformers model at ``path``, or in a run's work directory."""
+    for folder in (path, *(path / name for name in _MODEL_FOLDERS)):
+        if (folder / 'config.json').is_file():
+            return folder
+    return None
+
+
+def _from_checkpoint(path: Path, config: str | Path | Config | None) -> nn.Module:
+    work_dir, checkpoint = (path, None) if path.is_dir() else (path.parent, path)
+    if checkpoint is None:
+        found = find_resumable(str(work_dir))
+        if found is None:
+            raise FileNotFoundError(
+                f'"{path}" has neither a config.json, as a model folder has, nor a '
+                'complete checkpoint, as the folder of a training run has'
+            )
+        checkpoint = Path(found)
+    if config is None:
+        config = read_dumped_config(_config_in(work_dir))
+    config = read_config(config)
+    settings = config.model.get('student', config.model)
+    with DefaultScope.overwrite_default_scope(
+        config.get('default_scope', 'mmtransmamba')
+    ):
+        data_preprocessor = config.get('data_preprocessor')
+        if data_preprocessor is not None:
+            settings = {'data_preprocessor': data_preprocessor, **settings}
+        model = MODELS.build(settings)
+        load_pretrained(model, checkpoint)
+        model._config = config
+        model._dataset_meta = _metainfo(config)
+    return model
+
+
+def _config_in(work_dir: Path) -> Path:
+    configs = sorted(work_dir.glob('*.py'), key=lambda path: path.stat().st_mtime)
+    if not configs:
+        raise FileNotFoundError(
+            f'"{work_dir}" has no config (*.py), as the work directory of a training '
+            'has; give config='
+        )
+    return configs[-1]
+
+
+def _metainfo(config: Config) -> dict:
+    """Names of the classes, if the config's data set knows them without its files."""
+    for name in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
+        dataset = (config.get(name) or {}).get('dataset') or {}
+        kind = DATASETS.get(dataset.get('type', '')) if dataset else None
+        metainfo = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
+        if metainfo:
+            return metainfo
+    return {}
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    from mmtransmamba.models.language import cast_parameters
+
+    if hasattr(model, 'generate'):
+        cast_parameters(model, dtype)
+        return model
+    return model.to(dtype)
