@@ -1,8 +1,9 @@
 """Build and installation of mmtransmamba.
 
 Beside the Python code the package carries the native CPU kernels, compiled here
-when there is a C++ compiler, and in ``mmtransmamba/.mim`` the configs and tools,
-where ``mim`` and ``mmengine.hub`` look for them.
+when there is a C++ compiler, in ``mmtransmamba/.mim`` the configs and tools, where
+``mim`` and ``mmengine.hub`` look for them, and a ``.pth`` file by which transformers
+finds the package's models.
 """
 
 import importlib.util
@@ -14,9 +15,13 @@ from pathlib import Path
 from setuptools import Command, Distribution, find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
+from setuptools.command.editable_wheel import editable_wheel
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = 'mmtransmamba'
+AUTOLOAD = '_mmtransmamba_autoload'
+# What Python executes at its start. A checkout that was removed must not matter.
+PTH = f"import sys; exec('try: import {AUTOLOAD}\\nexcept ImportError: pass')\n"
 MIM_ITEMS = ('configs', 'tools', 'model-index.yml')
 
 
@@ -130,10 +135,40 @@ class BuildNative(PackageStep):
             self.announce(f'built the native CPU kernels: {library}', level=2)
 
 
-class Build(build):
-    """The standard build with the two steps above, never mixed with an old one."""
+class BuildPth(PackageStep):
+    """Have Python import the autoload module at its start."""
 
-    sub_commands = [*build.sub_commands, ('build_mim', None), ('build_native', None)]
+    description = 'announce the models to transformers'
+
+    def run(self) -> None:
+        if not self.editable_mode:
+            (Path(self.build_lib) / f'{AUTOLOAD}.pth').write_text(PTH)
+
+
+class EditableWheel(editable_wheel):
+    """An editable installation with the ``.pth`` file of a real one."""
+
+    def _select_strategy(self, *args):
+        strategy = super()._select_strategy(*args)
+
+        class WithPth(type(strategy)):
+            def __call__(self, wheel, files, mapping) -> None:
+                super().__call__(wheel, files, mapping)
+                wheel.writestr(f'{AUTOLOAD}.pth', PTH)
+
+        strategy.__class__ = WithPth
+        return strategy
+
+
+class Build(build):
+    """The standard build with the steps above, never mixed with an old one."""
+
+    sub_commands = [
+        *build.sub_commands,
+        ('build_mim', None),
+        ('build_native', None),
+        ('build_pth', None),
+    ]
 
     def run(self) -> None:
         shutil.rmtree(Path(self.build_lib) / PACKAGE, ignore_errors=True)
@@ -174,6 +209,7 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    py_modules=[AUTOLOAD],
     package_data={PACKAGE: ['ops/native/**/*.cpp', 'ops/native/**/*.h']},
     include_package_data=False,
     python_requires='>=3.11',
@@ -188,6 +224,8 @@ setup(
         'build': Build,
         'build_mim': BuildMim,
         'build_native': BuildNative,
+        'build_pth': BuildPth,
+        'editable_wheel': EditableWheel,
     },
     zip_safe=False,
 )

@@ -5,15 +5,20 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 
 import pytest
 import yaml
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+import _mmtransmamba_autoload
+import mmtransmamba.models  # noqa: F401  (registers)
 from mmtransmamba.ops.native.build import LIBRARY_NAME
 from mmtransmamba.version import __version__
 
+AUTOLOAD = '_mmtransmamba_autoload'
 LIBRARY = f'mmtransmamba/ops/native/{LIBRARY_NAME}'
 NOT_SOURCE = (
     '.*',
@@ -135,6 +140,7 @@ def test_wheel_is_complete(source, wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     mim = 'mmtransmamba/.mim'
     expected = package_files(source) | {LIBRARY, f'{mim}/model-index.yml'}
+    expected |= {f'{AUTOLOAD}.py', f'{AUTOLOAD}.pth'}
     for folder in ('configs', 'tools'):
         expected |= {
             f'{mim}/{folder}/{name}' for name in files_below(source / folder, '*')
@@ -188,6 +194,8 @@ def test_editable_install_links_configs_and_tools(repo_dir, tmp_path):
     call_backend(source, f'build_editable({str(tmp_path)!r})', CXX='none')
     assert (mim / 'tools' / 'train.py').is_file()
     assert (source / 'tools' / 'train.py').is_file()
+    (wheel,) = tmp_path.glob('*.whl')
+    assert f'{AUTOLOAD}.pth' in zipfile.ZipFile(wheel).namelist()
 
 
 HUB = """
@@ -231,6 +239,57 @@ def test_hub_finds_configs_and_models(installed, tmp_path):
     assert report['config'].endswith(f'mmtransmamba/.mim/configs/{listed}')
     assert report['work_dir'] == 'mine'
     assert len(set(report['types'])) == len(set(report['sizes'])) == 1
+
+
+AUTO_CONFIGS = """
+import json, site, sys
+
+sys.path.append({packages!r})
+site.addsitedir({installed!r})  # as Python does at its start
+from transformers import AutoConfig
+
+early = 'mmtransmamba' in sys.modules
+types = [type(AutoConfig.for_model(name)).model_type for name in {types!r}]
+file = sys.modules['mmtransmamba'].__file__
+print(json.dumps(dict(early=early, types=types, file=file)))
+"""
+
+
+def test_transformers_finds_the_models_without_an_import(installed, tmp_path):
+    types = list(_mmtransmamba_autoload.MODEL_TYPES)
+    code = AUTO_CONFIGS.format(
+        packages=sysconfig.get_path('purelib'), installed=str(installed), types=types
+    )
+    done = subprocess.run(
+        [sys.executable, '-S', '-c', code],
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k != 'PYTHONPATH'},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report['types'] == types
+    assert report['file'].startswith(str(installed))
+    assert not report['early']
+
+
+def test_the_announced_types_are_those_that_are_registered():
+    registered = {
+        model_type
+        for model_type, config in CONFIG_MAPPING._extra_content.items()
+        if config.__module__.startswith('mmtransmamba.')
+    }
+    assert set(_mmtransmamba_autoload.MODEL_TYPES) == registered
+
+
+def test_a_removed_checkout_does_not_disturb_python(wheel, tmp_path):
+    text = zipfile.ZipFile(wheel).read(f'{AUTOLOAD}.pth').decode()
+    (tmp_path / 'gone.pth').write_text(text.replace(AUTOLOAD, 'gone'))
+    code = f'import site; site.addsitedir({str(tmp_path)!r}); print("started")'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ('started\n', '')
 
 
 def test_every_config_of_the_model_index_exists(repo_dir):
