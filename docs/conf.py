@@ -24,8 +24,8 @@ html_theme = 'sphinx_rtd_theme'
 html_theme_options = {'navigation_depth': 3}
 copybutton_prompt_text = '$ '
 
-# Pages link to READMEs of the source tree, which are not pages of the site: the site gets
-# copies of them, as text.
+# Pages link to READMEs of the source tree, which are not pages of the site: the site
+# gets copies of them, as text.
 _DOCS = Path(__file__).resolve().parent
 _LINK = re.compile(r'\]\(((?:\.\./)+[^)#\s]+)\)')
 _linked = set()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmtransmamba.utils import launch
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -40,7 +42,7 @@ def get_config(name: str) -> Config:
         raise ValueError(
             f'no config has the name "{name}"{hint}. list_models() has all of them'
         )
-    return Config.fromfile(files[name])
+    return launch.read_config(files[name])
 
 
 def read_config(config: str | Path | Config) -> Config:
@@ -53,7 +55,7 @@ def read_config(config: str | Path | Config) -> Config:
     if isinstance(config, Config):
         return config
     if Path(config).suffix == '.py':
-        return Config.fromfile(config)
+        return launch.read_config(config)
     return get_config(str(config))
 
 

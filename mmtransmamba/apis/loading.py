@@ -10,6 +10,7 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmtransmamba.apis.configs import read_config
+from mmtransmamba.engine.student import student_config
 from mmtransmamba.models.checkpoint import load_pretrained
 from mmtransmamba.registry import DATASETS, MODELS
 from mmtransmamba.transfer.language import load_teacher
@@ -89,7 +90,7 @@ def _from_checkpoint(path: Path, config: str | Path | Config | None) -> nn.Modul
     if config is None:
         config = read_dumped_config(_config_in(work_dir))
     config = read_config(config)
-    settings = config.model.get('student', config.model)
+    settings = student_config(config.model)
     with DefaultScope.overwrite_default_scope(
         config.get('default_scope', 'mmtransmamba')
     ):
