@@ -34,6 +34,46 @@ def segment_indices(total: int, num_frames: int, jitter: bool = False) -> np.nda
     return indices.clip(0, total - 1)
 
 
+def frame_indices(
+    times: np.ndarray, last: float, num_frames: int, jitter: bool = False
+) -> np.ndarray:
+    """The frame that is shown in each of ``num_frames`` segments of equal duration.
+
+    Where frames come at regular intervals these are :func:`segment_indices`. Videos of
+    screens and phones have frames of different durations: the time decides then, not
+    the number.
+
+    Args:
+        times: When each frame is shown, increasing, ``[N]``; NaN where it is not known.
+        last: How long the last one is shown, in the same unit; 0 if it is not known.
+        num_frames: Segments.
+        jitter: See :func:`segment_indices`.
+
+    Returns:
+        Indices that do not decrease, int64 ``[num_frames]``.
+    """
+    total = len(times)
+    if not _are_irregular(times):
+        return segment_indices(total, num_frames, jitter)
+    last = last if last > 0 else float(np.median(np.diff(times)))
+    edges = np.linspace(times[0], times[-1] + last, num_frames + 1)
+    place = np.random.uniform(size=num_frames) if jitter else 0.5
+    # A moment later, so that rounding does not decide at the beginning of a frame.
+    shown = edges[:-1] + (place + 1e-6) * np.diff(edges)
+    return (np.searchsorted(times, shown, side='right') - 1).clip(0, total - 1)
+
+
+def _are_irregular(times: np.ndarray) -> bool:
+    """Whether a frame comes more than half an interval off the regular time."""
+    if len(times) < 3 or not np.isfinite(times).all() or not times[-1] > times[0]:
+        return False
+    regular = np.linspace(times[0], times[-1], len(times))
+    interval = (times[-1] - times[0]) / (len(times) - 1)
+    return bool(
+        (np.diff(times) >= 0).all() and abs(times - regular).max() > interval / 2
+    )
+
+
 def decode_with_pyav(path: Path, num_frames: int, jitter: bool) -> Frames:
     """See :func:`decode_video`."""
     import av
@@ -42,13 +82,13 @@ def decode_with_pyav(path: Path, num_frames: int, jitter: bool) -> Frames:
         # Headers may lack the number of frames (mkv) or promise more than there are,
         # so packets are counted, which decodes nothing.
         with _open_container(path) as container:
-            total = 0
-            if container.streams.video:
-                total = sum(packet.size > 0 for packet in container.demux(video=0))
-        wanted = segment_indices(total, num_frames, jitter)
+            stream, times, last_shown = _best_stream(container)
+        if not len(times):
+            raise CorruptVideoError(f'{path} has no frames')
+        wanted = frame_indices(times, last_shown, num_frames, jitter)
         chosen, index, last = {}, -1, None
         with _open_container(path) as container:
-            for index, last in enumerate(container.decode(video=0) if total else ()):
+            for index, last in enumerate(container.decode(container.streams[stream])):
                 if index in wanted:
                     chosen[index] = _upright(last)
                 if index >= wanted[-1]:
@@ -60,6 +100,38 @@ def decode_with_pyav(path: Path, num_frames: int, jitter: bool) -> Frames:
     # A packet need not give a frame; the last there is stands for those.
     chosen.update(dict.fromkeys(wanted[wanted > index].tolist(), _upright(last)))
     return [chosen[index] for index in wanted.tolist()]
+
+
+def _best_stream(container) -> tuple[int, np.ndarray, float]:
+    """The stream that is the film, the times of its frames, and of the last how long.
+
+    It is none that is marked as a cover picture, if there is another, and one of
+    several frames, if there is one; then FFmpeg's choice, then the largest picture.
+    """
+    streams = {stream.index: stream for stream in container.streams.video}
+    packets = {index: [] for index in streams}
+    for packet in container.demux(*streams.values()) if streams else ():
+        if packet.size > 0 and not packet.is_discard:
+            time = packet.dts if packet.pts is None else packet.pts
+            known = np.nan if time is None else time
+            packets[packet.stream.index].append((known, packet.duration or 0))
+    if not streams:
+        return -1, np.empty(0), 0
+    preferred = container.streams.best('video')
+
+    def rank(index: int) -> tuple:
+        stream = streams[index]
+        cover = int(stream.disposition) & int(stream.disposition.attached_pic)
+        pixels = (stream.width or 0) * (stream.height or 0)
+        several = min(len(packets[index]), 5)  # as FFmpeg, which looks at no more
+        is_preferred = preferred is not None and preferred.index == index
+        return not cover, several, is_preferred, pixels, -index
+
+    best = max(streams, key=rank)
+    # Frames that are coded in another order come out in that of their times.
+    shown = sorted(packets[best], key=lambda pair: pair[0])
+    times = np.array([time for time, _ in shown], float)
+    return best, times, float(shown[-1][1]) if shown else 0
 
 
 def _open_container(path: Path):
@@ -83,7 +155,10 @@ def decode_with_decord(path: Path, num_frames: int, jitter: bool) -> Frames:
         reader = decord.VideoReader(str(path), num_threads=1)
         if len(reader) == 0:
             raise CorruptVideoError(f'{path} has no frames')
-        wanted = segment_indices(len(reader), num_frames, jitter)
+        shown = np.asarray(reader.get_frame_timestamp(range(len(reader))), float)
+        shown = shown.reshape(len(reader), 2)
+        last = float(shown[-1, 1] - shown[-1, 0])
+        wanted = frame_indices(shown[:, 0], last, num_frames, jitter)
         return list(reader.get_batch(wanted).asnumpy())
     except (decord.DECORDError, RuntimeError, IndexError) as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else error
@@ -99,11 +174,13 @@ DECODERS: dict[str, Callable[[Path, int, bool], Frames]] = {
 def decode_video(
     path: str | Path, num_frames: int, jitter: bool = False, decoder: str = 'pyav'
 ) -> Frames:
-    """Frames spread evenly over a video.
+    """Frames spread evenly over the duration of a video.
+
+    Of several video streams that is taken which is the film, not a cover picture.
 
     Args:
         path: The file.
-        num_frames: How many, see :func:`segment_indices`.
+        num_frames: How many, see :func:`frame_indices`.
         jitter: Likewise.
         decoder: One of ``DECODERS``.
 

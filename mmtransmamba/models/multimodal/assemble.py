@@ -21,6 +21,7 @@ from transformers import (
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from mmtransmamba.models.fit import load_folder
+from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.models.language import cast_parameters
 from mmtransmamba.models.multimodal.llava import (
     HybridLlavaConfig,
@@ -109,6 +110,7 @@ def assemble_llava(
     if words.pad_token is None:
         words.pad_token = words.eos_token
     model.generation_config.pad_token_id = words.pad_token_id
+    repair_generation_config(model)
     processor = LlavaProcessor(
         image_processor=AutoImageProcessor.from_pretrained(
             str(vision), local_files_only=True

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.utils.reasoning_text import TAGS
 
 
@@ -61,6 +62,7 @@ def add_reasoning_tags(model: nn.Module, processor: Any) -> list[int]:
     for table in _tables(model):
         for tag, parts in pieces.items():
             table[tokenizer.convert_tokens_to_ids(tag)] = _mean(table[parts])
+    repair_generation_config(model)
     return tokenizer.convert_tokens_to_ids(list(TAGS))
 
 

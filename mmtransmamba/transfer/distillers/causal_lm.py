@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmtransmamba.models.fit import check_fit
+from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.models.token_losses import (
     mean_over_tokens,
     predicted,
@@ -106,6 +107,8 @@ class CausalLM(StepAverage):
         """
         self.companions = companions
         self.lm = lm if dtype is None else _cast(lm, dtype)
+        # It is saved at the end of the training.
+        repair_generation_config(self.lm)
         if gradient_checkpointing:
             _enable_checkpointing(self.lm)
         self._check_tokens = TokenCheck()

@@ -9,6 +9,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.models.language.packing import Packing, find_packing
 from mmtransmamba.models.language.padding import has_gaps
 from mmtransmamba.models.token_losses import score_tokens
@@ -112,6 +113,8 @@ class LanguageDistiller(StepAverage):
         self._average_over(average, 'tokens', BATCHES)
         self._check_tokens = TokenCheck()
         self.student, self.companions, own_head = _unpack(student)
+        # It is saved at the end of the training.
+        repair_generation_config(self.student)
         self.head = own_head if head is None else build_head(head)
         if stage is not None:
             check_history(self.student, stage, requires)

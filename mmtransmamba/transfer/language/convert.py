@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.transfer.language.assemble import assemble
 from mmtransmamba.transfer.language.plan import plan_conversion
 from mmtransmamba.transfer.language.ranking import automatic_layers
@@ -88,4 +89,5 @@ def convert_lm(
         costs.note_in(plan.config)
     model = assemble(plan.model_class, plan.config, plan.tensors())
     model.generation_config = generation_config_of(teacher) or model.generation_config
+    repair_generation_config(model)
     return model, plan.report()

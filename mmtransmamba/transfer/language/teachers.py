@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from mmtransmamba.models.fit import load_folder
+from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.transfer.language.assemble import assemble
 from mmtransmamba.transfer.language.sources import (
     InternLM2Source,
@@ -85,6 +86,7 @@ def load_teacher(folder: str | Path) -> nn.Module:
     config, source = read_teacher(folder)
     model = assemble(LlamaForCausalLM, config, source.items())
     model.generation_config = generation_config_of(folder) or model.generation_config
+    repair_generation_config(model)
     return model
 
 

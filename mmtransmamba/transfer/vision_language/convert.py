@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
 from mmtransmamba.models.fit import check_depth
+from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.models.language.hybrid import HybridCausalLMMixin
 from mmtransmamba.models.multimodal.llava import HybridLlavaConfig
 from mmtransmamba.transfer.language.assemble import assemble
@@ -200,6 +201,7 @@ def convert_vlm(
         costs.note_in(plan.config)
     model = assemble(plan.model_class, plan.config, plan.tensors())
     model.generation_config = generation_config_of(teacher) or model.generation_config
+    repair_generation_config(model)
     return model, plan.report()
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, CLIPImageProcessor
 
+from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.models.language import ATTENTION, HYBRIDS
 from mmtransmamba.models.multimodal.patch_decoder import (
     PatchDecoderForConditionalGeneration,
@@ -124,6 +125,7 @@ def assemble_patch_decoder(
     # An answer has no images.
     suppressed = model.generation_config.suppress_tokens or []
     model.generation_config.suppress_tokens = [*suppressed, image_token_id]
+    repair_generation_config(model)
     return model
 
 
