@@ -89,6 +89,8 @@ def test_decoders_choose_the_same_frames(tmp_path):
 def test_frames_at_regular_intervals_are_chosen_by_number(
     tmp_path, suffix, count, decoder
 ):
+    if (decoder, suffix, count) == ('decord', 'mkv', 1):
+        pytest.skip('decord cannot tell the length of such a file, and says so')
     frames = [(round(i * 1000 / 30), 20 + 7 * i) for i in range(count)]
     path = write(tmp_path / f'x.{suffix}', frames)
     for num_frames in (1, 4, 7):
@@ -127,18 +129,16 @@ def test_places_are_drawn_within_the_time_of_a_segment():
 
 @pytest.mark.parametrize('first', [True, False])
 @pytest.mark.parametrize('size', [(16, 16), (320, 240)])
-@pytest.mark.parametrize('codec', ['mjpeg', 'png'])
-def test_a_cover_picture_is_not_the_film(tmp_path, first, size, codec):
+@pytest.mark.parametrize('suffix', ['mkv', 'mp4'])
+def test_a_cover_picture_is_not_the_film(tmp_path, first, size, suffix):
     """Whether it stands first, is larger, or neither is marked."""
-    path = tmp_path / 'x.mkv'
+    path = tmp_path / f'x.{suffix}'
     film = [(40 * i, FILM) for i in range(20)]
     with av.open(str(path), 'w') as container:
         streams = {}
         for name in ('cover', 'film') if first else ('film', 'cover'):
-            options = dict(codec=codec, size=size) if name == 'cover' else {}
+            options = dict(codec='mjpeg', size=size) if name == 'cover' else {}
             streams[name] = add_video(container, **options)
-            if codec == 'png' and name == 'cover':
-                streams[name].pix_fmt = 'rgb24'
         put(container, streams['cover'], [(0, COVER)])
         put(container, streams['film'], film)
     assert near(greys(path, 4), [FILM] * 4)
