@@ -12,10 +12,25 @@ import torch
 from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from mmtransmamba.models.checkpoint_names import (
+    AmbiguousNamesError,
+    names_of_model,
+    unwrapped_names,
+)
 from mmtransmamba.models.values import first_fault_in, is_of_another_kind, kinds
 
-CONTAINERS = ('state_dict', 'model', 'model_ema', 'module')
-WRAPPER, BACKBONE = 'module.', 'backbone.'
+CONTAINERS = (
+    'state_dict',
+    'model',
+    'model_ema',
+    'module',
+    'model_state_dict',
+    'ema_state_dict',
+    'state_dict_ema',
+    'ema',
+    'student',
+    'net',
+)
 
 
 class _Inert:
@@ -60,10 +75,10 @@ def read_state_dict(
 
     Args:
         path: ``.safetensors``, or a file of ``torch.save`` holding a flat state
-            dict or one under ``state_dict``, ``model``, ``model_ema`` or ``module``.
+            dict or one under a name of ``CONTAINERS``, or of these within each other.
             It is read with ``weights_only=True``; what else it holds, such as the
-            arguments of a training script, is not executed. The ``module.`` of a
-            wrapped model is removed.
+            arguments of a training script, is not executed. The prefixes of wrapped
+            and averaged models (``module.``, ``_orig_mod.`` and the like) are removed.
         container: Which of these to read where a file has several (``'model_ema'``
             beside ``'model'``), or another one, such as ``'ema_state_dict'``; by
             default the first there is, in this order.
@@ -89,7 +104,7 @@ def read_state_dict(
                 f'weights_only=True: {error}'
             ) from error
         state = find_state_dict(content, path, container)
-    return _unwrapped(state)
+    return _unwrapped(state, path)
 
 
 def _placeholders(path: Path) -> list[tuple[type, str]]:
@@ -104,15 +119,23 @@ def _placeholders(path: Path) -> list[tuple[type, str]]:
     return inert + [(OrderedDict, name) for name in rest]
 
 
-def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The names without the prefix of a wrapped or averaged model."""
-    rest = [key for key in state if not key.startswith(WRAPPER)]
-    # An averaged model counts its updates.
-    if len(rest) == len(state) or not set(rest) <= {'steps', 'n_averaged'}:
-        return state
-    return {
-        key[len(WRAPPER) :]: value for key, value in state.items() if key not in rest
-    }
+def _unwrapped(state: dict[str, Tensor], name: str | Path) -> dict[str, Tensor]:
+    """The names without the prefixes of a wrapped or averaged model."""
+    try:
+        return unwrapped_names(state)
+    except AmbiguousNamesError as error:
+        raise CheckpointError(f'{name} is ambiguous: {error}.') from error
+
+
+def _within(container: object) -> dict[str, Tensor] | None:
+    """The state dict in a container that holds others, as an average's does."""
+    if not isinstance(container, Mapping):
+        return None
+    for name in CONTAINERS:
+        found = container.get(name)
+        if _is_state_dict(found):
+            return dict(found)
+    return None
 
 
 def find_state_dict(
@@ -128,6 +151,9 @@ def find_state_dict(
         for candidate in (content[name] for name in wanted if name in content):
             if _is_state_dict(candidate):
                 return dict(candidate)
+            inner = _within(candidate)
+            if inner is not None:
+                return inner
         if container is None:
             flat = {k: v for k, v in content.items() if isinstance(v, Tensor)}
             if flat:
@@ -177,19 +203,6 @@ class LoadReport:
                 shown = ', '.join(names[:8]) + (', …' if len(names) > 8 else '')
                 lines.append(f'{len(names)} {title}: {shown}')
         return '; '.join(lines)
-
-
-def _without_backbone(state: dict[str, Tensor], model_keys: set[str]) -> dict:
-    """Drop ``backbone.`` where the names are the model's only without it."""
-
-    def matches(prefix: str) -> int:
-        return sum(
-            key.startswith(prefix) and key[len(prefix) :] in model_keys for key in state
-        )
-
-    if matches(BACKBONE) <= matches(''):
-        return state
-    return {key.removeprefix(BACKBONE): value for key, value in state.items()}
 
 
 def _conversion(key: str, value: Tensor, given: dict[str, Tensor]) -> str | None:
@@ -244,7 +257,8 @@ def load_pretrained(
     Args:
         model: A backbone or a classifier.
         checkpoint: A file (see :func:`read_state_dict`) or a state dict. A
-            ``backbone.`` prefix is removed when the model's names have none.
+            prefix such as ``backbone.``, ``model.`` or ``student.`` is removed when the
+            model's names have none.
         allow_left_over: Prefixes of the file's tensors that the model may lack: by
             default the head when a backbone is loaded, and a distiller's aligners.
             A backbone adds its own (``allowed_left_over``), and may lack tensors it
@@ -267,7 +281,10 @@ def load_pretrained(
         name, state = 'the state dict', dict(checkpoint)
     else:
         name, state = str(checkpoint), read_state_dict(checkpoint, container)
-    state = _without_backbone(_unwrapped(state), set(own))
+    try:
+        state = names_of_model(_unwrapped(state, name), own)
+    except AmbiguousNamesError as error:
+        raise CheckpointError(f'{name} is ambiguous: {error}.') from error
     given = dict(state)
 
     try:
