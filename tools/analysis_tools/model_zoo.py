@@ -92,8 +92,10 @@ FOOTER = """
 {releases}
 
 `mmtransmamba.models.load_pretrained` reads all of these, with or without the prefixes
-`module.` and `backbone.`; `container='model_ema'` chooses among several in a file. It
-reports what it loaded and converted, and refuses what does not fit.
+that training code puts before names (`module.`, `_orig_mod.`, `model.`, `student.`,
+`backbone.` and the like, also several of them); `container='model_ema'` chooses among
+several models in a file, and one whose names fit twice is refused. It reports what it
+loaded and converted, and refuses what does not fit.
 """
 
 
