@@ -75,7 +75,8 @@ def score_tokens(
     Args:
         logits: ``[B, L, V]``.
         labels, mask: See :func:`predicted`.
-        teacher: The teacher's logits, ``[B, L, V]``.
+        teacher: The teacher's logits, ``[B, L, V]``; of vocabularies of two sizes the
+            ids that both have are compared.
 
     Returns:
         For each sequence ``tokens``, their number; ``nll``, the sum of their negative
@@ -94,7 +95,10 @@ def score_tokens(
         )
         if teacher is not None:
             target_rows = teacher[i, :-1][valid]
-            score['kl'] = kl_of_logits(rows, target_rows).sum().item()
+            shared = min(rows.shape[-1], target_rows.shape[-1])
+            score['kl'] = (
+                kl_of_logits(rows[:, :shared], target_rows[:, :shared]).sum().item()
+            )
             score['agree'] = (best == target_rows.argmax(-1)).sum().item()
         scores.append(score)
     return scores

@@ -51,6 +51,11 @@ class Companions:
         self._processor = processor
 
     @property
+    def in_memory(self) -> Any | None:
+        """The processor, if it is in memory already."""
+        return self._processor
+
+    @property
     def processor(self) -> Any:
         """The processor, read from the folder when it is first asked for.
 

@@ -56,6 +56,7 @@ def runner_of(
         default_hooks=dict(
             checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=iters),
             logger=dict(type='LoggerHook', interval=1),
+            teacher=dict(type='mmtransmamba.TeacherCheckHook'),
         ),
         custom_hooks=[dict(type='mmtransmamba.SaveStudentHook'), *hooks],
         default_scope='mmpretrain',
@@ -161,7 +162,7 @@ def test_folder_has_the_averaged_weights(ema, teacher_folder, tmp_path):
     assert all(torch.equal(live[key], own[key]) for key in live)
 
 
-def test_what_is_logged(stages):
+def test_what_is_logged(stages, teacher_folder):
     records = [
         json.loads(line)
         for path in (stages / 'stage3').glob('*/vis_data/scalars.json')
@@ -169,7 +170,19 @@ def test_what_is_logged(stages):
     ]
     names = {name for record in records for name in record}
     assert {'loss', 'loss_kl', 'lr', 'grad_norm', 'token/kl', 'token/ppl'} <= names
-    assert records[-2]['lr'] == 0  # the decay is reached
+    assert [r['lr'] for r in records if 'lr' in r][-1] == 0  # the decay is reached
+    (teacher,) = (r for r in records if 'teacher/token/ppl' in r)
+    expected = runner_of(
+        stages / 'alone',
+        dict(type=LM, path=teacher_folder, convert=dict(layers=[1])),
+        dict(type=LM, path=teacher_folder),
+        None,
+        dict(kl=KL),
+    )
+    expected.model.student = expected.model.teacher
+    metrics = expected.val()
+    assert teacher['teacher/token/ppl'] == pytest.approx(metrics['token/ppl'])
+    assert teacher['teacher/token/accuracy'] == metrics['token/accuracy']
 
 
 def test_a_later_stage_does_not_start_from_an_earlier_folder(stages, teacher_folder):

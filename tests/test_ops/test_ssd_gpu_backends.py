@@ -3,6 +3,7 @@
 The packages' functions are replaced by their formulas, so that this runs anywhere.
 """
 
+import math
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -114,20 +115,82 @@ def test_half_precision_goes_to_the_kernel_as_it_is(module):
     torch.testing.assert_close(last_state, expected_state, rtol=0.05, atol=0.1)
 
 
+def on_gpu(batch=2, length=64, heads=4, channels=64, groups=2, states=64, **dtypes):
+    """What backends look at, of operands that are on a GPU."""
+    shapes = dict(
+        x=(batch, length, heads, channels),
+        dt=(batch, length, heads),
+        A=(heads,),
+        B=(batch, length, groups, states),
+        C=(batch, length, groups, states),
+    )
+    return {
+        name: SimpleNamespace(
+            device=SimpleNamespace(type='cuda'),
+            dtype=dtypes.get(name, torch.float32),
+            shape=shape,
+            numel=lambda shape=shape: math.prod(shape),
+        )
+        for name, shape in shapes.items()
+    } | dict(D=None, initial_state=None)
+
+
+TOO_SMALL = 'heads of at least 16 channels and 16 states'
+EIGHTS = 'multiples of 8 channels and states'
+
+
+@pytest.mark.parametrize(
+    'sizes, of_fla, of_mamba_ssm',
+    [
+        (dict(), None, None),
+        (dict(channels=80, states=80), None, None),  # Phi-2
+        (dict(channels=128, states=128), None, None),
+        (dict(channels=16, states=16), None, None),
+        (dict(channels=8), f'{TOO_SMALL}, x has 8 and B 64', None),
+        (dict(states=8), f'{TOO_SMALL}, x has 64 and B 8', None),
+        (dict(channels=15), f'{TOO_SMALL}, x has 15', f'{EIGHTS}, x has 15 and B 64'),
+        (dict(states=20), None, f'{EIGHTS}, x has 64 and B 20'),
+        (dict(states=512), None, 'at most 256 states, B has 512'),
+        (dict(length=1), 'at least 9 steps, x has 1', None),
+        (dict(length=8), 'at least 9 steps, x has 8', None),
+        (dict(length=9), None, None),
+        (dict(length=63), None, None),
+        (dict(batch=0), 'no empty batch', 'no empty batch'),
+        (dict(length=0), 'no empty batch', 'no empty batch'),
+        (dict(x=torch.bfloat16), None, None),
+        (dict(A=torch.float64), 'float32 state, A is', 'float32 state, A is'),
+    ],
+    ids=str,
+)
+def test_what_is_refused(sizes, of_fla, of_mamba_ssm):
+    for module, reason in ((fla, of_fla), (mamba_ssm, of_mamba_ssm)):
+        found = module.refuses(on_gpu(**sizes))
+        assert (found is None) if reason is None else (reason in found)
+
+
 @each
-def test_what_is_refused(module):
-    case = operands()
-    assert module.refuses(case) == 'it runs on CUDA, x is on cpu'
-    on_gpu = SimpleNamespace(type='cuda')
+@pytest.mark.parametrize('device', ['cpu', 'meta'])
+def test_other_devices_are_refused(module, device):
+    case = {k: None if v is None else v.to(device) for k, v in operands().items()}
+    assert module.refuses(case) == f'it runs on CUDA, x is on {device}'
 
-    def there(x, dtype=torch.float32, size=1):
-        return SimpleNamespace(device=on_gpu, dtype=dtype, numel=lambda: size)
 
-    moved = {k: there(x) for k, x in case.items()} | {'D': None}
-    assert module.refuses(moved) is None
-    assert 'empty batch' in module.refuses(moved | {'x': there(None, size=0)})
-    double = module.refuses(moved | {'A': there(None, torch.float64)})
-    assert double == 'it has a float32 state, A is in torch.float64'
+@pytest.mark.parametrize(
+    'sizes, chosen',
+    [
+        (dict(), 'mamba_ssm'),
+        (dict(states=20), 'fla'),
+        (dict(channels=12), 'chunked'),
+        (dict(states=4, length=3), 'chunked'),
+        (dict(batch=0), 'chunked'),
+    ],
+    ids=str,
+)
+def test_the_next_backend_takes_over(sizes, chosen):
+    backends._reason.cache_clear()
+    module = backends.resolve('ssd', on_gpu(**sizes))
+    assert module.__name__.rpartition('.')[2] == chosen
+    backends._reason.cache_clear()
 
 
 @each

@@ -4,6 +4,7 @@ from .progress_bar import ProgressBarHook
 from .released_checkpoint import ReleasedCheckpointHook
 from .save_student import SaveStudentHook
 from .subclone_initializer import SubcloneInitializer
+from .teacher_check import TeacherCheckHook
 from .term_decay import TermDecayHook
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     'ReleasedCheckpointHook',
     'SaveStudentHook',
     'SubcloneInitializer',
+    'TeacherCheckHook',
     'TermDecayHook',
 ]

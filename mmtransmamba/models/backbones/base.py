@@ -40,6 +40,8 @@ class VisionBackbone(BaseModule):
         allowed_left_over: Beginnings of the names of tensors of a released checkpoint
             that the bare backbone need not have.
         cls_at: Position of the class token among a number of patches, None without.
+        num_extra_tokens: Tokens in front of the patches, as mmpretrain's tools ask for
+            them: none, since a class token is among the patches, if anywhere.
         loaded_pos_embed_grid: Rows and columns of the ``pos_embed`` that is about to
             be loaded, for the time of loading; None if nobody knows.
     """
@@ -59,6 +61,7 @@ class VisionBackbone(BaseModule):
         'mask_head.',
     )
     cls_at: Callable[[int], int] | None = None
+    num_extra_tokens: int = 0
     loaded_pos_embed_grid: tuple[int, int] | None = None
 
     def _error(self, message: str) -> ValueError:

@@ -87,6 +87,10 @@ class BiMambaBlock(nn.Module):
 class BiMambaBackbone(VisionBackbone):
     """Base of :class:`Vim` and :class:`VideoMamba`.
 
+    ``token_map`` is a place for hooks: if it has any, the patches in front of the last
+    block pass through it as a feature map, without the class token among them. Behind
+    that block only the class token matters to a head.
+
     Args:
         kernel: Pixels per token along (frames,) height and width.
         stride: Pixels from token to token along the same axes.
@@ -143,6 +147,7 @@ class BiMambaBackbone(VisionBackbone):
             BiMambaBlock(self.embed_dims, rate, mixer) for rate in rates
         )
         self.layer_taps = nn.ModuleList(LayerTap(self.embed_dims) for _ in rates)
+        self.token_map = nn.Identity()
         self.norm_f = RMSNorm(self.embed_dims, eps=NORM_EPS)
         self._register_load_state_dict_pre_hook(self._fit_pos_embed)
 
@@ -170,14 +175,19 @@ class BiMambaBackbone(VisionBackbone):
         if self.out_type == 'cls_token':
             chosen = tokens[:, cls_index]
         else:
-            chosen = torch.cat(
-                (tokens[:, :cls_index], tokens[:, cls_index + 1 :]), dim=1
-            )
+            chosen = _patches(tokens, cls_index)
         if normalize:
             chosen = self.norm_f(chosen)
         if self.out_type == 'cls_token':
             return chosen
         return chosen.transpose(1, 2).unflatten(2, grid)
+
+    def _through_map(self, tokens: Tensor, grid: tuple[int, ...], at: int) -> Tensor:
+        """Let the patches pass through ``token_map`` as a map ``[B, C, H, W]``."""
+        patches = _patches(tokens, at).transpose(1, 2).unflatten(2, grid)
+        patches = self.token_map(patches).flatten(2).transpose(1, 2)
+        cls_token = tokens[:, at : at + 1]
+        return torch.cat((patches[:, :at], cls_token, patches[:, at:]), dim=1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Features of the blocks in ``out_indices``, the last one's after ``norm_f``.
@@ -206,7 +216,14 @@ class BiMambaBackbone(VisionBackbone):
         for i, (layer, tap) in enumerate(
             zip(self.layers, self.layer_taps, strict=True)
         ):
+            if i == self.depth - 1 and self.token_map._forward_hooks:
+                tokens = self._through_map(tokens, grid, at)
             tokens = tap(self._run(layer, tokens, grid, at), grid, at)
             if i in self.out_indices:
                 outs[i] = self._feature(tokens, grid, at, i == self.depth - 1)
         return tuple(outs[i] for i in self.out_indices)
+
+
+def _patches(tokens: Tensor, at: int) -> Tensor:
+    """The tokens but for the class token at position ``at``."""
+    return torch.cat((tokens[:, :at], tokens[:, at + 1 :]), dim=1)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtransmamba.models.taps import LayerFeature
+from mmtransmamba.models.teachers.class_order import order_of_classes
 from mmtransmamba.models.teachers.layout import (
     Layout,
     in_channels,
@@ -64,6 +65,11 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             weights and computes in bfloat16. A teacher that is cast later, with a
             distiller for example, computes in its new dtype. Outputs are float32 in
             all cases.
+        class_order: The teacher's number of each class of the data set, for a teacher
+            with other classes besides, or in another order; ``'names'`` to find them
+            by the names that both have for them, which
+            :class:`~mmtransmamba.engine.hooks.TeacherCheckHook` does.
+        class_names: The model's names of its classes, None if it has none.
 
     Attributes:
         num_layers: Number of layers in the output.
@@ -72,6 +78,8 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             ``native_size``.
         feature_dim: Width of the final feature.
         num_classes: Number of logits, None without a classifier.
+        class_names: Names of the classes in the order of the logits, or None.
+        ordered_by_names: Whether :meth:`order_by_names` is to be called.
 
     Raises:
         ValueError: An argument is wrong, or the model's outputs cannot be read.
@@ -87,6 +95,8 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         native_size: tuple[int, int],
         input_size: int | Sequence[int] | None = None,
         dtype: str = 'float32',
+        class_order: str | Sequence[int] | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -103,6 +113,8 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
                 )
         self.model = model
         self.layout = layout
+        self._class_order: list[int] | None = None
+        self.ordered_by_names = False
         self.native_size = tuple(native_size)
         self.input_size = None if input_size is None else tuple(input_size)
         for key, value in (('mean', mean), ('std', std)):
@@ -119,6 +131,53 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         self.layer_grids = tuple(layer.grid for layer in output.layers)
         self.feature_dim = output.feature.shape[-1]
         self.num_classes = None if output.logits is None else output.logits.shape[-1]
+        self.class_names = None if class_names is None else list(class_names)
+        self.ordered_by_names = class_order == 'names'
+        if self.ordered_by_names and not class_names:
+            raise ValueError(
+                f"{name}: class_order='names', but the model has no names for its "
+                "classes; give a list with the teacher's number of each class."
+            )
+        if class_order is not None and not self.ordered_by_names:
+            self._order_classes(class_order)
+
+    def order_by_names(self, classes: Sequence[str] | None) -> None:
+        """Give the logits in the order of a data set's classes.
+
+        Args:
+            classes: The data set's names of them.
+
+        Raises:
+            ValueError: It has none, or not all of them are the teacher's.
+        """
+        order = order_of_classes(self.class_names, classes or ())
+        if not order:
+            raise ValueError(
+                f"{type(self).__name__}: class_order='names', but "
+                + (
+                    f'not each of {list(classes)[:3]}, … is one of the teacher, which '
+                    f'knows {self.class_names[:3]}, …'
+                    if classes
+                    else 'the data set has no names for its classes (metainfo)'
+                )
+                + "; give a list with the teacher's number of each class."
+            )
+        self.ordered_by_names = False
+        self._order_classes(order)
+
+    def _order_classes(self, order: Sequence[int]) -> None:
+        known, order = self.num_classes or 0, list(order)
+        wrong = [i for i in order if not isinstance(i, int) or not 0 <= i < known]
+        if not order or wrong or len(set(order)) < len(order):
+            raise ValueError(
+                f"{type(self).__name__}: class_order must be 'names' or a list of "
+                f'different integers from 0 to {known - 1}, one for each class; '
+                f'got {order if len(order) < 9 else [*order[:8], "…"]}.'
+            )
+        self._class_order = order
+        self.num_classes = len(order)
+        if self.class_names is not None:
+            self.class_names = [self.class_names[i] for i in order]
 
     def train(self, mode: bool = True) -> BaseTeacher:
         """Stay in eval mode: dropout or drop path would blur the targets."""
@@ -196,6 +255,12 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             ValueError: The images have another number of channels, or a size that
                 the model cannot take.
         """
+        if self.ordered_by_names:
+            raise ValueError(
+                f"{type(self).__name__}: class_order='names' needs the data set's "
+                "names; add default_hooks.teacher=dict(type='mmtransmamba."
+                "TeacherCheckHook'), or give a list."
+            )
         images = self.preprocess(images)
         # Autocast also where weights are bfloat16: libraries make masks in float32.
         own_precision = (
@@ -211,6 +276,8 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             for block in self.layout.blocks
         )
         final = outputs.get(self.layout.final_norm, outputs[self.layout.blocks[-1]])
+        if logits is not None and self._class_order is not None:
+            logits = logits[:, self._class_order]
         return TeacherOutput(
             layers=layers,
             feature=pooled_feature(final, layers[-1], self.layout),

@@ -97,6 +97,7 @@ class MMPretrainTeacher(BaseTeacher):
         std: As ``mean``.
         input_size: See :class:`BaseTeacher`.
         dtype: See :class:`BaseTeacher`.
+        class_order: See :class:`BaseTeacher`.
 
     Raises:
         ValueError: The model is unknown, cannot be read, or states no
@@ -113,6 +114,7 @@ class MMPretrainTeacher(BaseTeacher):
         std: Sequence[float] | None = None,
         input_size: int | Sequence[int] | None = None,
         dtype: str = 'float32',
+        class_order: str | Sequence[int] | None = None,
     ) -> None:
         built = _build(model)
         if checkpoint is None:
@@ -142,6 +144,7 @@ class MMPretrainTeacher(BaseTeacher):
             native_size=(size, size) if isinstance(size, int) else tuple(size),
             input_size=input_size,
             dtype=dtype,
+            class_order=class_order,
         )
 
     def run(self, images: Tensor) -> Tensor | None:

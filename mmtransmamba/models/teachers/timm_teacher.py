@@ -48,6 +48,12 @@ def _layers(model: nn.Module) -> list[str] | None:
     return [entry['module'] for entry in table] if table else None
 
 
+def _class_names(model: nn.Module) -> list[str] | None:
+    """What a model's file calls its classes, where it does."""
+    names = (getattr(model, 'pretrained_cfg', None) or {}).get('label_names')
+    return list(names) if names else None
+
+
 @MODELS.register_module()
 class TimmTeacher(BaseTeacher):
     """Any model of timm: ViT, DeiT, BEiT, EVA, Swin, ConvNeXt, ...
@@ -64,6 +70,7 @@ class TimmTeacher(BaseTeacher):
         std: As ``mean``.
         input_size: See :class:`BaseTeacher`.
         dtype: See :class:`BaseTeacher`.
+        class_order: See :class:`BaseTeacher`.
 
     Raises:
         ImportError: timm is not installed.
@@ -82,6 +89,7 @@ class TimmTeacher(BaseTeacher):
         std: Sequence[float] | None = None,
         input_size: int | Sequence[int] | None = None,
         dtype: str = 'float32',
+        class_order: str | Sequence[int] | None = None,
     ) -> None:
         if pretrained and checkpoint is not None:
             raise ValueError(
@@ -109,6 +117,8 @@ class TimmTeacher(BaseTeacher):
             native_size=tuple(size or cfg['input_size'][-2:]),
             input_size=input_size,
             dtype=dtype,
+            class_order=class_order,
+            class_names=_class_names(built),
         )
 
     def run(self, images: Tensor) -> Tensor | None:

@@ -117,6 +117,13 @@ def _vision_tower(model: nn.Module) -> nn.Module:
     return getattr(base, 'vision_model', base)
 
 
+def _class_names(model: nn.Module) -> list[str] | None:
+    """What a classifier's config calls its classes, unless it numbers them only."""
+    names = getattr(model.config, 'id2label', None) or {}
+    numbered = all(name == f'LABEL_{i}' for i, name in names.items())
+    return None if numbered else [names[i] for i in sorted(names)]
+
+
 @MODELS.register_module()
 class TransformersTeacher(BaseTeacher):
     """A vision model of transformers: ViT, DeiT, Swin, DINOv2, CLIP's vision tower...
@@ -135,6 +142,7 @@ class TransformersTeacher(BaseTeacher):
         std: As ``mean``.
         input_size: See :class:`BaseTeacher`.
         dtype: See :class:`BaseTeacher`.
+        class_order: See :class:`BaseTeacher`.
 
     Raises:
         ImportError: transformers is not installed.
@@ -153,6 +161,7 @@ class TransformersTeacher(BaseTeacher):
         std: Sequence[float] | None = None,
         input_size: int | Sequence[int] | None = None,
         dtype: str = 'float32',
+        class_order: str | Sequence[int] | None = None,
     ) -> None:
         own = None
         if isinstance(model, dict):
@@ -192,6 +201,8 @@ class TransformersTeacher(BaseTeacher):
             native_size=(size, size) if isinstance(size, int) else tuple(size),
             input_size=input_size,
             dtype=dtype,
+            class_order=class_order,
+            class_names=_class_names(built),
         )
 
     def run(self, images: Tensor) -> Tensor | None:

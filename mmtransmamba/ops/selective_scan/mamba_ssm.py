@@ -3,9 +3,13 @@
 import functools
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 
+from . import reference
 from .reference import directions_by_gather
+
+MAX_STATES = 256
 
 
 @functools.cache
@@ -38,9 +42,49 @@ def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
         return f'it runs on CUDA, u is on {u.device}'
     if u.dtype != A.dtype or str(u.dtype) != 'torch.float32':
         return f'it computes in float32, not {u.dtype}'
-    if A.shape[-1] > 256:
-        return f'it takes at most 256 states, A has {A.shape[-1]}'
+    if u.numel() == 0:
+        return 'it takes no empty batch'
+    if A.shape[-1] > MAX_STATES:
+        return f'it takes at most {MAX_STATES} states, A has {A.shape[-1]}'
+    for name in 'BC':
+        if tensors[name].ndim == 2:
+            return f'it is mostly built for matrices that vary in time, {name} does not'
     return None
+
+
+class _LastState(torch.autograd.Function):
+    """The last state with the gradient that the package's own does not have.
+
+    Its kernel leaves that out of the backward pass without a word. Here the reference
+    computes it, should it ever be asked for.
+    """
+
+    @staticmethod
+    def forward(ctx, last_state: Tensor, delta_softplus: bool, *operands) -> Tensor:
+        ctx.delta_softplus = delta_softplus
+        ctx.save_for_backward(*operands)
+        return last_state.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        operands = [None if t is None else t.detach() for t in saved]
+        wanted = [
+            t.requires_grad_()
+            for t, needed in zip(operands, ctx.needs_input_grad[2:], strict=True)
+            if needed
+        ]
+        u, delta, A, B, C, delta_bias = operands
+        with torch.enable_grad():
+            _, last_state = reference.scan(
+                u, delta, A, B, C, None, None, delta_bias, ctx.delta_softplus
+            )
+        found = iter(
+            torch.autograd.grad(last_state, wanted, gradient, allow_unused=True)
+        )
+        needed = ctx.needs_input_grad[2:]
+        return (None, None, *(next(found) if need else None for need in needed))
 
 
 def scan(
@@ -55,9 +99,12 @@ def scan(
     delta_softplus: bool,
 ) -> tuple[Tensor, Tensor]:
     """See ``selective_scan_fn``; returns the output and the last state."""
-    return _selective_scan_fn()(
+    y, last_state = _selective_scan_fn()(
         u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state=True
     )
+    operands = (u, delta, A, B, C, delta_bias)
+    last_state = _LastState.apply(last_state.detach(), delta_softplus, *operands)
+    return y, last_state
 
 
 def scan_directions(

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 TAKES_HALF_PRECISION = True
+MIN_DIM = 16
+MIN_LENGTH = 9  # of whose next power of two a tile has its rows
 
 
 @functools.cache
@@ -29,7 +31,29 @@ def unavailable() -> str | None:
 
 
 def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
-    """Why these tensors need another backend, or None."""
+    """Why these tensors need another backend, or None.
+
+    The kernels multiply tiles of at least 16 rows and columns. Releases differ in
+    whether they fill up smaller ones (issues #22 and #88 and pull request #556 of
+    flash-linear-attention), so none is given any.
+    """
+    reason = refuses_on_any_kernel(tensors)
+    if reason is not None:
+        return reason
+    _, length, _, channels = tensors['x'].shape
+    states = tensors['B'].shape[-1]
+    if min(channels, states) < MIN_DIM:
+        return (
+            f'it takes heads of at least {MIN_DIM} channels and {MIN_DIM} states, '
+            f'x has {channels} and B {states}'
+        )
+    if length < MIN_LENGTH:
+        return f'it takes at least {MIN_LENGTH} steps, x has {length}'
+    return None
+
+
+def refuses_on_any_kernel(tensors: Mapping[str, Tensor | None]) -> str | None:
+    """What neither this package's kernels nor those of ``mamba_ssm`` take."""
     x = tensors['x']
     if x.device.type != 'cuda':
         return f'it runs on CUDA, x is on {x.device}'

@@ -9,6 +9,8 @@ from . import fla
 
 TAKES_HALF_PRECISION = True
 CHUNK = 256
+MULTIPLE = 8
+MAX_STATES = 256  # a tile with more does not fit a GPU's shared memory
 
 
 @functools.cache
@@ -27,8 +29,22 @@ def unavailable() -> str | None:
 
 
 def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
-    """Why these tensors need another backend, or None."""
-    return fla.refuses(tensors)
+    """Why these tensors need another backend, or None.
+
+    Vectorised loads want channels and states in eights (issue #352 of mamba).
+    """
+    reason = fla.refuses_on_any_kernel(tensors)
+    if reason is not None:
+        return reason
+    channels, states = tensors['x'].shape[-1], tensors['B'].shape[-1]
+    if channels % MULTIPLE or states % MULTIPLE:
+        return (
+            f'it takes heads with multiples of {MULTIPLE} channels and states, x has '
+            f'{channels} and B {states}'
+        )
+    if states > MAX_STATES:
+        return f'it takes at most {MAX_STATES} states, B has {states}'
+    return None
 
 
 def scan(

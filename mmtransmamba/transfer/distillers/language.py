@@ -112,13 +112,14 @@ class LanguageDistiller(StepAverage):
         super().__init__(data_preprocessor)
         self._average_over(average, 'tokens', BATCHES)
         self._check_tokens = TokenCheck()
+        self._check_teacher_tokens = TokenCheck()
         self.student, self.companions, own_head = _unpack(student)
         # It is saved at the end of the training.
         repair_generation_config(self.student)
         self.head = own_head if head is None else build_head(head)
         if stage is not None:
             check_history(self.student, stage, requires)
-        teacher, *_ = _unpack(teacher)
+        teacher, teacher_companions, _ = _unpack(teacher)
         self._teacher = FrozenReference(teacher.requires_grad_(False).eval())
         self.stage = stage
         self.compare = compare
@@ -134,7 +135,9 @@ class LanguageDistiller(StepAverage):
                 'LanguageDistiller: terms is empty; configure at least one, or train '
                 'the student as a CausalLM.'
             )
-        pair = LanguagePair(self.student, self.teacher)
+        pair = LanguagePair(
+            self.student, self.teacher, (self.companions, teacher_companions)
+        )
         for term in self.terms.values():
             term.build(pair)
         self.mamba_layers = pair.mamba_layers
@@ -202,6 +205,16 @@ class LanguageDistiller(StepAverage):
                 target = self.teacher(**given, use_cache=False).logits
         return score_tokens(logits, labels, target, attention_mask)
 
+    @torch.no_grad()
+    def teacher_predict(self, data: dict[str, Any]) -> list[dict]:
+        """What ``mode='predict'`` would give, were the teacher the student."""
+        inputs = {key: value for key, value in data.items() if key != 'labels'}
+        if 'answers' in inputs:
+            return answer(self.head, self.teacher, self.companions, inputs)
+        given = _for_teacher(inputs, _find_packing(inputs))
+        logits = self.teacher(**given, use_cache=False).logits
+        return score_tokens(logits, data['labels'], mask=data.get('attention_mask'))
+
     def count_units(self, data: dict[str, Any]) -> dict[str, Tensor]:
         """How many tokens of a batch are predicted, and how many are no padding."""
         return count_tokens(**data)
@@ -234,9 +247,11 @@ class LanguageDistiller(StepAverage):
             ``loss_KEY`` for each key of ``terms``, with ``_entropy`` for the
             regulariser of its weighting; detached if ``backward`` is given.
         """
-        self._check_tokens(
-            self.student, inputs['input_ids'], inputs.get('pixel_values')
-        )
+        for check, model in (
+            (self._check_tokens, self.student),
+            (self._check_teacher_tokens, self.teacher),
+        ):
+            check(model, inputs['input_ids'], inputs.get('pixel_values'))
         forced = self._active(ForcedTerm)
         free = self._active(ModelTerm)
         # Every parameter takes part in every step, as DDP demands. Layers that are fed

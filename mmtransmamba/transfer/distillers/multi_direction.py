@@ -235,6 +235,20 @@ class MultiDirectionDistiller(StepAverage):
             inputs = inputs.flip(1)
         return inputs
 
+    @torch.no_grad()
+    def teacher_predict(self, data: dict[str, Any]) -> list | None:
+        """What a classifier's teacher says of a batch, as the student would put it.
+
+        Returns:
+            Data samples; None if the teacher has no opinion of the student's classes.
+        """
+        head = getattr(self.student, 'head', None)
+        known = self.teacher.num_classes
+        if known is None or known != getattr(head, 'num_classes', None):
+            return None
+        logits = self.teacher(self.teacher_images(data['inputs'])).logits
+        return head._get_predictions(logits, data['data_samples'])
+
     def loss(self, inputs: Tensor, data_samples: list | dict) -> dict[str, Tensor]:
         """Losses of one step.
 

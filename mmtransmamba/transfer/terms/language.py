@@ -19,13 +19,16 @@ from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.alignment import Aligner, match_layers
 from mmtransmamba.transfer.terms.base import KEPT, PREDICTED, DistillTerm
 from mmtransmamba.transfer.terms.layers import WeightedLayersTerm
+from mmtransmamba.transfer.vocabulary import check_shared_tokens, read_tokens
 from mmtransmamba.transfer.watch import (
     LayerCall,
     layers_of,
     output_projection,
 )
+from mmtransmamba.utils.model_files import Companions
 
 MIXER_OUTPUTS = ('projected', 'heads')
+VOCABULARIES = ('checked', 'shared')
 
 
 @dataclass
@@ -35,10 +38,12 @@ class LanguagePair:
     Attributes:
         student: A hybrid.
         teacher: Its frozen teacher.
+        companions: Their tokenizers or processors.
     """
 
     student: nn.Module
     teacher: nn.Module
+    companions: tuple[Companions | None, Companions | None] = (None, None)
 
     @property
     def mamba_layers(self) -> list[int]:
@@ -150,16 +155,34 @@ class TokenKLTerm(ModelTerm):
     Neither padding nor prompts count. A sum over the sequence, as ``batchmean`` of
     logits ``[B, L, V]`` is, would be L times as large.
 
+    Vocabularies of one tokenizer may be padded to different sizes, or one side may
+    have tokens of its own at the end. Then the distributions over the ids that both
+    have are compared, and the tokenizers, which must not mean different tokens by one
+    of them.
+
     Args:
         weight: Factor of the term.
         temperature: :math:`\tau` > 0.
+        vocabulary: ``'checked'``: compare the tokenizers if the sizes differ;
+            ``'shared'``: take it that the ids both have are the same tokens.
     """
 
     needs_teacher_logits = True
     unit = PREDICTED
 
-    def __init__(self, weight: float = 1.0, temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        weight: float = 1.0,
+        temperature: float = 1.0,
+        vocabulary: str = 'checked',
+    ) -> None:
         super().__init__(weight)
+        if vocabulary not in VOCABULARIES:
+            raise ValueError(
+                f'TokenKLTerm: vocabulary={vocabulary!r} must be one of '
+                f'{", ".join(VOCABULARIES)}.'
+            )
+        self.vocabulary = vocabulary
         if temperature <= 0:
             raise ValueError(
                 f'TokenKLTerm: temperature={temperature} must be greater than 0.'
@@ -168,15 +191,29 @@ class TokenKLTerm(ModelTerm):
 
     def build(self, pair: LanguagePair) -> None:
         student, teacher = pair.vocabularies
-        if student != teacher:
+        self.shared = min(student, teacher)
+        if student == teacher or self.vocabulary == 'shared':
+            return
+        try:
+            tables = [
+                read_tokens(model, companions)
+                for model, companions in zip(
+                    (pair.student, pair.teacher), pair.companions, strict=True
+                )
+            ]
+            check_shared_tokens(*tables, self.shared)
+        except ValueError as error:
             raise ValueError(
                 f'TokenKLTerm: the student knows {student} tokens, the teacher '
-                f'{teacher}; they need the same vocabulary.'
-            )
+                f'{teacher}, and that the {self.shared} ids both have mean the same '
+                f"cannot be confirmed: {error}. If they do, set vocabulary='shared'."
+            ) from error
 
     def forward(self, batch: LanguageBatch) -> dict[str, Tensor]:
         def loss(student: Tensor, teacher: Tensor) -> Tensor:
-            return kl_of_logits(student, teacher, self.temperature)
+            # Cut here, chunk by chunk: nothing is copied.
+            shared = (student[:, : self.shared], teacher[:, : self.shared])
+            return kl_of_logits(*shared, self.temperature)
 
         kl = mean_over_tokens(loss, batch.rows, batch.teacher_rows)
         return {'': self.weight * kl}

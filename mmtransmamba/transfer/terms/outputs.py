@@ -35,11 +35,12 @@ class LogitsTerm(DistillTerm):
                 'LogitsTerm: the teacher has no classification head. Give it one, or '
                 'leave the logits term out.'
             )
-        if classes != pair.num_classes:
+        if classes != pair.num_classes and not pair.teacher.ordered_by_names:
             raise ValueError(
                 f"LogitsTerm: the teacher knows {classes} classes, the student's head "
                 f'has num_classes={pair.num_classes}. Fine-tune the teacher on the '
-                'target set, or leave the logits term out.'
+                'target set, choose from its classes (class_order), or leave the '
+                'logits term out.'
             )
 
     def forward(self, batch: DistillBatch) -> dict[str, Tensor]:

@@ -1,0 +1,169 @@
+"""Whether a distiller's teacher knows what its student is to learn from it."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+
+import numpy as np
+import torch
+from mmengine.dist import get_world_size
+from mmengine.evaluator import DumpResults, Evaluator
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import Dataset
+
+from mmtransmamba.engine.unwrap import unwrapped_model
+from mmtransmamba.models.teachers.class_order import ClassOrderError, order_of_classes
+from mmtransmamba.registry import HOOKS
+
+
+@HOOKS.register_module()
+class TeacherCheckHook(Hook):
+    """Measures the teacher of a distiller once, at the first validation.
+
+    The validation's own metrics are computed of the teacher's answers, logged, and
+    written to the visualizer as ``teacher/METRIC``. A teacher whose classes are in
+    another order, or that was given images of another kind than it knows, shows here
+    and nowhere else. One that is hardly better than chance is warned of.
+
+    Before the training the names that teacher and data set have for the classes are
+    compared, where both have some. Models without teacher are left alone.
+
+    Args:
+        batches: Measure it on so many batches of each process only; None for all. A
+            teacher that answers questions takes as long for them as a student.
+    """
+
+    # Before whoever runs the teacher.
+    priority = 'VERY_HIGH'
+
+    def __init__(self, batches: int | None = None) -> None:
+        if batches is not None and batches < 1:
+            raise ValueError(
+                f'TeacherCheckHook: batches={batches} must be at least 1, or None.'
+            )
+        self.batches = batches
+        self._done = False
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare the names of the classes.
+
+        Raises:
+            ClassOrderError: The teacher has the data set's classes in another order.
+        """
+        teacher = getattr(unwrapped_model(runner), 'teacher', None)
+        names = getattr(teacher, 'class_names', None)
+        classes = _classes_of(runner.train_dataloader.dataset)
+        if getattr(teacher, 'ordered_by_names', False):
+            teacher.order_by_names(classes)
+            return
+        # Another number of classes is no matter of their order.
+        if not names or not classes or len(names) != len(classes):
+            return
+        order = order_of_classes(names, classes)
+        if order is None:
+            runner.logger.warning(
+                'TeacherCheckHook: the teacher calls its classes '
+                f'{_some(names)}, the data set {_some(classes)}; whether they are in '
+                'the same order cannot be told from these names. See the teacher/... '
+                'metrics of the first validation.'
+            )
+        elif order != list(range(len(names))):
+            first = next(i for i, k in enumerate(order) if i != k)
+            raise ClassOrderError(
+                f"The teacher's classes are in another order than the data set's: "
+                f'class {first} of the data set, {classes[first]!r}, is number '
+                f'{order[first]} of the teacher, whose number {first} is '
+                f"{names[first]!r}. Set model.teacher.class_order='names', or a list "
+                "with the teacher's number of each class."
+            )
+
+    def after_val_epoch(
+        self, runner: Runner, metrics: dict[str, float] | None = None
+    ) -> None:
+        if self._done:
+            return
+        self._done = True
+        model = unwrapped_model(runner)
+        if not hasattr(model, 'teacher_predict'):
+            return
+        with _own_random_numbers():
+            found = self._measure(runner, model)
+        if found is None:
+            runner.logger.info(
+                'TeacherCheckHook: the teacher says nothing that the metrics of the '
+                'validation could be computed of.'
+            )
+            return
+        figures = ', '.join(f'{name}: {value:.4g}' for name, value in found.items())
+        runner.logger.info(f'The teacher itself at this validation: {figures}')
+        runner.visualizer.add_scalars(
+            {f'teacher/{name}': value for name, value in found.items()},
+            step=runner.iter,
+        )
+        self._warn_of_chance(runner, model, found)
+
+    @torch.no_grad()
+    def _measure(self, runner: Runner, model: nn.Module) -> dict[str, float] | None:
+        loop = runner.val_loop
+        own: Evaluator = loop.evaluator
+        evaluator = Evaluator(
+            [copy.deepcopy(m) for m in own.metrics if not isinstance(m, DumpResults)]
+        )
+        evaluator.dataset_meta = own.dataset_meta
+        seen = 0
+        for data in islice(loop.dataloader, self.batches):
+            outputs = model.teacher_predict(model.data_preprocessor(data, False))
+            if outputs is None:
+                return None
+            evaluator.process(data_samples=outputs, data_batch=data)
+            seen += len(outputs)
+        size = len(loop.dataloader.dataset) if self.batches is None else None
+        return evaluator.evaluate(seen * get_world_size() if size is None else size)
+
+    @staticmethod
+    def _warn_of_chance(runner: Runner, model: nn.Module, found: dict) -> None:
+        classes = getattr(model.teacher, 'num_classes', None)
+        accuracy = found.get('accuracy/top1')
+        if classes and accuracy is not None and accuracy < 200 / classes:
+            runner.logger.log(
+                logging.WARNING,
+                f'The teacher is right in {accuracy:.3g} % of the validation set, by '
+                f'chance it would be in {100 / classes:.3g} %: are its classes in '
+                "another order (model.teacher.class_order), its weights this task's, "
+                'its mean and std its own?',
+            )
+
+
+def _classes_of(dataset: Dataset) -> list[str] | None:
+    """The names that a data set, or one that it wraps, has for its classes."""
+    found = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    if found:
+        return [str(name) for name in found]
+    inner = getattr(dataset, 'dataset', None) or next(
+        iter(getattr(dataset, 'datasets', [])), None
+    )
+    return None if inner is None else _classes_of(inner)
+
+
+def _some(names: list[str]) -> str:
+    return ', '.join(map(repr, names[:3])) + (', …' if len(names) > 3 else '')
+
+
+@contextmanager
+def _own_random_numbers() -> Iterator[None]:
+    """Leave the training's random numbers as they would be without this."""
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
