@@ -192,13 +192,21 @@ class VideoIndex:
                 features = file.get_tensor('features')
         except SafetensorError as error:
             raise ValueError(f'{path} is no index of videos: {error}') from error
-        names = json.loads(text['names'])
+        try:
+            names, info = json.loads(text['names']), json.loads(text['info'])
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f'{path} is no index of videos: its names or their origin cannot be '
+                f'read ({type(error).__name__}: {error}).'
+            ) from error
+        if not isinstance(names, list) or not isinstance(info, dict):
+            raise ValueError(f'{path} is no index of videos: its names are no list.')
         if features.ndim != 2 or len(names) != len(features):
             raise ValueError(
                 f'{path} has {len(names)} names for embeddings of the shape '
                 f'{list(features.shape)}.'
             )
-        return cls(names, features, json.loads(text['info']))
+        return cls(names, features, info)
 
 
 class _VideoFiles(Dataset):

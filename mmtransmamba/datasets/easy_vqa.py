@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from mmtransmamba.datasets.question_answers import Question, QuestionAnswers
 from mmtransmamba.registry import DATASETS
+from mmtransmamba.utils.array_files import open_arrays
 from mmtransmamba.utils.images import open_image
 from mmtransmamba.utils.text_files import read_json
 
@@ -97,7 +98,7 @@ class EasyVQA(QuestionAnswers):
         path = Path(data_root) / f'{split}_images.npz'
         if not path.is_file():
             raise FileNotFoundError(f'easy-VQA: there is no file "{path}".')
-        with np.load(path) as shard:
+        with open_arrays(path) as shard:
             missing = {'png', 'offsets'} - set(shard.files)
             if missing:
                 raise ValueError(f'{path} lacks {", ".join(sorted(missing))}.')

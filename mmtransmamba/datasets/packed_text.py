@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from mmtransmamba.datasets.token_collate import token_sample
 from mmtransmamba.registry import DATASETS
+from mmtransmamba.utils.model_files import load_tokenizer
 from mmtransmamba.utils.text_files import stream_lines
 
 _PIECE = 1 << 16  # characters that are tokenised at once
@@ -135,9 +136,7 @@ class PackedText(Dataset):
 
     def _write(self) -> None:
         """Tokenise everything into one file: ids times two, plus one if learned."""
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(self.tokenizer, local_files_only=True)
+        tokenizer = load_tokenizer(self.tokenizer)
         begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
         if begin is None and end is None:
             raise ValueError(

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from mmtransmamba.datasets.token_collate import token_sample
 from mmtransmamba.registry import DATASETS
+from mmtransmamba.utils.array_files import open_arrays
 
 
 @DATASETS.register_module()
@@ -39,7 +40,7 @@ class TokenSamples(Dataset):
                 f'TokenSamples: no file "{path}"; expected an .npz with an array '
                 '"tokens" of token ids [N, L].'
             )
-        with np.load(path) as content:
+        with open_arrays(path) as content:
             if 'tokens' not in content:
                 raise ValueError(
                     f'TokenSamples: {path} has {list(content)}, but no array "tokens".'

@@ -9,6 +9,7 @@ from typing import Any
 from mmtransmamba.datasets.conversations.conversation import Conversation, Turn
 from mmtransmamba.datasets.conversations.encoding import Sample, encode, encode_prompt
 from mmtransmamba.datasets.conversations.formats import image_first
+from mmtransmamba.utils import model_files
 
 
 class ConversationEncoder:
@@ -118,11 +119,9 @@ def load_processor(folder: str | Path) -> Any:
     Raises:
         ValueError: The folder has no tokenizer.
     """
-    from transformers import AutoProcessor, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
-    processor = AutoProcessor.from_pretrained(
-        str(folder), local_files_only=True, trust_remote_code=False
-    )
+    processor = model_files.load_processor(folder)
     tokenizer = getattr(processor, 'tokenizer', processor)
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise ValueError(

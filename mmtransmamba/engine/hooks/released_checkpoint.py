@@ -28,7 +28,7 @@ class ReleasedCheckpointHook(Hook):
         Raises:
             CheckpointError: The checkpoint does not fit; see :func:`load_pretrained`.
         """
-        if 'state_dict' in checkpoint:
+        if isinstance(checkpoint, dict) and 'state_dict' in checkpoint:
             return
         model = unwrapped_model(runner)
         state = find_state_dict(checkpoint, 'The checkpoint of load_from')

@@ -11,7 +11,6 @@ from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModelForCausalLM,
-    AutoTokenizer,
     CLIPVisionModel,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -28,6 +27,7 @@ from mmtransmamba.models.multimodal.llava import (
     HybridLlavaForConditionalGeneration,
 )
 from mmtransmamba.utils.chat_templates import LLAVA_V1, with_image_token
+from mmtransmamba.utils.model_files import load_tokenizer
 
 # Class, whether the first token is no patch, and which tokens LLaVA (CLIP) and
 # TinyLLaVA (SigLIP, which has no class token) take.
@@ -91,7 +91,7 @@ def assemble_llava(
         lm, source = language, tokenizer or language.name_or_path
     else:
         lm, source = load_folder(AutoModelForCausalLM, language), tokenizer or language
-    words = _load_tokenizer(source)
+    words = load_tokenizer(source)
     image_id = _add_image_token(words, lm, image_token)
     vision_config, text_config = tower.config, lm.config
     config = dict(
@@ -139,17 +139,6 @@ def _load_tower(folder: str | Path) -> tuple[nn.Module, bool, str]:
     tower_class, class_token, strategy = _TOWERS[config.model_type]
     tower = load_folder(tower_class, folder, lambda name: name.startswith(_TEXT_HALF))
     return tower, class_token, strategy
-
-
-def _load_tokenizer(folder: str | Path) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f'No tokenizer can be read from "{folder}": {error}'
-        ) from error
 
 
 def _add_image_token(tokenizer: Any, lm: nn.Module, image_token: str) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer
 
+from mmtransmamba.utils.array_files import open_arrays
+from mmtransmamba.utils.model_files import load_tokenizer
 from mmtransmamba.utils.text_files import read_text
 
 BLOCK, BATCH = 512, 8
@@ -39,7 +39,7 @@ def read_calibration(
     if not file.is_file():
         raise FileNotFoundError(f'No calibration text at {file}.')
     if file.suffix == '.npz':
-        with np.load(file) as arrays:
+        with open_arrays(file) as arrays:
             if 'tokens' not in arrays:
                 raise ValueError(f'{file} has {arrays.files}, but needs "tokens".')
             found = arrays['tokens']
@@ -52,9 +52,7 @@ def read_calibration(
             raise ValueError(f'The rows of "tokens" in {file} have a single token.')
         ids = torch.from_numpy(found.astype('int64'))
         return list(ids[: max(1, tokens // ids.shape[1])].split(BATCH))
-    tokenizer = AutoTokenizer.from_pretrained(
-        str(teacher), local_files_only=True, trust_remote_code=False
-    )
+    tokenizer = load_tokenizer(teacher)
     ids = tokenizer(read_text(file), return_tensors='pt').input_ids[0]
     blocks = [block[None] for block in ids[:tokens].split(BLOCK) if len(block) > 1]
     if not blocks:

@@ -17,6 +17,7 @@ from mmtransmamba.models.divergence import kl_of_log_probs
 from mmtransmamba.models.language.layer_choice import count_layers_of
 from mmtransmamba.transfer.language.calibration import read_calibration
 from mmtransmamba.transfer.language.plan import plan_conversion
+from mmtransmamba.transfer.language.student import hybrid_config
 from mmtransmamba.transfer.language.teachers import load_teacher, read_config
 from mmtransmamba.utils.choices import RANKINGS
 
@@ -101,7 +102,11 @@ def rank_layers(
         raise ValueError(f'method={method!r} must be one of {", ".join(RANKINGS)}.')
     if not batches:
         raise ValueError('Ranking layers needs calibration text; there is none.')
-    _check_width(read_config(teacher), fields)
+    config = read_config(teacher)
+    # Also refuses families that cannot be converted, before the model is loaded.
+    hybrid_config(config, 'early', 1.0, init, **fields)
+    _check_width(config, fields)
+    _check_ids(batches, config.vocab_size)
     if not isinstance(teacher, nn.Module):
         teacher = load_teacher(teacher)
     plan = plan_conversion(
@@ -128,6 +133,17 @@ def rank_layers(
     finally:
         teacher.train(training)
     return ranking
+
+
+def _check_ids(batches: Sequence[Tensor], vocab_size: int) -> None:
+    lowest = min(int(batch.min()) for batch in batches)
+    highest = max(int(batch.max()) for batch in batches)
+    if lowest < 0 or highest >= vocab_size:
+        wrong = lowest if lowest < 0 else highest
+        raise ValueError(
+            f'The calibration text has the token id {wrong}; the teacher has the ids 0 '
+            f'to {vocab_size - 1}.'
+        )
 
 
 def automatic_layers(

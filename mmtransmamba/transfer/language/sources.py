@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmtransmamba.models.checkpoint import CheckpointError, read_state_dict
+from mmtransmamba.utils.text_files import read_json
 
 INDEX = 'model.safetensors.index.json'
 
@@ -47,6 +47,23 @@ class StateDictSource(TensorSource):
         return len(self._state)
 
 
+def read_index(path: Path) -> dict[str, str]:
+    """The file of each tensor, as an index of shards gives them.
+
+    Raises:
+        CheckpointError: It is no such index.
+    """
+    content = read_json(path)
+    names = content.get('weight_map') if isinstance(content, dict) else None
+    if not isinstance(names, dict) or not all(
+        isinstance(file, str) for file in names.values()
+    ):
+        raise CheckpointError(
+            f'{path} is no index of shards: it needs {{"weight_map": {{tensor: file}}}}'
+        )
+    return names
+
+
 class SafetensorsSource(TensorSource):
     """The tensors of a folder's ``.safetensors`` shards, read when asked for.
 
@@ -60,7 +77,7 @@ class SafetensorsSource(TensorSource):
     def __init__(self, folder: Path) -> None:
         index = folder / INDEX
         if index.is_file():
-            names = json.loads(index.read_text())['weight_map']
+            names = read_index(index)
             self._file_of = {key: folder / file for key, file in names.items()}
         else:
             files = sorted(folder.glob('*.safetensors'))

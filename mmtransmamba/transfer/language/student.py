@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmtransmamba.models.language import ATTENTION, HYBRIDS, MAMBA, choose_layers
+from mmtransmamba.utils.model_files import check_sizes
 
 _MMMAMBA = dict(
     mamba_mixer='mamba2', mamba_d_conv=2, mamba_norm='per_head', mamba_skip=False
@@ -113,6 +114,7 @@ def _check_fields(config_cls: type, teacher: Any, fields: dict[str, Any]) -> Non
         raise ValueError(
             f'{config_cls.__name__} has no field {", ".join(map(repr, unknown))}.'
         )
+    check_sizes(fields)
     depth = fields.get('num_hidden_layers', teacher.num_hidden_layers)
     if depth > teacher.num_hidden_layers:
         raise ValueError(

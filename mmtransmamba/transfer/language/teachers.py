@@ -13,7 +13,6 @@ from transformers import (
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
-    PretrainedConfig,
 )
 
 from mmtransmamba.models.fit import load_folder
@@ -25,6 +24,7 @@ from mmtransmamba.transfer.language.sources import (
     TensorSource,
     open_folder,
 )
+from mmtransmamba.utils.model_files import read_model_config
 
 _INTERNLM2_FIELDS = (
     'vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads '
@@ -100,9 +100,7 @@ def generation_config_of(teacher: nn.Module | str | Path) -> GenerationConfig | 
 
 
 def _raw_config(folder: str | Path) -> dict[str, Any]:
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f'No model folder at {folder}.')
-    return PretrainedConfig.get_config_dict(str(folder), local_files_only=True)[0]
+    return read_model_config(folder)
 
 
 def _is_internlm2(raw: dict[str, Any]) -> bool:

@@ -25,6 +25,7 @@ from mmtransmamba.transfer.language.assemble import assemble
 from mmtransmamba.transfer.language.sources import TensorSource
 from mmtransmamba.transfer.language.teachers import generation_config_of, read_teacher
 from mmtransmamba.utils.chat_templates import LLAVA_V1, with_image_token
+from mmtransmamba.utils.model_files import load_tokenizer
 
 IMAGE_TOKEN = '<image>'
 _LAYERS = 'model.layers.'
@@ -153,19 +154,10 @@ def write_patch_decoder(
         ValueError: The tokenizer cannot be read, or see
             :func:`assemble_patch_decoder`.
     """
-    from transformers import AutoTokenizer
-
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f'{folder} exists; give another folder.')
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(language), local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f'No tokenizer can be read from {language}: {error}'
-        ) from error
+    tokenizer = load_tokenizer(language)
     if IMAGE_TOKEN not in tokenizer.get_vocab():
         tokenizer.add_special_tokens(dict(additional_special_tokens=[IMAGE_TOKEN]))
     if tokenizer.pad_token is None:

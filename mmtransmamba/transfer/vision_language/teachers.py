@@ -10,7 +10,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    PretrainedConfig,
 )
 
 import mmtransmamba.models.multimodal.llava  # noqa: F401  (registers the models)
@@ -25,6 +24,7 @@ from mmtransmamba.transfer.vision_language.sources import (
     language_part,
     under_canonical_names,
 )
+from mmtransmamba.utils.model_files import read_model_config
 
 
 def is_vision_language(teacher: nn.Module | str | Path) -> bool:
@@ -35,10 +35,7 @@ def is_vision_language(teacher: nn.Module | str | Path) -> bool:
     """
     if isinstance(teacher, nn.Module):
         return getattr(teacher.config, 'text_config', None) is not None
-    if not Path(teacher).is_dir():
-        raise FileNotFoundError(f'No model folder at {teacher}.')
-    fields, _ = PretrainedConfig.get_config_dict(str(teacher), local_files_only=True)
-    return 'text_config' in fields
+    return 'text_config' in read_model_config(teacher)
 
 
 def read_vlm(teacher: nn.Module | str | Path) -> tuple[Any, TensorSource]:
