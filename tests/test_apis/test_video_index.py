@@ -250,7 +250,9 @@ def test_bad_numbers_and_devices(tmp_path, folder, run_tool, capsys):
     checkpoint, _ = save_weights(tmp_path)
     with pytest.raises(SystemExit):
         run_tool('query', 'x', 'text', '-k', '0')
-    assert 'argument -k: 0 must be 1 at least' in capsys.readouterr().err
+    assert (
+        'argument -k: "0" must be a whole number, 1 at least' in capsys.readouterr().err
+    )
     config = tmp_path / 'config.py'
     make_config().dump(config)
     with pytest.raises(SystemExit, match="^error: device='tpu' cannot be used"):
