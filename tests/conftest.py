@@ -47,6 +47,25 @@ def shared_dir() -> Path:
     return path
 
 
+@pytest.fixture(scope='session')
+def compilable() -> None:
+    """Passes over a test where torch cannot compile transformers' own decoders."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = dict(hidden_size=8, intermediate_size=8, num_attention_heads=1)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=8, num_hidden_layers=1, **sizes))
+    try:
+        torch.compile(model, backend='eager')(torch.zeros(1, 4, dtype=torch.int64))
+    except Exception as error:
+        pytest.skip(
+            f'torch {torch.__version__} does not compile the Llama of transformers: '
+            f'{type(error).__name__}'
+        )
+    finally:
+        torch.compiler.reset()
+
+
 @pytest.fixture(autouse=True, scope='session')
 def without_waiting_for_mmengine() -> Iterator[None]:
     """What a training of two steps spends most of its time with.

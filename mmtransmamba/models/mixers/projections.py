@@ -15,10 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as _module
 
 from mmtransmamba.ops.causal_conv1d import causal_conv1d
 
+# The hooks of every module; torch 2.6 has no function that asks for any.
+_GLOBAL_HOOKS = (
+    _module._global_backward_pre_hooks,
+    _module._global_backward_hooks,
+    _module._global_forward_pre_hooks,
+    _module._global_forward_hooks,
+)
 # What tracing and exporting put in the place of parameters is plain, too.
 _PLAIN_TENSORS = (nn.Parameter, Tensor, FakeTensor, FunctionalTensor)
 
@@ -34,7 +41,7 @@ def is_plain(module: nn.Module) -> bool:
             or module._backward_hooks
             or module._backward_pre_hooks
             or 'forward' in module.__dict__  # offloading puts its own there
-            or _has_any_global_hook()
+            or any(_GLOBAL_HOOKS)
         )
     )
 
