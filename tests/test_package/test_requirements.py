@@ -179,6 +179,7 @@ def test_imports_are_declared(arguments, repo_dir):
         for name in imported_at_import(path)
         - declared
         - set(sys.stdlib_module_names)
-        - {'mmtransmamba'}
+        # The tools' own module lies beside them.
+        - {'mmtransmamba', '_tool'}
     }
     assert undeclared == set(PLUGINS.items())
