@@ -15,12 +15,14 @@ from .families import (
     HybridQwen3ForCausalLM,
     causal_lm_class,
 )
+from .heads import HEADS
 from .layer_choice import choose_layers
 from .mixers import Mamba2Mixer, MambaMixer
 from .precision import cast_parameters
 
 __all__ = [
     'ATTENTION',
+    'HEADS',
     'HYBRIDS',
     'HybridFields',
     'HybridLlamaConfig',

@@ -37,6 +37,7 @@ from transformers import (
 from mmtransmamba.models.language.cache_names import either_name
 from mmtransmamba.models.language.config import HybridFields
 from mmtransmamba.models.language.hybrid import HybridCausalLMMixin, HybridModelMixin
+from mmtransmamba.models.language.registration import register_model
 
 
 class HybridLlamaConfig(HybridFields, LlamaConfig):
@@ -193,5 +194,5 @@ def causal_lm_class(config: HybridFields) -> type[nn.Module]:
 
 for _config, _model, _causal_lm in HYBRIDS.values():
     AutoConfig.register(_config.model_type, _config)
-    AutoModel.register(_config, _model)
-    AutoModelForCausalLM.register(_config, _causal_lm)
+    register_model(AutoModel, _config, _model)
+    register_model(AutoModelForCausalLM, _config, _causal_lm)

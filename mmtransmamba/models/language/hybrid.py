@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from functools import wraps
 from typing import Any
 
@@ -19,9 +20,11 @@ from mmtransmamba.models.language.mixers import MIXERS
 from mmtransmamba.models.language.mixers.base import DecoderMixer
 from mmtransmamba.models.language.packing import (
     Packing,
+    TracedPacking,
     find_packing,
     has_jumps,
     see_everything,
+    trace_packing,
 )
 from mmtransmamba.models.language.padding import (
     has_gaps,
@@ -29,13 +32,17 @@ from mmtransmamba.models.language.padding import (
     positions_from,
     read_values,
 )
-from mmtransmamba.models.language.precision import SSM_PARAMETERS
+from mmtransmamba.models.language.precision import is_ssm_parameter
+
+NO_COMMON_STATE = (
+    'position_ids begin anew within a row: sequences packed into one row have no '
+    f'common state that a cache could keep. Leave out {CACHE} and '
+    'use_cache=True, or give each sequence a row of its own.'
+)
 
 
 class HybridInitMixin:
     """Initialises mixers with the decoder's other modules."""
-
-    _keep_in_fp32_modules_strict = list(SSM_PARAMETERS)
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -51,9 +58,25 @@ class HybridModelMixin(HybridInitMixin):
     """
 
     def post_init(self) -> None:
+        kept = set(self._keep_in_fp32_modules_strict or ())
         for i in self.config.mamba_layers:
-            self.layers[i].self_attn = MIXERS[self.config.mamba_mixer](self.config, i)
+            mixer = MIXERS[self.config.mamba_mixer](self.config, i)
+            self.layers[i].self_attn = mixer
+            kept |= {n for n, _ in mixer.named_parameters() if is_ssm_parameter(n)}
+        # Only names of parameters that there are; a model around this one takes them
+        # over, so that no other class needs a list.
+        self._keep_in_fp32_modules_strict = kept
         super().post_init()
+
+    def init_parallel_plans(self) -> None:
+        """As the Transformer's, less what names modules of attention that is gone."""
+        super().init_parallel_plans()
+        names = [name for name, _ in self.named_modules()]
+        self._tp_plan = {
+            pattern: style
+            for pattern, style in self._tp_plan.items()
+            if any(fnmatchcase(name, pattern) for name in names)
+        }
 
     @either_name
     @known_arguments('is_causal', 'seq_idx')
@@ -70,7 +93,9 @@ class HybridModelMixin(HybridInitMixin):
         """As the Transformer's own; the mixers are told apart what is padding.
 
         Rows may hold several sequences: one begins wherever ``position_ids`` do not
-        increase. Each then is as in a row of its own, and there is no cache.
+        increase. Each then is as in a row of its own, and there is no cache. A graph
+        that is compiled cannot look: with ``position_ids`` it makes no cache of its own
+        accord, and with ``use_cache=True`` it fails where a sequence begins anew.
 
         Args:
             attention_mask: ``[B, L]`` (tokens of the cache in front), 0 for padding, or
@@ -91,15 +116,12 @@ class HybridModelMixin(HybridInitMixin):
             inputs_embeds = self.embed_tokens(input_ids)
             input_ids = None
         given_positions = position_ids
-        packing = self._find_packing(inputs_embeds, position_ids, attention_mask, cache)
+        packing = self._find_packing(
+            inputs_embeds, position_ids, attention_mask, cache, use_cache
+        )
         if packing is not None:
             if use_cache or cache is not None:
-                raise ValueError(
-                    'position_ids begin anew within a row: sequences packed into one '
-                    'row have no common state that a cache could keep. Leave out '
-                    f'{CACHE} and use_cache=True, or give each sequence a row of its '
-                    'own.'
-                )
+                raise ValueError(NO_COMMON_STATE)
             use_cache = False
             kwargs['packing'] = packing
         self._check_sequences(packing, kwargs)
@@ -235,20 +257,28 @@ class HybridModelMixin(HybridInitMixin):
         position_ids: Tensor | None,
         attention_mask: Tensor | dict[str, Tensor | None] | None,
         cache: Cache | None,
-    ) -> Packing | None:
+        use_cache: bool | None,
+    ) -> Packing | TracedPacking | None:
         if position_ids is None or inputs_embeds is None or inputs_embeds.shape[1] == 1:
             return None
         # Attention layers can read a cache at any position.
-        if cache is not None and (
-            not self.config.mamba_layers or torch.compiler.is_compiling()
-        ):
+        if cache is not None and not self.config.mamba_layers:
             return None
         if isinstance(attention_mask, dict):
             attention_mask = attention_mask.get(MAMBA)
         is_token = None
         if attention_mask is not None and attention_mask.ndim == 2:
             is_token = attention_mask[:, -inputs_embeds.shape[1] :].bool()
-        return find_packing(position_ids.expand(len(inputs_embeds), -1), is_token)
+        position_ids = position_ids.expand(len(inputs_embeds), -1)
+        # FlashAttention wants the lengths, which only values tell.
+        if not torch.compiler.is_compiling() or self._uses_flash:
+            return find_packing(position_ids, is_token)
+        packing = trace_packing(position_ids, is_token)
+        if cache is None and not use_cache:
+            return packing
+        if not torch.compiler.is_exporting():
+            torch._assert_async(~packing.begins.any(), NO_COMMON_STATE)
+        return None
 
     def _make_masks(
         self,
@@ -256,7 +286,7 @@ class HybridModelMixin(HybridInitMixin):
         attention_mask: Tensor | None,
         cache: Cache | None,
         position_ids: Tensor | None,
-        packing: Packing | None,
+        packing: Packing | TracedPacking | None,
     ) -> dict[str, Tensor | None]:
         """The masks by layer type.
 
@@ -266,7 +296,13 @@ class HybridModelMixin(HybridInitMixin):
         visible = None
         if packing is not None:
             visible = packing.same_sequence
-        elif cache is None and attention_mask is None and has_jumps(position_ids):
+        elif (
+            cache is None
+            and attention_mask is None
+            and position_ids is not None
+            and inputs_embeds.shape[1] > 1
+            and has_jumps(position_ids)
+        ):
             visible = see_everything
         masks = {}
         for kind in dict.fromkeys(self.config.layer_types):
@@ -296,8 +332,14 @@ class HybridModelMixin(HybridInitMixin):
 class HybridCausalLMMixin(HybridInitMixin):
     """For a decoder with a language-modelling head: generation."""
 
-    # The state cannot be rolled back, as assisted generation would need.
-    _is_stateful = True
+    @property
+    def _is_stateful(self) -> bool:
+        """Whether there is a state, which cannot be rolled back.
+
+        Assisted generation would need that; attention alone can be.
+        """
+        text = self.config.get_text_config(decoder=True)
+        return MAMBA in (getattr(text, 'layer_types', None) or ())
 
     def _prepare_cache_for_generation(
         self, generation_config, model_kwargs: dict[str, Any], *args, **kwargs

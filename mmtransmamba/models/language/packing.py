@@ -85,6 +85,99 @@ class Packing:
         )
 
 
+@dataclass
+class TracedPacking:
+    """Where the sequences lie, if that has to be said without reading a value.
+
+    A graph that is compiled cannot gather sequences of lengths that it does not know.
+    It keeps the rows, and has what runs along them begin anew instead.
+
+    Attributes:
+        ids: As of :class:`Packing`.
+        is_token: As of :class:`Packing`.
+        order: Places of the tokens, then those of the padding, ``[B, L]``: what runs
+            along a row is not to see padding between two tokens.
+        begins: Bool ``[B, L]``, in that order: where a sequence begins.
+    """
+
+    ids: Tensor
+    is_token: Tensor
+    order: Tensor
+    begins: Tensor
+
+    def apply(self, function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+        """As :meth:`Packing.apply`, of a function that takes ``begins`` too."""
+        ordered = [row.gather(1, _like(self.order, row)) for row in rows]
+        output = function(*ordered, begins=self.begins)
+        back = output.gather(1, _like(self.order.argsort(-1), output))
+        return back.masked_fill(~_like(self.is_token, back), 0)
+
+    def same_sequence(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor):
+        """As :meth:`Packing.same_sequence`."""
+        return self.ids[batch, query] == self.ids[batch, key]
+
+
+def trace_packing(position_ids: Tensor, is_token: Tensor | None) -> TracedPacking:
+    """As :func:`find_packing`, for a graph that is compiled.
+
+    Rows of one sequence are no exception, as the graph cannot tell.
+    """
+    if is_token is None:
+        is_token = torch.ones_like(position_ids, dtype=torch.bool)
+    begins = _begins(position_ids, is_token)
+    order = (~is_token).int().argsort(dim=-1, stable=True)
+    return TracedPacking(
+        ids=begins.cumsum(-1),
+        is_token=is_token,
+        order=order,
+        begins=begins.gather(1, order),
+    )
+
+
+def windows(x: Tensor, taps: int, begins: Tensor) -> Tensor:
+    """What a causal convolution sees of each token's own sequence.
+
+    Args:
+        x: ``[B, L, C]``.
+        taps: Length of a window.
+        begins: Bool ``[B, L]``, where a sequence begins.
+
+    Returns:
+        ``[B * L, C, taps]``, zero before the beginning.
+    """
+    ids = begins.cumsum(-1)
+    seen = []
+    for back in reversed(range(taps)):
+        before = F.pad(x, (0, 0, back, 0))[:, : x.shape[1]]
+        own = F.pad(ids, (back, 0), value=-1)[:, : x.shape[1]] == ids
+        seen.append(before * own[..., None])
+    return torch.stack(seen, dim=-1).flatten(0, 1)
+
+
+def restart(x: Tensor, dt: Tensor, A: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Input and step sizes with which a recurrence forgets what was before.
+
+    The state takes in :math:`\Delta_t x_t` and keeps :math:`e^{\Delta_t A}` of itself.
+    Where a sequence begins, a :math:`\Delta'_t` so long that nothing is kept, and
+    :math:`x'_t = x_t \Delta_t / \Delta'_t`, take in the same.
+
+    Args:
+        x: ``[B, L, C, ...]``.
+        dt: ``[B, L, C]``.
+        A: The slowest decay rates, ``[C]``.
+        begins: Bool ``[B, L]``.
+
+    Returns:
+        :math:`x'` in float32 and :math:`\Delta'`; a skip past the state needs ``x``.
+    """
+    begins = begins[..., None]
+    # e^-60 is 1e-26. Much longer steps would cost kernels that add them up precision.
+    long = 60 / A.detach().abs().clamp_min(1e-20)
+    share = torch.where(begins, dt / long, 1.0)
+    share = share[(...,) + (None,) * (x.ndim - dt.ndim)]
+    return x.float() * share, torch.where(begins, long, dt)
+
+
 # Where sequences begin depends on values, which a traced graph does not know.
 @torch.compiler.disable
 def find_packing(position_ids: Tensor, is_token: Tensor | None) -> Packing | None:
@@ -102,11 +195,7 @@ def find_packing(position_ids: Tensor, is_token: Tensor | None) -> Packing | Non
     batch, length = position_ids.shape
     if is_token is None:
         is_token = torch.ones_like(position_ids, dtype=torch.bool)
-    steps = torch.arange(length, device=position_ids.device).expand(batch, -1)
-    latest = steps.masked_fill(~is_token, -1).cummax(-1).values
-    before = F.pad(latest[:, :-1], (1, 0), value=-1)
-    previous = position_ids.gather(1, before.clamp_min(0))
-    begins = is_token & (before >= 0) & (position_ids <= previous)
+    begins = _begins(position_ids, is_token)
     if not begins.any():
         return None
     ids = begins.cumsum(-1)
@@ -117,15 +206,29 @@ def find_packing(position_ids: Tensor, is_token: Tensor | None) -> Packing | Non
     return Packing(ids=ids, is_token=is_token, groups=groups, kept=kept)
 
 
-@torch.compiler.disable
-def has_jumps(position_ids: Tensor | None) -> bool:
+def has_jumps(position_ids: Tensor) -> bool:
     """Whether some token's position is not the next one after the token before."""
-    return position_ids is not None and bool((position_ids.diff(dim=-1) != 1).any())
+    return bool((position_ids.diff(dim=-1) != 1).any())
 
 
 def see_everything(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
     """A mask function of transformers that hides nothing."""
     return key >= 0
+
+
+def _begins(position_ids: Tensor, is_token: Tensor) -> Tensor:
+    """Where a sequence begins that is not the first of its row, bool ``[B, L]``."""
+    batch, length = position_ids.shape
+    steps = torch.arange(length, device=position_ids.device).expand(batch, -1)
+    latest = steps.masked_fill(~is_token, -1).cummax(-1).values
+    before = F.pad(latest[:, :-1], (1, 0), value=-1)
+    previous = position_ids.gather(1, before.clamp_min(0))
+    return is_token & (before >= 0) & (position_ids <= previous)
+
+
+def _like(index: Tensor, rows: Tensor) -> Tensor:
+    """An index ``[B, L]`` of tokens for all channels of ``[B, L, ...]``."""
+    return index[(...,) + (None,) * (rows.ndim - 2)].expand_as(rows)
 
 
 def _group(tokens: Tensor, lengths: Tensor) -> tuple[list[Tensor], list[Tensor]]:

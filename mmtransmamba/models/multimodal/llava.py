@@ -23,6 +23,7 @@ import mmtransmamba.models.language.families  # noqa: F401  (registers the decod
 from mmtransmamba.models.language.arguments import known_arguments
 from mmtransmamba.models.language.cache_names import either_name
 from mmtransmamba.models.language.hybrid import HybridCausalLMMixin, HybridInitMixin
+from mmtransmamba.models.language.registration import register_model
 
 
 class HybridLlavaConfig(LlavaConfig):
@@ -63,8 +64,8 @@ class HybridLlavaForConditionalGeneration(
 
 
 AutoConfig.register(HybridLlavaConfig.model_type, HybridLlavaConfig)
-AutoModel.register(HybridLlavaConfig, HybridLlavaModel)
-AutoModelForImageTextToText.register(
-    HybridLlavaConfig, HybridLlavaForConditionalGeneration
+register_model(AutoModel, HybridLlavaConfig, HybridLlavaModel)
+register_model(
+    AutoModelForImageTextToText, HybridLlavaConfig, HybridLlavaForConditionalGeneration
 )
 AutoProcessor.register(HybridLlavaConfig, LlavaProcessor)

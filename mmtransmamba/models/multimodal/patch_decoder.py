@@ -21,7 +21,6 @@ from transformers.modeling_outputs import (
     CausalLMOutputWithPast,
 )
 
-from mmtransmamba.models.language import MAMBA
 from mmtransmamba.models.language.arguments import known_arguments
 from mmtransmamba.models.language.cache_names import (
     CACHE,
@@ -30,6 +29,7 @@ from mmtransmamba.models.language.cache_names import (
     returned_cache,
 )
 from mmtransmamba.models.language.hybrid import HybridCausalLMMixin
+from mmtransmamba.models.language.registration import register_model
 from mmtransmamba.models.multimodal.patch_decoder_config import PatchDecoderConfig
 from mmtransmamba.models.multimodal.patch_decoder_processor import (
     PatchDecoderProcessor,
@@ -191,10 +191,6 @@ class PatchDecoderForConditionalGeneration(
         self.post_init()
 
     @property
-    def _is_stateful(self) -> bool:
-        return MAMBA in (getattr(self.config.text_config, 'layer_types', None) or ())
-
-    @property
     def holistic_layers(self) -> nn.ModuleList:
         """The layers that bring patches and words into one space."""
         return self.get_decoder().layers[: self.config.num_holistic_layers]
@@ -286,8 +282,10 @@ class PatchDecoderForConditionalGeneration(
 
 
 AutoConfig.register(PatchDecoderConfig.model_type, PatchDecoderConfig)
-AutoModel.register(PatchDecoderConfig, PatchDecoderModel)
-AutoModelForImageTextToText.register(
-    PatchDecoderConfig, PatchDecoderForConditionalGeneration
+register_model(AutoModel, PatchDecoderConfig, PatchDecoderModel)
+register_model(
+    AutoModelForImageTextToText,
+    PatchDecoderConfig,
+    PatchDecoderForConditionalGeneration,
 )
 AutoProcessor.register(PatchDecoderConfig, PatchDecoderProcessor)

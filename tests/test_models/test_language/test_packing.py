@@ -3,11 +3,17 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from transformers import AttentionInterface, DynamicCache
 
-from mmtransmamba.models.language import ATTENTION, HYBRIDS, MAMBA
+from mmtransmamba.models.language import (
+    ATTENTION,
+    HYBRIDS,
+    MAMBA,
+    cast_parameters,
+)
 from mmtransmamba.models.language.cache_names import as_argument, returned_cache
-from mmtransmamba.models.language.packing import find_packing
+from mmtransmamba.models.language.packing import find_packing, trace_packing
 
 LENGTHS = [(4, 1, 6), (7, 2)]  # two rows of 11, the second with padding
 
@@ -169,13 +175,40 @@ def test_gradient_checkpointing(make_hybrid, sequences):
     assert_alike(logits_and_gradients(model, [batch], chosen), expected)
 
 
-def test_compiled(make_hybrid, sequences):
+def test_one_graph_tells_sequences_apart(make_hybrid, sequences):
     model = make_hybrid()
     batch = pack(sequences)
-    compiled = torch.compile(model, backend='eager')
-    with torch.no_grad():
-        expected = model(**batch).logits
-        torch.testing.assert_close(compiled(**batch).logits, expected)
+    batch['attention_mask'][0, 7] = 0  # within a sequence
+    chosen = batch['attention_mask'].bool()
+    expected = logits_and_gradients(model, [batch], chosen)
+    torch.compiler.reset()
+    model.compile(backend='eager', fullgraph=True)
+    assert_alike(logits_and_gradients(model, [batch], chosen), expected)
+    assert returned_cache(model(**batch)) is None
+    with pytest.raises(RuntimeError, match='no common state that a cache could keep'):
+        model(**batch, use_cache=True)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('slowest', [-30.0, 0.0])
+@pytest.mark.parametrize('mixer', ['mamba', 'mamba2'])
+def test_beginning_anew_equals_rows_of_their_own(make_hybrid, mixer, slowest, dtype):
+    """Also where a state would be kept for ever."""
+    model = make_hybrid(mamba_mixer=mixer, mamba_in_bias=True)
+    mixer = cast_parameters(model, dtype).model.layers[1].self_attn
+    nn.init.constant_(mixer.A_log, slowest)
+    generator = torch.Generator().manual_seed(3)
+    tokens = torch.randn(3, 40, 32, generator=generator).to(dtype)
+    begins = torch.rand(3, 40, generator=generator) < 0.2
+    begins[1] = False
+    begins[2] = True
+    steps = torch.arange(40)
+    positions = steps - steps.where(begins, 0).cummax(-1).values
+    is_token = torch.rand(3, 40, generator=generator) < 0.8
+    expected, _ = mixer(tokens, packing=find_packing(positions, is_token))
+    actual, _ = mixer(tokens, packing=trace_packing(positions, is_token))
+    near = 1e-5 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(actual, expected, rtol=10 * near, atol=near)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from transformers.cache_utils import Cache
 
 from mmtransmamba.models.language.arguments import known_arguments
 from mmtransmamba.models.language.cache_names import either_name
-from mmtransmamba.models.language.packing import Packing
+from mmtransmamba.models.language.packing import Packing, TracedPacking, windows
 from mmtransmamba.models.language.padding import places
 from mmtransmamba.models.mixers.step_sizes import init_step_sizes
 
@@ -45,7 +45,7 @@ class DecoderMixer(nn.Module):
         cache: Cache | None = None,
         padding_mask: Tensor | None = None,
         gaps: bool = True,
-        packing: Packing | None = None,
+        packing: Packing | TracedPacking | None = None,
         use_cache: bool | None = None,
         **_: Any,
     ) -> tuple[Tensor, None]:
@@ -77,8 +77,8 @@ class DecoderMixer(nn.Module):
             )
         if packing is not None:
 
-            def alone(*parts: Tensor) -> Tensor:
-                return self.recur(*parts)[0]
+            def alone(*parts: Tensor, begins: Tensor | None = None) -> Tensor:
+                return self.recur(*parts, begins=begins)[0]
 
             return self.mix(hidden_states, lambda *x: packing.apply(alone, *x)), None
         if padding_mask is not None:
@@ -114,6 +114,7 @@ class DecoderMixer(nn.Module):
         padding_mask: Tensor | None = None,
         gaps: bool = True,
         state: Tensor | None = None,
+        begins: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Convolution and recurrence along a sequence.
 
@@ -123,6 +124,7 @@ class DecoderMixer(nn.Module):
             padding_mask: Bool ``[B, L]``, False where a token is padding.
             gaps: See :meth:`forward`.
             state: To begin with, None for zero.
+            begins: Bool ``[B, L]``, where a row begins anew. Without a cache.
 
         Returns:
             Output ``[B, L, ...]`` and the state after the last token.
@@ -135,9 +137,13 @@ class DecoderMixer(nn.Module):
         cache: Cache | None,
         padding_mask: Tensor | None,
         gaps: bool = True,
+        begins: Tensor | None = None,
     ) -> Tensor:
         """The causal convolution and its activation, ``[B, L, D]``."""
         length, taps = x_BLD.shape[1], self.conv1d.kernel_size[0]
+        if begins is not None:
+            out = self.conv1d(windows(x_BLD, taps, begins))
+            return self.activate(out.view_as(x_BLD))
         order = None
         if padding_mask is not None:
             # A projection's bias has given padding a value.
@@ -165,7 +171,11 @@ class DecoderMixer(nn.Module):
         out = self.conv1d(x_BDL).transpose(1, 2)
         if order is not None:
             out = out.gather(1, order[:, -length:])
-        return F.silu(out) if self.config.mamba_conv_activation == 'silu' else out
+        return self.activate(out)
+
+    def activate(self, x: Tensor) -> Tensor:
+        """What follows the convolution."""
+        return F.silu(x) if self.config.mamba_conv_activation == 'silu' else x
 
     def reset_parameters(self) -> None:
         """Initialise what a decoder's own initialisation does not know."""
@@ -177,6 +187,11 @@ def causal_conv(channels: int, size: int) -> nn.Conv1d:
     return nn.Conv1d(channels, channels, size, groups=channels)
 
 
+def float32_parameter(*shape: int) -> nn.Parameter:
+    """A parameter that is float32 also where a model is made in half precision."""
+    return nn.Parameter(torch.empty(*shape, dtype=torch.float32))
+
+
 def init_conv(conv: nn.Conv1d) -> None:
     """Uniform within the inverse root of the taps, as PyTorch does."""
     bound = conv.kernel_size[0] ** -0.5
@@ -186,6 +201,6 @@ def init_conv(conv: nn.Conv1d) -> None:
 
 def new_step_sizes(count: int, device: torch.device) -> Tensor:
     """Biases ``[count]`` of dt as in a new Mamba."""
-    bias = torch.empty(count, device=device)
+    bias = torch.empty(count, dtype=torch.float32, device=device)
     init_step_sizes(bias)
     return bias

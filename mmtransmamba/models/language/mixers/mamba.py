@@ -14,9 +14,11 @@ from transformers.cache_utils import Cache
 from mmtransmamba.models.language.mixers.base import (
     DecoderMixer,
     causal_conv,
+    float32_parameter,
     init_conv,
     new_step_sizes,
 )
+from mmtransmamba.models.language.packing import restart
 from mmtransmamba.ops import selective_scan_fn
 
 
@@ -49,8 +51,9 @@ class MambaMixer(DecoderMixer):
             self.d_inner, self.dt_rank + 2 * self.d_state, bias=False
         )
         self.dt_proj = StepSizeProjection(self.dt_rank, self.d_inner)
-        self.A_log = nn.Parameter(torch.empty(self.d_inner, self.d_state))
-        self.D = nn.Parameter(torch.empty(self.d_inner))
+        self.dt_proj.bias = float32_parameter(self.d_inner)
+        self.A_log = float32_parameter(self.d_inner, self.d_state)
+        self.D = float32_parameter(self.d_inner)
         self.out_proj = nn.Linear(self.d_inner, hidden, bias=config.mamba_out_bias)
         self.reset_parameters()
 
@@ -79,8 +82,9 @@ class MambaMixer(DecoderMixer):
         padding_mask: Tensor | None = None,
         gaps: bool = True,
         state: Tensor | None = None,
+        begins: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        x = self.convolve(x, cache, padding_mask, gaps)
+        x = self.convolve(x, cache, padding_mask, gaps, begins)
         dt, B, C = self.x_proj(x).split(
             (self.dt_rank, self.d_state, self.d_state), dim=-1
         )
@@ -88,16 +92,25 @@ class MambaMixer(DecoderMixer):
         if padding_mask is not None:
             dt = dt.masked_fill(~padding_mask[..., None], 0)
         A, D = -torch.exp(self.A_log.float()), self.D.float()
+        if begins is not None:
+            taken, dt = restart(x, dt, A.amax(-1), begins)
+            y, state = self._scan(taken, dt, A, B, C)
+            return (y + D * x).to(x.dtype), state
         if state is None:
-            y, state = selective_scan_fn(
-                *(part.transpose(1, 2) for part in (x, dt)),
-                A,
-                *(part.transpose(1, 2) for part in (B, C)),
-                D,
-                return_last_state=True,
-            )
-            return y.transpose(1, 2), state
+            return self._scan(x, dt, A, B, C, D)
         return self._continue(x.float(), dt, A, B.float(), C.float(), D, state)
+
+    @staticmethod
+    def _scan(x, dt, A, B, C, D=None) -> tuple[Tensor, Tensor]:
+        """The recurrence from a state of zero, along rows ``[B, L, ...]``."""
+        y, state = selective_scan_fn(
+            *(part.transpose(1, 2) for part in (x, dt)),
+            A,
+            *(part.transpose(1, 2) for part in (B, C)),
+            D,
+            return_last_state=True,
+        )
+        return y.transpose(1, 2), state
 
     @staticmethod
     def _continue(x, dt, A, B, C, D, state) -> tuple[Tensor, Tensor]:

@@ -13,9 +13,11 @@ from transformers.cache_utils import Cache
 from mmtransmamba.models.language.mixers.base import (
     DecoderMixer,
     causal_conv,
+    float32_parameter,
     init_conv,
     new_step_sizes,
 )
+from mmtransmamba.models.language.packing import restart
 from mmtransmamba.ops import ssd_scan, ssd_step
 
 A_RANGE = (1.0, 16.0)
@@ -92,11 +94,11 @@ class Mamba2Mixer(DecoderMixer):
             self.B_norm = nn.RMSNorm(self.head_dim, eps=eps)
             self.C_norm = nn.RMSNorm(self.head_dim, eps=eps)
         self.conv1d = causal_conv(2 * self.d_groups + self.d_inner, config.mamba_d_conv)
-        self.dt_bias = nn.Parameter(torch.empty(self.num_heads))
-        self.A_log = nn.Parameter(torch.empty(self.num_heads))
+        self.dt_bias = float32_parameter(self.num_heads)
+        self.A_log = float32_parameter(self.num_heads)
         self.D = None
         if config.mamba_skip:
-            self.D = nn.Parameter(torch.empty(self.num_heads))
+            self.D = float32_parameter(self.num_heads)
         self.norm = None
         if config.mamba_norm != 'none':
             group = self.d_inner if config.mamba_norm == 'gated' else self.head_dim
@@ -137,19 +139,26 @@ class Mamba2Mixer(DecoderMixer):
         padding_mask: Tensor | None = None,
         gaps: bool = True,
         state: Tensor | None = None,
+        begins: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        xBC = self.convolve(xBC, cache, padding_mask, gaps)
+        xBC = self.convolve(xBC, cache, padding_mask, gaps, begins)
         x, B, C = (
             part.unflatten(-1, (-1, self.head_dim))
             for part in xBC.split((self.d_groups, self.d_groups, self.d_inner), dim=-1)
         )
         if padding_mask is not None:
             dt = dt.masked_fill(~padding_mask[..., None], 0)
-        y, state = self.scan(x, dt, B, C, state)
+        y, state = self.scan(x, dt, B, C, state, begins)
         return y.flatten(-2), state
 
     def scan(
-        self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, state: Tensor | None
+        self,
+        x: Tensor,
+        dt: Tensor,
+        B: Tensor,
+        C: Tensor,
+        state: Tensor | None,
+        begins: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The recurrence of all heads.
 
@@ -158,6 +167,7 @@ class Mamba2Mixer(DecoderMixer):
             dt: ``[B, L, H]``, 0 for padding.
             C: ``[B, L, H, P]``.
             state: ``[B, H, P, P]`` to begin with, None for zero.
+            begins: Bool ``[B, L]``, where a row begins anew.
 
         Returns:
             Output ``[B, L, H, P]`` and the last state.
@@ -167,6 +177,11 @@ class Mamba2Mixer(DecoderMixer):
             x, B = (part.repeat_interleave(repeats, dim=2) for part in (x, B))
         A = -torch.exp(self.A_log.float())
         D = None if self.D is None else self.D.float()
+        if begins is not None:
+            taken, dt = restart(x, dt, A, begins)
+            y, state = ssd_scan(taken, dt, A, B, C)
+            y = y if D is None else y + D[:, None] * x
+            return y.to(x.dtype), state
         if state is not None and x.shape[1] == 1:
             y, state = ssd_step(state, x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], D)
             return y[:, None], state
