@@ -17,6 +17,7 @@ from transformers import (
     StaticCache,
     Trainer,
     TrainingArguments,
+    masking_utils,
 )
 
 from mmtransmamba.models.language import ATTENTION, HEADS, HYBRIDS, MAMBA
@@ -308,6 +309,10 @@ def assert_same_outputs(actual, expected):
 
 @pytest.mark.parametrize('name', EVERY)
 def test_a_static_cache_generates_the_same_from_ids_and_from_embeddings(name):
+    if len(set(kinds(build(name)[0]))) > 2 and not hasattr(
+        masking_utils, 'find_first_full_attention_index'
+    ):
+        pytest.skip('transformers before 5.23 takes a Mamba layer for full attention')
     model, batch = build(name)
     model.set_attn_implementation('eager')
     expected = generate(model, **batch)
