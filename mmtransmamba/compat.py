@@ -348,6 +348,31 @@ def _adjust_hue(img: Any, factor: float) -> Any:
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).astype(np.float32)
 
 
+_MIXER_PROJECTIONS = {
+    'q_proj': ('C_proj', 'in_proj'),
+    'k_proj': ('B_proj', 'in_proj'),
+    'v_proj': ('x_proj', 'in_proj'),
+}
+"""What does in a mixer (Mamba-2, Mamba-1) what a projection does in attention."""
+
+
+@_bridges('peft.utils.constants')
+def _announce_hybrids_to_peft(execute: Callable[[], None]) -> None:
+    """PEFT knows where to put adapters from tables by type of model, without a hook.
+
+    A hybrid's are those of its Transformer, and what corresponds to them in a mixer.
+    """
+    execute()
+    for name, table in vars(sys.modules['peft.utils.constants']).items():
+        if not name.endswith('_TARGET_MODULES_MAPPING'):
+            continue
+        for family in ('llama', 'mistral', 'phi', 'qwen2', 'qwen3'):
+            own = table.get(family)
+            if isinstance(own, list) and not _MIXER_PROJECTIONS.keys().isdisjoint(own):
+                more = [n for o in own for n in _MIXER_PROJECTIONS.get(o, ())]
+                table[f'hybrid_{family}'] = list(dict.fromkeys([*own, *more]))
+
+
 class _BridgedLoader:
     """Runs the loader of a module inside its bridge."""
 
@@ -393,8 +418,12 @@ def install_bridges() -> None:
     """Make the imports of this process use the bridges; repeated calls do nothing."""
     if not any(isinstance(finder, _BridgeFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _BridgeFinder())
-    if 'mmengine.config.utils' in sys.modules:
-        _announce_to_mmengine_hub(lambda: None)
+    for module, bridge in (
+        ('mmengine.config.utils', _announce_to_mmengine_hub),
+        ('peft.utils.constants', _announce_hybrids_to_peft),
+    ):
+        if module in sys.modules:
+            bridge(lambda: None)
 
 
 class _FileClientNotice(logging.Filter):

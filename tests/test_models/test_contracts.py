@@ -195,6 +195,22 @@ def test_label_smoothing_asks_for_the_next_token(name, tmp_path):
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('name', DECODERS)
+def test_peft_knows_where_adapters_go(name):
+    peft = pytest.importorskip('peft')
+    model, batch = build(name)
+    adapted = peft.get_peft_model(model, peft.LoraConfig(task_type='CAUSAL_LM'))
+    layers = {
+        int(re.search(r'layers\.(\d+)\.self_attn', parameter).group(1))
+        for parameter, value in adapted.named_parameters()
+        if value.requires_grad and 'self_attn' in parameter
+    }
+    assert layers == set(range(len(kinds(model))))
+    adapted.train()(**train_on(batch)).loss.backward()
+    adapters = [p for p in adapted.parameters() if p.requires_grad]
+    assert all(adapter.grad is not None for adapter in adapters)
+
+
 # ----------------------------------------------------------------- dtypes and plans
 
 
