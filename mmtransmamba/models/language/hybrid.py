@@ -276,7 +276,8 @@ class HybridModelMixin(HybridInitMixin):
         packing = trace_packing(position_ids, is_token)
         if cache is None and not use_cache:
             return packing
-        if not torch.compiler.is_exporting():
+        # Before 2.7 torch does not tell export from compilation.
+        if not getattr(torch.compiler, 'is_exporting', bool)():
             torch._assert_async(~packing.begins.any(), NO_COMMON_STATE)
         return None
 
