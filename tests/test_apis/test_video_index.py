@@ -255,12 +255,12 @@ def test_bad_numbers_and_devices(tmp_path, folder, run_tool, capsys):
     )
     config = tmp_path / 'config.py'
     make_config().dump(config)
-    with pytest.raises(SystemExit, match="^error: device='tpu' cannot be used"):
+    with pytest.raises(SystemExit, match="^retrieve: error: device='tpu' cannot be used"):
         run_tool('index', config, checkpoint, folder, '--device', 'tpu')
 
 
 def test_errors_are_one_line(tmp_path, run_tool):
-    with pytest.raises(SystemExit, match='^error: There is no index at'):
+    with pytest.raises(SystemExit, match='^retrieve: error: There is no index at'):
         run_tool('query', tmp_path / 'x', 'text')
-    with pytest.raises(SystemExit, match='^error: There is no config at'):
+    with pytest.raises(SystemExit, match='^retrieve: error: There is no config at'):
         run_tool('index', tmp_path / 'x.py', tmp_path / 'x.pth', tmp_path)
