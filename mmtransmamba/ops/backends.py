@@ -77,6 +77,12 @@ def use_backend(name: str) -> Iterator[None]:
         _forced.pop()
 
 
+def asked_for(name: str) -> bool:
+    """Whether :func:`use_backend` or the environment asks for this backend."""
+    forced = _forced[-1] if _forced else os.environ.get(ENV_VAR)
+    return forced == name
+
+
 def resolve(
     op: str, tensors: Mapping[str, torch.Tensor | None], backend: str | None = None
 ) -> ModuleType:

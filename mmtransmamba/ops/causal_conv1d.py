@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from . import backends
 
 
 def causal_conv1d(
@@ -54,10 +58,27 @@ def causal_conv1d(
             f'[K, D] = [{K}, {D}].'
         )
     dtype = torch.promote_types(x.dtype, torch.float32)
+    if backends.asked_for('portable'):
+        y = _by_conv1d(x.to(dtype), weight.to(dtype), bias.to(dtype), reverse)
+        return y.to(x.dtype)
     # Taps in front and channels contiguous: every product then runs in vectors.
     taps = weight.to(dtype).permute(2, 0, 1).flip(0).contiguous()
-    y = _CausalConv1d.apply(x.to(dtype), taps, bias.to(dtype), tuple(reverse))
+    y = _conv_op(x.to(dtype), taps, bias.to(dtype), list(reverse))
     return y.to(x.dtype)
+
+
+def _by_conv1d(
+    x: Tensor, weight: Tensor, bias: Tensor, reverse: Sequence[bool]
+) -> Tensor:
+    """The same by the one operator that every runtime has."""
+    x_BDL, before = x.transpose(1, 2), weight.shape[-1] - 1
+    outputs = []
+    for k, backwards in enumerate(reverse):
+        padded = F.pad(x_BDL, (0, before) if backwards else (before, 0))
+        kernel = weight[k].flip(1) if backwards else weight[k]
+        y = F.conv1d(padded, kernel.unsqueeze(1), bias[k], groups=x.shape[-1])
+        outputs.append(y.transpose(1, 2))
+    return torch.stack(outputs)
 
 
 def _later(x: Tensor, lag: int) -> Tensor:
@@ -75,35 +96,47 @@ def _ends(reverse: bool) -> tuple[Callable, Callable]:
     return (_earlier, _later) if reverse else (_later, _earlier)
 
 
-class _CausalConv1d(torch.autograd.Function):
-    """The sum of shifted products and its gradient.
+# A custom op rather than an autograd function: torch.jit and torch.export can save it.
+# The schema is written out because older torch does not infer it from annotations.
+@torch.library.custom_op(
+    'mmtransmamba::causal_conv1d',
+    mutates_args=(),
+    schema='(Tensor x, Tensor taps, Tensor bias, bool[] reverse) -> Tensor',
+)
+def _conv_op(x: Tensor, taps: Tensor, bias: Tensor, reverse: list[bool]) -> Tensor:
+    """The sum of shifted products; ``taps`` are ``[W, K, D]``, the present step's
+    first."""
+    y = x.new_empty(len(reverse), *x.shape)
+    y.copy_(bias[:, None, None])
+    for k, backwards in enumerate(reverse):
+        for lag, tap in enumerate(taps[: x.shape[1], k]):
+            output, source = _ends(backwards)
+            output(y[k], lag).addcmul_(source(x, lag), tap)
+    return y
 
-    ``taps`` are ``[W, K, D]``, the present step's first.
-    """
 
-    @staticmethod
-    def forward(
-        ctx, x: Tensor, taps: Tensor, bias: Tensor, reverse: tuple[bool, ...]
-    ) -> Tensor:
-        ctx.save_for_backward(x, taps)
-        ctx.reverse = reverse
-        y = x.new_empty(len(reverse), *x.shape)
-        y.copy_(bias[:, None, None])
-        for k, backwards in enumerate(reverse):
-            for lag, tap in enumerate(taps[: x.shape[1], k]):
-                output, source = _ends(backwards)
-                output(y[k], lag).addcmul_(source(x, lag), tap)
-        return y
+@_conv_op.register_fake
+def _(x: Tensor, taps: Tensor, bias: Tensor, reverse: list[bool]) -> Tensor:
+    return x.new_empty(len(reverse), *x.shape)
 
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, taps = ctx.saved_tensors
-        grad_x = torch.zeros(x.shape, dtype=x.dtype, device=x.device)
-        grad_taps = torch.zeros_like(taps)
-        for k, backwards in enumerate(ctx.reverse):
-            for lag, tap in enumerate(taps[: x.shape[1], k]):
-                output, source = _ends(backwards)
-                grad_y = output(grad[k], lag)
-                source(grad_x, lag).addcmul_(grad_y, tap)
-                grad_taps[lag, k] = (grad_y * source(x, lag)).sum((0, 1))
-        return grad_x, grad_taps, grad.sum((1, 2)), None
+
+def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    x, taps, _, ctx.reverse = inputs
+    ctx.save_for_backward(x, taps)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Of ordinary operators, so that it can be differentiated itself."""
+    x, taps = ctx.saved_tensors
+    grad_x = torch.zeros(x.shape, dtype=x.dtype, device=x.device)
+    grad_taps = torch.zeros_like(taps)
+    for k, backwards in enumerate(ctx.reverse):
+        for lag, tap in enumerate(taps[: x.shape[1], k]):
+            output, source = _ends(backwards)
+            grad_y = output(grad[k], lag)
+            source(grad_x, lag).addcmul_(grad_y, tap)
+            grad_taps[lag, k] = (grad_y * source(x, lag)).sum((0, 1))
+    return grad_x, grad_taps, grad.sum((1, 2)), None
+
+
+_conv_op.register_autograd(_backward, setup_context=_setup_context)

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .untraced import plain_size, untraced
+
 # A model sees a handful of grid sizes; multi-scale training a few dozen.
 _CACHE = 128
 
@@ -70,7 +72,6 @@ def inverse(order: Tensor) -> Tensor:
     return order.argsort(-1)
 
 
-@lru_cache(maxsize=_CACHE)
 def continuous_2d(height: int, width: int, device: str = 'cpu') -> ContinuousScan:
     """PlainMamba's four continuous scans (o1 to o4).
 
@@ -86,8 +87,13 @@ def continuous_2d(height: int, width: int, device: str = 'cpu') -> ContinuousSca
     Returns:
         ContinuousScan: ``order``, ``inverse`` and ``direction``, each ``[4, L]``.
     """
+    return _continuous_2d(plain_size(height), plain_size(width), device)
+
+
+@lru_cache(maxsize=_CACHE)
+def _continuous_2d(height: int, width: int, device: str) -> ContinuousScan:
     # A tensor born in inference mode could not take part in later training.
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), untraced():
         rows = snake_rows(height, width, device)
         columns = snake_columns(height, width, device)
         order = torch.stack([rows, reverse(rows), columns, reverse(columns)])
@@ -101,7 +107,6 @@ def continuous_2d(height: int, width: int, device: str = 'cpu') -> ContinuousSca
         return ContinuousScan(order, inverse(order), direction)
 
 
-@lru_cache(maxsize=_CACHE)
 def cross_scan(height: int, width: int, device: str = 'cpu') -> Tensor:
     """VMamba's four scans: rows, columns, rows backwards, columns backwards.
 
@@ -113,14 +118,18 @@ def cross_scan(height: int, width: int, device: str = 'cpu') -> Tensor:
     Returns:
         Tensor: Orders ``[4, L]`` int64.
     """
-    with torch.inference_mode(False):
+    return _cross_scan(plain_size(height), plain_size(width), device)
+
+
+@lru_cache(maxsize=_CACHE)
+def _cross_scan(height: int, width: int, device: str) -> Tensor:
+    with torch.inference_mode(False), untraced():
         paths = torch.stack(
             [raster(height, width, device), column(height, width, device)]
         )
         return torch.cat([paths, reverse(paths)])
 
 
-@lru_cache(maxsize=_CACHE)
 def bidirectional(length: int, device: str = 'cpu') -> Tensor:
     """Forwards and backwards over a sequence (Vim, VideoMamba): ``[2, L]`` int64.
 
@@ -128,7 +137,12 @@ def bidirectional(length: int, device: str = 'cpu') -> Tensor:
         length (int): Number of tokens, at least 1.
         device (str): Device of the tensor.
     """
-    with torch.inference_mode(False):
+    return _bidirectional(plain_size(length), device)
+
+
+@lru_cache(maxsize=_CACHE)
+def _bidirectional(length: int, device: str) -> Tensor:
+    with torch.inference_mode(False), untraced():
         forward = raster(1, length, device)
         return torch.stack([forward, reverse(forward)])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +11,20 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmtransmamba.ops import causal_conv1d  # noqa: F401  (it defines its op)
 from mmtransmamba.ops.backends import use_backend
 from mmtransmamba.ops.flops import FORMULAS
 
 
-def _shifted_product(target: Sequence[int], *_: Any, **__: Any) -> int:
-    return math.prod(target)
+def _causal_conv1d(x: Sequence[int], taps: Sequence[int], *_: Any, **__: Any) -> int:
+    """One multiply-add per channel, direction, tap and step that the tap reads from."""
+    batch, length, channels = x
+    width, directions, _ = taps
+    steps = sum(max(0, length - lag) for lag in range(width))
+    return batch * channels * directions * steps
 
 
-# One multiply-add per element: the taps of the depthwise causal convolution.
-_ELEMENTWISE = {torch.ops.aten.addcmul_: _shifted_product}
+_MULTIPLY_ADDS = {torch.ops.mmtransmamba.causal_conv1d: _causal_conv1d}
 
 
 @dataclass
@@ -62,7 +65,7 @@ def count_complexity(
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     tensors = {name: tensor.to('meta') for name, tensor in tensors.items()}
     training = {name: m.training for name, m in model.named_modules()}
-    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS | _ELEMENTWISE)
+    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS | _MULTIPLY_ADDS)
     model.eval()
     try:
         with torch.no_grad(), use_backend('shapes'), counter:
@@ -90,6 +93,6 @@ def count_complexity(
 def _flops(ops: dict[Any, int]) -> tuple[int, int]:
     """FLOPs of a module outside and inside its scans."""
     scans = sum(count for op, count in ops.items() if op in FORMULAS)
-    single = sum(count for op, count in ops.items() if op in _ELEMENTWISE)
+    single = sum(count for op, count in ops.items() if op in _MULTIPLY_ADDS)
     # torch counts multiplication and addition separately.
     return (sum(ops.values()) - scans - single) // 2 + single, scans

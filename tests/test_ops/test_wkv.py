@@ -178,7 +178,7 @@ def test_half_precision_is_computed_in_float32(function, dtype):
 
 
 def test_the_cuda_rule_has_no_native_backend():
-    assert list(backends.available('bi_wkv_cuda_rule')) == ['shapes', 'reference']
+    assert 'native' not in backends.available('bi_wkv_cuda_rule')
     with pytest.raises(ValueError, match="no backend 'native'"):
         bi_wkv(**wkv_operands(), rule='cuda', backend='native')
 

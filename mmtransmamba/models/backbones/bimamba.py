@@ -207,7 +207,7 @@ class BiMambaBackbone(VisionBackbone):
         self._check_images(images)
         patches, grid = self.patch_embed(images)
         at = self.cls_at(patches.shape[1])
-        cls_token = self.cls_token.expand(len(patches), -1, -1)
+        cls_token = self.cls_token.expand(patches.shape[0], -1, -1)
         tokens = torch.cat((patches[:, :at], cls_token, patches[:, at:]), dim=1)
         tokens = tokens + self._positions(grid)
         # The stream of sums stays float32 where the model or autocast is half.

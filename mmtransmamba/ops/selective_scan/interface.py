@@ -4,7 +4,7 @@ from torch import Tensor
 
 from .. import backends
 from ..arguments import check_tensors, finite_rates, upcast
-from . import mamba_ssm, native, reference, shapes
+from . import mamba_ssm, native, portable, reference, shapes
 from .arguments import check_directions, check_scan
 
 OP = 'selective_scan'
@@ -16,6 +16,7 @@ backends.register(
         'native': native,
         'shapes': shapes,
         'reference': reference,
+        'portable': portable,
     },
 )
 

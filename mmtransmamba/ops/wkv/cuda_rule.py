@@ -16,6 +16,7 @@ denominator can vanish: that is the rule's own nature, not a matter of precision
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -28,8 +29,21 @@ __all__ = ['bi_wkv', 'refuses', 'unavailable']
 CHUNKS = 32
 
 
-def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, separate: bool) -> Tensor:
-    """As ``bi_wkv`` of the reference backend, by the rule above, in O(T)."""
+def bi_wkv(
+    w: Tensor,
+    u: Tensor,
+    k: Tensor,
+    v: Tensor,
+    separate: bool,
+    past_sums: Callable[..., Sums] = past_sums,
+) -> Tensor:
+    """As ``bi_wkv`` of the reference backend, by the rule above, in O(T).
+
+    Args:
+        w, u, k, v, separate: See there.
+        past_sums: How the sums over the tokens before are computed, as the reference
+            backend's function of this name.
+    """
     length = k.shape[1]
     size = math.ceil(length / CHUNKS)
     count = math.ceil(length / size)
@@ -60,5 +74,5 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, separate: bool) -> Tensor
         past.append(
             flat(Sums(extra.scale, factor * extra.values, factor * extra.weights))
         )
-    future = future_sums(w, k, v)
+    future = future_sums(w, k, v, past_sums)
     return divide(past, [Sums(future.scale - w, *future[1:])], separate)

@@ -5,16 +5,31 @@ from torch import Tensor
 
 from .. import backends
 from ..arguments import check_tensors, upcast
-from . import cuda_rule, native, reference, shapes
+from . import (
+    cuda_rule,
+    native,
+    portable,
+    portable_cuda_rule,
+    reference,
+    shapes,
+)
 from .arguments import check_taps, check_wkv, check_wkv6
 
 # Each rule of bi_wkv is an op of its own, because not every backend has both.
 _RULES = {'formula': 'bi_wkv', 'cuda': 'bi_wkv_cuda_rule'}
 
-_BACKENDS = {'native': native, 'shapes': shapes, 'reference': reference}
+_BACKENDS = {
+    'native': native,
+    'shapes': shapes,
+    'reference': reference,
+    'portable': portable,
+}
 
 backends.register('bi_wkv', _BACKENDS)
-backends.register('bi_wkv_cuda_rule', {'shapes': shapes, 'reference': cuda_rule})
+backends.register(
+    'bi_wkv_cuda_rule',
+    {'shapes': shapes, 'reference': cuda_rule, 'portable': portable_cuda_rule},
+)
 backends.register('bi_wkv6', _BACKENDS)
 
 # exp(-exp(w)) is 0 in every dtype from here on, and exp(w) must not overflow in the
@@ -163,6 +178,6 @@ def _outputs(
         return y_BSTC.squeeze(1).to(k.dtype), None
     forward, backward = tap_index
     token_SM = torch.stack([forward, k.shape[1] - 1 - backward])
-    token_BSMC = token_SM[:, :, None].expand(len(k), -1, -1, k.shape[2])
+    token_BSMC = token_SM[:, :, None].expand(k.shape[0], -1, -1, k.shape[2])
     taps_BSMC = y_BSTC.gather(2, token_BSMC)
     return y_BSTC.sum(1).to(k.dtype), taps_BSMC.to(k.dtype)

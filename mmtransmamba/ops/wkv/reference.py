@@ -5,7 +5,7 @@ head.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -68,7 +68,9 @@ def past_sums(w: Tensor, k: Tensor, v: Tensor) -> Sums:
     return Sums(before, values, weights)
 
 
-def future_sums(w: Tensor, k: Tensor, v: Tensor) -> Sums:
+def future_sums(
+    w: Tensor, k: Tensor, v: Tensor, past_sums: Callable[..., Sums] = past_sums
+) -> Sums:
     """As :func:`past_sums`, over the tokens after each one."""
     sums = past_sums(w, k.flip(-2), v.flip(-2))
     return Sums(*(x.flip(-2) for x in sums))

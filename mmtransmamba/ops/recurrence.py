@@ -1,0 +1,175 @@
+"""Linear recurrences over many steps, in a form that can leave PyTorch.
+
+A loop in Python is recorded step by step: hundreds of operators for one scan, for one
+length. Here the loop itself is recorded: ``torch.export`` gets a ``scan`` operator,
+which the ONNX exporter turns into ONNX's ``Scan``, and ``torch.jit.trace`` gets a
+loop of TorchScript. Outside of both the loop runs in Python, with gradients.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def outer_products(
+    state: Tensor,
+    log_decay: Tensor,
+    rate: Tensor,
+    left: Tensor,
+    right: Tensor,
+    read: Tensor,
+) -> tuple[Tensor, Tensor]:
+    r"""Matrix states that decay and get one outer product in every step.
+
+    .. math:: S_t = e^{d_t \cdot r} \odot S_{t-1} + l_t \, x_t^\top, \qquad
+              y_t = c_t^\top S_t
+
+    All share their leading dimensions ``...`` or have ones there.
+
+    Args:
+        state: First state ``[..., P, Q]``, contiguous and of the full shape.
+        log_decay: d, ``[L, ..., 1 or P, 1 or Q]``.
+        rate: r, ``[..., 1 or P, 1 or Q]``.
+        left: l, ``[L, ..., P, 1]``.
+        right: x, ``[L, ..., 1, Q]``.
+        read: c, ``[L, ..., 1, P]``.
+
+    Returns:
+        Outputs y ``[L, ..., 1, Q]`` and the last state ``[..., P, Q]``.
+    """
+    # A recorded loop wants its state to keep its layout; and every step is read whole.
+    log_decay, rate, left, right, read = (
+        x.contiguous() for x in (log_decay, rate, left, right, read)
+    )
+    if torch.compiler.is_exporting():
+
+        def body(
+            state: Tensor,
+            log_decay: Tensor,
+            left: Tensor,
+            right: Tensor,
+            read: Tensor,
+            rate: Tensor,
+        ) -> tuple[Tensor, Tensor]:
+            state = _outer_product(state, log_decay, rate, left, right)
+            return state, read @ state
+
+        last, y = _scan(body, [state], [log_decay, left, right, read], [rate])
+        return y, last
+    loop = _form_of(_outer_products)
+    return loop(state, log_decay, rate, left, right, read)
+
+
+def weighted_sums(decay: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    r"""For every step, sums over the steps before it with decaying weights.
+
+    .. math:: a_t = \sum_{i < t} e^{k_i - (t - 1 - i) w} v_i
+
+    carried relative to the largest weight, so that nothing overflows.
+
+    Args:
+        decay: w, broadcast to a step of ``k``.
+        k: Logarithms of the weights ``[L, ...]``.
+        v: Values ``[L, M, ...]``, M sums with the same weights.
+
+    Returns:
+        Logarithms of the factors ``[L, ...]`` (-inf at the first step) that the sums
+        ``[L, M, ...]`` are still to be multiplied with.
+    """
+    k, v = k.contiguous(), v.contiguous()
+    scale = torch.full_like(k[0], -torch.inf)
+    sums = torch.zeros_like(v[0])
+    if torch.compiler.is_exporting():
+
+        def body(
+            scale: Tensor, sums: Tensor, k: Tensor, v: Tensor, decay: Tensor
+        ) -> tuple[Tensor, ...]:
+            # What leaves a step must not be what entered it.
+            before = scale.clone(), sums.clone()
+            return *_weighted_sum(scale, sums, decay, k, v), *before
+
+        _, _, scales, all_sums = _scan(body, [scale, sums], [k, v], [decay])
+        return scales, all_sums
+    return _form_of(_weighted_sums)(scale, sums, decay, k, v)
+
+
+def _outer_product(
+    state: Tensor, log_decay: Tensor, rate: Tensor, left: Tensor, right: Tensor
+) -> Tensor:
+    return torch.exp(log_decay * rate) * state + left * right
+
+
+def _outer_products(
+    state: Tensor,
+    log_decay: Tensor,
+    rate: Tensor,
+    left: Tensor,
+    right: Tensor,
+    read: Tensor,
+) -> tuple[Tensor, Tensor]:
+    outputs = []
+    for t in range(left.size(0)):
+        state = _outer_product(state, log_decay[t], rate, left[t], right[t])
+        outputs.append(read[t] @ state)
+    return torch.stack(outputs), state
+
+
+def _weighted_sum(
+    scale: Tensor, sums: Tensor, decay: Tensor, k: Tensor, v: Tensor
+) -> tuple[Tensor, Tensor]:
+    older = scale - decay
+    scale = torch.maximum(older, k)
+    return scale, torch.exp(older - scale) * sums + torch.exp(k - scale) * v
+
+
+def _weighted_sums(
+    scale: Tensor, sums: Tensor, decay: Tensor, k: Tensor, v: Tensor
+) -> tuple[Tensor, Tensor]:
+    scales, all_sums = [], []
+    for t in range(k.size(0)):
+        scales.append(scale)
+        all_sums.append(sums)
+        scale, sums = _weighted_sum(scale, sums, decay, k[t], v[t])
+    return torch.stack(scales), torch.stack(all_sums)
+
+
+def _form_of(loop: Callable[..., Any]) -> Callable[..., Any]:
+    """The loop itself, or while ``torch.jit.trace`` records, its compiled form."""
+    return _scripted(loop) if torch.jit.is_tracing() else loop
+
+
+@functools.cache
+def _scripted(loop: Callable[..., Any]) -> Callable[..., Any]:
+    with warnings.catch_warnings():
+        # TorchScript is deprecated, but is what was asked for.
+        warnings.simplefilter('ignore')
+        return torch.jit.script(loop)
+
+
+def _scan(
+    body: Callable[..., tuple[Tensor, ...]],
+    state: Sequence[Tensor],
+    steps: Sequence[Tensor],
+    constants: Sequence[Tensor],
+) -> list[Tensor]:
+    """torch's own scan over the first dimension.
+
+    The operator itself, because the function around it would have every body compiled
+    first, for seconds each.
+
+    Args:
+        body: Of the tensors of ``state``, one step of ``steps``, and ``constants``;
+            returns the new state and what the step gives.
+
+    Returns:
+        The last state and what the steps gave.
+    """
+    from torch._higher_order_ops.scan import scan_op
+
+    return list(scan_op(body, list(state), list(steps), tuple(constants)))
