@@ -18,6 +18,7 @@ ORDER = {
         'engine',
         'evaluation',
         'models',
+        'ops',
         'transfer',
         'utils',
         'visualization',

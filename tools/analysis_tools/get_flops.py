@@ -52,27 +52,6 @@ def model_config(cfg: Config) -> dict:
     return student_config(cfg.model)
 
 
-def input_shape(model: dict, sizes: list[int] | None) -> tuple[int, ...]:
-    """Shape of one image or video, batch and channels included.
-
-    Raises:
-        ValueError: ``sizes`` are more than three.
-    """
-    backbone = model.get('backbone', model)
-    if sizes is None:
-        size = backbone.get('img_size', 224)
-        sizes = [size] if isinstance(size, int) else list(size)
-        if backbone.get('num_frames', 1) > 1:
-            sizes = [backbone['num_frames'], *(sizes * 2)[:2]]
-    if len(sizes) > 3:
-        raise ValueError(f'--shape {sizes}: accepted are SIDE, H W or T H W.')
-    if len(sizes) == 1:
-        sizes = sizes * 2
-    shape = (1, backbone.get('in_channels', 3), *sizes)
-    # A recogniser of mmaction2 takes several clips of a video.
-    return (1, *shape) if 'cls_head' in model else shape
-
-
 def print_modules(count: Complexity, depth: int) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -95,13 +74,17 @@ def main(args: argparse.Namespace) -> None:
     from mmtransmamba.registry import MODELS
     from mmtransmamba.utils.flops import count_complexity
     from mmtransmamba.utils.launch import read_config
+    from mmtransmamba.utils.model_config import input_shape
 
     cfg = read_config(args.config, args.cfg_options)
     config = model_config(cfg)
-    shape = input_shape(config, args.shape)
+    shape = (1, *input_shape(config, args.shape))
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    # A recogniser of mmaction2 stops before its head unless told otherwise.
-    stage = dict(stage='head') if 'cls_head' in config else {}
+    stage = {}
+    if 'cls_head' in config:
+        # A recogniser of mmaction2 takes several clips of a video, and stops before
+        # its head unless told otherwise.
+        shape, stage = (1, *shape), dict(stage='head')
     count = count_complexity(MODELS.build(config), shape, **stage)
     if args.depth:
         print_modules(count, args.depth)

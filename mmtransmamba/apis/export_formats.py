@@ -1,0 +1,186 @@
+"""Writing a vision model in one of the formats that deployments take, and reading it.
+
+Each format is a class with ``SUFFIXES``, ``write`` and ``read``. What ``read`` gives
+is called with images and returns the outputs as tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+METADATA = 'mmtransmamba.json'
+INPUT = 'images'
+OPSETS = range(18, 24)
+DEFAULT_OPSET = 20
+ONNX_LIMIT = 2**31  # bytes that one protobuf message may have
+
+Run = Callable[[Tensor], list[Tensor]]
+
+
+@dataclass
+class Recording:
+    """What is to be written.
+
+    Attributes:
+        module: Takes images, returns a tensor or a tuple of them.
+        images: Example ``[B, C, (T,) H, W]``.
+        dynamic: Whether the file is to take any batch size, or that of ``images``.
+        outputs: Names of the outputs.
+        metadata: What a user of the file needs to know, to be stored in it.
+    """
+
+    module: nn.Module
+    images: Tensor
+    dynamic: bool
+    outputs: Sequence[str]
+    metadata: dict[str, Any]
+
+
+class TorchExport:
+    """``torch.export``: a program for PyTorch without the model's code."""
+
+    SUFFIXES: ClassVar[tuple[str, ...]] = ('.pt2',)
+    PACKAGES: ClassVar[tuple[str, ...]] = ()
+
+    @staticmethod
+    def program(recording: Recording) -> torch.export.ExportedProgram:
+        shapes = None
+        if recording.dynamic:
+            shapes = ({0: torch.export.Dim('batch', min=1)},)
+        return torch.export.export(
+            recording.module, (recording.images,), dynamic_shapes=shapes
+        )
+
+    @classmethod
+    def write(cls, recording: Recording, path: Path) -> None:
+        extra = {METADATA: json.dumps(recording.metadata)}
+        torch.export.save(cls.program(recording), path, extra_files=extra)
+
+    @staticmethod
+    def read(path: Path) -> Run:
+        return _listed(torch.export.load(path).module())
+
+
+class TorchScript:
+    """``torch.jit``: a traced model, also for C++."""
+
+    SUFFIXES: ClassVar[tuple[str, ...]] = ('.pt', '.ts', '.torchscript')
+    PACKAGES: ClassVar[tuple[str, ...]] = ()
+
+    @staticmethod
+    def write(recording: Recording, path: Path) -> None:
+        traced = torch.jit.trace(
+            recording.module, recording.images, check_trace=False, strict=False
+        )
+        extra = {METADATA: json.dumps(recording.metadata)}
+        torch.jit.save(traced, str(path), _extra_files=extra)
+
+    @staticmethod
+    def read(path: Path) -> Run:
+        return _listed(torch.jit.load(str(path)))
+
+
+class Onnx:
+    """ONNX for onnxruntime and whoever else reads it.
+
+    Args:
+        opset: Version of the standard operators.
+    """
+
+    SUFFIXES: ClassVar[tuple[str, ...]] = ('.onnx',)
+    PACKAGES: ClassVar[tuple[str, ...]] = ('onnx', 'onnxscript', 'onnxruntime')
+
+    def __init__(self, opset: int = DEFAULT_OPSET) -> None:
+        self.opset = opset
+
+    def write(self, recording: Recording, path: Path) -> None:
+        weights = sum(p.numel() * 4 for p in recording.module.parameters())
+        if weights >= ONNX_LIMIT:
+            raise ValueError(
+                f'the weights have {weights / 2**30:.1f} GiB; one ONNX file holds less '
+                'than 2. Accepted for them: the formats torchscript and torch_export'
+            )
+        program = torch.onnx.export(
+            TorchExport.program(recording),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=list(recording.outputs),
+            opset_version=self.opset,
+            verbose=False,
+        )
+        for key, value in recording.metadata.items():
+            program.model.metadata_props[key] = json.dumps(value)
+        program.save(path, external_data=False)
+
+    @staticmethod
+    def read(path: Path) -> Run:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=['CPUExecutionProvider']
+        )
+        return lambda images: [
+            torch.from_numpy(y) for y in session.run(None, {INPUT: images.numpy()})
+        ]
+
+
+FORMATS = {'onnx': Onnx, 'torchscript': TorchScript, 'torch_export': TorchExport}
+
+
+def missing_packages(format: str) -> list[str]:
+    """The packages that a format needs and that are not installed."""
+    return [name for name in FORMATS[format].PACKAGES if find_spec(name) is None]
+
+
+def onnx_nodes(path: str | Path) -> int:
+    """Number of nodes of an ONNX file, those inside loops included."""
+    import onnx
+
+    def count(graph: onnx.GraphProto) -> int:
+        inner = (a.g for node in graph.node for a in node.attribute if a.HasField('g'))
+        return len(graph.node) + sum(map(count, inner))
+
+    return count(onnx.load(str(path), load_external_data=False).graph)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what tracers say about sizes that become constants, and deprecations."""
+    names = ('torch.onnx', 'onnxscript', 'onnx_ir', 'torch.export')
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _listed(model: Callable[[Tensor], Any]) -> Run:
+    def run(images: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            return as_list(model(images))
+
+    return run
+
+
+def as_list(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """One output or several, as a list."""
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
