@@ -55,11 +55,10 @@ class TorchExport:
 
     @staticmethod
     def program(recording: Recording) -> torch.export.ExportedProgram:
-        shapes = None
-        if recording.dynamic:
-            shapes = ({0: torch.export.Dim('batch', min=1)},)
         return torch.export.export(
-            recording.module, (recording.images,), dynamic_shapes=shapes
+            recording.module,
+            (recording.images,),
+            dynamic_shapes=_dynamic_shapes(recording),
         )
 
     @classmethod
@@ -114,6 +113,7 @@ class Onnx:
         program = torch.onnx.export(
             TorchExport.program(recording),
             dynamo=True,
+            dynamic_shapes=_dynamic_shapes(recording),  # for the name of the batch
             input_names=[INPUT],
             output_names=list(recording.outputs),
             opset_version=self.opset,
@@ -138,6 +138,10 @@ class Onnx:
 
 
 FORMATS = {'onnx': Onnx, 'torchscript': TorchScript, 'torch_export': TorchExport}
+
+
+def _dynamic_shapes(recording: Recording) -> tuple[dict, ...] | None:
+    return ({0: torch.export.Dim('batch', min=1)},) if recording.dynamic else None
 
 
 def missing_packages(format: str) -> list[str]:

@@ -63,7 +63,7 @@ def causal_conv1d(
         return y.to(x.dtype)
     # Taps in front and channels contiguous: every product then runs in vectors.
     taps = weight.to(dtype).permute(2, 0, 1).flip(0).contiguous()
-    y = _conv_op(x.to(dtype), taps, bias.to(dtype), list(reverse))
+    y = _conv_op(x.to(dtype), taps, bias.to(dtype), [int(r) for r in reverse])
     return y.to(x.dtype)
 
 
@@ -97,13 +97,14 @@ def _ends(reverse: bool) -> tuple[Callable, Callable]:
 
 
 # A custom op rather than an autograd function: torch.jit and torch.export can save it.
-# The schema is written out because older torch does not infer it from annotations.
+# Of integers, because torch.jit does not record lists of booleans. The schema is
+# written out because older torch does not infer it from annotations.
 @torch.library.custom_op(
     'mmtransmamba::causal_conv1d',
     mutates_args=(),
-    schema='(Tensor x, Tensor taps, Tensor bias, bool[] reverse) -> Tensor',
+    schema='(Tensor x, Tensor taps, Tensor bias, int[] reverse) -> Tensor',
 )
-def _conv_op(x: Tensor, taps: Tensor, bias: Tensor, reverse: list[bool]) -> Tensor:
+def _conv_op(x: Tensor, taps: Tensor, bias: Tensor, reverse: list[int]) -> Tensor:
     """The sum of shifted products; ``taps`` are ``[W, K, D]``, the present step's
     first."""
     y = x.new_empty(len(reverse), *x.shape)
@@ -116,7 +117,7 @@ def _conv_op(x: Tensor, taps: Tensor, bias: Tensor, reverse: list[bool]) -> Tens
 
 
 @_conv_op.register_fake
-def _(x: Tensor, taps: Tensor, bias: Tensor, reverse: list[bool]) -> Tensor:
+def _(x: Tensor, taps: Tensor, bias: Tensor, reverse: list[int]) -> Tensor:
     return x.new_empty(len(reverse), *x.shape)
 
 
