@@ -5,20 +5,15 @@ from normalised images to logits. The file is compared with PyTorch before it ge
 name. docs/export.md says what works and how fast it is.
 """
 
-import argparse
-import sys
-from pathlib import Path
+from __future__ import annotations
 
-# A clean checkout needs no installation of the package itself.
-_ROOT = Path(__file__).absolute().parent.parent
-if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
-    sys.path.insert(0, str(_ROOT))
+import argparse
+
+from _tool import KeyValues, Parser, tool
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
@@ -57,49 +52,31 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
+        action=KeyValues,
         metavar='KEY=VALUE',
         help='override settings of the config',
     )
     return parser.parse_args()
 
 
-def read_options(pairs: list[str] | None) -> dict:
-    """``KEY=VALUE`` as mmengine reads them."""
-    from mmengine.config import DictAction
-
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    if not pairs:
-        return {}
-    for pair in pairs:
-        if '=' not in pair:
-            raise ValueError(f'--cfg-options {pair}: accepted are KEY=VALUE')
-    return parser.parse_args(['--cfg-options', *pairs]).cfg_options
-
-
-def main() -> None:
-    args = parse_args()
-    # After the arguments, so that --help and their errors come at once.
-    import mmtransmamba  # noqa: F401, I001  (first: it bridges the imports that follow)
+@tool(parse_args)
+def main(args: argparse.Namespace) -> None:
     from mmtransmamba.apis.export import export_model, load_for_export
 
-    try:
-        model, shape = load_for_export(
-            args.config, args.checkpoint, args.shape, read_options(args.cfg_options)
-        )
-        report = export_model(
-            model,
-            shape,
-            args.out,
-            args.format,
-            batch=args.batch,
-            features=args.features,
-            opset=args.opset,
-            scan=args.scan,
-            check=not args.no_check,
-        )
-    except (FileNotFoundError, ImportError, RuntimeError, ValueError) as error:
-        sys.exit(f'{Path(__file__).name}: error: {error}')
+    model, shape = load_for_export(
+        args.config, args.checkpoint, args.shape, args.cfg_options
+    )
+    report = export_model(
+        model,
+        shape,
+        args.out,
+        args.format,
+        batch=args.batch,
+        features=args.features,
+        opset=args.opset,
+        scan=args.scan,
+        check=not args.no_check,
+    )
     nodes = '' if report.nodes is None else f', {report.nodes} nodes'
     print(f'wrote   {report.path} ({report.size / 2**20:.1f} MiB{nodes})')
     print(f'input   {" x ".join(map(str, report.inputs))}, normalised')

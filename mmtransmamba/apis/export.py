@@ -25,12 +25,13 @@ from mmtransmamba.apis.export_formats import (
     onnx_nodes,
     quiet,
 )
+from mmtransmamba.engine.student import student_config, trained_part
 from mmtransmamba.models.checkpoint import load_pretrained
 from mmtransmamba.models.taps import DirectionTap, LayerTap
 from mmtransmamba.ops import backends
 from mmtransmamba.registry import MODELS
-from mmtransmamba.utils.launch import load_config
-from mmtransmamba.utils.model_config import input_shape, remaining_model
+from mmtransmamba.utils.launch import override, read_config
+from mmtransmamba.utils.model_config import input_shape
 from mmtransmamba.version import __version__
 
 SCANS = ('portable', 'native')
@@ -90,10 +91,13 @@ def load_for_export(
         FileNotFoundError: A file is missing.
         ValueError: The config has no model, or the checkpoint does not fit it.
     """
-    cfg = config if isinstance(config, Config) else load_config(str(config))
-    cfg = cfg.copy()
-    cfg.merge_from_dict(cfg_options or {})
-    settings = remaining_model(cfg)
+    if isinstance(config, Config):
+        cfg = override(config.copy(), cfg_options)
+    else:
+        cfg = read_config(config, cfg_options)
+    if 'model' not in cfg:
+        raise ValueError(f'{cfg.filename} has no model.')
+    settings = student_config(cfg.model)
     size = input_shape(settings, shape)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     model = MODELS.build(settings)
@@ -232,7 +236,7 @@ def _deployed(
     Raises:
         ExportError: The model is of a kind that is not exported.
     """
-    model = getattr(model, 'student', model)
+    model = trained_part(model)
     kind = type(model).__name__
     backbone = getattr(model, 'backbone', None)
     head = getattr(model, 'cls_head', None) or getattr(model, 'head', None)
