@@ -2,7 +2,7 @@
 
 The model is what remains after training (of a distiller the student), as a function
 from normalised images to logits. The file is compared with PyTorch before it gets its
-name. docs/export.md says what works and how fast it is.
+name. docs/export.md says what works.
 """
 
 from __future__ import annotations
