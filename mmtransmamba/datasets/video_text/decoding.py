@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 Frames = list[np.ndarray]
+# decord turns FFmpeg's mark of an unknown time, -2**63 ticks, into such seconds.
+_NO_TIME = 1e12
 
 
 class CorruptVideoError(ValueError):
@@ -157,6 +159,7 @@ def decode_with_decord(path: Path, num_frames: int, jitter: bool) -> Frames:
             raise CorruptVideoError(f'{path} has no frames')
         shown = np.asarray(reader.get_frame_timestamp(range(len(reader))), float)
         shown = shown.reshape(len(reader), 2)
+        shown[abs(shown) > _NO_TIME] = np.nan
         last = float(shown[-1, 1] - shown[-1, 0])
         wanted = frame_indices(shown[:, 0], last, num_frames, jitter)
         return list(reader.get_batch(wanted).asnumpy())
