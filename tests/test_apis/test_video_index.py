@@ -255,7 +255,9 @@ def test_bad_numbers_and_devices(tmp_path, folder, run_tool, capsys):
     )
     config = tmp_path / 'config.py'
     make_config().dump(config)
-    with pytest.raises(SystemExit, match="^retrieve: error: device='tpu' cannot be used"):
+    with pytest.raises(
+        SystemExit, match="^retrieve: error: device='tpu' cannot be used"
+    ):
         run_tool('index', config, checkpoint, folder, '--device', 'tpu')
 
 
