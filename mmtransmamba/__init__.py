@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .apis.configs import get_config, list_models
     from .apis.conversion import convert
     from .apis.experiment import run_experiment as train
+    from .apis.exporting import export
     from .apis.inheritance import inherit
     from .apis.loading import load
     from .engine.hooks import SubcloneInitializer
@@ -27,6 +28,7 @@ install_bridges()
 
 _LAZY = {
     'convert': ('apis.conversion', 'convert'),
+    'export': ('apis.exporting', 'export'),
     'get_config': ('apis.configs', 'get_config'),
     'infer': ('apis.classification', 'infer'),
     'inherit': ('apis.inheritance', 'inherit'),
@@ -52,6 +54,7 @@ __all__ = [
     'Vim',
     '__version__',
     'convert',
+    'export',
     'get_config',
     'infer',
     'inherit',

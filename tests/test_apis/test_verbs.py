@@ -162,6 +162,18 @@ def test_a_trained_classifier_is_loaded_and_infers(run):
     np.testing.assert_allclose(again[0].scores, found[0].scores, rtol=1e-5)
 
 
+def test_a_trained_classifier_is_exported(run, tmp_path):
+    report = mmtransmamba.export(run, tmp_path / 'digits.pt', 'torchscript')
+    assert report.inputs == ('batch', 1, 8, 8)
+    assert max(report.differences.values()) < 1e-4
+    model = mmtransmamba.load(run)
+    images = torch.rand(3, 1, 8, 8)
+    written = torch.jit.load(tmp_path / 'digits.pt')(images)
+    torch.testing.assert_close(written, model(images))
+    with pytest.raises(ValueError, match='shape is needed'):
+        mmtransmamba.export(nn.Linear(2, 2), tmp_path / 'linear.pt', 'torchscript')
+
+
 def test_errors_of_loading_and_inferring_name_what_is_wrong(run, tmp_path):
     with pytest.raises(FileNotFoundError, match='nowhere'):
         mmtransmamba.load(tmp_path / 'nowhere')
