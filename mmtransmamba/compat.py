@@ -25,6 +25,14 @@ Bridge = Callable[[Callable[[], None]], None]
 """Takes the function that executes a module, and calls it."""
 
 _BRIDGES: dict[str, Bridge] = {}
+# What a bridge changes for longer than an import.
+_LASTING = {
+    'mmengine.config.config',
+    'mmengine.config.utils',
+    'mmengine.runner.checkpoint',
+    'peft.utils.constants',
+}
+_bridged: set[str] = set()
 
 # The oldest and the newest release that the tests run with, by series. The tests hold
 # these against requirements/runtime.txt and requirements/constraints.txt.
@@ -373,6 +381,86 @@ def _announce_hybrids_to_peft(execute: Callable[[], None]) -> None:
                 table[f'hybrid_{family}'] = list(dict.fromkeys([*own, *more]))
 
 
+@_bridges('mmengine.runner.checkpoint')
+def _guard_checkpoints_of_mmengine(execute: Callable[[], None]) -> None:
+    """How mmengine reads, writes and finds checkpoints.
+
+    It reads with ``weights_only=True``, but allows ``getattr``, and on an error reads
+    again with a pickle that runs whatever the file names. It writes a checkpoint in
+    place, over the one before. It takes the path in ``last_checkpoint`` as it stands.
+    """
+    execute()
+    module = sys.modules['mmengine.runner.checkpoint']
+
+    def _safe_torch_load(file, map_location=None, weights_only=None):
+        safe_load = import_module('mmtransmamba.utils.safe_load')
+        return safe_load.load_file(file, map_location)
+
+    def load_url(
+        url,
+        model_dir=None,
+        map_location=None,
+        progress=True,
+        check_hash=False,
+        file_name=None,
+    ):
+        downloads = import_module('mmtransmamba.utils.downloads')
+        path = downloads.fetch(url, model_dir, progress, check_hash, file_name)
+        return _safe_torch_load(path, map_location)
+
+    @functools.wraps(module.save_checkpoint)
+    def save_checkpoint(checkpoint, filename, file_client_args=None, backend_args=None):
+        if file_client_args is None and backend_args is None and '://' not in filename:
+            checkpoint_files = import_module('mmtransmamba.utils.checkpoint_files')
+            checkpoint_files.save(checkpoint, filename)
+        else:
+            original_save(checkpoint, filename, file_client_args, backend_args)
+
+    def find_latest_checkpoint(path):
+        checkpoint_files = import_module('mmtransmamba.utils.checkpoint_files')
+        return checkpoint_files.find_resumable(path)
+
+    original_save = module.save_checkpoint
+    for replacement in (
+        _safe_torch_load,
+        load_url,
+        save_checkpoint,
+        find_latest_checkpoint,
+    ):
+        _replace_in_mmengine(module, replacement)
+
+
+@_bridges('mmengine.config.config')
+def _run_no_config_of_a_checkpoint(execute: Callable[[], None]) -> None:
+    """mmengine runs, as Python, the config that a checkpoint holds as text.
+
+    ``Runner.resume`` does so with ``meta['config']``, inferencers with
+    ``meta['cfg']``.
+    """
+    execute()
+    config = sys.modules['mmengine.config.config'].Config
+    original = config.fromstring
+
+    def fromstring(cfg_str: str, file_format: str) -> Any:
+        safe_load = sys.modules.get('mmtransmamba.utils.safe_load')
+        if file_format == '.py' and safe_load and not safe_load.trusts_files():
+            safe_load.check_config(cfg_str)
+        return original(cfg_str, file_format)
+
+    config.fromstring = staticmethod(functools.wraps(original)(fromstring))
+
+
+def _replace_in_mmengine(module: types.ModuleType, replacement: Callable) -> None:
+    """Replace a function of mmengine, also where it has been imported to."""
+    name = replacement.__name__
+    original = getattr(module, name)
+    setattr(module, name, replacement)
+    for other in list(sys.modules.values()):
+        if getattr(other, '__name__', '').startswith('mmengine.'):
+            if vars(other).get(name) is original:
+                setattr(other, name, replacement)
+
+
 class _BridgedLoader:
     """Runs the loader of a module inside its bridge."""
 
@@ -387,6 +475,7 @@ class _BridgedLoader:
         # From here on the module is an ordinary one: pickling, inspect and
         # importlib.resources see the loader they expect.
         module.__spec__.loader = module.__loader__ = self._loader
+        _bridged.add(module.__name__)
         self._bridge(lambda: self._loader.exec_module(module))
 
     def __getattr__(self, name: str) -> Any:
@@ -418,12 +507,11 @@ def install_bridges() -> None:
     """Make the imports of this process use the bridges; repeated calls do nothing."""
     if not any(isinstance(finder, _BridgeFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _BridgeFinder())
-    for module, bridge in (
-        ('mmengine.config.utils', _announce_to_mmengine_hub),
-        ('peft.utils.constants', _announce_hybrids_to_peft),
-    ):
-        if module in sys.modules:
-            bridge(lambda: None)
+    # What is imported before this package needs its bridges none the less; those for
+    # the time of an import come too late.
+    for module in _LASTING & sys.modules.keys() - _bridged:
+        _bridged.add(module)
+        _BRIDGES[module](lambda: None)
 
 
 class _FileClientNotice(logging.Filter):

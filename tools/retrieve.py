@@ -34,8 +34,10 @@ def parse_args() -> argparse.Namespace:
     query.add_argument(
         '-k', type=positive, default=5, help='how many videos (default: 5)'
     )
-    query.add_argument('--config', type=Path, help='if it is not where it was')
-    query.add_argument('--checkpoint', type=Path, help='likewise')
+    query.add_argument(
+        '--config', type=Path, help='in place of the settings in the index'
+    )
+    query.add_argument('--checkpoint', type=Path, help='if it is not where it was')
     for command in (index, query):
         command.add_argument('--device', help='default: the GPU if there is one')
     return parser.parse_args()
@@ -68,11 +70,19 @@ def query(args: argparse.Namespace) -> None:
     from mmtransmamba.apis.video_index import Retriever, VideoIndex
 
     index = VideoIndex.load(args.index)
-    retriever = Retriever(
-        args.config or source(args, index, 'config'),
-        args.checkpoint or source(args, index, 'checkpoint'),
-        args.device or get_device(),
-    )
+    device = args.device or get_device()
+    checkpoint = args.checkpoint or index.info.get('checkpoint')
+    if checkpoint is None:
+        raise ValueError(
+            f'{args.index} does not say which checkpoint it was made with: give '
+            '--checkpoint.'
+        )
+    if args.config is not None:
+        retriever = Retriever(args.config, checkpoint, device)
+    elif index.settings is not None:
+        retriever = Retriever.for_queries(index.settings, checkpoint, device)
+    else:
+        raise ValueError(without_settings(args.index, index))
     if args.text:
         for text in args.text:
             answer(index, retriever, text, args.k)
@@ -85,13 +95,18 @@ def query(args: argparse.Namespace) -> None:
                 print(error, file=sys.stderr)
 
 
-def source(args: argparse.Namespace, index: VideoIndex, name: str) -> str:
-    """The file of the model that an index was made with."""
-    if name not in index.info:
-        raise ValueError(
-            f'{args.index} does not say which {name} it was made with: give --{name}.'
+def without_settings(path: Path, index: VideoIndex) -> str:
+    """What to say of an index that does not hold its model's settings."""
+    if 'config' in index.info:
+        return (
+            f'{path} is of an older version and names a config, '
+            f'{index.info["config"]}. A config is code, which no index is to choose: '
+            'if you trust it give --config, or index the videos anew.'
         )
-    return index.info[name]
+    return (
+        f'{path} does not hold the settings of its model, which has parts of other '
+        'packages: give --config.'
+    )
 
 
 def read_line(prompt: str) -> str | None:

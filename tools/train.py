@@ -67,7 +67,8 @@ def prepare_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: If the config or the checkpoint does not exist.
-        ValueError: If an option does not fit the config or this machine.
+        ValueError: If an option does not fit the config or this machine, or all
+            checkpoints to resume from are damaged.
     """
     from mmtransmamba.utils import launch
 
@@ -84,16 +85,11 @@ def prepare_config(args: argparse.Namespace) -> Config:
                 'config: the batch size its learning rate is meant for'
             )
         cfg.auto_scale_lr.enable = True
-    if args.resume is not None:
-        if args.resume == 'auto':
-            checkpoint = launch.find_resumable(cfg.work_dir)
-            if checkpoint is None:
-                print(f'no checkpoint in "{cfg.work_dir}", training from the start')
-        else:
-            checkpoint = launch.check_checkpoint_file(args.resume)
-        if checkpoint is not None:
-            cfg.resume = True
-            cfg.load_from = checkpoint
+    if args.resume not in (None, 'auto'):
+        cfg.load_from = launch.check_checkpoint_file(args.resume)
+        cfg.resume = True
+    elif args.resume == 'auto' or (cfg.get('resume') and not cfg.get('load_from')):
+        launch.resume(cfg)
     launch.prepare(cfg)
     launch.init_processes(cfg, args.launcher)
     return cfg

@@ -5,7 +5,7 @@ default_scope = 'mmengine'
 default_hooks = dict(
     _delete_=True,
     logger=dict(type='LoggerHook', interval=100),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
+    checkpoint=dict(type='mmtransmamba.CheckpointHook', interval=1, max_keep_ckpts=3),
     teacher=dict(type='mmtransmamba.TeacherCheckHook'),
 )
 custom_hooks = [dict(type='mmtransmamba.SaveStudentHook')]

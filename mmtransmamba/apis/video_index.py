@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -14,6 +15,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mmtransmamba.apis.settings_as_data import as_data, check_data
 from mmtransmamba.datasets.video_text import (
     CorruptVideoError,
     list_videos,
@@ -24,7 +26,9 @@ from mmtransmamba.models import load_pretrained
 from mmtransmamba.models.retrieval import TextVideoRetriever
 from mmtransmamba.registry import MODELS, TASK_UTILS
 
-FORMAT = 'mmtransmamba video index 1'
+FORMAT = 'mmtransmamba video index 2'
+OLD_FORMAT = 'mmtransmamba video index 1'
+"""It named the model's config file, which is code."""
 
 
 class Retriever:
@@ -38,8 +42,9 @@ class Retriever:
         device: Where to run.
 
     Attributes:
-        source: Files that the model comes from, ``checkpoint`` and, if it is one,
-            ``config``.
+        checkpoint: Path of the checkpoint.
+        settings: What :meth:`for_queries` needs to make the model again, as plain
+            data; None if the model has parts that are none of this package's.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -79,15 +84,34 @@ class Retriever:
                 f'{type(self.model).__name__} is no model of text-video retrieval.'
             )
         load_pretrained(self.model, checkpoint)
-        self.source = dict(checkpoint=str(Path(checkpoint).absolute()))
-        if config.filename:
-            self.source['config'] = str(Path(config.filename).absolute())
+        self.checkpoint = str(Path(checkpoint).absolute())
+        self.settings = as_data(dict(model=settings, tokenizer=config.tokenizer))
         try:
             self.model.to(device).eval()
         except (RuntimeError, AssertionError) as error:
             raise ValueError(
                 f'device={str(device)!r} cannot be used: {error}'
             ) from error
+
+    @classmethod
+    def for_queries(
+        cls,
+        settings: Mapping[str, Any],
+        checkpoint: str | Path,
+        device: str | torch.device = 'cpu',
+    ) -> Retriever:
+        """A retriever that embeds texts, made of what an index holds.
+
+        Args:
+            settings: An index's ``settings``. They are data: nothing that they name is
+                imported or called but the parts of this package.
+            checkpoint, device: As above.
+
+        Raises:
+            ValueError: They name something else.
+        """
+        check_data(settings)
+        return cls(Config(dict(settings, test_pipeline=[])), checkpoint, device)
 
     def read_video(self, path: str | Path) -> Tensor:
         """Pixels of a video file as the model's preprocessor takes them.
@@ -127,13 +151,16 @@ class VideoIndex:
     Attributes:
         names: Names of the videos, N.
         features: Embeddings, float32 ``[N, D]``, of length 1.
-        info: What else is stored: the files of the model they come from, ``config``
-            and ``checkpoint``, and the ``folder`` of the videos.
+        info: What else is stored: the ``checkpoint`` of the model they come from and
+            the ``folder`` of the videos.
+        settings: Of the model and its tokenizer, for :meth:`Retriever.for_queries`;
+            None if it has parts of other packages.
     """
 
     names: list[str]
     features: Tensor
     info: dict[str, str]
+    settings: dict[str, Any] | None = None
 
     def search(self, query: Tensor, count: int) -> list[tuple[str, float]]:
         """Names and cosines of the videos nearest to an embedding ``[D]``.
@@ -168,7 +195,10 @@ class VideoIndex:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         text = dict(
-            format=FORMAT, names=json.dumps(self.names), info=json.dumps(self.info)
+            format=FORMAT,
+            names=json.dumps(self.names),
+            info=json.dumps(self.info),
+            settings=json.dumps(self.settings),
         )
         save_file({'features': self.features.contiguous()}, path, text)
 
@@ -187,7 +217,7 @@ class VideoIndex:
         try:
             with safe_open(path, 'pt') as file:
                 text = file.metadata() or {}
-                if text.get('format') != FORMAT:
+                if text.get('format') not in (FORMAT, OLD_FORMAT):
                     raise ValueError(f'{path} is no index of videos.')
                 features = file.get_tensor('features')
         except SafetensorError as error:
@@ -206,7 +236,8 @@ class VideoIndex:
                 f'{path} has {len(names)} names for embeddings of the shape '
                 f'{list(features.shape)}.'
             )
-        return cls(names, features, info)
+        settings = json.loads(text.get('settings', 'null'))
+        return cls(names, features, info, settings)
 
 
 class _VideoFiles(Dataset):
@@ -271,5 +302,5 @@ def index_folder(
         raise ValueError(
             f'None of the {len(paths)} videos in {folder} can be decoded: {faults[0]}'
         )
-    info = dict(folder=str(folder.absolute()), **retriever.source)
-    return VideoIndex(names, torch.cat(features), info), faults
+    info = dict(folder=str(folder.absolute()), checkpoint=retriever.checkpoint)
+    return VideoIndex(names, torch.cat(features), info, retriever.settings), faults

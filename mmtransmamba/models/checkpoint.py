@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
-from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from mmtransmamba.models.checkpoint_names import (
     AmbiguousNamesError,
@@ -18,6 +15,7 @@ from mmtransmamba.models.checkpoint_names import (
     unwrapped_names,
 )
 from mmtransmamba.models.values import first_fault_in, is_of_another_kind, kinds
+from mmtransmamba.utils import safe_load
 
 CONTAINERS = (
     'state_dict',
@@ -30,29 +28,6 @@ CONTAINERS = (
     'ema',
     'student',
     'net',
-)
-
-
-class _Inert:
-    """Stands for a log buffer in a Runner's checkpoint, which is not needed."""
-
-    def __init__(self, *_) -> None: ...
-
-    def __setstate__(self, _) -> None: ...
-
-
-# What mmengine's message hub puts beside the weights. Read as placeholders, none of
-# it is executed, and a Runner's checkpoint can be read with weights_only=True.
-_RUNNER_GLOBALS = (
-    'mmengine.logging.history_buffer.HistoryBuffer',
-    'numpy.ndarray',
-    'numpy.dtype',
-    'numpy._core.multiarray._reconstruct',
-    'numpy._core.multiarray.scalar',
-    'numpy.core.multiarray._reconstruct',
-    'numpy.core.multiarray.scalar',
-    'builtins.getattr',
-    '_codecs.encode',
 )
 
 
@@ -76,9 +51,10 @@ def read_state_dict(
     Args:
         path: ``.safetensors``, or a file of ``torch.save`` holding a flat state
             dict or one under a name of ``CONTAINERS``, or of these within each other.
-            It is read with ``weights_only=True``; what else it holds, such as the
-            arguments of a training script, is not executed. The prefixes of wrapped
-            and averaged models (``module.``, ``_orig_mod.`` and the like) are removed.
+            What else it holds, such as the arguments of a training script, is not
+            executed; see :func:`mmtransmamba.utils.safe_load.load_file`. The prefixes
+            of wrapped and averaged models (``module.``, ``_orig_mod.`` and the like)
+            are removed.
         container: Which of these to read where a file has several (``'model_ema'``
             beside ``'model'``), or another one, such as ``'ema_state_dict'``; by
             default the first there is, in this order.
@@ -96,27 +72,11 @@ def read_state_dict(
         state = load_file(path)
     else:
         try:
-            with safe_globals([_Inert, *_placeholders(path)]):
-                content = torch.load(path, map_location='cpu', weights_only=True)
-        except Exception as error:
-            raise CheckpointError(
-                f'{path} cannot be read as a PyTorch checkpoint with '
-                f'weights_only=True: {error}'
-            ) from error
+            content = safe_load.load_file(path, foreign='inert')
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
         state = find_state_dict(content, path, container)
     return _unwrapped(state, path)
-
-
-def _placeholders(path: Path) -> list[tuple[type, str]]:
-    """Something harmless for every class that a file names, so that it can be read."""
-    inert = [(_Inert, name) for name in _RUNNER_GLOBALS]
-    try:
-        named = get_unsafe_globals_in_checkpoint(path)
-    except (ValueError, RuntimeError):  # an old file that is no zip archive
-        return inert
-    # Of mappings, such as the arguments of a training script, the contents are read.
-    rest = set(named) - set(_RUNNER_GLOBALS)
-    return inert + [(OrderedDict, name) for name in rest]
 
 
 def _unwrapped(state: dict[str, Tensor], name: str | Path) -> dict[str, Tensor]:

@@ -4,7 +4,6 @@ import datetime
 import os
 import subprocess
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from mmengine.runner import Runner
 from torch import distributed
 
 from mmtransmamba.compat import quiet_logger
+from mmtransmamba.utils import safe_load
+from mmtransmamba.utils.checkpoint_files import find_resumable, is_complete
 from mmtransmamba.utils.run_config import check_run
 
 # Where each launcher says which process this is: rank, world size, local rank.
@@ -115,17 +116,11 @@ def check_checkpoint_file(path: str) -> str:
         return path
     if not Path(path).exists():
         raise FileNotFoundError(f'the checkpoint "{path}" does not exist')
-    if not (_is_complete(Path(path)) or _has_other_format(Path(path))):
+    if not (is_complete(path) or _has_other_format(Path(path))):
         raise ValueError(
             f'the checkpoint "{path}" is incomplete or no checkpoint of torch.save'
         )
     return path
-
-
-def _is_complete(path: Path) -> bool:
-    # A file of torch.save is a zip archive, whose directory comes last. Sharded
-    # checkpoints are folders.
-    return path.is_dir() or (path.is_file() and zipfile.is_zipfile(path))
 
 
 def _has_other_format(path: Path) -> bool:
@@ -136,27 +131,31 @@ def _has_other_format(path: Path) -> bool:
         return file.read(2)[:1] == b'\x80'
 
 
-def find_resumable(work_dir: str) -> str | None:
-    """Find the last complete checkpoint of an interrupted run.
+def resume(cfg: Config) -> None:
+    """Have a run go on from its last complete checkpoint.
 
-    That is the one ``last_checkpoint`` names, or, if the run was killed while it
-    wrote the one or the other, the newest complete ``epoch_N.pth`` or ``iter_N.pth``.
+    If there is none it starts from the beginning, with a line that says so.
 
-    Returns:
-        Its path, or None if the folder holds none.
+    Raises:
+        ValueError: All checkpoints in its ``work_dir`` are damaged.
     """
-    pointer = Path(work_dir) / 'last_checkpoint'
-    if pointer.is_file():
-        named = pointer.read_text().strip()
-        if named and _is_complete(Path(named)):
-            return named
-    found = [
-        path
-        for pattern in ('epoch_*.pth', 'iter_*.pth')
-        for path in Path(work_dir).glob(pattern)
-        if _is_complete(path)
-    ]
-    return str(max(found, key=lambda path: path.stat().st_mtime)) if found else None
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    found = find_resumable(cfg.work_dir, hook.get('out_dir'))
+    if found is None:
+        print(f'no checkpoint in "{cfg.work_dir}", training from the start')
+    else:
+        cfg.load_from = found
+    cfg.resume = found is not None
+
+
+def save_reliably(cfg: Config) -> None:
+    """Have a run save its checkpoints with this package's ``CheckpointHook``."""
+    hooks = dict(cfg.get('default_hooks') or {})
+    # What mmengine adds where the config has none.
+    hook = hooks.get('checkpoint', dict(type='CheckpointHook', interval=1))
+    if hook is not None and hook.get('type') in ('CheckpointHook', None):
+        hooks['checkpoint'] = dict(hook, type='mmtransmamba.CheckpointHook')
+        cfg.default_hooks = hooks
 
 
 def prepare(cfg: Config) -> None:
@@ -166,6 +165,7 @@ def prepare(cfg: Config) -> None:
         ValueError: See :func:`mmtransmamba.utils.run_config.check_run`.
     """
     check_run(cfg)
+    save_reliably(cfg)
     accept_released_checkpoints(cfg)
     set_dataloader_defaults(cfg)
 
@@ -198,7 +198,11 @@ def use_amp(cfg: Config) -> None:
 def accept_released_checkpoints(cfg: Config) -> None:
     """Have a run load what ``load_from`` names even if mmengine did not write it."""
     hook = dict(type='mmtransmamba.ReleasedCheckpointHook')
-    if cfg.get('load_from') and not cfg.get('resume') and hook not in _hooks(cfg):
+    if not cfg.get('load_from') or cfg.get('resume'):
+        return
+    if '://' not in cfg.load_from:
+        safe_load.use_weights_only(cfg.load_from)
+    if hook not in _hooks(cfg):
         cfg.custom_hooks = [*_hooks(cfg), hook]
 
 

@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from tiny_retrievers import STUDENT, TEACHER
 
 from mmtransmamba.apis import Retriever, VideoIndex, index_folder
+from mmtransmamba.apis.settings_as_data import as_data
+from mmtransmamba.apis.video_index import OLD_FORMAT
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.registry import MODELS
 
@@ -230,20 +232,74 @@ def test_index_made_in_python(tmp_path, folder, run_tool, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # Relative paths are those of the time of indexing.
     index, _ = index_folder(Retriever('config.py', 'weights.pth'), 'videos')
-    assert index.info == dict(
-        folder=str(folder), config=str(config), checkpoint=str(checkpoint)
-    )
+    assert index.info == dict(folder=str(folder), checkpoint=str(checkpoint))
     index.save(out)
     monkeypatch.chdir(tmp_path.parent)
     told = run_tool('query', out, 'a dark clip', '--device', 'cpu')
     assert str(folder / 'deeper' / 'c.mkv') in told.out
 
-    index, _ = index_folder(Retriever(make_config(), checkpoint), folder)
+    index.settings = None
     index.save(out)
-    with pytest.raises(SystemExit, match='does not say which config .* --config'):
+    with pytest.raises(SystemExit, match='does not hold the settings .* --config'):
         run_tool('query', out, 'a dark clip', '--device', 'cpu')
     told = run_tool('query', out, 'a dark clip', '--config', config, '--device', 'cpu')
     assert told.out.startswith('a dark clip')
+
+
+def write_index(path, settings, **info):
+    torch.manual_seed(0)
+    features = torch.nn.functional.normalize(torch.randn(2, 16), dim=-1)
+    VideoIndex(['a.mp4', 'b.mp4'], features, info, settings).save(path)
+
+
+def test_index_of_an_older_version_runs_no_config(tmp_path, run_tool, monkeypatch):
+    checkpoint, _ = save_weights(tmp_path)
+    config, out = tmp_path / 'config.py', tmp_path / 'index.safetensors'
+    config.write_text(f'open({str(tmp_path / "marker")!r}, "w")')
+    monkeypatch.setattr('mmtransmamba.apis.video_index.FORMAT', OLD_FORMAT)
+    write_index(out, None, config=str(config), checkpoint=str(checkpoint))
+    monkeypatch.undo()
+    with pytest.raises(SystemExit, match=r'older version .* config\.py.*--config'):
+        run_tool('query', out, 'a dark clip', '--device', 'cpu')
+    assert not (tmp_path / 'marker').exists()
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(model=dict(type='subprocess.call', args=['touch', 'marker'])),
+        dict(tokenizer=dict(type='os.system', command='touch marker')),
+        dict(model=STUDENT | dict(backbone=dict(type='evil.Model'))),
+        dict(model=STUDENT | dict(_scope_='evil')),
+        dict(model=STUDENT | dict(x=[dict(type='builtins.eval')])),
+        dict(model=STUDENT | dict(init_cfg=dict(type='Pretrained', checkpoint='x'))),
+        dict(model=dict(type=['subprocess.call'])),
+        dict(model=dict(type='mmpretrain.ImageClassifier')),
+    ],
+)
+def test_index_makes_nothing_but_parts_of_this_package(
+    tmp_path, run_tool, monkeypatch, changes
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'evil').mkdir()
+    (tmp_path / 'evil' / '__init__.py').write_text('open("marker", "w")')
+    monkeypatch.syspath_prepend(tmp_path)
+    checkpoint, _ = save_weights(tmp_path)
+    settings = dict(model=STUDENT, tokenizer=TOKENIZER) | changes
+    write_index(tmp_path / 'a.safetensors', settings, checkpoint=str(checkpoint))
+    with pytest.raises(SystemExit, match='^error: The settings of the model'):
+        run_tool('query', 'a.safetensors', 'a dark clip', '--device', 'cpu')
+    assert not (tmp_path / 'marker').exists()
+
+
+def test_model_with_other_parts_is_not_held_by_an_index(tmp_path):
+    checkpoint, _ = save_weights(tmp_path)
+    retriever = Retriever(make_config(), checkpoint)
+    assert retriever.settings['model']['type'] == STUDENT['type']
+    assert as_data(dict(model=dict(type='mmpretrain.ImageClassifier'))) is None
+    assert as_data(dict(model=dict(a=torch.ones(1)))) is None
+    known = dict(type='mmtransmamba.VideoMamba', scale=(1, 2), init_cfg=dict(a=1))
+    assert as_data(known) == dict(type='mmtransmamba.VideoMamba', scale=[1, 2])
 
 
 def test_bad_numbers_and_devices(tmp_path, folder, run_tool, capsys):

@@ -1,4 +1,5 @@
 from .bad_samples import BadSamplesHook
+from .checkpoint import CheckpointHook
 from .layer_weights import LayerWeightsHook
 from .progress_bar import ProgressBarHook
 from .released_checkpoint import ReleasedCheckpointHook
@@ -9,6 +10,7 @@ from .term_decay import TermDecayHook
 
 __all__ = [
     'BadSamplesHook',
+    'CheckpointHook',
     'LayerWeightsHook',
     'ProgressBarHook',
     'ReleasedCheckpointHook',

@@ -1,0 +1,141 @@
+"""The checkpoints of a run as files: written whole, and found again."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+POINTER = 'last_checkpoint'
+"""File in a work directory that names its last checkpoint."""
+
+PART = '.part'
+"""Ending of a file that is being written."""
+
+_NUMBERED = re.compile(r'(epoch|iter)_(\d+)\.pth')
+
+
+def save(checkpoint: Any, path: str | Path) -> None:
+    """Write a file of ``torch.save`` whole or not at all.
+
+    Until it is complete and on the disk it has another name, and what was there under
+    its own stays.
+
+    Raises:
+        OSError: It cannot be written, for example because the disk is full; the error
+            names the file.
+    """
+    import torch
+
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    write(path, content.getbuffer())
+
+
+def write(path: str | Path, content: bytes | memoryview) -> None:
+    """Write a file whole or not at all, as :func:`save` does.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + PART)
+    try:
+        with open(part, 'wb') as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, where the system can do that."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some network file systems
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def point_to(work_dir: str | Path, name: str) -> None:
+    """Note the name of the last checkpoint of a run."""
+    write(Path(work_dir) / POINTER, name.encode())
+
+
+def is_complete(path: str | Path) -> bool:
+    """Whether a checkpoint was written to its end.
+
+    A file of ``torch.save`` is a zip archive, whose directory comes last. Sharded
+    checkpoints are folders.
+    """
+    path = Path(path)
+    return path.is_dir() or (path.is_file() and zipfile.is_zipfile(path))
+
+
+def checkpoint_folder(work_dir: str | Path, out_dir: str | Path | None = None) -> Path:
+    """Where the checkpoints of a run are.
+
+    Args:
+        work_dir: The run's.
+        out_dir: That of the ``CheckpointHook``, which gives each run a folder in it.
+    """
+    if out_dir is None or Path(out_dir) == Path(work_dir):
+        return Path(work_dir)
+    return Path(out_dir) / Path(os.path.abspath(work_dir)).name
+
+
+def find_resumable(
+    work_dir: str | Path, out_dir: str | Path | None = None
+) -> str | None:
+    """Find the last complete checkpoint of an interrupted run.
+
+    That is the one ``last_checkpoint`` names, or, if the run was killed while it
+    wrote the one or the other, the newest complete ``epoch_N.pth`` or ``iter_N.pth``.
+    Of a path in ``last_checkpoint`` only the name counts: it may be that of the folder
+    which this one is a copy of.
+
+    Args:
+        work_dir, out_dir: See :func:`checkpoint_folder`.
+
+    Returns:
+        Its path, or None if there is no checkpoint at all.
+
+    Raises:
+        ValueError: There are checkpoints, but none is complete.
+    """
+    folder = checkpoint_folder(work_dir, out_dir)
+    pointer = Path(work_dir) / POINTER
+    named = pointer.read_text().strip() if pointer.is_file() else ''
+    if named and is_complete(folder / Path(named).name):
+        return str(folder / Path(named).name)
+    found = [path for path in folder.glob('*.pth') if _NUMBERED.fullmatch(path.name)]
+    complete = [path for path in found if is_complete(path)]
+    if complete:
+        return str(max(complete, key=_age))
+    if not named and not found:
+        return None
+    damaged = ', '.join(sorted(path.name for path in found)) or 'none at all'
+    note = f'; last_checkpoint names {Path(named).name}' if named else ''
+    raise ValueError(
+        f'there is no complete checkpoint in "{folder}" to resume from (found: '
+        f'{damaged}{note}). Copy one there, or start anew in another work_dir or '
+        'without these files'
+    )
+
+
+def _age(path: Path) -> tuple[float, int]:
+    # The files of a copied folder may all have the time of the copy.
+    return path.stat().st_mtime, int(_NUMBERED.fullmatch(path.name).group(2))

@@ -1,0 +1,40 @@
+"""Fetching a checkpoint from the internet, without reading it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from urllib.parse import urlparse
+
+
+def fetch(
+    url: str,
+    folder: str | None = None,
+    progress: bool = True,
+    check_hash: bool = False,
+    file_name: str | None = None,
+) -> str:
+    """Path of the file behind a URL, which is downloaded unless it is there.
+
+    Args:
+        url: The URL.
+        folder: Where to; torch's folder of checkpoints by default.
+        progress: Show a bar.
+        check_hash: Compare with the hash in the file's name, as torch's hub does.
+        file_name: Name of the file, the URL's by default.
+
+    Raises:
+        OSError: It cannot be downloaded.
+    """
+    from torch import hub
+
+    target = Path(folder or Path(hub.get_dir()) / 'checkpoints')
+    path = target / (file_name or os.path.basename(urlparse(url).path))
+    if not path.exists():
+        target.mkdir(parents=True, exist_ok=True)
+        print(f'Downloading: "{url}" to {path}', file=sys.stderr)
+        found = hub.HASH_REGEX.search(path.name) if check_hash else None
+        prefix = found.group(1) if found else None
+        hub.download_url_to_file(url, str(path), prefix, progress)
+    return str(path)
