@@ -224,6 +224,7 @@ class VideoIndex:
             raise ValueError(f'{path} is no index of videos: {error}') from error
         try:
             names, info = json.loads(text['names']), json.loads(text['info'])
+            settings = json.loads(text.get('settings', 'null'))
         except (KeyError, ValueError) as error:
             raise ValueError(
                 f'{path} is no index of videos: its names or their origin cannot be '
@@ -236,7 +237,6 @@ class VideoIndex:
                 f'{path} has {len(names)} names for embeddings of the shape '
                 f'{list(features.shape)}.'
             )
-        settings = json.loads(text.get('settings', 'null'))
         return cls(names, features, info, settings)
 
 

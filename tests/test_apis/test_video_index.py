@@ -259,7 +259,7 @@ def test_index_of_an_older_version_runs_no_config(tmp_path, run_tool, monkeypatc
     monkeypatch.setattr('mmtransmamba.apis.video_index.FORMAT', OLD_FORMAT)
     write_index(out, None, config=str(config), checkpoint=str(checkpoint))
     monkeypatch.undo()
-    with pytest.raises(SystemExit, match=r'older version .* config\.py.*--config'):
+    with pytest.raises(SystemExit, match=r'older version .*config\.py.*--config'):
         run_tool('query', out, 'a dark clip', '--device', 'cpu')
     assert not (tmp_path / 'marker').exists()
 
@@ -287,7 +287,7 @@ def test_index_makes_nothing_but_parts_of_this_package(
     checkpoint, _ = save_weights(tmp_path)
     settings = dict(model=STUDENT, tokenizer=TOKENIZER) | changes
     write_index(tmp_path / 'a.safetensors', settings, checkpoint=str(checkpoint))
-    with pytest.raises(SystemExit, match='^error: The settings of the model'):
+    with pytest.raises(SystemExit, match='retrieve: error: The settings of the model'):
         run_tool('query', 'a.safetensors', 'a dark clip', '--device', 'cpu')
     assert not (tmp_path / 'marker').exists()
 
