@@ -344,6 +344,7 @@ def test_a_static_cache_generates_the_same_from_ids_and_from_embeddings(name):
         assert torch.equal(found.sequences, expected.sequences[:, prompt:])
 
 
+@pytest.mark.usefixtures('compilable')
 @pytest.mark.parametrize('name', ['llama', 'mistral, pure', 'llava'])
 def test_compiled_generation_returns_every_output(name):
     model, batch = build(name)
@@ -394,6 +395,7 @@ def test_attention_alone_generates_with_an_assistant():
 # --------------------------------------------------------------------- compilation
 
 
+@pytest.mark.usefixtures('compilable')
 @pytest.mark.parametrize(
     'name', ['llama, attention first', 'phi, pure', 'qwen2', 'llava', 'patch decoder']
 )
@@ -409,6 +411,7 @@ def test_a_training_step_is_one_graph(name):
     )
 
 
+@pytest.mark.usefixtures('compilable')
 def test_a_plain_forward_is_one_graph():
     model, batch = build('llama, pure')
     torch.compiler.reset()

@@ -189,6 +189,7 @@ def test_gradient_checkpointing_has_the_same_gradients(make_hybrid, family, prom
         torch.testing.assert_close(grads[1][name], grad, msg=name)
 
 
+@pytest.mark.usefixtures('compilable')
 @pytest.mark.parametrize(
     'family, layout, mixer',
     [(family, 'mamba first', 'mamba2') for family in FAMILIES]

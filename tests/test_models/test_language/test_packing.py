@@ -175,6 +175,7 @@ def test_gradient_checkpointing(make_hybrid, sequences):
     assert_alike(logits_and_gradients(model, [batch], chosen), expected)
 
 
+@pytest.mark.usefixtures('compilable')
 def test_one_graph_tells_sequences_apart(make_hybrid, sequences):
     model = make_hybrid()
     batch = pack(sequences)

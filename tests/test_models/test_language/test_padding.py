@@ -149,6 +149,7 @@ def test_padding_within_packed_sequences_changes_nothing(make_hybrid, layout, mi
     assert_alike(out.logits[mask.bool()], torch.cat(expected))
 
 
+@pytest.mark.usefixtures('compilable')
 @pytest.mark.parametrize(
     'layout, mixer',
     [('attention first', 'mamba2'), ('pure', 'mamba2'), ('pure', 'mamba')],

@@ -256,6 +256,7 @@ def test_the_linear_models_memory_is_flat_in_images_and_text():
     assert growth['attention'] == 4 * growth['attention first'] > 0
 
 
+@pytest.mark.usefixtures('compilable')
 def test_the_decode_step_compiles():
     model = tiny_patch_decoder('pure')
     compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
