@@ -22,7 +22,7 @@ def run_rank(rank, folder, port):
     torch.manual_seed(rank)
     options = dict(workers=2, persistent=True, length=3, diff_rank_seed=True)
     wrapper = dict(type='MMDistributedDataParallel', device_ids=None)
-    distributed = dict(launcher='pytorch', model_wrapper_cfg=wrapper)
+    distributed = dict(launcher='pytorch', cfg=dict(model_wrapper_cfg=wrapper))
     whole = train(make_config(folder / 'whole', **options) | distributed)
     cut = make_config(folder / 'cut', **options) | distributed
     assert train(cut, stop_at=5) is None
