@@ -29,6 +29,7 @@ def parse_args() -> argparse.Namespace:
 def train(work_dir: Path, seed: int) -> dict:
     """Results of the three runs by name."""
     from mmtransmamba.apis import run_experiment
+    from mmtransmamba.utils.checkpoint_files import find_resumable
 
     results = {}
     for name in RUNS:
@@ -40,8 +41,8 @@ def train(work_dir: Path, seed: int) -> dict:
             folder = work_dir / f'{name}_seed{seed}'
             options = {'randomness.seed': seed}
         if name == 'transfer':
-            last = results['teacher'].work_dir / 'last_checkpoint'
-            options['model.teacher.checkpoint'] = last.read_text().strip()
+            last = find_resumable(results['teacher'].work_dir)
+            options['model.teacher.checkpoint'] = last
         results[name] = run_experiment(CONFIGS / f'digits_{name}.py', folder, options)
     return results
 

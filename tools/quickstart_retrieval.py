@@ -41,7 +41,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def last_checkpoint(result: ExperimentResult) -> str:
-    return (result.work_dir / 'last_checkpoint').read_text().strip()
+    from mmtransmamba.utils.checkpoint_files import find_resumable
+
+    return find_resumable(result.work_dir)
 
 
 def train(

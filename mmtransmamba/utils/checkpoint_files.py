@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,27 @@ def sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(descriptor)
+
+
+def put_in_place(partial: Path, folder: Path) -> None:
+    """Give a complete folder its name, and remove what had the name before.
+
+    Whenever it is interrupted, one of the two is there, complete: under the name, or
+    with ``.old`` after it.
+    """
+    old = folder.with_name(folder.name + '.old')
+    for path in [*partial.rglob('*'), partial]:
+        if path.is_file():
+            with open(path, 'rb') as file:
+                os.fsync(file.fileno())
+        else:
+            sync_folder(path)
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    partial.rename(folder)
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def point_to(work_dir: str | Path, name: str) -> None:

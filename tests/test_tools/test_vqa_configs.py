@@ -55,7 +55,7 @@ def test_testing_repeats_the_validation(name, teacher, workspace, train, run_too
     done = run_tool(
         'test.py',
         f'{CONFIGS}/{name}.py',
-        (folder / 'last_checkpoint').read_text(),
+        folder / (folder / 'last_checkpoint').read_text(),
         '--out',
         'metrics.json',
         '--out-item',

@@ -15,6 +15,7 @@ from mmtransmamba.engine.student import is_distiller, transformers_part
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.registry import HOOKS
 from mmtransmamba.transfer.distillers.stages import StageError, history_of
+from mmtransmamba.utils.checkpoint_files import put_in_place
 
 _HISTORY = 'transfer_history'  # key of a checkpoint, as in the config
 
@@ -103,8 +104,7 @@ class SaveStudentHook(Hook):
         finally:
             config.transfer_history = before
         trained.companions.save(partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        put_in_place(partial, folder)
         runner.logger.info(f'SaveStudentHook: the model is in {folder}.')
 
 

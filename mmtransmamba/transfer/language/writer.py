@@ -14,6 +14,7 @@ from tqdm import tqdm
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.transfer.language.plan import ConversionPlan
 from mmtransmamba.transfer.language.ranking import LayerRanking
+from mmtransmamba.utils.checkpoint_files import put_in_place
 from mmtransmamba.utils.model_files import COMPANIONS, copy_companions
 
 REPORT_FILE = 'conversion_report.json'
@@ -80,9 +81,7 @@ def write_model(
     plan.report().save(partial / REPORT_FILE)
     if teacher is not None:
         copy_companions(teacher, partial)
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
+    put_in_place(partial, folder)
     return folder
 
 
