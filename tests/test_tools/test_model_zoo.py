@@ -83,7 +83,7 @@ class TestScript:
             return whole(family, arch, args)
 
         monkeypatch.setattr(model_zoo, 'throughput', interrupted)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit, match='130'):
             run('--measure')
         before = json.loads(run.json_path.read_text())['images_per_second']
         assert list(before) == ['PlainMamba L1']
