@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmtransmamba.utils.text_files import read_text
+from mmtransmamba.visualization.records import LAYER_WEIGHT, read_records
 
-LAYER_WEIGHT = 'layer_weight/'
 RETRIEVAL = 'retrieval/'
 
 
@@ -58,31 +56,24 @@ def read_scalars(work_dir: str | Path) -> RunScalars:
     Raises:
         FileNotFoundError: The run wrote no scalars.
     """
-    paths = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
-    if not paths:
-        raise FileNotFoundError(f'No scalars below {work_dir}; has the run trained?')
     accuracy: dict[int, float] = {}
     losses: dict[int, dict[int, float]] = defaultdict(dict)
     weights: dict[str, dict[int, float]] = defaultdict(dict)
     retrieval: dict[str, dict[int, float]] = defaultdict(dict)
-    for path in paths:
-        for line in read_text(path).split('\n'):
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the last line of a run that was killed
-            if 'accuracy/top1' in record:
-                accuracy[record['step']] = record['accuracy/top1']
-            elif 'loss' in record:
-                time = record.get('epoch', record['step'])
-                losses[time][record['step']] = record['loss']
-            for name, value in record.items():
-                if name.startswith(LAYER_WEIGHT):
-                    name = name.removeprefix(LAYER_WEIGHT)
-                    weights[name][record['step']] = value
-                elif name.startswith(RETRIEVAL):
-                    name = name.removeprefix(RETRIEVAL)
-                    retrieval[name][record['step']] = value
+    records, _ = read_records(work_dir)
+    for record in records:
+        if 'accuracy/top1' in record:
+            accuracy[record['step']] = record['accuracy/top1']
+        elif 'loss' in record:
+            time = record.get('epoch', record['step'])
+            losses[time][record['step']] = record['loss']
+        for name, value in record.items():
+            if name.startswith(LAYER_WEIGHT):
+                name = name.removeprefix(LAYER_WEIGHT)
+                weights[name][record['step']] = value
+            elif name.startswith(RETRIEVAL):
+                name = name.removeprefix(RETRIEVAL)
+                retrieval[name][record['step']] = value
     return RunScalars(
         accuracy=sorted(accuracy.items()),
         loss=[(e, sum(v.values()) / len(v)) for e, v in sorted(losses.items())],

@@ -1,0 +1,66 @@
+"""The scalars that mmengine's visualizer writes, line by line."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+LAYER_WEIGHT = 'layer_weight/'
+
+
+def scalar_files(work_dir: str | Path) -> list[Path]:
+    """Files with the scalars of a run, in the order in which they were written.
+
+    A run that was interrupted and resumed wrote one each time.
+    """
+    return sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+
+
+def read_records(work_dir: str | Path) -> tuple[list[dict[str, float]], int]:
+    """The records of a run, and how many lines are none.
+
+    A run that was killed may end in half a line, and a full disk leaves anything.
+    Of a record the numbers are kept, NaN and infinity among them; ``'step'`` and
+    ``'epoch'`` are whole numbers.
+
+    Args:
+        work_dir: The run's folder, with ``TIME/vis_data/scalars.json`` in it.
+
+    Raises:
+        FileNotFoundError: The run wrote no scalars.
+    """
+    paths = scalar_files(work_dir)
+    if not paths:
+        raise FileNotFoundError(f'No scalars below {work_dir}; has the run trained?')
+    records, broken = [], 0
+    for path in paths:
+        for line in path.read_bytes().decode(errors='replace').split('\n'):
+            if line.strip():
+                record = _record(line)
+                if record is None:
+                    broken += 1
+                else:
+                    records.append(record)
+    return records, broken
+
+
+def _record(line: str) -> dict[str, float] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    record = {}
+    for name, value in found.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if isinstance(value, int) and abs(value) > 1e300:
+                return None
+            record[name] = value
+    for name in ('step', 'epoch'):
+        if name in record:
+            if not math.isfinite(record[name]):
+                return None
+            record[name] = int(record[name])
+    return record if 'step' in record else None

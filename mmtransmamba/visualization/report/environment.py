@@ -1,0 +1,89 @@
+"""Where a run took place: what its log says, and the machine at hand."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+
+from mmtransmamba.version import __version__
+
+_PACKAGES = ('torch', 'torchvision', 'transformers', 'mmengine', 'mmcv', 'mmpretrain')
+_HEAD, _TAIL = 1 << 18, 1 << 16  # bytes of a log that are read
+_FIELD = re.compile(r' {4}(\w[^:]{0,60}): (.{1,200})$')
+_TIME = re.compile(r'^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) - ', re.MULTILINE)
+
+
+def log_files(work_dir: Path) -> list[Path]:
+    """Logs of a run, the oldest first; a resumed run has several."""
+    return sorted(work_dir.glob('*/*.log'))
+
+
+def logged_environment(log: Path) -> dict[str, str]:
+    """Versions and settings in the first lines of mmengine's log; maybe nothing."""
+    fields = {}
+    for line in _read(log)[0].split('\n'):
+        found = _FIELD.match(line)
+        if found and not found[1].startswith('PyTorch compiling'):
+            fields[found[1]] = found[2].strip()
+        elif fields and not line.strip('-') and line:
+            if 'seed' in fields or 'GPU number' in fields:
+                break  # the line below the second of two blocks
+    return fields
+
+
+def logged_seconds(logs: list[Path]) -> float | None:
+    """Seconds between the first and the last line of each log, in all."""
+    total = None
+    for log in logs:
+        times = [time for part in _read(log) for time in _TIME.findall(part)]
+        try:
+            first, last = (
+                datetime.strptime(time, '%Y/%m/%d %H:%M:%S')
+                for time in (times[0], times[-1])
+            )
+        except (IndexError, ValueError):
+            continue
+        total = (total or 0) + max(0, (last - first).total_seconds())
+    return total
+
+
+def this_machine() -> dict[str, str]:
+    """Processor, threads and versions here, where the report is written."""
+    fields = {
+        'Processor': _processor(),
+        'Logical CPUs': str(os.cpu_count()),
+        'System': f'{platform.system()} {platform.machine()}',
+        'Python': platform.python_version(),
+        'mmtransmamba': __version__,
+    }
+    for name in _PACKAGES:
+        try:
+            fields[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            fields[name] = 'not installed'
+    if 'torch' in sys.modules:
+        fields['Threads of PyTorch'] = str(sys.modules['torch'].get_num_threads())
+    return fields
+
+
+def _read(log: Path) -> tuple[str, str]:
+    with log.open('rb') as file:
+        head = file.read(_HEAD)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(len(head), size - _TAIL))
+        tail = file.read()
+    return head.decode(errors='replace'), tail.decode(errors='replace')
+
+
+def _processor() -> str:
+    try:
+        text = Path('/proc/cpuinfo').read_text(errors='replace')
+    except OSError:
+        text = ''
+    found = re.search(r'^model name\s*:\s*(.+)$', text, re.MULTILINE)
+    return found[1] if found else platform.processor() or 'unknown'

@@ -1,0 +1,241 @@
+"""What a run has left in its folder, read as data; nothing of it is executed."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmtransmamba.utils.config_data import read_dumped_config
+from mmtransmamba.utils.text_files import TextFileError, read_json, read_text
+from mmtransmamba.visualization.curves import read_scalars
+from mmtransmamba.visualization.records import (
+    LAYER_WEIGHT,
+    read_records,
+    scalar_files,
+)
+from mmtransmamba.visualization.report.environment import (
+    log_files,
+    logged_environment,
+    logged_seconds,
+)
+from mmtransmamba.visualization.report.inheritance import (
+    REPORTS,
+    Inheritance,
+    read_inheritance,
+)
+from mmtransmamba.visualization.report.pictures import Picture, read_pictures
+
+Points = list[tuple[int, float]]
+
+TEACHER = 'teacher/'
+_NO_METRICS = {'step', 'epoch', 'iter', 'time', 'data_time', 'memory'}
+_LOWER = ('loss', 'nll', 'ppl', 'perplexity', 'error', 'mdr', 'mnr')
+# With fewer epochs than these, curves run over iterations.
+_EPOCHS = 5
+
+
+@dataclass
+class Run:
+    """A training run, or a conversion of a model. What it lacks is empty or None.
+
+    Attributes:
+        work_dir: Its folder.
+        title: Name of its config, or of the folder.
+        by_epoch: Whether validations are counted in epochs, not in iterations.
+        epochs: The last epoch on record.
+        iterations: The last iteration on record.
+        losses: Training losses by name, over :attr:`train_axis`.
+        rates: Learning rates.
+        extras: Further scalars of the training.
+        train_axis: ``'epoch'`` or ``'iteration'``.
+        metrics: Results of each validation, by the metric's name.
+        layer_weights: ``(iteration, weight)`` by ``TERM/LAYER``.
+        teacher: The teacher's own results, as TeacherCheckHook has measured them.
+        resumed: How often the run was taken up again.
+        seconds: Wall-clock time.
+        parameters: Parameters of the model that remains.
+        inheritance: What became of the weights.
+        config: The dumped config as dictionaries, None if it is no plain data.
+        config_file: Name of the config's file.
+        config_text: Its text.
+        pictures: Pictures in the folder.
+        environment: From the run's log.
+        notes: What could not be read or shown, a sentence each.
+    """
+
+    work_dir: Path
+    title: str
+    by_epoch: bool = True
+    epochs: int | None = None
+    iterations: int | None = None
+    losses: dict[str, Points] = field(default_factory=dict)
+    rates: dict[str, Points] = field(default_factory=dict)
+    extras: dict[str, Points] = field(default_factory=dict)
+    train_axis: str = 'epoch'
+    metrics: dict[str, Points] = field(default_factory=dict)
+    layer_weights: dict[str, Points] = field(default_factory=dict)
+    teacher: dict[str, float] = field(default_factory=dict)
+    resumed: int = 0
+    seconds: float | None = None
+    parameters: int | None = None
+    inheritance: list[Inheritance] = field(default_factory=list)
+    config: Any = None
+    config_file: str = ''
+    config_text: str = ''
+    pictures: list[Picture] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric of this name is one that falls as a model gets better."""
+    return any(word in metric.lower().rpartition('/')[2] for word in _LOWER)
+
+
+def best(metric: str, points: Points) -> tuple[int, float] | None:
+    """The first ``(time, value)`` that is the best, None if no value is finite."""
+    sign = -1 if lower_is_better(metric) else 1
+    finite = [point for point in points if math.isfinite(point[1])]
+    return max(finite, key=lambda point: sign * point[1], default=None)
+
+
+def read_run(work_dir: str | Path) -> Run:
+    """Read a run's folder, or that of a converted model.
+
+    Parts that are missing stay empty; of parts that are damaged the run's notes tell.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no part of a run in it.
+    """
+    work_dir = Path(work_dir)
+    if not work_dir.is_dir():
+        raise FileNotFoundError(f'There is no folder {work_dir}.')
+    logs = log_files(work_dir)
+    reports = [work_dir / n for n in REPORTS if (work_dir / n).is_file()]
+    configs = sorted(work_dir.glob('*/vis_data/config.py'))
+    if not (logs or reports or configs or scalar_files(work_dir)):
+        raise FileNotFoundError(
+            f'{work_dir} holds no run: there is no TIME/vis_data with scalars.json or '
+            f'config.py, no TIME/*.log, no {" and no ".join(REPORTS)}.'
+        )
+    run = Run(work_dir, title=work_dir.resolve().name)
+    _read_config(run, configs)
+    _read_scalars(run)
+    for path in reports:
+        try:
+            run.inheritance.append(read_inheritance(path))
+        except ValueError as error:
+            run.notes.append(f'{error}.')
+    if run.inheritance:
+        run.parameters = run.inheritance[0].parameters
+    if logs:
+        run.environment = logged_environment(logs[-1])
+        run.seconds = logged_seconds(logs)
+    run.resumed = max(len(scalar_files(work_dir)) - 1, 0)
+    _read_result(run)
+    run.pictures, left = read_pictures(work_dir)
+    if left:
+        run.notes.append(f'{left} further pictures are too many or too large.')
+    return run
+
+
+def _read_config(run: Run, dumped: list[Path]) -> None:
+    own = sorted(run.work_dir.glob('*.py'))
+    if len(own) == 1 and own[0].stem != 'experiment':
+        run.title = own[0].stem
+    path = next(iter([*reversed(dumped), *own, run.work_dir / 'config.json']))
+    if not path.is_file():
+        return
+    run.config_file = path.relative_to(run.work_dir).as_posix()
+    try:
+        run.config_text = read_text(path)
+    except TextFileError as error:
+        run.notes.append(f'{error}.')
+        return
+    if path.suffix == '.py':
+        try:
+            run.config = read_dumped_config(path).to_dict()
+        except (ValueError, TypeError, RecursionError):
+            run.notes.append(
+                f'{run.config_file} is more than plain values; it is shown as text.'
+            )
+
+
+def _read_scalars(run: Run) -> None:
+    try:
+        records, broken = read_records(run.work_dir)
+    except FileNotFoundError:
+        return
+    if broken:
+        lines = '1 line' if broken == 1 else f'{broken} lines'
+        run.notes.append(f'{lines} of scalars.json could not be read.')
+    training = [r for r in records if {'iter', 'lr', 'loss'} & r.keys()]
+    epochs = {r['epoch'] for r in training if 'epoch' in r}
+    run.by_epoch = bool(epochs) or not training
+    run.epochs = max(epochs, default=None)
+    run.iterations = max((r['step'] for r in training), default=None)
+    run.train_axis = 'epoch' if len(epochs) >= _EPOCHS else 'iteration'
+    # A later record of the same step, of a resumed run, takes the earlier one's place.
+    series: dict[str, dict[int, dict[int, float]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
+    validations: dict[str, dict[int, float]] = defaultdict(dict)
+    for record in records:
+        step = record['step']
+        is_training = bool({'iter', 'lr', 'loss'} & record.keys())
+        time = record.get('epoch', step) if run.train_axis == 'epoch' else step
+        for name, value in record.items():
+            if name in _NO_METRICS or name.startswith(LAYER_WEIGHT):
+                continue
+            if is_training:
+                series[name][time][step] = value
+            else:
+                validations[name][step] = value
+    for name, times in series.items():
+        points = [(t, sum(v.values()) / len(v)) for t, v in sorted(times.items())]
+        kind = (
+            run.losses
+            if name.startswith('loss')
+            else run.rates
+            if name.rpartition('_')[2] == 'lr' or name.startswith('lr')
+            else run.extras
+        )
+        kind[name] = points
+    if run.rates.get('base_lr') == run.rates.get('lr'):
+        run.rates.pop('base_lr', None)
+    for name, values in validations.items():
+        points = sorted(values.items())
+        if name.startswith(TEACHER):
+            run.teacher[name.removeprefix(TEACHER)] = points[-1][1]
+        else:
+            run.metrics[name] = points
+    run.layer_weights = read_scalars(run.work_dir).layer_weights
+
+
+def _read_result(run: Run) -> None:
+    """Parameters and seconds as :func:`mmtransmamba.train` notes them."""
+    path = run.work_dir / 'result.json'
+    if not path.is_file():
+        return
+    try:
+        record = read_json(path)
+        parameters, seconds = record['parameters'], record['seconds']
+    except (ValueError, KeyError, TypeError, RecursionError):
+        run.notes.append('result.json could not be read.')
+        return
+    if type(parameters) is int:
+        run.parameters = parameters
+    if isinstance(seconds, int | float) and math.isfinite(seconds):
+        run.seconds = float(seconds)
+
+
+def part(config: Any, *keys: str) -> Any:
+    """An entry of nested dictionaries, None where there is none."""
+    for key in keys:
+        if not isinstance(config, dict):
+            return None
+        config = config.get(key)
+    return config
