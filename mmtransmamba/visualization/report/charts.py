@@ -10,6 +10,7 @@ Points = Sequence[tuple[int, float]]
 
 COLOURS = 8
 _WIDTH, _HEIGHT = 420, 220
+_MAP_WIDTH = 560
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 38
 _POINTS = 300  # of a curve; a longer one keeps the least and greatest of each stretch
 _MARKS = 40  # curves of fewer points show each, with its value in a tooltip
@@ -110,7 +111,7 @@ def heat_map(rows: Mapping[str, Points], title: str, neutral: float = 1.0) -> st
         return _figure(title, '<p class="none">No finite value.</p>')
     reach = max(max(abs(value - neutral) for value in values), 0.05)
     left, size = 62, 26
-    width = (_WIDTH - left - _RIGHT) / columns
+    width = (_MAP_WIDTH - left - _RIGHT) / columns
     parts = []
     for row, (label, found) in enumerate(cells.items()):
         top = row * size
@@ -136,8 +137,8 @@ def heat_map(rows: Mapping[str, Points], title: str, neutral: float = 1.0) -> st
     foot = len(cells) * size
     parts.append(
         f'<text x="{left}" y="{foot + 16}">{number(steps[0])}</text>'
-        f'<text x="{_WIDTH - _RIGHT}" y="{foot + 16}" text-anchor="end">'
-        f'{number(steps[-1])}</text><text x="{(left + _WIDTH - _RIGHT) / 2:.0f}" '
+        f'<text x="{_MAP_WIDTH - _RIGHT}" y="{foot + 16}" text-anchor="end">'
+        f'{number(steps[-1])}</text><text x="{(left + _MAP_WIDTH - _RIGHT) / 2:.0f}" '
         f'y="{foot + 16}" text-anchor="middle">iteration</text>'
     )
     scale = (
@@ -147,7 +148,7 @@ def heat_map(rows: Mapping[str, Points], title: str, neutral: float = 1.0) -> st
     )
     return _figure(
         title,
-        f'<svg viewBox="0 0 {_WIDTH} {foot + 22}" role="img" '
+        f'<svg viewBox="0 0 {_MAP_WIDTH} {foot + 22}" role="img" '
         f'aria-label="{escape(_spoken(rows, "iteration"))}">{"".join(parts)}</svg>',
         scale,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import sys
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -66,9 +65,11 @@ def this_machine() -> dict[str, str]:
             fields[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             fields[name] = 'not installed'
-    if 'torch' in sys.modules:
-        fields['Threads of PyTorch'] = str(sys.modules['torch'].get_num_threads())
-    return fields
+    try:
+        import torch
+    except ImportError:
+        return fields
+    return fields | {'Threads of PyTorch': str(torch.get_num_threads())}
 
 
 def _read(log: Path) -> tuple[str, str]:

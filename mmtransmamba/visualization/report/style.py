@@ -66,7 +66,9 @@ th, td { text-align: left; padding: 7px 14px 7px 0; vertical-align: top;
   border-bottom: 1px solid var(--line); }
 tbody tr:last-child > * { border-bottom: 0; }
 thead th { color: var(--soft); font-weight: 600; font-size: 13px; }
-tbody th { font-weight: 500; overflow-wrap: anywhere; }
+tbody th { font-weight: 500; min-width: 120px; overflow-wrap: anywhere; }
+details table { font-size: 13px; } details tbody th { min-width: 230px; }
+details td:not(.right) { overflow-wrap: anywhere; min-width: 105px; }
 th.right + :not(.right), td.right + :not(.right) { padding-left: 14px; }
 .right { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .bar { display: flex; height: 22px; border-radius: 6px; overflow: hidden; gap: 2px;
