@@ -350,7 +350,7 @@ def _pictures(run: Run) -> str:
         '</figure>'
         for each in run.pictures
     )
-    return f'<div class="pictures">{figures}</div>'
+    return f'<div class="wide">{figures}</div>'
 
 
 def _config(run: Run) -> str:

@@ -88,8 +88,6 @@ pre { margin: 0 0 16px; overflow: auto; max-height: 640px; font: 12.5px/1.5
   ui-monospace, "Cascadia Mono", Menlo, "DejaVu Sans Mono", monospace; }
 details > div { overflow-x: auto; padding-bottom: 8px; }
 img { max-width: 100%; height: auto; display: block; border-radius: 6px; }
-.pictures { display: grid; gap: 14px;
-  grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); }
 .wide { display: grid; gap: 14px;
   grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); }
 .wide figure { max-width: 720px; }
