@@ -188,7 +188,9 @@ def test_a_converted_model_has_a_page(tmp_path):
     assert 'Not on record: validation, loss, learning rate.' in page.text
 
 
-@pytest.mark.parametrize('files', [[], ['notes.txt'], ['photo.png', 'sub/a.json']])
+@pytest.mark.parametrize(
+    'files', [[], ['notes.txt'], ['photo.png', 'sub/a.json'], ['sub/other.log']]
+)
 def test_a_folder_without_a_run_is_refused(tmp_path, files):
     for file in files:
         (tmp_path / file).parent.mkdir(exist_ok=True)
@@ -295,6 +297,14 @@ def test_the_result_of_the_training_counts_before_the_log(tmp_path):
     (tmp_path / 'result.json').write_text('{"parameters": 1234, "seconds": 61.5}')
     run = read_run(tmp_path)
     assert (run.parameters, run.seconds) == (1234, 61.5)
+
+
+def test_the_time_of_several_processes_counts_once(tmp_path):
+    log(tmp_path, distillation())
+    for rank in range(2):
+        name = f'20260102_100000_host_device{rank}_rank{rank}.log'
+        (tmp_path / '20260102_100000' / name).write_text(LOG)
+    assert read_run(tmp_path).seconds == 100
 
 
 def test_pictures_from_elsewhere_stay_there(tmp_path):

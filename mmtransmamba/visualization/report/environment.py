@@ -18,8 +18,15 @@ _TIME = re.compile(r'^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) - ', re.MULTILINE)
 
 
 def log_files(work_dir: Path) -> list[Path]:
-    """Logs of a run, the oldest first; a resumed run has several."""
-    return sorted(work_dir.glob('*/*.log'))
+    """One log of each start of a run, ``TIME/TIME….log``, the oldest first.
+
+    Of several processes each may have one, and a name of its own after the time.
+    """
+    logs = {}
+    for path in sorted(work_dir.glob('*/*.log')):
+        if path.name.startswith(path.parent.name):
+            logs.setdefault(path.parent, path)
+    return list(logs.values())
 
 
 def logged_environment(log: Path) -> dict[str, str]:
