@@ -119,7 +119,7 @@ def read_run(work_dir: str | Path) -> Run:
     if not (logs or reports or configs or scalar_files(work_dir)):
         raise FileNotFoundError(
             f'{work_dir} holds no run: there is no TIME/vis_data with scalars.json or '
-            f'config.py, no TIME/*.log, no {" and no ".join(REPORTS)}.'
+            f'config.py, no TIME/TIME.log, no {" and no ".join(REPORTS)}.'
         )
     run = Run(work_dir, title=work_dir.resolve().name)
     _read_config(run, configs)
