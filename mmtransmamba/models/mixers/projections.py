@@ -32,6 +32,11 @@ _PLAIN_TENSORS = (nn.Parameter, Tensor, FakeTensor, FunctionalTensor)
 
 def is_plain(module: nn.Module) -> bool:
     """Whether calling a module does nothing but apply its weight and bias."""
+    return _is_unwrapped(module) and not any(_GLOBAL_HOOKS)
+
+
+def _is_unwrapped(module: nn.Module) -> bool:
+    """As :func:`is_plain`, but for those who watch every module, such as counters."""
     return (
         type(module) in (nn.Linear, nn.Conv1d)
         and type(module.weight) in _PLAIN_TENSORS
@@ -41,7 +46,6 @@ def is_plain(module: nn.Module) -> bool:
             or module._backward_hooks
             or module._backward_pre_hooks
             or 'forward' in module.__dict__  # offloading puts its own there
-            or any(_GLOBAL_HOOKS)
         )
     )
 
@@ -57,9 +61,10 @@ def without_bias(linear: nn.Module, x: Tensor) -> Tensor:
 def bias_of(linear: nn.Module, x: Tensor) -> Tensor:
     """The bias that a linear layer adds to ``x`` ``[..., C]``, ``[D]``.
 
-    That of a wrapped one, which may be anywhere, is what it makes of zeros.
+    That of a wrapped one, which may be anywhere, is what it makes of zeros. Who counts
+    what modules compute need not see that: it is no work of the model.
     """
-    if is_plain(linear):
+    if _is_unwrapped(linear):
         return linear.bias
     return linear(x.new_zeros(1, x.shape[-1]))[0]
 
