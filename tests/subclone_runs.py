@@ -23,7 +23,9 @@ VIT = dict(
     num_heads=2,
     num_classes=3,
 )
-TEACHER = dict(type='mmtransmamba.TimmTeacher', model=VIT, **NORMALISATION)
+TEACHER = dict(
+    type='mmtransmamba.TimmTeacher', model=VIT, checkpoint='random', **NORMALISATION
+)
 
 
 def student(dim=16):

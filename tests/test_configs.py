@@ -133,7 +133,7 @@ def shrink_model(cfg: Config) -> int:
     student(cfg).head.in_channels = WIDTH
     if 'teacher' in cfg.model:
         teacher = cfg.model.teacher
-        teacher.checkpoint = None
+        teacher.checkpoint = 'random'
         if isinstance(teacher.model, str):
             config = Config.fromfile(teacher.model)
             teacher.update(
@@ -527,7 +527,7 @@ def test_quickstart_students_inherit(family, percent, tmp_path):
     cfg = load(f'quickstart/{family}_digits_transfer.py')
     scratch = load(f'quickstart/{family}_digits_scratch.py')
     assert cfg.model.student == scratch.model
-    cfg.model.teacher.checkpoint = None
+    cfg.model.teacher.checkpoint = 'random'
     cfg.train_cfg.update(max_epochs=1, val_interval=1)
     cfg.param_scheduler = []
     cfg.work_dir = str(tmp_path)

@@ -93,7 +93,7 @@ def shrink_model(cfg: Config) -> None:
     """Make towers and backbone small and random; frames stay as they are."""
     models = [student(cfg)]
     if is_transfer(cfg):
-        cfg.model.teacher.checkpoint = None
+        cfg.model.teacher.checkpoint = 'random'
         models.append(cfg.model.teacher.model)
     for model in models:
         if isinstance(model.clip, str):

@@ -41,6 +41,7 @@ def student_config(dim=16, depth=2, num_classes=5, **backbone):
 def teacher_config(dim=16, depth=2, num_classes=5, patch_size=4):
     return dict(
         type='mmtransmamba.MMPretrainTeacher',
+        checkpoint='random',
         model=dict(
             type='mmpretrain.ImageClassifier',
             backbone=dict(

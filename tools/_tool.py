@@ -10,6 +10,16 @@ _ROOT = Path(__file__).absolute().parents[1]
 if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
     sys.path.insert(0, str(_ROOT))
 
-from mmtransmamba.utils.command import KeyValues, Parser, positive, tool
+from mmtransmamba.utils.command import KeyValues, Parser, tool
+from mmtransmamba.utils.numbers import natural, positive, real, seed_number, whole
 
-__all__ = ['KeyValues', 'Parser', 'positive', 'tool']
+__all__ = [
+    'KeyValues',
+    'Parser',
+    'natural',
+    'positive',
+    'real',
+    'seed_number',
+    'tool',
+    'whole',
+]

@@ -7,7 +7,7 @@ configs/multimodal/llava.
 import argparse
 from pathlib import Path
 
-from _tool import Parser, tool
+from _tool import Parser, seed_number, tool, whole
 
 
 def parse_args() -> argparse.Namespace:
@@ -22,8 +22,8 @@ def parse_args() -> argparse.Namespace:
         '--chat-template', type=Path, help="file to use instead of LLaVA-1.5's"
     )
     parser.add_argument('--image-token', default='<image>')
-    parser.add_argument('--feature-layer', type=int, default=-2)
-    parser.add_argument('--seed', type=int, default=0, help='of the projector')
+    parser.add_argument('--feature-layer', type=whole(), default=-2)
+    parser.add_argument('--seed', type=seed_number, default=0, help='of the projector')
     return parser.parse_args()
 
 

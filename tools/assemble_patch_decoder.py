@@ -7,7 +7,7 @@ yet to be trained on images. Nothing is downloaded, and no code in the folders i
 import argparse
 from pathlib import Path
 
-from _tool import Parser, tool
+from _tool import Parser, positive, seed_number, tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,14 +23,14 @@ def parse_args() -> argparse.Namespace:
         'taken; default: 8',
     )
     parser.add_argument(
-        '--image-size', type=int, default=448, help='side in pixels (default: 448)'
+        '--image-size', type=positive, default=448, help='side in pixels (default: 448)'
     )
     parser.add_argument(
-        '--patch-size', type=int, default=28, help='side in pixels (default: 28)'
+        '--patch-size', type=positive, default=28, help='side in pixels (default: 28)'
     )
     parser.add_argument(
         '--max-tiles',
-        type=int,
+        type=positive,
         default=1,
         help='most tiles that an image is cut into (default: 1, the image itself)',
     )
@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
         type=Path,
         help="Jinja file; by default the tokenizer's own template, or LLaVA-1.5's",
     )
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=seed_number, default=0)
     return parser.parse_args()
 
 

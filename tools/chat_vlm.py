@@ -14,7 +14,7 @@ conversation a line is a question, and commands are
 
 import argparse
 
-from _tool import Parser, tool
+from _tool import Parser, positive, real, tool
 
 HEADS = {'answer': 'AnswerHead', 'reasoning': 'ReasoningHead'}
 
@@ -32,11 +32,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--question', help='answer this and end')
     parser.add_argument(
-        '--max-new-tokens', type=int, help="default: the head's, or 512"
+        '--max-new-tokens', type=positive, help="default: the head's, or 512"
     )
     parser.add_argument(
         '--temperature',
-        type=float,
+        type=real(0),
         default=0.0,
         help='0 (the default) takes the likeliest token, else tokens are drawn',
     )
@@ -52,12 +52,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--template', help='chat template by name, for a model without its own'
     )
-    args = parser.parse_args()
-    if args.temperature < 0:
-        parser.error(f'--temperature must not be negative, got {args.temperature}')
-    if args.max_new_tokens is not None and args.max_new_tokens < 1:
-        parser.error(f'--max-new-tokens must be positive, got {args.max_new_tokens}')
-    return args
+    return parser.parse_args()
 
 
 @tool(parse_args)

@@ -12,9 +12,11 @@ import argparse
 import re
 from pathlib import Path
 
-from _tool import KeyValues, Parser, tool
+from _tool import KeyValues, Parser, positive, real, seed_number, tool
 
 from mmtransmamba.utils.choices import INITS, POSITIONS, RANKINGS
+
+INDICES = r'-?\d+(,-?\d+)*'
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,7 +30,9 @@ def parse_args() -> argparse.Namespace:
         '--layers=-2,-1); default: evenly',
     )
     parser.add_argument(
-        '--ratio', type=float, default=1.0, help='share of Mamba layers (default: 1)'
+        '--ratio',
+        type=real(above=0, most=1),
+        help='share of Mamba layers, where --layers names none (default: 1)',
     )
     parser.add_argument(
         '--init', choices=INITS, default='mimic', help='default: mimic (mmMamba)'
@@ -37,9 +41,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, help='folder to write')
     parser.add_argument('--overwrite', action='store_true', help='replace the folder')
     parser.add_argument('--dry-run', action='store_true', help='only print the report')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=seed_number, default=0)
     parser.add_argument(
-        '--max-shard-size', type=float, default=5.0, help='gigabytes (default: 5)'
+        '--max-shard-size',
+        type=real(above=0),
+        default=5.0,
+        help='gigabytes (default: 5)',
     )
     parser.add_argument(
         '--calibration',
@@ -47,7 +54,7 @@ def parse_args() -> argparse.Namespace:
         help='for --layers auto: a text file, or .npz with token ids in "tokens"',
     )
     parser.add_argument(
-        '--calibration-tokens', type=int, default=8192, help='how many are read'
+        '--calibration-tokens', type=positive, default=8192, help='how many are read'
     )
     parser.add_argument(
         '--ranking', choices=RANKINGS, default='single', help='for --layers auto'
@@ -65,6 +72,14 @@ def parse_args() -> argparse.Namespace:
         parser.error('give --out FOLDER, or --dry-run')
     if args.layers == 'auto' and args.calibration is None:
         parser.error('--layers auto needs --calibration FILE')
+    if args.layers != 'auto' and args.calibration is not None:
+        parser.error(f'--calibration goes with --layers auto, not {args.layers}')
+    if re.fullmatch(INDICES, args.layers):
+        if args.ratio is not None:
+            parser.error(f'--layers {args.layers} names the layers; leave out --ratio')
+        args.layers = [int(i) for i in args.layers.split(',')]
+    if args.ratio is None:
+        args.ratio = 1.0
     return args
 
 
@@ -98,8 +113,6 @@ def main(args: argparse.Namespace) -> None:
             **args.fields,
         )
         print(ranking)
-    elif re.fullmatch(r'-?\d+(,-?\d+)*', layers):
-        layers = [int(i) for i in layers.split(',')]
     plan = plan_of(
         args.teacher,
         layers,

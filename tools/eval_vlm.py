@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _tool import Parser, tool
+from _tool import Parser, positive, tool
 
 from mmtransmamba.utils.choices import VLM_BENCHMARKS
 
@@ -64,7 +64,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--limit',
-        type=int,
+        type=positive,
         help='use only the first questions of each benchmark; mme needs them all',
     )
     parser.add_argument(
@@ -80,14 +80,16 @@ def parse_args() -> argparse.Namespace:
         'or NAME=FOLDER for the images of a benchmark',
     )
     group.add_argument(
-        '--batch-size', type=int, default=1, help='questions answered at once'
+        '--batch-size', type=positive, default=1, help='questions answered at once'
     )
     group.add_argument(
         '--device', default='auto', help='default: the GPU if there is one'
     )
     group.add_argument('--dtype', help="such as bfloat16; default: the folder's own")
     group.add_argument(
-        '--max-new-tokens', type=int, help="default: that of each benchmark's protocol"
+        '--max-new-tokens',
+        type=positive,
+        help="default: that of each benchmark's protocol",
     )
     group.add_argument(
         '--head',
@@ -104,10 +106,6 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if len(args.model) > 2 or bool(args.model) == bool(args.predictions):
         parser.error('give MODEL, or CONFIG CHECKPOINT, or --predictions')
-    for name in ('batch_size', 'max_new_tokens', 'limit'):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            parser.error(f'--{name.replace("_", "-")} must be positive, got {value}')
     return args
 
 

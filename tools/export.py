@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from _tool import KeyValues, Parser, tool
+from _tool import KeyValues, Parser, positive, tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,21 +24,23 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--shape',
-        type=int,
+        type=positive,
         nargs='+',
         metavar='SIZE',
         help='side of the images, height and width, or frames, height and width, which '
         "the file then has fixed; by default the backbone's img_size, or 224",
     )
     parser.add_argument(
-        '--batch', type=int, help='a fixed batch size; by default any is accepted'
+        '--batch', type=positive, help='a fixed batch size; by default any is accepted'
     )
     parser.add_argument(
         '--features',
         action='store_true',
         help="the backbone's features instead of the logits",
     )
-    parser.add_argument('--opset', type=int, help='ONNX operator set (default: 20)')
+    parser.add_argument(
+        '--opset', type=positive, help='ONNX operator set (default: 20)'
+    )
     parser.add_argument(
         '--scan',
         choices=('portable', 'native'),

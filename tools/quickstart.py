@@ -9,7 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from _tool import Parser, tool
+from _tool import Parser, seed_number, tool
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs' / 'quickstart'
 RUNS = {'teacher': 'DeiT teacher', 'scratch': 'from scratch', 'transfer': 'transfer'}
@@ -22,7 +22,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/quickstart'), help='results'
     )
-    parser.add_argument('--seed', type=int, default=0, help="the students' seed")
+    parser.add_argument(
+        '--seed', type=seed_number, default=0, help="the students' seed"
+    )
     return parser.parse_args()
 
 

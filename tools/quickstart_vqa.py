@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _tool import Parser, tool
+from _tool import Parser, seed_number, tool
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
         default=Path('work_dirs/quickstart_vqa'),
         help='results',
     )
-    parser.add_argument('--seed', type=int, default=0, help='of all trainings')
+    parser.add_argument('--seed', type=seed_number, default=0, help='of all trainings')
     parser.add_argument(
         '--no-scratch', action='store_true', help='leave out the control from scratch'
     )

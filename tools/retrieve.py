@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _tool import Parser, positive, tool
+from _tool import Parser, natural, positive, tool
 
 if TYPE_CHECKING:
     from mmtransmamba.apis.video_index import Retriever, VideoIndex
@@ -27,7 +27,9 @@ def parse_args() -> argparse.Namespace:
     index.add_argument('folder', type=Path)
     index.add_argument('--out', type=Path, default=Path('videos.safetensors'))
     index.add_argument('--batch-size', type=positive, default=8)
-    index.add_argument('--workers', type=int, default=0, help='processes that decode')
+    index.add_argument(
+        '--workers', type=natural, default=0, help='processes that decode'
+    )
     query = commands.add_parser('query', help='find videos in an index')
     query.add_argument('index', type=Path)
     query.add_argument('text', nargs='*', help='queries; without any, standard input')

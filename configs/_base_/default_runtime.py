@@ -7,6 +7,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=100),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='mmtransmamba.CheckpointHook', interval=1, max_keep_ckpts=3),
+    non_finite=dict(type='mmtransmamba.NonFiniteHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
     teacher=dict(type='mmtransmamba.TeacherCheckHook'),

@@ -7,6 +7,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=100),
     checkpoint=dict(type='mmtransmamba.CheckpointHook', interval=1, max_keep_ckpts=3),
     teacher=dict(type='mmtransmamba.TeacherCheckHook'),
+    non_finite=dict(type='mmtransmamba.NonFiniteHook'),
 )
 custom_hooks = [dict(type='mmtransmamba.SaveStudentHook')]
 visualizer = dict(type='Visualizer')

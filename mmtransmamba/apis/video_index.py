@@ -170,7 +170,8 @@ class VideoIndex:
             count: How many videos, at least 1; all if there are not as many.
 
         Raises:
-            ValueError: The count is not positive, or the query of another width.
+            ValueError: The count is not positive, or the query of another width or no
+                number.
         """
         if count < 1:
             raise ValueError(
@@ -180,6 +181,10 @@ class VideoIndex:
             raise ValueError(
                 f'The index has embeddings of {self.features.shape[1]} channels, the '
                 f'query {tuple(query.shape)}: they come from different models.'
+            )
+        if not bool(query.isfinite().all()):
+            raise ValueError(
+                'The embedding of the query is NaN or infinite: nothing is near it.'
             )
         cosines = self.features @ query
         found = cosines.topk(min(count, len(self.names)))
@@ -237,6 +242,7 @@ class VideoIndex:
                 f'{path} has {len(names)} names for embeddings of the shape '
                 f'{list(features.shape)}.'
             )
+        _check_features(features, names, f'{path}: ')
         return cls(names, features, info, settings)
 
 
@@ -279,7 +285,7 @@ def index_folder(
 
     Raises:
         FileNotFoundError: There is no such folder, or no video in it.
-        ValueError: Not one video decodes.
+        ValueError: Not one video decodes, or the model computes NaN of one.
     """
     folder = Path(folder)
     paths = list_videos(folder)
@@ -303,4 +309,20 @@ def index_folder(
             f'None of the {len(paths)} videos in {folder} can be decoded: {faults[0]}'
         )
     info = dict(folder=str(folder.absolute()), checkpoint=retriever.checkpoint)
-    return VideoIndex(names, torch.cat(features), info, retriever.settings), faults
+    index = VideoIndex(names, torch.cat(features), info, retriever.settings)
+    _check_features(index.features, names)
+    return index, faults
+
+
+def _check_features(features: Tensor, names: Sequence[str], where: str = '') -> None:
+    """Refuse embeddings to which nothing is near.
+
+    Raises:
+        ValueError: One is NaN or infinite; the message names its video.
+    """
+    bad = (~features.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(
+            f'{where}the embeddings of {len(bad)} of {len(names)} videos are NaN or '
+            f'infinite, that of {names[bad[0]]} first.'
+        )

@@ -31,3 +31,24 @@ LLAVA_V1 = (
 def with_image_token(template: str, image_token: str) -> str:
     """A template that says itself what an image is, as one in a folder has to."""
     return f'{{%- set image_token = {json.dumps(image_token)} -%}}{template}'
+
+
+def check_chat_template(template: str) -> None:
+    """Refuse a chat template that is no Jinja template.
+
+    Raises:
+        ValueError: It is empty or does not parse; the message names the line.
+    """
+    from jinja2 import TemplateSyntaxError
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    if not template.strip():
+        raise ValueError('The chat template is empty.')
+    try:
+        render_jinja_template([[dict(role='user', content='')]], chat_template=template)
+    except TemplateSyntaxError as error:
+        raise ValueError(
+            f'The chat template does not parse, line {error.lineno}: {error.message}'
+        ) from error
+    except Exception:  # such roles, or variables it needs: told when it is used
+        return

@@ -61,17 +61,6 @@ class KeyValues(argparse.Action):
         setattr(namespace, self.dest, options)
 
 
-def positive(text: str) -> int:
-    """The ``type`` of an argument that counts something."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'"{text}" must be a whole number, 1 at least')
-    return number
-
-
 def tool(
     parse_args: Callable[[], argparse.Namespace], interrupted: str = 'interrupted'
 ) -> Callable[[Callable[[argparse.Namespace], Any]], Callable[[], Any]]:

@@ -16,6 +16,7 @@ from torch import distributed
 from mmtransmamba.compat import quiet_logger
 from mmtransmamba.utils import safe_load
 from mmtransmamba.utils.checkpoint_files import find_resumable, is_complete
+from mmtransmamba.utils.config_keys import check_keys, check_options
 from mmtransmamba.utils.run_config import check_run
 
 # Where each launcher says which process this is: rank, world size, local rank.
@@ -43,7 +44,8 @@ def load_config(path: str, work_dir: str | None = None) -> Config:
 
     Raises:
         FileNotFoundError: If the file or one of its bases does not exist.
-        ValueError: If the file is no config.
+        ValueError: If the file is no config, or has a key that nobody reads; see
+            :mod:`mmtransmamba.utils.config_keys`.
     """
     cfg = read_config(path)
     cfg.work_dir = (
@@ -61,7 +63,8 @@ def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
 
     Raises:
         FileNotFoundError: If the file or one of its bases does not exist.
-        ValueError: If the file is no config, or an option names no place in it.
+        ValueError: If the file is no config, has a key that nobody reads, or an option
+            names no place in it.
     """
     if Path(path).is_dir():
         raise ValueError(f'the config "{path}" is a folder; give a file in it')
@@ -81,6 +84,7 @@ def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
         raise ValueError(
             f'cannot read the config "{path}": {type(error).__name__}: {error}'
         ) from error
+    check_keys(cfg)
     return override(cfg, options)
 
 
@@ -88,8 +92,9 @@ def override(cfg: Config, options: dict[str, Any] | None) -> Config:
     """Put the values of ``--cfg-options`` into a config.
 
     Raises:
-        ValueError: If an option names no place in the config.
+        ValueError: If an option names no place in the config, or has no effect.
     """
+    check_options(cfg, options or {})
     for key, value in (options or {}).items():
         try:
             cfg.merge_from_dict({key: value})
@@ -167,6 +172,7 @@ def prepare(cfg: Config) -> None:
     check_run(cfg)
     save_reliably(cfg)
     accept_released_checkpoints(cfg)
+    watch_numbers(cfg)
     set_dataloader_defaults(cfg)
 
 
@@ -196,14 +202,31 @@ def use_amp(cfg: Config) -> None:
 
 
 def accept_released_checkpoints(cfg: Config) -> None:
-    """Have a run load what ``load_from`` names even if mmengine did not write it."""
+    """Have a run load what ``load_from`` or ``--resume`` names, or refuse it.
+
+    That is whoever wrote it; see
+    :class:`~mmtransmamba.engine.hooks.ReleasedCheckpointHook`.
+    """
     hook = dict(type='mmtransmamba.ReleasedCheckpointHook')
-    if not cfg.get('load_from') or cfg.get('resume'):
+    if not cfg.get('load_from') and not cfg.get('resume'):
         return
-    if '://' not in cfg.load_from:
+    if not cfg.get('resume') and '://' not in cfg.load_from:
         safe_load.use_weights_only(cfg.load_from)
     if hook not in _hooks(cfg):
         cfg.custom_hooks = [*_hooks(cfg), hook]
+
+
+def watch_numbers(cfg: Config) -> None:
+    """Have a training end at the first number that is none, unless it is to go on.
+
+    See :class:`~mmtransmamba.engine.hooks.NonFiniteHook`; it is left out by
+    ``default_hooks=dict(non_finite=None)``.
+    """
+    hooks = dict(cfg.get('default_hooks') or {})
+    if hooks.setdefault('non_finite', dict(type='mmtransmamba.NonFiniteHook')) is None:
+        # mmengine knows None for its own hooks alone.
+        del hooks['non_finite']
+    cfg.default_hooks = hooks
 
 
 def _hooks(cfg: Config) -> list[dict]:

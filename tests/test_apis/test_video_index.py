@@ -133,13 +133,36 @@ def test_file_that_is_no_index(tmp_path):
         VideoIndex.load(path)
 
 
+@pytest.mark.parametrize('value', [torch.nan, torch.inf])
+def test_what_is_no_number_neither_finds_nor_is_found(tmp_path, value):
+    features = torch.zeros(3, 4)
+    features[1, 2] = value
+    names = ['a', 'b', 'c']
+    VideoIndex(names, features, {}).save(tmp_path / 'a.safetensors')
+    with pytest.raises(ValueError, match='embeddings of 1 of 3 videos .* that of b'):
+        VideoIndex.load(tmp_path / 'a.safetensors')
+    with pytest.raises(ValueError, match='embedding of the query is NaN'):
+        VideoIndex(names, torch.zeros(3, 4), {}).search(features[1], 1)
+
+
+def test_a_model_that_computes_no_numbers_indexes_nothing(tmp_path, folder):
+    retriever = Retriever(make_config(), save_weights(tmp_path)[0])
+    retriever.model.video_projection.weight.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match='3 of 3 videos are NaN .* that of a.mp4'):
+        index_folder(retriever, folder)
+
+
 def test_student_of_a_distiller(tmp_path):
     checkpoint, model = save_weights(tmp_path)
     config = make_config(
         model=dict(
             type='mmtransmamba.MultiDirectionDistiller',
             student=STUDENT | dict(text_checkpoint='is/not/read.pth'),
-            teacher=dict(type='mmtransmamba.CLIP4ClipTeacher', model=TEACHER),
+            teacher=dict(
+                type='mmtransmamba.CLIP4ClipTeacher',
+                model=TEACHER,
+                checkpoint='random',
+            ),
         )
     )
     retriever = Retriever(config, checkpoint)

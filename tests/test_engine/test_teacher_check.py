@@ -41,6 +41,7 @@ def vit(names):
 def teacher_config(names, **options):
     return dict(
         type='mmtransmamba.TransformersTeacher',
+        checkpoint='random',
         model=vit(names),
         mean=[127.5],
         std=[127.5],
@@ -118,7 +119,7 @@ def test_other_names_are_warned_of(config, tmp_path):
 @pytest.mark.parametrize('names', [SHUFFLED, [*'AB3142590786', 'none']])
 def test_classes_are_found_by_their_names(names, config):
     runner = train(config, names, class_order='names')
-    plain = TransformersTeacher(vit(names), mean=[127.5], std=[127.5])
+    plain = TransformersTeacher(vit(names), 'random', mean=[127.5], std=[127.5])
     plain.load_state_dict(runner.model.teacher.state_dict())
     images = 255 * torch.rand(2, 1, 8, 8)
     order = [names.index(d) for d in DIGITS]
@@ -159,15 +160,15 @@ def test_random_numbers_are_left_alone(config):
 )
 def test_orders_that_are_none(order, message):
     with pytest.raises(ValueError, match=message):
-        TransformersTeacher(vit(10), mean=[0.0], std=[1.0], class_order=order)
+        TransformersTeacher(vit(10), 'random', mean=[0.0], std=[1.0], class_order=order)
 
 
 def test_a_list_chooses_from_the_classes():
     torch.manual_seed(0)
     options = dict(mean=NORMALISATION['mean'][:1], std=NORMALISATION['std'][:1])
-    whole = TransformersTeacher(vit(10), **options)
+    whole = TransformersTeacher(vit(10), 'random', **options)
     torch.manual_seed(0)
-    part = TransformersTeacher(vit(10), class_order=[7, 2], **options)
+    part = TransformersTeacher(vit(10), 'random', class_order=[7, 2], **options)
     images = 255 * torch.rand(2, 1, 8, 8)
     assert part.num_classes == 2
     expected = whole(images).logits[:, [7, 2]]

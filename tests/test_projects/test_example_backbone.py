@@ -203,7 +203,7 @@ def test_inherits_a_transformer():
 
 def test_config_distils_and_trains_the_student(repo_dir):
     cfg = Config.fromfile(repo_dir / CONFIG)
-    cfg.model.teacher.checkpoint = None
+    cfg.model.teacher.checkpoint = 'random'
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(cfg.model | dict(data_preprocessor=cfg.data_preprocessor))

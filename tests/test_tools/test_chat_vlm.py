@@ -143,8 +143,9 @@ def test_wrong_files(talk, args, message):
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
-        (['--temperature', '-1'], '--temperature must not be negative, got -1.0'),
-        (['--max-new-tokens', '0'], '--max-new-tokens must be positive, got 0'),
+        (['--temperature', '-1'], '--temperature: "-1.0" must be a number, 0 at least'),
+        (['--temperature', 'nan'], '--temperature: nan is not finite'),
+        (['--max-new-tokens', '0'], '--max-new-tokens: "0" must be a whole number'),
     ],
 )
 def test_wrong_numbers(talk, model, capsys, args, message):

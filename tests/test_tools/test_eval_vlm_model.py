@@ -263,7 +263,7 @@ def test_length_of_answers(evaluate, model, data, monkeypatch):
         ((), 'give MODEL, or CONFIG CHECKPOINT, or --predictions'),
         (('a', '--predictions', 'b'), 'give MODEL, or CONFIG CHECKPOINT'),
         (('a', 'b', 'c'), 'give MODEL, or CONFIG CHECKPOINT'),
-        (('a', '--batch-size', '0'), '--batch-size must be positive, got 0'),
+        (('a', '--batch-size', '0'), '--batch-size: "0" must be a whole number, 1'),
     ],
 )
 def test_wrong_arguments(evaluate, capsys, args, message):

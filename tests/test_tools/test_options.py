@@ -310,3 +310,59 @@ def test_published_formats_are_left_to_the_reader(tmp_path, suffix):
     else:
         path.write_bytes(b'any')
     assert launch.check_checkpoint_file(str(path)) == str(path)
+
+
+@pytest.mark.parametrize(
+    'option, message',
+    [
+        ('optim_wraper.type=X', 'nobody reads "optim_wraper"; did you mean'),
+        ('load_form=x.pth', 'did you mean "load_from"?'),
+    ],
+)
+def test_options_without_effect_are_refused(tool, tiny_config, capsys, option, message):
+    module = tool('train', tiny_config, '--cfg-options', option)
+    assert message in error_of(module, capsys)
+
+
+def test_a_misspelt_key_in_a_config_is_refused(tool, tiny_config, tmp_path, capsys):
+    path = write_config(tmp_path, tiny_config, 'optim_wraper = dict()\n')
+    assert 'did you mean "optim_wrapper"' in error_of(tool('train', path), capsys)
+
+
+def test_a_training_ends_at_the_first_number_that_is_none(prepared, tiny_config):
+    hook = dict(type='mmtransmamba.NonFiniteHook')
+    assert prepared('train', tiny_config).default_hooks.non_finite == hook
+    options = ('--cfg-options', 'default_hooks.non_finite=None')
+    cfg = prepared('train', tiny_config, *options)
+    assert 'non_finite' not in cfg.default_hooks
+
+
+@pytest.mark.parametrize(
+    'args, message',
+    [
+        (
+            ('--layers', '0,1,2', '--ratio', '0.5'),
+            'names the layers; leave out --ratio',
+        ),
+        (('--layers=-2,-1', '--ratio', '1'), 'names the layers; leave out --ratio'),
+        (('--layers', 'early', '--calibration', 'x.npz'), 'goes with --layers auto'),
+        (('--calibration-tokens', '0'), '--calibration-tokens: "0" must be a whole'),
+        (('--max-shard-size', '-1'), '--max-shard-size: -1 must be above 0'),
+        (('--max-shard-size', '0'), '--max-shard-size: 0 must be above 0'),
+        (('--ratio', 'nan'), '--ratio: nan is not finite'),
+        (('--ratio', '1.5'), '--ratio: "1.5" must be a number, 1 at most'),
+        (('--seed', '-1'), '--seed: "-1" must be a whole number, 0 at least'),
+    ],
+)
+def test_arguments_of_the_conversion_without_a_meaning(tool, capsys, args, message):
+    module = tool('convert_lm', 'teacher', '--out', 'out', *args)
+    with pytest.raises(SystemExit):
+        module.parse_args()
+    assert message in capsys.readouterr().err
+
+
+def test_layers_or_a_ratio_of_the_conversion(tool):
+    args = tool('convert_lm', 'teacher', '--out', 'o', '--layers=-2,1').parse_args()
+    assert (args.layers, args.ratio) == ([-2, 1], 1.0)
+    args = tool('convert_lm', 'teacher', '--out', 'o', '--ratio', '0.5').parse_args()
+    assert (args.layers, args.ratio) == ('evenly', 0.5)

@@ -42,7 +42,7 @@ def test_official_container(kind, tiny_config, run_tool, tmp_path):
     done = run_tool('test.py', path, tmp_path / 'official.pth', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 'missing keys' not in done.stdout + done.stderr
-    assert 'Released checkpoint:' in done.stdout
+    assert 'Checkpoint:' in done.stdout
 
     state.popitem()
     torch.save({'model': state}, tmp_path / 'official.pth')

@@ -66,7 +66,11 @@ def build(
         dict(
             type='mmtransmamba.MultiDirectionDistiller',
             student=student,
-            teacher=dict(type='mmtransmamba.MMPretrainTeacher', model=model)
+            teacher=dict(
+                type='mmtransmamba.MMPretrainTeacher',
+                model=model,
+                checkpoint='random',
+            )
             | normalise,
             terms=terms,
             **kwargs,

@@ -34,6 +34,7 @@ BACKBONE = dict(
 NORMALISATION = dict(mean=[120.0, 110.0, 100.0], std=[50.0, 60.0, 70.0])
 TEACHER = dict(
     type='mmtransmamba.MMPretrainTeacher',
+    checkpoint='random',
     model=dict(
         type='VisionTransformer',
         arch=dict(embed_dims=24, num_layers=3, num_heads=2, feedforward_channels=48),

@@ -18,7 +18,7 @@ def config(repo_dir, tmp_path) -> Config:
         {
             'model.student.backbone.arch': dict(embed_dims=16, depth=2),
             'model.student.head.in_channels': 16,
-            'model.teacher.checkpoint': None,
+            'model.teacher.checkpoint': 'random',
             'train_dataloader.batch_size': 30,
             'train_dataloader.dataset.proportion': 0.05,
             'train_cfg.max_epochs': 2,

@@ -62,6 +62,7 @@ def build(terms, version='v0', num_tokens=None, **backbone):
             ),
             teacher=dict(
                 type='mmtransmamba.MMPretrainTeacher',
+                checkpoint='random',
                 model=teacher,
                 mean=[0.0] * 3,
                 std=[1.0] * 3,

@@ -32,6 +32,7 @@ def distiller(*names, student=STUDENT, aggregation='mean', **kwargs):
             student=student,
             teacher=dict(
                 type='mmtransmamba.CLIP4ClipTeacher',
+                checkpoint='random',
                 model=TEACHER | dict(aggregation=aggregation),
             ),
             terms={name: TERMS[name] for name in names or TERMS},
@@ -214,6 +215,7 @@ class TestRefusals:
     def test_image_teacher_of_a_retriever(self):
         teacher = dict(
             type='mmtransmamba.TransformersTeacher',
+            checkpoint='random',
             model=dict(model_type='clip_vision_model', **HF_SIZES),
             **NORMALISATION,
         )

@@ -223,7 +223,7 @@ def test_reading_a_teacher_of_any_library(tmp_path):
 
     from mmtransmamba.models.teachers import MMPretrainTeacher
 
-    teacher = MMPretrainTeacher(MM_VIT)
+    teacher = MMPretrainTeacher(MM_VIT, 'random')
     file = tmp_path / 'deit.pth'
     torch.save({'state_dict': teacher.model.state_dict()}, file)
     weight_map, state = read_source(VIT, file)

@@ -10,7 +10,8 @@ from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
 
 from mmtransmamba.models.checkpoint import CheckpointError, read_state_dict
-from mmtransmamba.utils.command import KeyValues, Parser, positive, tool
+from mmtransmamba.utils.command import KeyValues, Parser, tool
+from mmtransmamba.utils.numbers import positive
 
 
 def parser():

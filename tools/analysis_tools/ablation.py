@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _tool import KeyValues, Parser, tool
+from _tool import KeyValues, Parser, positive, seed_number, tool
 
 if TYPE_CHECKING:
     from mmtransmamba.apis.experiment import ExperimentResult
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument('configs', nargs='+', type=Path, help='one row each')
-    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument('--seeds', nargs='+', type=seed_number, default=[0, 1, 2])
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/ablation'))
-    parser.add_argument('--jobs', type=int, default=1, help='runs at the same time')
+    parser.add_argument(
+        '--jobs', type=positive, default=1, help='runs at the same time'
+    )
     parser.add_argument(
         '--baseline',
         default='scratch',

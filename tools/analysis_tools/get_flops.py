@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from _tool import KeyValues, Parser, tool
+from _tool import KeyValues, Parser, natural, positive, tool
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -24,14 +24,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument(
         '--shape',
-        type=int,
+        type=positive,
         nargs='+',
         metavar='SIZE',
         help='side of the images, height and width, or frames, height and width; by '
         "default the backbone's img_size, or 224",
     )
     parser.add_argument(
-        '--depth', type=int, default=0, help='table of the modules down to this depth'
+        '--depth',
+        type=natural,
+        default=0,
+        help='table of the modules down to this depth',
     )
     parser.add_argument(
         '--cfg-options', nargs='+', action=KeyValues, help='override the config'

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _tool import Parser, tool
+from _tool import Parser, positive, real, tool
 
 if TYPE_CHECKING:
     from mmtransmamba.models.backbones.base import VisionBackbone
@@ -254,12 +254,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--again', action='store_true', help='measure everything anew, with --measure'
     )
-    parser.add_argument('--batch-size', type=int, default=4)
-    parser.add_argument('--repeat', type=int, default=9, help='batches, at most')
+    parser.add_argument('--batch-size', type=positive, default=4)
+    parser.add_argument('--repeat', type=positive, default=9, help='batches, at most')
     parser.add_argument(
-        '--seconds', type=float, default=10, help='begin no batch after this time'
+        '--seconds', type=real(0), default=10, help='begin no batch after this time'
     )
-    parser.add_argument('--threads', type=int, help='default: as torch decides')
+    parser.add_argument('--threads', type=positive, help='default: as torch decides')
     parser.add_argument('--json', type=Path, default=DOCS / 'model_zoo.json')
     parser.add_argument('--out', type=Path, default=DOCS / 'model_zoo.md')
     return parser.parse_args()

@@ -11,7 +11,7 @@ docs/data.md says where the teacher and its stories come from.
 import argparse
 from pathlib import Path
 
-from _tool import Parser, positive, tool
+from _tool import Parser, positive, seed_number, tool
 
 TABLES = ('share', 'stages', 'inits', 'positions', 'recipes')
 
@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--jobs', type=positive, default=2, help='runs at the same time'
     )
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=seed_number, default=0)
     parser.add_argument(
         '--only',
         nargs='+',

@@ -8,17 +8,21 @@ image.
 import argparse
 from pathlib import Path
 
-from _tool import Parser, tool
+from _tool import Parser, natural, seed_number, tool
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument('annotations', type=Path, help='train.jsonl of LLaVA-CoT-100k')
     parser.add_argument('--images', type=Path, help='folder of the images')
-    parser.add_argument('--teacher', type=int, default=80_000, help='default: 80000')
-    parser.add_argument('--student', type=int, default=40_000, help='default: 40000')
-    parser.add_argument('--val', type=int, default=1_000, help='default: 1000')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--teacher', type=natural, default=80_000, help='default: 80000'
+    )
+    parser.add_argument(
+        '--student', type=natural, default=40_000, help='default: 40000'
+    )
+    parser.add_argument('--val', type=natural, default=1_000, help='default: 1000')
+    parser.add_argument('--seed', type=seed_number, default=0)
     parser.add_argument('--out', type=Path, default=Path('data/llava_cot'))
     return parser.parse_args()
 

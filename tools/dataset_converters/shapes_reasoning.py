@@ -7,15 +7,15 @@ OUT/processor the processor of a model that reads characters.
 import argparse
 from pathlib import Path
 
-from _tool import Parser, tool
+from _tool import Parser, natural, positive, seed_number, tool
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument('--out', type=Path, default=Path('data/shapes_reasoning'))
-    parser.add_argument('--train', type=int, default=2_000, help='default: 2000')
-    parser.add_argument('--val', type=int, default=200, help='default: 200')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--train', type=positive, default=2_000, help='default: 2000')
+    parser.add_argument('--val', type=natural, default=200, help='default: 200')
+    parser.add_argument('--seed', type=seed_number, default=0)
     return parser.parse_args()
 
 

@@ -1,6 +1,7 @@
 from .bad_samples import BadSamplesHook
 from .checkpoint import CheckpointHook
 from .layer_weights import LayerWeightsHook
+from .non_finite import NonFiniteError, NonFiniteHook
 from .progress_bar import ProgressBarHook
 from .released_checkpoint import ReleasedCheckpointHook
 from .save_student import SaveStudentHook
@@ -12,6 +13,8 @@ __all__ = [
     'BadSamplesHook',
     'CheckpointHook',
     'LayerWeightsHook',
+    'NonFiniteError',
+    'NonFiniteHook',
     'ProgressBarHook',
     'ReleasedCheckpointHook',
     'SaveStudentHook',

@@ -1,4 +1,4 @@
-"""Loading of checkpoints that mmengine did not write."""
+"""Loading of checkpoints, whoever wrote them, without silent gaps."""
 
 from __future__ import annotations
 
@@ -6,34 +6,106 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import Tensor, nn
 
 from mmtransmamba.engine.student import trained_part
 from mmtransmamba.engine.unwrap import unwrapped_model
-from mmtransmamba.models.checkpoint import find_state_dict, load_pretrained
+from mmtransmamba.models.checkpoint import (
+    CheckpointError,
+    find_state_dict,
+    load_pretrained,
+)
+from mmtransmamba.models.checkpoint_names import unwrapped_names
+from mmtransmamba.models.fit import check_fit
 from mmtransmamba.registry import HOOKS
+from mmtransmamba.transfer.distillers.naming import OWN_PREFIX
+
+SKIP = 'load_skip'
+"""Key of a config: beginnings of the names of tensors that are not loaded."""
 
 
 @HOOKS.register_module()
 class ReleasedCheckpointHook(Hook):
-    """Loads a released checkpoint into the model, or refuses it.
+    """Loads what ``load_from`` or ``--resume`` names into the model, or refuses it.
 
     mmengine looks for ``state_dict`` only: of a file that holds its weights under
-    ``model`` it would load nothing, warn, and go on with random weights. Checkpoints
-    with a ``state_dict`` are left to mmengine.
+    ``model`` it would load nothing, warn, and go on with random weights. Of another
+    architecture, width or number of classes it would load what happens to fit.
+
+    To start from a model with another head, a config names what is not taken over:
+    ``load_skip=['head.']``. These tensors stay as they were initialised, and everything
+    else has to fit.
     """
 
+    # After hooks that put the averaged weights of a checkpoint in their place.
+    priority = 'LOW'
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Load what ``load_from`` names.
+        """Load the weights.
 
         Raises:
             CheckpointError: The checkpoint does not fit; see :func:`load_pretrained`.
+                Or ``load_skip`` names tensors that neither file nor model has.
         """
-        if isinstance(checkpoint, dict) and 'state_dict' in checkpoint:
-            return
         model = unwrapped_model(runner)
-        state = find_state_dict(checkpoint, 'The checkpoint of load_from')
-        report = load_pretrained(trained_part(model), state)
-        runner.logger.info(f'Released checkpoint: {report}')
+        state = find_state_dict(checkpoint, 'The checkpoint')
+        state = unwrapped_names(state)
+        # What a distiller has learned beside its student.
+        own = {k: v for k, v in state.items() if k.startswith(OWN_PREFIX)}
+        if runner._resume:
+            _check_own(model, own)
+        # Distillers and transformers models have names of their own.
+        target = trained_part(model)
+        target = getattr(target, 'lm', target)
+        skip = () if runner._resume else tuple(runner.cfg.get(SKIP) or ())
+        runner.logger.info(
+            f'Checkpoint: {_load(target, _without(state, target, skip))}'
+        )
+        loaded = model.state_dict()
+        for name, value in own.items():
+            if name in loaded and loaded[name].shape == value.shape:
+                loaded[name] = value
         # mmengine now finds the weights that are there already.
-        checkpoint.clear()
-        checkpoint['state_dict'] = model.state_dict()
+        checkpoint['state_dict'] = loaded
+
+
+def _load(model: nn.Module, state: dict[str, Tensor]) -> str:
+    """Load all of a state dict, and say what was loaded."""
+    if not hasattr(model, 'all_tied_weights_keys'):
+        return str(load_pretrained(model, state))
+    # Of a transformers model's tied tensors one is enough.
+    state = {k: v for k, v in state.items() if not k.startswith(OWN_PREFIX)}
+    check_fit(model, state, '')
+    model.load_state_dict(state, strict=False)
+    return f'{len(state)} tensors loaded'
+
+
+def _without(
+    state: dict[str, Tensor], model: nn.Module, skip: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """The tensors to load, with the model's own in the place of those to skip."""
+    if not skip:
+        return state
+    own = model.state_dict()
+    for beginning in skip:
+        if not any(name.startswith(beginning) for name in [*own, *state]):
+            raise CheckpointError(
+                f'{SKIP}: no tensor of checkpoint or {type(model).__name__} begins '
+                f'with {beginning!r}; the model has '
+                f'{sorted({name.split(".")[0] + "." for name in own})}.'
+            )
+    kept = {k: v for k, v in state.items() if not k.startswith(skip)}
+    return kept | {k: v for k, v in own.items() if k.startswith(skip)}
+
+
+def _check_own(model: nn.Module, found: dict[str, Tensor]) -> None:
+    """Refuse to resume without what a distiller has learned besides its student."""
+    own = {k: v for k, v in model.state_dict().items() if k.startswith(OWN_PREFIX)}
+    lacking = [k for k, v in own.items() if k not in found or found[k].shape != v.shape]
+    foreign = [k for k in found if k not in own]
+    if lacking or foreign:
+        raise CheckpointError(
+            'Cannot resume: the checkpoint is not one of this config. Of '
+            f'{type(model).__name__} it lacks {lacking[:5]}, and has {foreign[:5]} '
+            'besides.'
+        )

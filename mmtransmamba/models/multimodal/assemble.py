@@ -26,7 +26,11 @@ from mmtransmamba.models.multimodal.llava import (
     HybridLlavaConfig,
     HybridLlavaForConditionalGeneration,
 )
-from mmtransmamba.utils.chat_templates import LLAVA_V1, with_image_token
+from mmtransmamba.utils.chat_templates import (
+    LLAVA_V1,
+    check_chat_template,
+    with_image_token,
+)
 from mmtransmamba.utils.model_files import load_tokenizer
 
 # Class, whether the first token is no patch, and which tokens LLaVA (CLIP) and
@@ -77,9 +81,12 @@ def assemble_llava(
     Raises:
         FileNotFoundError: A folder does not exist.
         CheckpointError: A folder's weights do not fit its config.
-        ValueError: The vision tower is of another kind or has no such layer, the
-            language model is none, or there is no tokenizer.
+        ValueError: The chat template does not parse, the vision tower is of another
+            kind or has no such layer, the language model is none, or there is no
+            tokenizer.
     """
+    if chat_template is not None:
+        check_chat_template(chat_template)
     tower, class_token, strategy = _load_tower(vision)
     depth = tower.config.num_hidden_layers
     if not -depth - 1 <= feature_layer <= depth:

@@ -16,7 +16,11 @@ from mmtransmamba.models.retrieval.pairs import PairEmbeddings
 from mmtransmamba.models.taps import LayerFeature
 from mmtransmamba.models.teachers.base import BaseTeacher, TeacherOutput
 from mmtransmamba.models.teachers.layout import find_layout
-from mmtransmamba.models.teachers.loading import load_teacher_checkpoint
+from mmtransmamba.models.teachers.loading import (
+    RANDOM,
+    accept_random,
+    load_teacher_checkpoint,
+)
 from mmtransmamba.models.teachers.vit_names import to_canonical
 from mmtransmamba.registry import MODELS
 
@@ -42,7 +46,8 @@ class CLIP4ClipTeacher(BaseTeacher):
 
     Args:
         model: CLIP4Clip, or its config.
-        checkpoint: File to load into it, that of a Runner for example.
+        checkpoint: File to load into it, that of a Runner for example. One whose
+            ``clip`` is no folder needs it, or ``'random'`` for random weights.
         layers: Dotted names of the vision tower's submodules whose outputs are the
             layers; None finds the blocks.
         mean: Per channel, 0..255; by default CLIP's.
@@ -65,15 +70,20 @@ class CLIP4ClipTeacher(BaseTeacher):
         input_size: int | Sequence[int] | None = None,
         dtype: str = 'float32',
     ) -> None:
+        # Of a model in memory, who made it knows where its weights come from.
+        random = False
         if not isinstance(model, nn.Module):
+            random = isinstance(model.get('clip'), dict)
             model = MODELS.build(model)
         if not isinstance(model, CLIP4Clip):
             raise ValueError(
                 f'CLIP4ClipTeacher: model is {type(model).__name__}; accepted: '
                 'CLIP4Clip or its config.'
             )
-        if checkpoint is not None:
+        if checkpoint not in (None, RANDOM):
             load_teacher_checkpoint(model, checkpoint)
+        elif random:
+            accept_random('CLIP4ClipTeacher', checkpoint)
         tower = model.frame_encoder.vision_model
         super().__init__(
             model=model,

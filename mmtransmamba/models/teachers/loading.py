@@ -19,6 +19,9 @@ from mmtransmamba.models.teachers.vit_names import from_canonical, to_canonical
 # Recomputed by the model; files of older Swin implementations carry them.
 _DERIVED = re.compile(r'(?:relative_position_index|relative_coords_table|attn_mask)$')
 
+RANDOM = 'random'
+"""In the place of a checkpoint: the teacher keeps random weights."""
+
 
 def load_teacher_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
     """Load a checkpoint file strictly, and log what was loaded.
@@ -58,10 +61,20 @@ def load_teacher_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
     print_log(f'Teacher {type(model).__name__} from {checkpoint}: {report}', 'current')
 
 
-def warn_random(teacher: str) -> None:
-    """Say that a teacher was built without weights."""
-    print_log(
-        f'{teacher} has neither a checkpoint nor pre-trained weights: it is random.',
-        'current',
-        level=logging.WARNING,
-    )
+def accept_random(teacher: str, checkpoint: str | Path | None) -> None:
+    """Refuse a teacher without weights, unless random ones are asked for.
+
+    Args:
+        teacher: Its class, for the message.
+        checkpoint: :data:`RANDOM`, or None.
+
+    Raises:
+        ValueError: It is None.
+    """
+    if checkpoint != RANDOM:
+        raise ValueError(
+            f'{teacher}: there is neither a checkpoint nor pre-trained weights. Give '
+            f'checkpoint=FILE, or checkpoint={RANDOM!r} for a teacher that knows '
+            'nothing.'
+        )
+    print_log(f'{teacher} is random.', 'current', level=logging.WARNING)

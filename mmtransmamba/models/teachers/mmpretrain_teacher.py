@@ -14,7 +14,11 @@ from torch import Tensor, nn
 
 from mmtransmamba.models.teachers.base import BaseTeacher
 from mmtransmamba.models.teachers.layout import find_layout
-from mmtransmamba.models.teachers.loading import load_teacher_checkpoint, warn_random
+from mmtransmamba.models.teachers.loading import (
+    RANDOM,
+    accept_random,
+    load_teacher_checkpoint,
+)
 from mmtransmamba.registry import MODELS
 
 
@@ -88,8 +92,8 @@ class MMPretrainTeacher(BaseTeacher):
     Args:
         model: Name of a model in ``mmpretrain.list_models()``, path of a ``.py``
             config, or a config dict of an ``ImageClassifier`` or a backbone.
-        checkpoint: File to load. Without it the model keeps its own initialisation
-            (an ``init_cfg`` with ``Pretrained`` included).
+        checkpoint: File to load. Without it the model has to load its weights by
+            itself (``init_cfg`` with ``Pretrained``); ``'random'`` leaves it without.
         layers: Dotted names of the backbone's submodules whose outputs are the
             layers; None finds the blocks.
         mean: Per channel, 0..255; by default that of the model's
@@ -117,10 +121,10 @@ class MMPretrainTeacher(BaseTeacher):
         class_order: str | Sequence[int] | None = None,
     ) -> None:
         built = _build(model)
-        if checkpoint is None:
+        if checkpoint in (None, RANDOM):
             _init_quietly(built)
             if not _is_pretrained(built):
-                warn_random('MMPretrainTeacher')
+                accept_random('MMPretrainTeacher', checkpoint)
         else:
             load_teacher_checkpoint(built, checkpoint)
         own = _normalisation(built)

@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 from mmtransmamba.models.teachers.base import BaseTeacher
 from mmtransmamba.models.teachers.layout import find_layout
-from mmtransmamba.models.teachers.loading import load_teacher_checkpoint, warn_random
+from mmtransmamba.models.teachers.loading import (
+    RANDOM,
+    accept_random,
+    load_teacher_checkpoint,
+)
 from mmtransmamba.registry import MODELS
 
 FINAL_NORMS = ('fc_norm', 'norm', 'head.norm')
@@ -63,7 +67,7 @@ class TimmTeacher(BaseTeacher):
             (``model_name``, ``num_classes``, ``img_size``, ``dynamic_img_size``...).
             With ``num_classes=0`` there are no logits.
         pretrained: Load timm's weights, from its cache or the network.
-        checkpoint: File to load.
+        checkpoint: File to load, or ``'random'`` for random weights.
         layers: Dotted names of the submodules whose outputs are the layers; None
             takes the blocks, or timm's ``feature_info`` in a model without blocks.
         mean: Per channel, 0..255; by default that of timm's ``pretrained_cfg``.
@@ -74,8 +78,8 @@ class TimmTeacher(BaseTeacher):
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: The model is unknown or cannot be read, or both ``pretrained``
-            and ``checkpoint`` are given.
+        ValueError: The model is unknown or cannot be read, or not just one of
+            ``pretrained`` and ``checkpoint`` is given.
         CheckpointError: The checkpoint does not fit.
     """
 
@@ -96,10 +100,10 @@ class TimmTeacher(BaseTeacher):
                 'TimmTeacher: give either pretrained=True or a checkpoint, not both.'
             )
         built = _build(model, pretrained)
-        if checkpoint is not None:
+        if checkpoint not in (None, RANDOM):
             load_teacher_checkpoint(built, checkpoint)
         elif not pretrained:
-            warn_random('TimmTeacher')
+            accept_random('TimmTeacher', checkpoint)
         cfg = built.pretrained_cfg
         size = getattr(getattr(built, 'patch_embed', None), 'img_size', None)
         layout = find_layout(

@@ -14,7 +14,11 @@ from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.fit import check_folder_weights
 from mmtransmamba.models.teachers.base import BaseTeacher
 from mmtransmamba.models.teachers.layout import find_layout
-from mmtransmamba.models.teachers.loading import load_teacher_checkpoint, warn_random
+from mmtransmamba.models.teachers.loading import (
+    RANDOM,
+    accept_random,
+    load_teacher_checkpoint,
+)
 from mmtransmamba.registry import MODELS
 
 FINAL_NORMS = ('layernorm', 'post_layernorm', 'norm', 'model.norm')
@@ -134,7 +138,8 @@ class TransformersTeacher(BaseTeacher):
             config that names an image classifier (``architectures``), or a dict
             with ``num_labels``, gives logits. Of a model with text, such as CLIP,
             the vision tower is kept.
-        checkpoint: File to load into a model given as dict.
+        checkpoint: File to load into a model given as dict, or ``'random'`` for random
+            weights.
         layers: Dotted names of the vision tower's submodules whose outputs are the
             layers; None finds the blocks.
         mean: Per channel, 0..255; by default that of the image processor saved
@@ -147,8 +152,8 @@ class TransformersTeacher(BaseTeacher):
     Raises:
         ImportError: transformers is not installed.
         FileNotFoundError: There is no such folder or hub model.
-        ValueError: The model cannot be read, or states no normalisation and none is
-            given.
+        ValueError: The model cannot be read, has no weights, or states no normalisation
+            and none is given.
         CheckpointError: Weights are missing, integers, NaN or infinite.
     """
 
@@ -166,8 +171,8 @@ class TransformersTeacher(BaseTeacher):
         own = None
         if isinstance(model, dict):
             built = _from_config(model)
-            if checkpoint is None:
-                warn_random('TransformersTeacher')
+            if checkpoint in (None, RANDOM):
+                accept_random('TransformersTeacher', checkpoint)
         elif checkpoint is not None:
             raise ValueError(
                 f'TransformersTeacher: model={str(model)!r} brings its own weights; '
@@ -185,7 +190,7 @@ class TransformersTeacher(BaseTeacher):
         root = _vision_tower(built)
         has_classifier = 'ForImageClassification' in type(built).__name__
         kept = built if has_classifier else root
-        if checkpoint is not None:
+        if checkpoint not in (None, RANDOM):
             load_teacher_checkpoint(kept, checkpoint)
         size = getattr(root.config, 'image_size', 224)
         # Models that resample their position embedding on request only.

@@ -36,6 +36,7 @@ from mmtransmamba.transfer.distillers.vision_language import (
     touch_image_parameters,
 )
 from mmtransmamba.transfer.frozen import FrozenReference
+from mmtransmamba.transfer.terms.base import check_switched_off
 from mmtransmamba.transfer.terms.language import (
     ForcedTerm,
     LanguageBatch,
@@ -123,6 +124,7 @@ class LanguageDistiller(StepAverage):
         self._teacher = FrozenReference(teacher.requires_grad_(False).eval())
         self.stage = stage
         self.compare = compare
+        check_switched_off('LanguageDistiller', terms)
         self.terms = nn.ModuleDict(
             {
                 name: MODELS.build(term)

@@ -26,7 +26,7 @@ from mmtransmamba.transfer.distillers.students import kind_of
 from mmtransmamba.transfer.frozen import FrozenReference
 from mmtransmamba.transfer.taps import TapRecorder
 from mmtransmamba.transfer.terms import DistillBatch, DistillTerm, TransferPair
-from mmtransmamba.transfer.terms.base import IMAGES
+from mmtransmamba.transfer.terms.base import IMAGES, check_switched_off
 
 
 @MODELS.register_module()
@@ -122,6 +122,7 @@ class MultiDirectionDistiller(StepAverage):
         self.alpha = alpha
         self.distill_weight = 1 - alpha if distill_weight is None else distill_weight
 
+        check_switched_off('MultiDirectionDistiller', terms)
         self.terms = nn.ModuleDict(
             {
                 name: MODELS.build(term)

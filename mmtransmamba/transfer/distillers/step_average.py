@@ -125,8 +125,10 @@ class StepAverage(BaseModel):
             backward = PartialBackward(optim_wrapper, mean_of_batches=True)
             with optim_wrapper.optim_context(self):
                 losses = self.losses_of(data, None, backward)
+            # Before the weights change: who watches the losses may refuse the step.
+            logs = self.parse_losses(losses)[1]
             backward.step()
-            return self.parse_losses(losses)[1]
+            return logs
         self._window.append(data)
         backward = PartialBackward(optim_wrapper)
         if not backward.completes_step():

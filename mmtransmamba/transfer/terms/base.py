@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +21,39 @@ IMAGES = 'images'
 PREDICTED = 'predicted tokens'
 KEPT = 'tokens without padding'
 """Units over which terms average."""
+
+
+def check_weight(owner: object, weight: float) -> None:
+    """Refuse a factor that is negative, infinite or no number.
+
+    Raises:
+        ValueError: So it is; the message names the class of ``owner``.
+    """
+    if not (isinstance(weight, (int, float)) and 0 <= weight < math.inf):
+        raise ValueError(
+            f'{type(owner).__name__}: weight={weight!r} must be a number, and neither '
+            'negative nor infinite.'
+        )
+
+
+def check_switched_off(owner: str, terms: Mapping[str, Any]) -> None:
+    """Refuse to switch a term off by a name that looks like that of another.
+
+    Args:
+        owner: Whose terms they are, for the message.
+        terms: Terms by name, None where one is switched off.
+
+    Raises:
+        ValueError: There is such a name.
+    """
+    active = [name for name, term in terms.items() if term is not None]
+    for name, term in terms.items():
+        close = get_close_matches(name, active, 1, 0.75)
+        if term is None and close:
+            raise ValueError(
+                f'{owner}: terms has {name}=None, which switches nothing off; did you '
+                f'mean {close[0]!r}?'
+            )
 
 
 @dataclass
@@ -94,10 +130,7 @@ class DistillTerm(nn.Module):
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
-        if weight < 0:
-            raise ValueError(
-                f'{type(self).__name__}: weight={weight} must not be negative.'
-            )
+        check_weight(self, weight)
         self.weight = weight
         self.scale = 1.0
 

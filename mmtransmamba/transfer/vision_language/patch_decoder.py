@@ -24,7 +24,11 @@ from mmtransmamba.models.multimodal.patch_decoder_processor import (
 from mmtransmamba.transfer.language.assemble import assemble
 from mmtransmamba.transfer.language.sources import TensorSource
 from mmtransmamba.transfer.language.teachers import generation_config_of, read_teacher
-from mmtransmamba.utils.chat_templates import LLAVA_V1, with_image_token
+from mmtransmamba.utils.chat_templates import (
+    LLAVA_V1,
+    check_chat_template,
+    with_image_token,
+)
 from mmtransmamba.utils.model_files import load_tokenizer
 
 IMAGE_TOKEN = '<image>'
@@ -151,12 +155,14 @@ def write_patch_decoder(
 
     Raises:
         FileExistsError: The folder exists.
-        ValueError: The tokenizer cannot be read, or see
+        ValueError: The tokenizer cannot be read, the template does not parse, or see
             :func:`assemble_patch_decoder`.
     """
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f'{folder} exists; give another folder.')
+    if chat_template is not None:
+        check_chat_template(chat_template)
     tokenizer = load_tokenizer(language)
     if IMAGE_TOKEN not in tokenizer.get_vocab():
         tokenizer.add_special_tokens(dict(additional_special_tokens=[IMAGE_TOKEN]))

@@ -11,7 +11,9 @@ from mmtransmamba.registry import MODELS
 DISTILLER = dict(
     type='mmtransmamba.MultiDirectionDistiller',
     student=STUDENT,
-    teacher=dict(type='mmtransmamba.CLIP4ClipTeacher', model=TEACHER),
+    teacher=dict(
+        type='mmtransmamba.CLIP4ClipTeacher', model=TEACHER, checkpoint='random'
+    ),
     terms=dict(
         similarity=dict(type='mmtransmamba.SimilarityTerm'),
         direction=dict(type='mmtransmamba.DirectionTerm'),

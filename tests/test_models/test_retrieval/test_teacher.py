@@ -11,6 +11,7 @@ from mmtransmamba.registry import MODELS
 
 def build(aggregation='mean', **kwargs):
     torch.manual_seed(0)
+    kwargs.setdefault('checkpoint', 'random')
     return CLIP4ClipTeacher(TEACHER | dict(aggregation=aggregation), **kwargs)
 
 
@@ -119,3 +120,10 @@ def test_batch_of_the_dataloader():
     video = batch.pop('video')
     pairs = build()(video, batch).pairs
     assert pairs.video.shape == pairs.text.shape == (2, 16)
+
+
+def test_without_weights_it_is_refused():
+    with pytest.raises(
+        ValueError, match="Give checkpoint=FILE, or checkpoint='random'"
+    ):
+        CLIP4ClipTeacher(TEACHER)

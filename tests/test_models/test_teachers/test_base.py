@@ -11,6 +11,7 @@ from mmtransmamba.models.teachers import MMPretrainTeacher, TimmTeacher
 
 def build(**kwargs):
     torch.manual_seed(0)
+    kwargs.setdefault('checkpoint', 'random')
     return TimmTeacher({**TIMM_VIT, 'drop_path_rate': 0.5, 'drop_rate': 0.5}, **kwargs)
 
 
@@ -144,7 +145,7 @@ def test_checkpoints_must_fit(tmp_path):
 @pytest.mark.parametrize('prefix', ['', 'module.', 'backbone.', 'module.backbone.'])
 def test_prefixes_of_a_backbone_checkpoint(tmp_path, prefix):
     torch.manual_seed(3)
-    backbone = MMPretrainTeacher(MM_VIT).model.backbone
+    backbone = MMPretrainTeacher(MM_VIT, 'random').model.backbone
     file = tmp_path / 'backbone.pth'
     state = {prefix + name: t for name, t in backbone.state_dict().items()}
     torch.save({'model': state}, file)

@@ -28,7 +28,7 @@ def normalised(x):
 @pytest.mark.parametrize('model', [MM_VIT, MM_DISTILLED], ids=['vit', 'distilled'])
 @torch.no_grad()
 def test_vit_against_out_indices_and_head(model):
-    teacher = MMPretrainTeacher(model)
+    teacher = MMPretrainTeacher(model, 'random')
     torch.nn.init.normal_(teacher.model.head.layers.head.weight)
     x = images()
     output = teacher(x)
@@ -53,7 +53,7 @@ def test_swin_against_its_stages():
         neck=dict(type='GlobalAveragePooling'),
         head=dict(type='LinearClsHead', num_classes=5, in_channels=32),
     )
-    teacher = MMPretrainTeacher(model, **NORMALISATION)
+    teacher = MMPretrainTeacher(model, 'random', **NORMALISATION)
     assert teacher.layer_dims == (8, 8, 16, 16, 32, 32)
     assert teacher.layer_grids == ((8, 8),) * 2 + ((4, 4),) * 2 + ((2, 2),) * 2
     x = images()
@@ -71,18 +71,18 @@ def test_swin_against_its_stages():
 @torch.no_grad()
 def test_pooled_backbone_gives_the_feature_its_head_reads():
     backbone = {**MM_VIT['backbone'], 'out_type': 'avg_featmap', 'final_norm': False}
-    teacher = MMPretrainTeacher(backbone, **NORMALISATION)
+    teacher = MMPretrainTeacher(backbone, 'random', **NORMALISATION)
     x = images()
     torch.testing.assert_close(teacher(x).feature, teacher.model(normalised(x))[0])
 
 
 def test_another_image_size_resamples_the_position_embedding():
-    output = MMPretrainTeacher(MM_VIT)(images((24, 48)))
+    output = MMPretrainTeacher(MM_VIT, 'random')(images((24, 48)))
     assert output.layers[0].grid == (3, 6)
 
 
 def test_model_by_name():
-    teacher = MMPretrainTeacher('deit-tiny_4xb256_in1k', input_size=224)
+    teacher = MMPretrainTeacher('deit-tiny_4xb256_in1k', 'random', input_size=224)
     assert (teacher.num_layers, teacher.feature_dim, teacher.num_classes) == (
         12,
         192,
@@ -95,7 +95,7 @@ def test_model_by_name():
 
 def test_the_config_is_not_changed():
     config = copy.deepcopy(MM_VIT)
-    MMPretrainTeacher(config)
+    MMPretrainTeacher(config, 'random')
     assert config == MM_VIT
 
 
@@ -104,14 +104,14 @@ def test_config_file(tmp_path):
     preprocessor = MM_VIT['data_preprocessor']
     model = {k: v for k, v in MM_VIT.items() if k != 'data_preprocessor'}
     file.write_text(f'model = {model}\ndata_preprocessor = {preprocessor}\n')
-    teacher = MMPretrainTeacher(str(file))
+    teacher = MMPretrainTeacher(str(file), 'random')
     assert teacher.mean.flatten().tolist() == NORMALISATION['mean']
     assert teacher.num_classes == 5
 
 
 def test_pretrained_init_cfg_is_honoured(tmp_path):
     file = tmp_path / 'classifier.pth'
-    source = MMPretrainTeacher(MM_VIT)
+    source = MMPretrainTeacher(MM_VIT, 'random')
     torch.save({'state_dict': source.model.state_dict()}, file)
     init_cfg = dict(type='Pretrained', checkpoint=str(file))
     loaded = MMPretrainTeacher({**MM_VIT, 'init_cfg': init_cfg})
@@ -127,8 +127,8 @@ def test_init_cfg_with_a_missing_file():
 
 def test_bfloat16_with_masks_in_float32():
     """Swin adds float32 masks to its scores."""
-    exact = MMPretrainTeacher(SWIN, **NORMALISATION)
-    rough = MMPretrainTeacher(SWIN, **NORMALISATION, dtype='bfloat16')
+    exact = MMPretrainTeacher(SWIN, 'random', **NORMALISATION)
+    rough = MMPretrainTeacher(SWIN, 'random', **NORMALISATION, dtype='bfloat16')
     rough.model.load_state_dict(exact.model.state_dict())
     x = images()
     torch.testing.assert_close(rough(x).feature, exact(x).feature, atol=0.1, rtol=0.1)
@@ -136,14 +136,21 @@ def test_bfloat16_with_masks_in_float32():
 
 def test_normalisation_must_be_known():
     with pytest.raises(ValueError, match='no data_preprocessor.*mean='):
-        MMPretrainTeacher(MM_VIT['backbone'])
+        MMPretrainTeacher(MM_VIT['backbone'], 'random')
 
 
 def test_other_backbones_need_named_layers():
     resnet = dict(type='ResNet', depth=18, base_channels=4, stem_channels=4)
     with pytest.raises(ValueError, match="ResNet keeps its blocks .*'layer1'"):
-        MMPretrainTeacher(resnet, **NORMALISATION)
+        MMPretrainTeacher(resnet, 'random', **NORMALISATION)
     teacher = MMPretrainTeacher(
-        resnet, layers=['layer3', 'layer4'], input_size=64, **NORMALISATION
+        resnet, 'random', layers=['layer3', 'layer4'], input_size=64, **NORMALISATION
     )
     assert teacher.layer_grids == ((4, 4), (2, 2))
+
+
+def test_without_weights_it_is_refused():
+    with pytest.raises(
+        ValueError, match="Give checkpoint=FILE, or checkpoint='random'"
+    ):
+        MMPretrainTeacher(MM_VIT, **NORMALISATION)

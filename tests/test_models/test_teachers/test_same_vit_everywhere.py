@@ -32,9 +32,14 @@ def teachers(request, tmp_path_factory):
     file = tmp_path_factory.mktemp(request.param) / 'deit.pth'
     torch.save({'model': source.state_dict()}, file)
     configs = [
-        dict(type='TimmTeacher', model=in_timm, **NORMALISATION),
-        dict(type='MMPretrainTeacher', model=in_mmpretrain),
-        dict(type='TransformersTeacher', model=in_transformers, **NORMALISATION),
+        dict(type='TimmTeacher', checkpoint='random', model=in_timm, **NORMALISATION),
+        dict(type='MMPretrainTeacher', checkpoint='random', model=in_mmpretrain),
+        dict(
+            type='TransformersTeacher',
+            checkpoint='random',
+            model=in_transformers,
+            **NORMALISATION,
+        ),
     ]
     built = [
         MODELS.build(

@@ -31,7 +31,7 @@ def images(size=(IMAGE_SIZE, IMAGE_SIZE)):
 )
 @torch.no_grad()
 def test_vit_against_forward_intermediates(model):
-    teacher = TimmTeacher(model)
+    teacher = TimmTeacher(model, checkpoint='random')
     x = images()
     output = teacher(x)
     final, expected = teacher.model.forward_intermediates(
@@ -53,7 +53,7 @@ def test_vit_against_forward_intermediates(model):
 
 @torch.no_grad()
 def test_swin_against_forward_intermediates():
-    teacher = TimmTeacher(SWIN)
+    teacher = TimmTeacher(SWIN, checkpoint='random')
     x = images()
     output = teacher(x)
     final, stages = teacher.model.forward_intermediates(teacher.preprocess(x))
@@ -68,7 +68,8 @@ def test_swin_against_forward_intermediates():
 @torch.no_grad()
 def test_average_pooled_vit_gives_the_feature_its_head_reads(num_classes):
     teacher = TimmTeacher(
-        {**TIMM_VIT, 'global_pool': 'avg', 'num_classes': num_classes}
+        {**TIMM_VIT, 'global_pool': 'avg', 'num_classes': num_classes},
+        checkpoint='random',
     )
     torch.nn.init.uniform_(teacher.model.fc_norm.weight)
     x = images()
@@ -80,7 +81,9 @@ def test_average_pooled_vit_gives_the_feature_its_head_reads(num_classes):
 
 @torch.no_grad()
 def test_convolutional_models_go_by_feature_info():
-    teacher = TimmTeacher(dict(model_name='resnet10t', num_classes=0), input_size=64)
+    teacher = TimmTeacher(
+        dict(model_name='resnet10t', num_classes=0), checkpoint='random', input_size=64
+    )
     assert teacher.num_classes is None and teacher(images()).logits is None
     x = teacher.preprocess(images())
     final, stages = teacher.model.forward_intermediates(x)
@@ -89,12 +92,14 @@ def test_convolutional_models_go_by_feature_info():
 
 
 def test_normalisation_is_the_models():
-    teacher = TimmTeacher(TIMM_VIT)  # vit_tiny_patch16_224 uses 0.5, not ImageNet's
+    teacher = TimmTeacher(
+        TIMM_VIT, checkpoint='random'
+    )  # vit_tiny_patch16_224 uses 0.5, not ImageNet's
     assert teacher.mean.flatten().tolist() == [127.5] * 3
 
 
 def test_dynamic_image_size():
-    teacher = TimmTeacher({**TIMM_VIT, 'dynamic_img_size': True})
+    teacher = TimmTeacher({**TIMM_VIT, 'dynamic_img_size': True}, checkpoint='random')
     assert teacher(images((24, 48))).layers[0].grid == (3, 6)
 
 
@@ -107,6 +112,7 @@ def test_dynamic_image_size():
             dict(model='vit_tiny_patch16_224', pretrained=True, checkpoint='x.pth'),
             'not both',
         ),
+        (dict(model='vit_tiny_patch16_224'), "Give checkpoint=FILE, or .*'random'"),
     ],
 )
 def test_bad_arguments(kwargs, message):

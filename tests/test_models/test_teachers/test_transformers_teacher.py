@@ -36,6 +36,8 @@ def offline(monkeypatch):
 
 def build(model, **kwargs):
     torch.manual_seed(0)
+    if isinstance(model, dict):
+        kwargs.setdefault('checkpoint', 'random')
     return TransformersTeacher(model, **{**NORMALISATION, **kwargs})
 
 
@@ -204,3 +206,10 @@ def test_dict_with_checkpoint_file(folder):
 def test_bad_arguments(kwargs, error, message):
     with pytest.raises(error, match=message):
         build(**kwargs)
+
+
+def test_without_weights_it_is_refused():
+    with pytest.raises(
+        ValueError, match="Give checkpoint=FILE, or checkpoint='random'"
+    ):
+        TransformersTeacher(HF_VIT, **NORMALISATION)

@@ -9,6 +9,10 @@ import torch
 from torch import nn
 
 from mmtransmamba.models.multimodal.heads.base import VisionLanguageHead
+from mmtransmamba.models.multimodal.heads.generation import (
+    refuse_nan,
+    room_for_answer,
+)
 from mmtransmamba.models.multimodal.heads.stopping import stop_criterion
 from mmtransmamba.registry import MODELS
 
@@ -52,7 +56,8 @@ class AnswerHead(VisionLanguageHead):
         """See :meth:`VisionLanguageHead.generate`.
 
         Raises:
-            ValueError: The prompts are padded on the right.
+            ValueError: The prompts are padded on the right, or leave no room in the
+                model's context, or the model computes NaN.
         """
         mask = batch.get('attention_mask')
         if mask is not None and not bool(mask[:, -1].all()):
@@ -62,6 +67,15 @@ class AnswerHead(VisionLanguageHead):
             )
         tokenizer = getattr(processor, 'tokenizer', processor)
         settings = dict(self.generation)
+        room = room_for_answer(
+            model, batch['input_ids'].shape[1], settings.get('max_new_tokens')
+        )
+        if room is not None:
+            settings['max_new_tokens'] = room
+        settings['logits_processor'] = [
+            *(settings.get('logits_processor') or ()),
+            refuse_nan,
+        ]
         if self.stop_strings:
             settings['stopping_criteria'] = [
                 *(settings.get('stopping_criteria') or ()),

@@ -1,0 +1,263 @@
+"""Ending a training whose numbers are none any more, and saying where it began."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce, get_world_size
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mmtransmamba.engine.unwrap import unwrapped_model
+from mmtransmamba.models.values import first_fault_in
+from mmtransmamba.registry import HOOKS
+
+
+class NonFiniteError(ValueError):
+    """A loss, a weight or an output that is NaN or infinite."""
+
+
+@HOOKS.register_module()
+class NonFiniteHook(Hook):
+    """Ends a training at the first loss that is NaN or infinite, before it does harm.
+
+    Each step looks at the total loss alone, before the weights are changed with it. If
+    it is no number, the step is computed once more with an eye on every layer, and the
+    error names what is wrong: a weight, the batch, the first layer of model or teacher,
+    or the terms of the loss. Checkpoints are not written with such weights.
+
+    With several processes all of them end, whichever has the loss.
+
+    ``tools/train.py`` puts it into every training;
+    ``default_hooks=dict(non_finite=None)`` leaves it out.
+
+    Args:
+        patience: With a gradient scaler, which skips steps that overflow (AMP), so many
+            steps in a row may have such a loss.
+    """
+
+    # Weights are looked at before any other hook saves them.
+    priority = 'VERY_HIGH'
+
+    def __init__(self, patience: int = 20) -> None:
+        if patience < 0:
+            raise ValueError(
+                f'NonFiniteHook: patience={patience} must not be negative.'
+            )
+        self.patience = patience
+        self._skipped = 0
+        self._batch: Any = None
+
+    def before_train(self, runner: Runner) -> None:
+        model = unwrapped_model(runner)
+        if not callable(getattr(model, 'parse_losses', None)):
+            return
+        parse = model.parse_losses
+
+        def parse_losses(losses: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+            total, log_vars = parse(losses)
+            self._check(runner, total, log_vars)
+            return total, log_vars
+
+        model.parse_losses = parse_losses
+
+    def after_train(self, runner: Runner) -> None:
+        """Check the weights of the last step, and leave the model as it was.
+
+        Raises:
+            NonFiniteError: A weight is NaN or infinite.
+        """
+        model = unwrapped_model(runner)
+        vars(model).pop('parse_losses', None)
+        self._batch = None
+        self._check_weights(runner, 'The training ends with')
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        self._batch = data_batch
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Check the loss of a model that does not sum its losses as mmengine's do."""
+        if 'parse_losses' in vars(unwrapped_model(runner)):
+            return
+        loss = (outputs or {}).get('loss')
+        if isinstance(loss, Tensor):
+            self._check(runner, loss, outputs)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Keep weights without a value out of checkpoints.
+
+        Raises:
+            NonFiniteError: There is one.
+        """
+        self._check_weights(runner, 'No checkpoint is written')
+
+    @staticmethod
+    def _check_weights(runner: Runner, what: str) -> None:
+        fault = first_fault_in(unwrapped_model(runner))
+        if fault is not None:
+            raise NonFiniteError(
+                f'{what}: after iteration {runner.iter} the weight {fault}.'
+            )
+
+    def _check(self, runner: Runner, total: Tensor, log_vars: dict) -> None:
+        bad = (~torch.isfinite(total.detach())).any().float().reshape(1)
+        if get_world_size() > 1:
+            all_reduce(bad)
+        if not bad.item():
+            self._skipped = 0
+            return
+        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+        if scaler is not None and scaler.is_enabled() and self._skipped < self.patience:
+            self._skipped += 1
+            return
+        raise NonFiniteError(
+            f'Iteration {runner.iter + 1}: the loss is {float(total):g}'
+            f'{_bad_terms(log_vars)}. {self._origin(runner)} To train on regardless, '
+            'set default_hooks=dict(non_finite=None).'
+        )
+
+    def _origin(self, runner: Runner) -> str:
+        """What is wrong, in a sentence."""
+        model = unwrapped_model(runner)
+        teacher = getattr(model, 'teacher', None)
+        parts = {'teacher': teacher} if isinstance(teacher, nn.Module) else {}
+        for owner, part in {'model': model, **parts}.items():
+            fault = first_fault_in(part)
+            if fault is not None:
+                began = '' if runner.iter else ' from the beginning'
+                return f'In the {owner} the weight {fault}{began}.'
+        watched = {'': model, **{f'{name}.': part for name, part in parts.items()}}
+        try:
+            data = model.data_preprocessor(self._batch, True)
+            named = _bad_tensors(data)
+            if named:
+                return f'The batch is so already: {named}.'
+            found = first_output(watched, lambda: _compute(model, data))
+        except Exception as error:  # the loss is what the user has to know of
+            return f'To compute it once more fails: {error}'
+        if found is not None:
+            return f'The first to be so is {found}.'
+        return (
+            'All weights and outputs of layers are finite: it comes about in the loss, '
+            'or not again.'
+        )
+
+
+def _compute(model: nn.Module, data: Any) -> None:
+    if isinstance(data, dict):
+        model(**data, mode='loss')
+    else:
+        model(*data, mode='loss')
+
+
+class _Found(Exception):
+    """Ends a computation whose fault has been found."""
+
+
+def first_output(parts: dict[str, nn.Module], run: Callable[[], None]) -> str | None:
+    """The first layer that puts out NaN or infinity, None if none does.
+
+    Minus infinity alone is none: masks and classes that are ruled out have it.
+
+    Args:
+        parts: Models whose layers are watched, by the beginning of their names.
+        run: Computes them, without gradients.
+    """
+    stack: list[str] = []
+
+    def entered(name: str) -> Callable:
+        def hook(_: nn.Module, args: tuple, kwargs: dict) -> None:
+            if _is_bad((args, kwargs)):
+                where = f'what {stack[-1]} computes itself' if stack else 'the input'
+                raise _Found(f'{where}, before it calls {name}')
+            stack.append(name)
+
+        return hook
+
+    def left(name: str) -> Callable:
+        def hook(_: nn.Module, args: tuple, output: Any) -> None:
+            if _is_bad(output):
+                raise _Found(f'the output of {name}')
+            stack.pop()
+
+        return hook
+
+    with _hooked(parts, entered, left), torch.no_grad():
+        try:
+            run()
+        except _Found as found:
+            return str(found)
+    return None
+
+
+@contextmanager
+def _hooked(
+    parts: dict[str, nn.Module], entered: Callable, left: Callable
+) -> Iterator[None]:
+    handles, seen = [], set()
+    for beginning, part in parts.items():
+        for name, module in part.named_modules():
+            if id(module) in seen or not name:
+                continue
+            seen.add(id(module))
+            name = beginning + name
+            handles += [
+                module.register_forward_pre_hook(entered(name), with_kwargs=True),
+                module.register_forward_hook(left(name)),
+            ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _tensors(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _tensors(part)
+
+
+def _is_bad(value: Any) -> bool:
+    return any(
+        bool((tensor.isnan() | tensor.isposinf()).any())
+        for tensor in _tensors(value)
+        if tensor.is_floating_point()
+    )
+
+
+def _bad_tensors(data: Any) -> str:
+    """Names of what is no number in a batch."""
+    if isinstance(data, dict):
+        return ', '.join(str(key) for key, value in data.items() if _is_bad(value))
+    return 'its tensors' if _is_bad(data) else ''
+
+
+def _bad_terms(log_vars: dict[str, Any]) -> str:
+    """The terms of a loss that are no numbers."""
+    terms = [
+        f'{name}={float(value):g}'
+        for name, value in log_vars.items()
+        if name != 'loss'
+        and isinstance(value, Tensor)
+        and value.numel() == 1
+        and not bool(torch.isfinite(value))
+    ]
+    return f' ({", ".join(terms)})' if terms else ''

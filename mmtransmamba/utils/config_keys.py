@@ -1,0 +1,128 @@
+"""Keys of a config that somebody reads, and misspelt ones, which nobody does.
+
+mmengine's Runner takes the keys it knows from a config and is silent about all others.
+Yet a config may define variables for its own use, and a dumped config has them long
+after they were used. Hence the rule:
+
+* What the command line adds (``--cfg-options``) must be known or in the config.
+* What a file defines may be anything, unless it is spelt nearly as a known key and the
+  files do not use it as a variable, or has been replaced in mmengine 0.x.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+# Read by mmengine from the config itself, by the libraries' tools, or by this package.
+_BESIDE_RUNNER = (
+    *('custom_imports', 'model_wrapper_cfg', 'find_unused_parameters', 'sync_bn'),
+    *('compile', 'efficient_conv_bn_eval', 'runner_type', 'strategy', 'gpu_ids'),
+    *('tta_model', 'tta_pipeline', 'train_pipeline', 'val_pipeline', 'test_pipeline'),
+    *('vis_backends', 'load_skip', 'log_name'),
+)
+# mmcv 1.x's, each with what is read in its place.
+_REPLACED = {
+    'checkpoint_config': 'default_hooks.checkpoint',
+    'dist_params': 'env_cfg.dist_cfg',
+    'log_config': 'default_hooks.logger',
+    'lr_config': 'param_scheduler',
+    'optimizer_config': 'optim_wrapper.clip_grad',
+    'resume_from': 'load_from together with resume=True',
+    'total_epochs': 'train_cfg.max_epochs',
+    'workflow': 'train_cfg',
+}
+_CLOSE = 0.8
+# Those that a training has whether or not its config names them.
+_DEFAULT_HOOKS = {
+    *('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler'),
+    *('checkpoint', 'non_finite'),
+}
+
+
+def known_keys() -> set[str]:
+    """Top-level keys of a config that are read."""
+    return set(inspect.signature(Runner).parameters) | set(_BESIDE_RUNNER)
+
+
+def check_keys(cfg: Config) -> None:
+    """Refuse misspelt and replaced keys of a config.
+
+    Raises:
+        ValueError: There is one; the message names it and the right one.
+    """
+    known = known_keys()
+    # A pipeline is as good a variable as one that some tool reads.
+    spelt = [key for key in known if not key.endswith('pipeline')]
+    for key in cfg:
+        if key in known or _is_used(key, cfg.text):
+            continue
+        if key in _REPLACED:
+            raise ValueError(
+                f'the config has "{key}", which nobody reads since mmengine; set '
+                f'{_REPLACED[key]}'
+            )
+        close = get_close_matches(key, spelt, 1, _CLOSE)
+        if close:
+            raise ValueError(
+                f'the config has "{key}", which nobody reads; did you mean '
+                f'"{close[0]}"?'
+            )
+
+
+def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Refuse what ``--cfg-options`` gives to nobody.
+
+    Raises:
+        ValueError: The first part of a key is neither known nor in the config, or a
+            term or hook that is to be switched off is not there.
+    """
+    known = known_keys() | set(cfg)
+    for key, value in options.items():
+        first = key.split('.')[0]
+        if first not in known:
+            raise ValueError(
+                f'--cfg-options {key}: nobody reads "{first}"{_meant(first, known)}'
+            )
+        if value is None:
+            _check_removable(cfg, key)
+
+
+def _check_removable(cfg: Config, key: str) -> None:
+    """Refuse to switch off what is not there; it has no effect."""
+    first, *rest = key.split('.')
+    if not rest:
+        return
+    *middle, last = rest
+    found: Any = cfg.get(first)
+    for part in middle:
+        if not isinstance(found, Mapping) or part not in found:
+            return
+        found = found[part]
+    switches = key.split('.')[-2]  # others are arguments, which may be None
+    known = {'terms': set(), 'default_hooks': _DEFAULT_HOOKS}.get(switches)
+    if known is None or not isinstance(found, Mapping):
+        return
+    known = known | set(found)
+    if last not in known:
+        raise ValueError(
+            f'--cfg-options {key}=None has no effect: {key.rpartition(".")[0]} has no '
+            f'"{last}"{_meant(last, known)}'
+        )
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    close = get_close_matches(name, list(known), 1, 0.6)
+    return f'; did you mean "{close[0]}"?' if close else ''
+
+
+def _is_used(name: str, text: str) -> bool:
+    """Whether config files use a variable that they define."""
+    code = re.sub(r'#[^\n]*', '', text)
+    return re.search(rf'\b{re.escape(name)}\b(?!\s*=[^=])', code) is not None

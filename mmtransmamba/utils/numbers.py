@@ -1,0 +1,70 @@
+"""Numbers on command lines, each within its bounds. They cost no import."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+
+
+def whole(least: int | None = None, most: int | None = None) -> Callable[[str], int]:
+    """A type for ``argparse``: an integer within bounds, both included."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f'"{text}" must be a whole number{_bounds(least, most)}'
+            ) from None
+        return _bounded(value, least, most)
+
+    return number
+
+
+def real(
+    least: float | None = None, most: float | None = None, above: float | None = None
+) -> Callable[[str], float]:
+    """A type for ``argparse``: a finite number within bounds.
+
+    Args:
+        least, most: Bounds that are included.
+        above: A lower bound that is not.
+    """
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f'"{text}" is no number') from None
+        if not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f'{text} is not finite')
+        if above is not None and value <= above:
+            raise argparse.ArgumentTypeError(f'{text} must be above {above:g}')
+        return _bounded(value, least, most)
+
+    return number
+
+
+def _bounded(value: float, least: float | None, most: float | None) -> float:
+    if (least is not None and value < least) or (most is not None and value > most):
+        kind = 'a whole number' if isinstance(value, int) else 'a number'
+        raise argparse.ArgumentTypeError(
+            f'"{value}" must be {kind}{_bounds(least, most)}'
+        )
+    return value
+
+
+def _bounds(least: float | None, most: float | None) -> str:
+    low = '' if least is None else f', {least} at least'
+    return low + ('' if most is None else f', {most} at most')
+
+
+positive = whole(1)
+"""How many: 1 at least."""
+
+natural = whole(0)
+"""How many, or none."""
+
+seed_number = whole(0, 2**32 - 1)
+"""What every generator of random numbers accepts, numpy's included."""

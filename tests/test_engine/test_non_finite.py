@@ -1,0 +1,210 @@
+"""A training ends at the first number that is none, and says where it began."""
+
+import pytest
+import torch
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmtransmamba.engine.hooks import NonFiniteError, NonFiniteHook
+from mmtransmamba.registry import HOOKS
+
+
+class Poison(nn.Module):
+    """Passes its input on, times NaN or infinity from a step on."""
+
+    def __init__(self, value=1.0, after=0):
+        super().__init__()
+        self.value, self.after, self.calls = value, after, 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x * self.value if self.calls > self.after else x
+
+
+class Block(nn.Module):
+    def __init__(self, inside):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.inside = inside
+        self.after = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.after(self.inside(self.linear(x)))
+
+
+class Functional(nn.Module):
+    """What it does is no layer of its own, as a scan is none."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.last(torch.log(-self.first(x).abs() - 1))
+
+
+class Model(BaseModel):
+    def __init__(self, layers=(), teacher=None, term=1.0):
+        super().__init__()
+        self.blocks = nn.Sequential(nn.Linear(3, 3), *layers)
+        # As a distiller's, it is no submodule.
+        self.hidden = [teacher]
+        self.term = term
+
+    @property
+    def teacher(self):
+        return self.hidden[0]
+
+    def forward(self, x, mode='loss'):
+        y = self.blocks(x)
+        target = 0 if self.teacher is None else self.teacher(x).detach()
+        return dict(loss_task=y.pow(2).mean(), loss_kl=self.term * (y - target).mean())
+
+
+def run(tmp_path, model, data=None, hooks=None, wrapper=None, iters=4, **kwargs):
+    torch.manual_seed(0)
+    data = torch.randn(8, 3) if data is None else data
+    runner = Runner(
+        model,
+        str(tmp_path),
+        train_dataloader=DataLoader([dict(x=x) for x in data], 2),
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=iters),
+        optim_wrapper=wrapper
+        or OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.01)),
+        custom_hooks=[NonFiniteHook()] if hooks is None else hooks,
+        default_hooks=dict(
+            checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=False)
+        ),
+        log_level='ERROR',
+        experiment_name=tmp_path.name,
+        **kwargs,
+    )
+    runner.train()
+    return runner
+
+
+def spoilt(module, value=torch.nan):
+    with torch.no_grad():
+        next(module.parameters()).view(-1)[-1] = value
+    return module
+
+
+@pytest.mark.parametrize(
+    'make, message',
+    [
+        (lambda: Model([Block(Poison(torch.nan))]), r'output of blocks\.1\.inside'),
+        (lambda: Model([Block(Poison(torch.inf))]), r'output of blocks\.1\.inside'),
+        (
+            lambda: Model([Block(Poison(torch.nan, after=2))]),
+            r'Iteration 3: .* output of blocks\.1\.inside',
+        ),
+        (
+            lambda: Model([Functional()]),
+            r'what blocks\.1 computes itself, before it calls blocks\.1\.last',
+        ),
+        (
+            lambda: Model([spoilt(Block(Poison()))]),
+            r'In the model the weight blocks\.1\.linear\.weight has NaN from the begin',
+        ),
+        (
+            lambda: Model([spoilt(Block(Poison()), torch.inf)]),
+            r'In the model the weight blocks\.1\.linear\.weight has infinity',
+        ),
+        (
+            lambda: Model(teacher=spoilt(Block(Poison()))),
+            r'loss_kl=nan\)\. In the teacher the weight linear\.weight has NaN',
+        ),
+        (
+            lambda: Model(teacher=Block(Poison(torch.nan))),
+            r'loss_kl=nan\)\. The first to be so is the output of teacher\.inside',
+        ),
+        (
+            lambda: Model(term=torch.nan),
+            r'the loss is nan \(loss_kl=nan\)\. All weights and outputs .* are finite',
+        ),
+    ],
+)
+def test_the_first_layer_or_term_is_named(tmp_path, make, message):
+    model = make()
+    with pytest.raises(NonFiniteError, match=message):
+        run(tmp_path, model)
+    assert not list(tmp_path.glob('iter_4.pth'))
+
+
+def test_a_bad_batch_is_named_and_changes_no_weight(tmp_path):
+    data = torch.randn(8, 3)
+    data[5, 1] = torch.nan
+    model = Model()
+    with pytest.raises(NonFiniteError, match='Iteration 3: .* batch is so already: x'):
+        run(tmp_path, model, data)
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert (tmp_path / 'iter_2.pth').exists()
+
+
+def test_too_large_a_learning_rate_ends_at_the_first_bad_loss(tmp_path):
+    model = Model()
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e30))
+    with pytest.raises(NonFiniteError, match=r'Iteration \d: the loss is (inf|nan)'):
+        run(tmp_path, model, wrapper=wrapper)
+    assert len(list(tmp_path.glob('iter_*.pth'))) < 4
+
+
+def test_weights_that_the_last_step_has_spoilt_are_not_saved(tmp_path):
+    class Bad(torch.optim.SGD):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for p in group['params']:
+                    p.data.fill_(torch.nan)
+
+    model = Model()
+    wrapper = OptimWrapper(Bad(model.parameters(), lr=1))
+    with pytest.raises(NonFiniteError, match='No checkpoint.*weight blocks.0.weight'):
+        run(tmp_path, model, wrapper=wrapper, iters=1)
+    assert not list(tmp_path.glob('iter_*.pth'))
+
+
+def test_training_goes_on_without_the_hook(tmp_path):
+    model = Model([Poison(torch.nan)])
+    assert run(tmp_path, model, hooks=[]).iter == 4
+
+
+class Scaler:
+    def is_enabled(self):
+        return True
+
+
+@pytest.mark.parametrize('patience, ends', [(2, False), (1, True)])
+def test_steps_that_a_gradient_scaler_skips_are_no_error(tmp_path, patience, ends):
+    data = torch.randn(8, 3)
+    data[2:6] = torch.inf  # the second and the third batch
+
+    class Skipping(OptimWrapper):
+        loss_scaler = Scaler()
+
+        def update_params(self, loss):
+            if loss.isfinite():
+                super().update_params(loss)
+
+    model = Model()
+    wrapper = Skipping(torch.optim.SGD(model.parameters(), lr=0.01))
+    hooks = [NonFiniteHook(patience=patience)]
+    if ends:
+        with pytest.raises(NonFiniteError, match='Iteration 3'):
+            run(tmp_path, model, data, hooks, wrapper)
+    else:
+        assert run(tmp_path, model, data, hooks, wrapper).iter == 4
+
+
+def test_the_model_is_left_as_it_was(tmp_path):
+    model = Model([Block(Poison())])
+    run(tmp_path, model)
+    assert 'parse_losses' not in vars(model)
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_a_negative_patience_is_refused():
+    with pytest.raises(ValueError, match='patience=-1'):
+        HOOKS.build(dict(type='mmtransmamba.NonFiniteHook', patience=-1))
