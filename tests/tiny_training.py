@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.runner import Runner
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 SAMPLES = 10
 _NUMBERS = itertools.count()  # runs of one second must differ in name
@@ -138,8 +139,28 @@ def train(cfg, stop_at=None, resume=None):
             return step(*args, **kwargs)
 
         runner.model.train_step = stopping
-    try:
-        runner.train()
-    except StopTraining:
-        return None
+    with _ending_workers():
+        try:
+            runner.train()
+        except StopTraining:
+            return None
     return runner
+
+
+@contextmanager
+def _ending_workers():
+    """Ends the workers of a run, which would else wait for garbage collection."""
+    started = []
+    make = DataLoader._get_iterator
+
+    def making(loader):
+        started.append(make(loader))
+        return started[-1]
+
+    DataLoader._get_iterator = making
+    try:
+        yield
+    finally:
+        DataLoader._get_iterator = make
+        for iterator in started:
+            getattr(iterator, '_shutdown_workers', int)()
