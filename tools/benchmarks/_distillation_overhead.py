@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
         args.device = 'cuda' if torch.cuda.is_available() else 'cpu'
     config = read_config(args.config)
     # Random weights take the same time.
-    config.model.teacher.checkpoint = None
+    config.model.teacher.checkpoint = 'random'
     override(config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmpretrain'))
     distiller = MODELS.build(
