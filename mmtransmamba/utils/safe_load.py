@@ -124,11 +124,19 @@ def _remember_configs(content: Any) -> None:
             _config_texts.add(text)
 
 
+def _may_be_saved(file: str | Path | IO[bytes]) -> bool:
+    """Whether a file begins as those of ``torch.save``: a zip archive or a pickle."""
+    if not isinstance(file, (str, Path)):
+        return True
+    with open(file, 'rb') as start:
+        return start.read(2)[:1] in (b'P', b'\x80')
+
+
 def _explained(file: str | Path | IO[bytes], error: Exception) -> ValueError:
     """What to tell the user of a file that could not be read."""
     name = f'"{file}"' if isinstance(file, (str, Path)) else 'the checkpoint'
     found = _foreign(_named(file))
-    if not found and not isinstance(error, UnpicklingError):
+    if not found and not (isinstance(error, UnpicklingError) and _may_be_saved(file)):
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         return ValueError(f'{name} is damaged or no file of torch.save: {first}')
     if found:

@@ -137,14 +137,15 @@ def test_answers_files_and_scores(evaluate, asked, model, data):
     assert scores(data / 'out')['pope']['questions'] == 6
 
 
-def test_interrupted_and_continued(evaluate, asked, model, data):
+def test_interrupted_and_continued(evaluate, asked, model, data, capsys):
     sizes, watched = asked
     args = (model, *BOTH, *FAST, '--batch-size', 2)
     evaluate(*args, out='whole')
     sizes.clear()
     watched.interrupt_at = 2
-    with pytest.raises(SystemExit, match='The same command goes on from here'):
+    with pytest.raises(SystemExit, match='130'):
         evaluate(*args)
+    assert 'the same command goes on from here' in capsys.readouterr().err
     folder = data.joinpath(*PREDICTIONS)
     assert len(read(folder, 'pope')) == 4
     with (folder / 'pope.jsonl').open('a') as file:
