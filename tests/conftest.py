@@ -90,8 +90,19 @@ def without_waiting_for_mmengine() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def default_scope() -> Iterator[None]:
-    """The scope that a Runner in one test sets does not reach the next test."""
-    before = dict(DefaultScope._instance_dict)
+    """The scope that a Runner in one test sets does not reach the next test.
+
+    A Runner in a fixture of a module does not either.
+    """
+    DefaultScope._instance_dict.clear()
     yield
     DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """Ranks that a tool sets for its own process do not reach the next test."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)

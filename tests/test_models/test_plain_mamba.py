@@ -329,7 +329,7 @@ class TestLoadPretrained:
         with pytest.raises(FileNotFoundError, match=r'nowhere\.pth'):
             load_pretrained(tiny(), tmp_path / 'nowhere.pth')
         (tmp_path / 'bad.pth').write_bytes(b'no checkpoint')
-        with pytest.raises(CheckpointError, match=r'bad\.pth cannot be read'):
+        with pytest.raises(CheckpointError, match=r'bad\.pth" is damaged or no file'):
             load_pretrained(tiny(), tmp_path / 'bad.pth')
         torch.save({'epoch': 3}, tmp_path / 'empty.pth')
         with pytest.raises(CheckpointError, match='holds no state dict'):

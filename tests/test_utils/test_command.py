@@ -87,7 +87,7 @@ def test_an_error_of_another_package_says_type_and_place(line_of):
     message = line_of(lambda args: torch.zeros(2) + torch.zeros(3))
     assert message.startswith('RuntimeError: The size of tensor a (2) must match')
     assert 'test_command.py, line' in message
-    assert message.endswith('(the traceback: with --debug)')
+    assert message.endswith('with --debug)')
 
 
 def test_a_bare_assertion_shows_its_code(line_of):
