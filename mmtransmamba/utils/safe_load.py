@@ -137,14 +137,13 @@ def _explained(file: str | Path | IO[bytes], error: Exception) -> ValueError:
     name = f'"{file}"' if isinstance(file, (str, Path)) else 'the checkpoint'
     found = _foreign(_named(file))
     if not found and not (isinstance(error, UnpicklingError) and _may_be_saved(file)):
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return ValueError(f'{name} is damaged or no file of torch.save: {first}')
+        reason = _reason(error) or type(error).__name__
+        return ValueError(f'{name} is damaged or no file of torch.save: {reason}')
     if found:
         names = ', '.join(_of_python_3(name) for name in found[:3])
         refused = f'names {names}, which is no data'
     else:
-        reason = re.sub(r'(?s).*\n\n|WeightsUnpickler error: ', '', _first_part(error))
-        refused = f'holds more than data ({reason.strip().splitlines()[0]})'
+        refused = f'holds more than data ({_reason(error)})'
     return UnsafeFileError(
         f'{name} {refused}: reading it could run code, so it was not read. If you '
         f'trust who made the file, set {TRUST_VARIABLE}=1, or allow a class of your '
@@ -152,10 +151,11 @@ def _explained(file: str | Path | IO[bytes], error: Exception) -> ValueError:
     )
 
 
-def _first_part(error: Exception) -> str:
-    """The message of torch's reader without its advice."""
-    text = str(error) or type(error).__name__
-    return text.partition('\n\nCheck the documentation')[0]
+def _reason(error: Exception) -> str:
+    """The first line of what torch's reader met, without its advice."""
+    text = str(error).partition('\n\nCheck the documentation')[0]
+    text = re.sub(r'(?s).*\n\n|.*WeightsUnpickler error: ', '', text).strip()
+    return text.splitlines()[0] if text else ''
 
 
 def _foreign(names: list[str]) -> list[str]:

@@ -563,7 +563,11 @@ def test_bad_language_model(kwargs, error, message):
         (dict(kl=None), {}, 'terms is empty'),
         (dict(kl=dict(KL, temperature=0)), {}, 'temperature=0 must be greater'),
         (dict(mixer=dict(MIXER, at='gate')), {}, "at='gate' must be one of projected"),
-        (dict(mixer=dict(MIXER, weight=-1)), {}, 'weight=-1 must be a number, and neither negative'),
+        (
+            dict(mixer=dict(MIXER, weight=-1)),
+            {},
+            'weight=-1 must be a number, and neither negative',
+        ),
         (
             dict(mixer=MIXER),
             dict(num_hidden_layers=2, layers=[0]),
