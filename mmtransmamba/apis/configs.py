@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -35,8 +36,6 @@ def get_config(name: str) -> Config:
     """
     files = _files()
     if name not in files:
-        from difflib import get_close_matches
-
         similar = get_close_matches(name, files, n=3, cutoff=0.5)
         hint = f'; similar: {", ".join(similar)}' if similar else ''
         raise ValueError(

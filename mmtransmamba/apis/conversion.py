@@ -28,9 +28,10 @@ def convert(
     Args:
         teacher: A transformers model, or its folder. Of a vision-language model the
             language model inside is converted.
-        layers: Which layers: ``'evenly'``, ``'interleaved'``, ``'first'``, ``'last'``,
-            indices, or ``'auto'`` for those whose conversion costs least on
-            ``calibration``.
+        layers: Which layers: a position of
+            :func:`~mmtransmamba.models.language.choose_layers` such as ``'evenly'`` or
+            ``'late'``, indices, or ``'auto'`` for those whose conversion costs least
+            on ``calibration``.
         ratio: Share of the layers that become Mamba.
         init: What the mixers are initialised from, see
             :func:`~mmtransmamba.transfer.language.convert_lm`.

@@ -12,6 +12,7 @@ from torch import nn
 from mmtransmamba.apis.configs import read_config
 from mmtransmamba.engine.student import student_config
 from mmtransmamba.models.checkpoint import load_pretrained
+from mmtransmamba.models.language import cast_parameters
 from mmtransmamba.registry import DATASETS, MODELS
 from mmtransmamba.transfer.language import load_teacher
 from mmtransmamba.transfer.vision_language import is_vision_language, load_vlm
@@ -126,9 +127,6 @@ def _metainfo(config: Config) -> dict:
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    from mmtransmamba.models.language import cast_parameters
-
     if hasattr(model, 'generate'):
-        cast_parameters(model, dtype)
-        return model
+        return cast_parameters(model, dtype)
     return model.to(dtype)
