@@ -23,16 +23,15 @@ from transformers import (
     SiglipVisionConfig,
 )
 
+from mmtransmamba.models.folders import assemble_llava, load_vlm
 from mmtransmamba.models.language import choose_layers
 from mmtransmamba.models.multimodal import (
     HybridLlavaConfig,
     HybridLlavaForConditionalGeneration,
-    assemble_llava,
 )
 from mmtransmamba.registry import MODELS, PARAM_SCHEDULERS
 from mmtransmamba.transfer.distillers.stages import STAGES, history_of
 from mmtransmamba.transfer.language import hybrid_config
-from mmtransmamba.transfer.vision_language import load_vlm
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG_DIR = ROOT / 'configs' / 'multimodal'

@@ -19,9 +19,9 @@ def parse_args() -> argparse.Namespace:
 
 @tool(parse_args)
 def main(args: argparse.Namespace) -> None:
+    from mmtransmamba.models.folders import load_vlm
+    from mmtransmamba.models.folders.companions import Companions
     from mmtransmamba.models.multimodal.reasoning_tags import add_reasoning_tags
-    from mmtransmamba.transfer.vision_language import load_vlm
-    from mmtransmamba.utils.model_files import Companions
     from mmtransmamba.utils.reasoning_text import TAGS
 
     if args.out.exists():

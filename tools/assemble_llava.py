@@ -31,15 +31,14 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     if args.out.exists():
         raise FileExistsError(f'{args.out} exists; give another folder.')
-    from mmtransmamba.models.multimodal import assemble_llava
-    from mmtransmamba.transfer.language import load_teacher
+    from mmtransmamba.models.folders import assemble_llava
     from mmtransmamba.utils.text_files import read_text
 
     template = args.chat_template
     model, processor = assemble_llava(
         args.vision,
-        load_teacher(args.language),
-        tokenizer=args.tokenizer or args.language,
+        args.language,
+        tokenizer=args.tokenizer,
         image_token=args.image_token,
         feature_layer=args.feature_layer,
         chat_template=None if template is None else read_text(template),

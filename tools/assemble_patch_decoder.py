@@ -55,7 +55,7 @@ def holistic_of(text: str) -> int | list[int] | str:
 
 @tool(parse_args)
 def main(args: argparse.Namespace) -> None:
-    from mmtransmamba.transfer.vision_language import write_patch_decoder
+    from mmtransmamba.models.folders import write_patch_decoder
     from mmtransmamba.utils.text_files import read_text
 
     template = None

@@ -85,6 +85,7 @@ def parse_args() -> argparse.Namespace:
 
 @tool(parse_args)
 def main(args: argparse.Namespace) -> None:
+    from mmtransmamba.models.folders import is_vision_language
     from mmtransmamba.transfer.language import (
         automatic_layers,
         plan_conversion,
@@ -93,7 +94,6 @@ def main(args: argparse.Namespace) -> None:
     )
     from mmtransmamba.transfer.vision_language import (
         automatic_text_layers,
-        is_vision_language,
         plan_vlm_conversion,
     )
 

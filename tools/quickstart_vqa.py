@@ -184,8 +184,8 @@ def main(args: argparse.Namespace) -> None:
     from mmengine.registry import DefaultScope
 
     from mmtransmamba.apis.vqa_answers import evaluate, majority
+    from mmtransmamba.models.folders import load_vlm
     from mmtransmamba.registry import DATASETS, MODELS
-    from mmtransmamba.transfer.vision_language import load_vlm
 
     begin = time.perf_counter()
     folders = train(args.work_dir, args.seed, not args.no_scratch)

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import nn
 
+from mmtransmamba.models.folders import is_vision_language
 from mmtransmamba.transfer.language import convert_lm
 from mmtransmamba.transfer.subclone import SubcloneReport
-from mmtransmamba.transfer.vision_language import convert_vlm, is_vision_language
+from mmtransmamba.transfer.vision_language import convert_vlm
 
 
 def convert(

@@ -12,10 +12,9 @@ from torch import nn
 from mmtransmamba.apis.configs import read_config
 from mmtransmamba.engine.student import student_config
 from mmtransmamba.models.checkpoint import load_pretrained
+from mmtransmamba.models.folders import is_vision_language, load_lm, load_vlm
 from mmtransmamba.models.language import cast_parameters
 from mmtransmamba.registry import DATASETS, MODELS
-from mmtransmamba.transfer.language import load_teacher
-from mmtransmamba.transfer.vision_language import is_vision_language, load_vlm
 from mmtransmamba.utils.config_data import read_dumped_config
 from mmtransmamba.utils.launch import find_resumable
 
@@ -61,7 +60,7 @@ def load(
         raise FileNotFoundError(f'there is no "{path}"')
     folder = _model_folder(path)
     if folder is not None and config is None:
-        read = load_vlm if is_vision_language(folder) else load_teacher
+        read = load_vlm if is_vision_language(folder) else load_lm
         model = read(folder)
     else:
         model = _from_checkpoint(path, config)

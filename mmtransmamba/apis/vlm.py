@@ -16,7 +16,6 @@ from mmtransmamba.apis.vlm_loading import (
     choose_dtype,
     load_model,
     load_trained,
-    model_folder,
 )
 from mmtransmamba.apis.vlm_streaming import stream_text, until_stop
 from mmtransmamba.datasets.conversations import (
@@ -28,9 +27,10 @@ from mmtransmamba.datasets.conversations import (
     encode_prompt,
 )
 from mmtransmamba.datasets.conversations.conversation import ImageSource
+from mmtransmamba.models.folders.companions import Companions
+from mmtransmamba.models.folders.hub import model_folder
 from mmtransmamba.models.language import cast_parameters
 from mmtransmamba.registry import MODELS
-from mmtransmamba.utils.model_files import Companions
 
 Images = ImageSource | Sequence[ImageSource] | None
 """The images of one prompt."""

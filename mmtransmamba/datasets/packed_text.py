@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from mmtransmamba.datasets.token_collate import token_sample
 from mmtransmamba.registry import DATASETS
-from mmtransmamba.utils.model_files import load_tokenizer
+from mmtransmamba.utils.processors import load_tokenizer
 from mmtransmamba.utils.text_files import stream_lines
 
 _PIECE = 1 << 16  # characters that are tokenised at once

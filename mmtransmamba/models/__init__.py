@@ -3,7 +3,7 @@ from mmtransmamba.compat import check_tested_versions
 # First: what does not work in another version may fail in the imports that follow.
 check_tested_versions()
 
-from . import backbones, multimodal, retrieval, teachers
+from . import backbones, folders, multimodal, retrieval, teachers, trainable
 from .backbones import VRWKV, PlainMamba, VideoMamba, Vim, VMamba
 from .checkpoint import CheckpointError, LoadReport, load_pretrained, read_state_dict
 
@@ -16,9 +16,11 @@ __all__ = [
     'VideoMamba',
     'Vim',
     'backbones',
+    'folders',
     'load_pretrained',
     'multimodal',
     'read_state_dict',
     'retrieval',
     'teachers',
+    'trainable',
 ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from mmtransmamba.utils.model_files import Companions
+from mmtransmamba.models.folders.companions import Companions
 
 
 def read_tokens(

@@ -7,12 +7,11 @@ from tiny_llavas import save_language_model, save_tower
 from tiny_vlms import tiny_processor
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+from mmtransmamba.models.folders import assemble_llava, assemble_patch_decoder
 from mmtransmamba.models.generation import repair_generation_config
-from mmtransmamba.models.multimodal import assemble_llava
 from mmtransmamba.models.multimodal.reasoning_tags import add_reasoning_tags
 from mmtransmamba.transfer.distillers import CausalLM, VisionLanguageModel
 from mmtransmamba.transfer.language import convert_lm
-from mmtransmamba.transfer.vision_language import assemble_patch_decoder
 
 VICUNA = dict(temperature=0.9, top_p=0.6)
 

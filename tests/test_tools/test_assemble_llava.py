@@ -5,7 +5,7 @@ import torch
 from processes import run_script
 from tiny_llavas import save_language_model, save_tower
 
-from mmtransmamba.models.multimodal import assemble_llava
+from mmtransmamba.models.folders import assemble_llava
 from mmtransmamba.transfer import VisionLanguageModel
 
 

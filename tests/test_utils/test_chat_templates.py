@@ -2,8 +2,7 @@
 
 import pytest
 
-from mmtransmamba.models.multimodal import assemble_llava
-from mmtransmamba.transfer.vision_language import write_patch_decoder
+from mmtransmamba.models.folders import assemble_llava, write_patch_decoder
 from mmtransmamba.utils.chat_templates import LLAVA_V1, check_chat_template
 
 BROKEN = ['{% for m in messages %}', '{{ messages[0] ', 'a\n{% endif %}', '{% foo %}']

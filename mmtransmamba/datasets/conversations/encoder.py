@@ -9,7 +9,7 @@ from typing import Any
 from mmtransmamba.datasets.conversations.conversation import Conversation, Turn
 from mmtransmamba.datasets.conversations.encoding import Sample, encode, encode_prompt
 from mmtransmamba.datasets.conversations.formats import image_first
-from mmtransmamba.utils import model_files
+from mmtransmamba.utils import processors
 
 
 class ConversationEncoder:
@@ -121,7 +121,7 @@ def load_processor(folder: str | Path) -> Any:
     """
     from transformers import PreTrainedTokenizerBase
 
-    processor = model_files.load_processor(folder)
+    processor = processors.load_processor(folder)
     tokenizer = getattr(processor, 'tokenizer', processor)
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise ValueError(

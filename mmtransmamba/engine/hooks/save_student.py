@@ -27,7 +27,7 @@ class SaveStudentHook(Hook):
     That is the student of a :class:`~mmtransmamba.transfer.LanguageDistiller`, or the
     model of a :class:`~mmtransmamba.transfer.CausalLM` or
     :class:`~mmtransmamba.transfer.VisionLanguageModel`, or the tower of a
-    :class:`~mmtransmamba.models.multimodal.PatchClassifier`.
+    :class:`~mmtransmamba.models.trainable.PatchClassifier`.
 
     The name of the stage is appended to ``transfer_history`` in its config, so that
     the next stage knows that it may start from this folder. Tokenizer, processor and

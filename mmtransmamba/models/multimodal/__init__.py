@@ -1,9 +1,7 @@
 """Vision-language models: images and text in, text out."""
 
-from .assemble import assemble_llava
 from .heads import AnswerHead, VisionLanguageHead
 from .llava import HybridLlavaConfig, HybridLlavaForConditionalGeneration
-from .patch_classifier import PatchClassifier
 from .patch_decoder import PatchDecoderForConditionalGeneration, PatchDecoderModel
 from .patch_decoder_config import PatchDecoderConfig
 from .patch_decoder_processor import PatchDecoderProcessor
@@ -12,11 +10,9 @@ __all__ = [
     'AnswerHead',
     'HybridLlavaConfig',
     'HybridLlavaForConditionalGeneration',
-    'PatchClassifier',
     'PatchDecoderConfig',
     'PatchDecoderForConditionalGeneration',
     'PatchDecoderModel',
     'PatchDecoderProcessor',
     'VisionLanguageHead',
-    'assemble_llava',
 ]

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mmtransmamba.models.checkpoint import CheckpointError
-from mmtransmamba.models.fit import check_folder_weights
+from mmtransmamba.models.folders.loading import check_folder_weights
 
 # Stands for the vision tower where only the text tower is wanted.
 _NO_VISION = dict(

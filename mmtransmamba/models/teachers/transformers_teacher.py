@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmtransmamba.models.checkpoint import CheckpointError
-from mmtransmamba.models.fit import check_folder_weights
+from mmtransmamba.models.folders.loading import check_folder_weights
 from mmtransmamba.models.teachers.base import BaseTeacher
 from mmtransmamba.models.teachers.layout import find_layout
 from mmtransmamba.models.teachers.loading import (

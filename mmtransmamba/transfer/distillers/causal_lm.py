@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmtransmamba.models.fit import check_fit
+from mmtransmamba.models.folders.companions import Companions
 from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.models.token_losses import (
     mean_over_tokens,
@@ -28,7 +29,6 @@ from mmtransmamba.transfer.distillers.step_average import (
 from mmtransmamba.transfer.distillers.token_check import TokenCheck
 from mmtransmamba.transfer.terms.base import KEPT, PREDICTED
 from mmtransmamba.utils.dtypes import floating_dtype
-from mmtransmamba.utils.model_files import Companions
 
 _PREFIX = 'lm.'
 
@@ -81,10 +81,11 @@ class CausalLM(StepAverage):
         if (path is None) == (config is None):
             raise ValueError('CausalLM: give either path, a folder, or config.')
         check_folder('CausalLM', path)
-        from mmtransmamba.transfer.language import convert_lm, load_teacher
+        from mmtransmamba.models.folders import load_lm
+        from mmtransmamba.transfer.language import convert_lm
 
         if convert is None:
-            lm = random_model(config, seed) if path is None else load_teacher(path)
+            lm = random_model(config, seed) if path is None else load_lm(path)
         else:
             teacher = random_model(config, seed) if path is None else path
             lm, report = convert_lm(teacher, **convert)

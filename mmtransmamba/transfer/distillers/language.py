@@ -9,6 +9,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmtransmamba.models.folders.companions import Companions
 from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.models.language.packing import Packing, find_packing
 from mmtransmamba.models.language.padding import has_gaps
@@ -44,7 +45,6 @@ from mmtransmamba.transfer.terms.language import (
     ModelTerm,
 )
 from mmtransmamba.transfer.watch import LayerCall, layers_of, watch
-from mmtransmamba.utils.model_files import Companions
 
 
 @MODELS.register_module()

@@ -8,6 +8,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmtransmamba.models.folders.companions import Companions
 from mmtransmamba.models.multimodal.heads import VisionLanguageHead
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.distillers.causal_lm import (
@@ -22,7 +23,6 @@ from mmtransmamba.transfer.distillers.stages import (
     parameters_for_images,
 )
 from mmtransmamba.transfer.distillers.step_average import BATCHES, Share
-from mmtransmamba.utils.model_files import Companions
 
 _AUTO_CLASS = 'AutoModelForImageTextToText'
 
@@ -98,15 +98,12 @@ class VisionLanguageModel(CausalLM):
             check_folder('VisionLanguageModel', folder)
         companions = Companions(processor or path)
         if vision is not None:
-            from mmtransmamba.models.multimodal.assemble import assemble_llava
-            from mmtransmamba.transfer.language import load_teacher
+            from mmtransmamba.models.folders import assemble_llava
 
-            lm, made = assemble_llava(
-                vision, load_teacher(language), tokenizer=language, seed=seed
-            )
+            lm, made = assemble_llava(vision, language, seed=seed)
             companions = Companions(processor, made)
         elif path is not None:
-            from mmtransmamba.transfer.vision_language import load_vlm
+            from mmtransmamba.models.folders import load_vlm
 
             lm = load_vlm(path) if convert is None else path
         else:

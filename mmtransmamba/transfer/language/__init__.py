@@ -5,7 +5,6 @@ from .convert import convert_lm
 from .plan import plan_conversion
 from .ranking import LayerRanking, automatic_layers, rank_layers
 from .student import INITS, hybrid_config
-from .teachers import load_teacher
 from .writer import write_model
 
 __all__ = [
@@ -14,7 +13,6 @@ __all__ = [
     'automatic_layers',
     'convert_lm',
     'hybrid_config',
-    'load_teacher',
     'plan_conversion',
     'rank_layers',
     'read_calibration',

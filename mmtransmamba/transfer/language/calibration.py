@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mmtransmamba.utils.array_files import open_arrays
-from mmtransmamba.utils.model_files import load_tokenizer
+from mmtransmamba.utils.processors import load_tokenizer
 from mmtransmamba.utils.text_files import read_text
 
 BLOCK, BATCH = 512, 8

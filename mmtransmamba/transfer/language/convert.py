@@ -9,11 +9,11 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmtransmamba.models.folders.assemble import assemble
+from mmtransmamba.models.folders.lm import generation_config_of
 from mmtransmamba.models.generation import repair_generation_config
-from mmtransmamba.transfer.language.assemble import assemble
 from mmtransmamba.transfer.language.plan import plan_conversion
 from mmtransmamba.transfer.language.ranking import automatic_layers
-from mmtransmamba.transfer.language.teachers import generation_config_of
 from mmtransmamba.transfer.subclone import SubcloneReport
 
 

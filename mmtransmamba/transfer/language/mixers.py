@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmtransmamba.models.folders.sources import TensorSource
 from mmtransmamba.models.language.mixers import MIXERS
-from mmtransmamba.transfer.language.sources import (
-    TensorSource,
+from mmtransmamba.transfer.language.blocks import (
     block_of,
     cat_blocks,
     others_have,

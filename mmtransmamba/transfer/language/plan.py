@@ -17,10 +17,17 @@ from torch import Tensor, nn
 
 from mmtransmamba.models.checkpoint import CheckpointError, read_state_dict
 from mmtransmamba.models.fit import check_depth
+from mmtransmamba.models.folders.lm import read_lm
+from mmtransmamba.models.folders.sources import (
+    StateDictSource,
+    TensorSource,
+    open_folder,
+)
 from mmtransmamba.models.language import causal_lm_class
 from mmtransmamba.models.language.mixers import MIXERS
 from mmtransmamba.models.language.precision import is_ssm_parameter
 from mmtransmamba.models.values import fault_of
+from mmtransmamba.transfer.language.blocks import block_of
 from mmtransmamba.transfer.language.mixers import (
     FreshMixer,
     Value,
@@ -29,14 +36,7 @@ from mmtransmamba.transfer.language.mixers import (
     mimic,
     normal_conv,
 )
-from mmtransmamba.transfer.language.sources import (
-    StateDictSource,
-    TensorSource,
-    block_of,
-    open_folder,
-)
 from mmtransmamba.transfer.language.student import FROM_ATTENTION, hybrid_config
-from mmtransmamba.transfer.language.teachers import read_teacher
 from mmtransmamba.transfer.subclone import Entry, SubcloneReport, Unused
 
 _LAYER = re.compile(r'^(model\.layers\.(\d+)\.)(.*)$')
@@ -295,7 +295,7 @@ def plan_conversion(
 
     See :func:`~mmtransmamba.transfer.language.convert_lm`.
     """
-    config, source = read_teacher(teacher)
+    config, source = read_lm(teacher)
     check_depth(config, source, 'The teacher')
     mamba = open_mamba(mamba_checkpoint, init)
     student = hybrid_config(config, layers, ratio, init, **fields)

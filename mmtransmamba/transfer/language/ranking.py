@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmtransmamba.models.divergence import kl_of_log_probs
+from mmtransmamba.models.folders.lm import load_lm, read_config
 from mmtransmamba.models.language.layer_choice import count_layers_of
 from mmtransmamba.transfer.language.calibration import read_calibration
 from mmtransmamba.transfer.language.plan import plan_conversion
 from mmtransmamba.transfer.language.student import hybrid_config
-from mmtransmamba.transfer.language.teachers import load_teacher, read_config
 from mmtransmamba.utils.choices import RANKINGS
 
 _WIDTHS = (
@@ -108,7 +108,7 @@ def rank_layers(
     _check_width(config, fields)
     _check_ids(batches, config.vocab_size)
     if not isinstance(teacher, nn.Module):
-        teacher = load_teacher(teacher)
+        teacher = load_lm(teacher)
     plan = plan_conversion(
         teacher, 'early', 1.0, init, seed, mamba_checkpoint, **fields
     )

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from mmtransmamba.models.folders.config import check_sizes
 from mmtransmamba.models.language import ATTENTION, HYBRIDS, MAMBA, choose_layers
-from mmtransmamba.utils.model_files import check_sizes
 
 _MMMAMBA = dict(
     mamba_mixer='mamba2', mamba_d_conv=2, mamba_norm='per_head', mamba_skip=False

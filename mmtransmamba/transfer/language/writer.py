@@ -12,10 +12,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mmtransmamba.models.checkpoint import CheckpointError
+from mmtransmamba.models.folders.companions import COMPANIONS, copy_companions
 from mmtransmamba.transfer.language.plan import ConversionPlan
 from mmtransmamba.transfer.language.ranking import LayerRanking
 from mmtransmamba.utils.checkpoint_files import put_in_place
-from mmtransmamba.utils.model_files import COMPANIONS, copy_companions
 
 REPORT_FILE = 'conversion_report.json'
 RANKING_FILE = 'layer_ranking.json'

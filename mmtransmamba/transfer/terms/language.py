@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtransmamba.models.divergence import kl_of_logits
+from mmtransmamba.models.folders.companions import Companions
 from mmtransmamba.models.token_losses import (
     mean_over_tokens,
     predicted,
@@ -25,7 +26,6 @@ from mmtransmamba.transfer.watch import (
     layers_of,
     output_projection,
 )
-from mmtransmamba.utils.model_files import Companions
 
 MIXER_OUTPUTS = ('projected', 'heads')
 VOCABULARIES = ('checked', 'shared')

@@ -12,10 +12,19 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
 from mmtransmamba.models.fit import check_depth
+from mmtransmamba.models.folders.assemble import assemble
+from mmtransmamba.models.folders.canonical_names import (
+    DECODER,
+    canonical,
+    language_part,
+    text_name,
+)
+from mmtransmamba.models.folders.lm import generation_config_of
+from mmtransmamba.models.folders.sources import TensorSource
+from mmtransmamba.models.folders.vlm import language_model_of, read_vlm
 from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.models.language.hybrid import HybridCausalLMMixin
 from mmtransmamba.models.multimodal.llava import HybridLlavaConfig
-from mmtransmamba.transfer.language.assemble import assemble
 from mmtransmamba.transfer.language.calibration import read_calibration
 from mmtransmamba.transfer.language.plan import (
     ConversionPlan,
@@ -25,17 +34,8 @@ from mmtransmamba.transfer.language.plan import (
     target_shapes,
 )
 from mmtransmamba.transfer.language.ranking import LayerRanking, automatic_layers
-from mmtransmamba.transfer.language.sources import TensorSource
 from mmtransmamba.transfer.language.student import hybrid_config
-from mmtransmamba.transfer.language.teachers import generation_config_of
 from mmtransmamba.transfer.subclone import Entry, SubcloneReport, Unused
-from mmtransmamba.transfer.vision_language.sources import (
-    DECODER,
-    canonical,
-    language_part,
-    text_name,
-)
-from mmtransmamba.transfer.vision_language.teachers import language_model_of, read_vlm
 
 
 class VisionLanguagePlan:

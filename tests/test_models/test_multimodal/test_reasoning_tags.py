@@ -9,8 +9,9 @@ from language_models import make_hybrid, make_teacher
 from tiny_patch_decoders import tiny_patch_decoder
 from tiny_vlms import tiny_llava, tiny_processor, tiny_tokenizer
 
+from mmtransmamba.models.folders import load_vlm
 from mmtransmamba.models.multimodal.reasoning_tags import add_reasoning_tags
-from mmtransmamba.transfer.vision_language import convert_vlm, load_vlm
+from mmtransmamba.transfer.vision_language import convert_vlm
 from mmtransmamba.utils.reasoning_text import TAGS, join_sections
 
 TEXT = join_sections('plan', 'two cats', 'one, two', '2')

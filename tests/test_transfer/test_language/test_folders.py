@@ -12,10 +12,10 @@ from tiny_decoders import internlm2_folder, tiny_teacher, tokens
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from mmtransmamba.models.checkpoint import CheckpointError
+from mmtransmamba.models.folders import load_lm
 from mmtransmamba.transfer.distillers import CausalLM
 from mmtransmamba.transfer.language import (
     convert_lm,
-    load_teacher,
     plan_conversion,
     write_model,
 )
@@ -59,7 +59,7 @@ def test_a_teachers_weights_must_fit_its_config(tmp_path, change, message):
     state = load_file(tmp_path / 'model.safetensors')
     change(state)
     save_file(state, tmp_path / 'model.safetensors', metadata={'format': 'pt'})
-    for load in (load_teacher, lambda folder: CausalLM(path=str(folder))):
+    for load in (load_lm, lambda folder: CausalLM(path=str(folder))):
         with pytest.raises(CheckpointError, match=message):
             load(tmp_path)
     # Ranking would have measured a layer that was drawn at random.
@@ -78,7 +78,7 @@ def test_internlm2_becomes_a_llama(tmp_path):
 def test_internlm2_is_ranked_and_teaches(tmp_path):
     folder = tmp_path / 'internlm2'
     llama = internlm2_folder(folder)
-    teacher = load_teacher(folder)
+    teacher = load_lm(folder)
     assert type(teacher) is LlamaForCausalLM
     assert torch.equal(teacher(tokens()).logits, llama(tokens()).logits)
     assert torch.equal(CausalLM(path=str(folder))(tokens()), teacher(tokens()).logits)
@@ -96,21 +96,21 @@ def test_internlm2_is_loaded_strictly(tmp_path):
     save_file(state, folder / 'model.safetensors')
     message = 'LlamaForCausalLM: model.norm.weight is missing'
     with pytest.raises(CheckpointError, match=message):
-        load_teacher(folder)
+        load_lm(folder)
     save_file(
         state | {'model.norm.weight': norm, 'vision': norm.clone()},
         folder / 'model.safetensors',
     )
     message = 'LlamaForCausalLM: vision has no place in it'
     with pytest.raises(CheckpointError, match=message):
-        load_teacher(folder)
+        load_lm(folder)
 
 
 def test_a_hybrid_is_loaded_too(folder, tmp_path):
     write_model(plan_conversion(folder, [1]), tmp_path / 'out', folder)
-    assert load_teacher(tmp_path / 'out').config.mamba_layers == [1]
+    assert load_lm(tmp_path / 'out').config.mamba_layers == [1]
     with pytest.raises(FileNotFoundError, match='No model folder at .*nowhere'):
-        load_teacher(tmp_path / 'nowhere')
+        load_lm(tmp_path / 'nowhere')
 
 
 def test_generates_as_the_teacher_did(folder, tmp_path):
@@ -158,7 +158,7 @@ def test_writing_takes_the_memory_of_a_shard_and_a_tensor(tmp_path):
 
     # A shard of the new model, and what is read of one of the old.
     assert peak_growth(write) < 0.35 * size
-    written = load_teacher(tmp_path / 'out').state_dict()
+    written = load_lm(tmp_path / 'out').state_dict()
     assert sum(t.nbytes for t in written.values()) > 90e6
 
 
@@ -203,7 +203,7 @@ class TestOverwriting:
     def test_a_converted_model(self, folder, tmp_path):
         write_model(plan_conversion(folder, [0]), tmp_path / 'out')
         write_model(plan_conversion(folder, [1]), tmp_path / 'out', overwrite=True)
-        assert load_teacher(tmp_path / 'out').config.mamba_layers == [1]
+        assert load_lm(tmp_path / 'out').config.mamba_layers == [1]
 
     def test_nothing_else(self, folder, tmp_path):
         (tmp_path / 'out').mkdir()

@@ -9,11 +9,11 @@ from safetensors.torch import load_file, save_file
 from tiny_decoders import tiny_teacher
 
 from mmtransmamba.models.checkpoint import CheckpointError
+from mmtransmamba.models.folders import load_lm
 from mmtransmamba.models.language import HybridLlamaConfig
 from mmtransmamba.models.language.mixers import MambaMixer
 from mmtransmamba.transfer.language import (
     convert_lm,
-    load_teacher,
     plan_conversion,
     read_calibration,
     write_model,
@@ -87,7 +87,7 @@ def test_weights_without_a_value_are_not_converted(
     with pytest.raises(CheckpointError, match=match):
         convert_lm(folder, [1])
     with pytest.raises(CheckpointError, match=match):
-        load_teacher(folder)
+        load_lm(folder)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_integers_are_no_weights(teacher, name):
     with pytest.raises(CheckpointError, match=rf'{match}\.weight consists of integers'):
         plan_conversion(folder, [1])
     with pytest.raises(CheckpointError, match=rf'{match}\.weight is of the dtype I8'):
-        load_teacher(folder)
+        load_lm(folder)
 
 
 def test_layers_that_are_not_there_are_missed_at_once(teacher):
@@ -108,7 +108,7 @@ def test_layers_that_are_not_there_are_missed_at_once(teacher):
     config['num_hidden_layers'] = 100_000
     (folder / 'config.json').write_text(json.dumps(config))
     start = time.perf_counter()
-    for read in (plan_conversion, load_teacher):
+    for read in (plan_conversion, load_lm):
         with pytest.raises(CheckpointError, match='num_hidden_layers=100000'):
             read(folder)
     assert time.perf_counter() - start < 20

@@ -21,18 +21,15 @@ from tiny_vlms import save_tiny_llava, tiny_llava
 from transformers import AutoModelForImageTextToText, AutoProcessor, VipLlavaConfig
 
 from mmtransmamba.models.checkpoint import CheckpointError
-from mmtransmamba.models.multimodal import (
-    HybridLlavaForConditionalGeneration,
+from mmtransmamba.models.folders import (
     assemble_llava,
-)
-from mmtransmamba.transfer.language import INITS, convert_lm, write_model
-from mmtransmamba.transfer.vision_language import (
-    convert_vlm,
     is_vision_language,
     language_model_of,
     load_vlm,
-    plan_vlm_conversion,
 )
+from mmtransmamba.models.multimodal import HybridLlavaForConditionalGeneration
+from mmtransmamba.transfer.language import INITS, convert_lm, write_model
+from mmtransmamba.transfer.vision_language import convert_vlm, plan_vlm_conversion
 
 TOOL = Path(__file__).resolve().parents[3] / 'tools' / 'convert_lm.py'
 

@@ -15,6 +15,7 @@ from tiny_llavas import (
 from tiny_vlms import save_tiny_llava
 from transformers import AutoProcessor
 
+from mmtransmamba.models.folders import load_vlm
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer import LanguageDistiller, VisionLanguageModel
 from mmtransmamba.transfer.distillers import vision_language
@@ -25,7 +26,6 @@ from mmtransmamba.transfer.distillers.stages import (
     group_of_parameters,
     history_of,
 )
-from mmtransmamba.transfer.vision_language import load_vlm
 
 VLM = 'mmtransmamba.VisionLanguageModel'
 MIXER = dict(mixer=dict(type='mmtransmamba.MixerOutputTerm'))

@@ -6,15 +6,14 @@ import pytest
 from language_models import make_teacher
 
 from mmtransmamba.models.checkpoint import CheckpointError
+from mmtransmamba.models.folders import is_vision_language, load_lm
+from mmtransmamba.models.folders.sources import open_folder
 from mmtransmamba.transfer.language import (
-    load_teacher,
     plan_conversion,
     rank_layers,
     read_calibration,
 )
-from mmtransmamba.transfer.language.sources import open_folder
-from mmtransmamba.transfer.vision_language import is_vision_language
-from mmtransmamba.utils.model_files import load_processor, load_tokenizer
+from mmtransmamba.utils.processors import load_processor, load_tokenizer
 
 
 @pytest.fixture
@@ -23,7 +22,7 @@ def folder(tmp_path):
     return tmp_path / 'teacher'
 
 
-READERS = [is_vision_language, load_teacher, plan_conversion]
+READERS = [is_vision_language, load_lm, plan_conversion]
 
 
 @pytest.mark.parametrize('read', READERS)
@@ -48,7 +47,7 @@ def test_a_size_that_counts_nothing(folder, name, size):
     path = folder / 'config.json'
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: size}))
     with pytest.raises(ValueError, match=f'{name}={size!r} must be a whole number'):
-        load_teacher(folder)
+        load_lm(folder)
 
 
 def test_a_size_among_the_fields_that_counts_nothing(folder):
@@ -58,7 +57,7 @@ def test_a_size_among_the_fields_that_counts_nothing(folder):
 
 def test_a_folder_without_config(tmp_path):
     with pytest.raises(FileNotFoundError, match='has no config.json'):
-        load_teacher(tmp_path)
+        load_lm(tmp_path)
 
 
 @pytest.mark.parametrize('content', ['{}', '[]', '{"weight_map": {"a": 1}}', '3'])

@@ -1,12 +1,10 @@
-"""Where the weights of a teacher are read from, one tensor at a time."""
+"""Where the weights of a model are read from, one tensor at a time."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from mmtransmamba.models.checkpoint import CheckpointError, read_state_dict
@@ -212,37 +210,3 @@ def open_folder(folder: str | Path) -> TensorSource:
     for file in files:
         state |= read_state_dict(file)
     return StateDictSource(state)
-
-
-def others_have(source: TensorSource, name: str) -> bool:
-    """Whether other layers have a tensor that a layer lacks.
-
-    Args:
-        source: The tensors.
-        name: The tensor's name, with the number of its layer.
-    """
-    before, after = re.match(r'^(.*?layers\.)\d+(\..*)$', name).groups()
-    return any(
-        other.startswith(before) and other.endswith(after) and other != name
-        for other in source
-    )
-
-
-def block_of(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The top-left block of a given shape."""
-    return tensor[tuple(slice(0, size) for size in shape)]
-
-
-def cat_blocks(tensor: Tensor, parts: list[tuple[int, int]], width: int) -> Tensor:
-    """The beginnings of the parts stacked along dimension 0, cut to ``width``.
-
-    Args:
-        tensor: ``[sum of sizes, C]``.
-        parts: Size of each part, and how much of it is taken.
-        width: Columns taken.
-    """
-    pieces, start = [], 0
-    for size, taken in parts:
-        pieces.append(tensor[start : start + taken, :width])
-        start += size
-    return torch.cat(pieces)

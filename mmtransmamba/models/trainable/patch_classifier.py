@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from mmtransmamba.models.multimodal.assemble import FEATURE_LAYER
+from mmtransmamba.models.folders.assemble_llava import FEATURE_LAYER
+from mmtransmamba.models.folders.companions import Companions
 from mmtransmamba.registry import MODELS
-from mmtransmamba.utils.model_files import Companions
 
 
 @MODELS.register_module()

@@ -8,7 +8,8 @@ from mmengine.runner import Runner
 
 from mmtransmamba.datasets.shapes_vqa import words
 from mmtransmamba.datasets.vqa_start import write_start
-from mmtransmamba.models.multimodal import PatchClassifier, assemble_llava
+from mmtransmamba.models.folders import assemble_llava
+from mmtransmamba.models.trainable import PatchClassifier
 from mmtransmamba.visualization import read_scalars
 
 TOWER = dict(

@@ -1,4 +1,4 @@
-"""Vision-language models whose weights are taken, from memory or from a folder."""
+"""Vision-language models in memory or in a folder: config, tensors, the model."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from transformers import (
 )
 
 import mmtransmamba.models.multimodal.llava  # noqa: F401  (registers the models)
-from mmtransmamba.models.fit import load_folder
-from mmtransmamba.transfer.language.assemble import assemble
-from mmtransmamba.transfer.language.sources import (
+from mmtransmamba.models.folders.assemble import assemble
+from mmtransmamba.models.folders.canonical_names import (
+    language_part,
+    under_canonical_names,
+)
+from mmtransmamba.models.folders.config import read_model_config
+from mmtransmamba.models.folders.loading import load_folder
+from mmtransmamba.models.folders.sources import (
     StateDictSource,
     TensorSource,
     open_folder,
 )
-from mmtransmamba.transfer.vision_language.sources import (
-    language_part,
-    under_canonical_names,
-)
-from mmtransmamba.utils.model_files import read_model_config
 
 
-def is_vision_language(teacher: nn.Module | str | Path) -> bool:
+def is_vision_language(model: nn.Module | str | Path) -> bool:
     """Whether a model, or a folder that holds one, has a text model inside.
 
     Raises:
         FileNotFoundError: There is no such folder.
     """
-    if isinstance(teacher, nn.Module):
-        return getattr(teacher.config, 'text_config', None) is not None
-    return 'text_config' in read_model_config(teacher)
+    if isinstance(model, nn.Module):
+        return getattr(model.config, 'text_config', None) is not None
+    return 'text_config' in read_model_config(model)
 
 
-def read_vlm(teacher: nn.Module | str | Path) -> tuple[Any, TensorSource]:
+def read_vlm(model: nn.Module | str | Path) -> tuple[Any, TensorSource]:
     """Config and tensors of a vision-language model, or of a folder that holds one.
 
     The folder's weights are read one tensor at a time.
@@ -46,12 +46,12 @@ def read_vlm(teacher: nn.Module | str | Path) -> tuple[Any, TensorSource]:
     Raises:
         FileNotFoundError: There is no such folder.
     """
-    if isinstance(teacher, nn.Module):
-        source = StateDictSource(teacher.state_dict())
-        return teacher.config, under_canonical_names(source)
-    source = under_canonical_names(open_folder(teacher))
+    if isinstance(model, nn.Module):
+        source = StateDictSource(model.state_dict())
+        return model.config, under_canonical_names(source)
+    source = under_canonical_names(open_folder(model))
     config = AutoConfig.from_pretrained(
-        str(teacher), local_files_only=True, trust_remote_code=False
+        str(model), local_files_only=True, trust_remote_code=False
     )
     return config, source
 
@@ -68,15 +68,15 @@ def load_vlm(folder: str | Path) -> nn.Module:
     return load_folder(AutoModelForImageTextToText, folder)
 
 
-def language_model_of(teacher: nn.Module | str | Path) -> nn.Module:
+def language_model_of(model: nn.Module | str | Path) -> nn.Module:
     """The causal language model inside a vision-language model.
 
     It shares the weights of a model in memory.
 
     Args:
-        teacher: A transformers vision-language model, or its folder.
+        model: A transformers vision-language model, or its folder.
     """
-    config, source = read_vlm(teacher)
+    config, source = read_vlm(model)
     text = config.get_text_config()
     model_class = AutoModelForCausalLM._model_mapping[type(text)]
     part = dict(language_part(source))

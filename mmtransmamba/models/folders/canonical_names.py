@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from mmtransmamba.transfer.language.sources import TensorSource
+from mmtransmamba.models.folders.sources import TensorSource
 
 DECODER = 'model.language_model.'
 """What the decoder's names begin with."""

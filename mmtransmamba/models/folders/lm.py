@@ -1,4 +1,4 @@
-"""Transformers whose weights are taken, from memory or from a folder."""
+"""Causal language models in memory or in a folder: config, tensors, the model."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from mmtransmamba.models.fit import load_folder
-from mmtransmamba.models.generation import repair_generation_config
-from mmtransmamba.transfer.language.assemble import assemble
-from mmtransmamba.transfer.language.sources import (
+from mmtransmamba.models.folders.assemble import assemble
+from mmtransmamba.models.folders.config import read_model_config
+from mmtransmamba.models.folders.loading import load_folder
+from mmtransmamba.models.folders.sources import (
     InternLM2Source,
     StateDictSource,
     TensorSource,
     open_folder,
 )
-from mmtransmamba.utils.model_files import read_model_config
+from mmtransmamba.models.generation import repair_generation_config
 
 _INTERNLM2_FIELDS = (
     'vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads '
@@ -34,7 +34,7 @@ _INTERNLM2_FIELDS = (
 ).split()
 
 
-def read_config(teacher: nn.Module | str | Path) -> Any:
+def read_config(model: nn.Module | str | Path) -> Any:
     """Config of a transformers model, or of a folder that holds one.
 
     An InternLM2-style folder is given as the Llama that it is.
@@ -42,12 +42,12 @@ def read_config(teacher: nn.Module | str | Path) -> Any:
     Raises:
         FileNotFoundError: There is no such folder.
     """
-    if isinstance(teacher, nn.Module):
-        return teacher.config
-    raw = _raw_config(teacher)
+    if isinstance(model, nn.Module):
+        return model.config
+    raw = read_model_config(model)
     if not _is_internlm2(raw):
         return AutoConfig.from_pretrained(
-            str(teacher), local_files_only=True, trust_remote_code=False
+            str(model), local_files_only=True, trust_remote_code=False
         )
     return LlamaConfig(
         **{name: raw[name] for name in _INTERNLM2_FIELDS if name in raw},
@@ -57,21 +57,21 @@ def read_config(teacher: nn.Module | str | Path) -> Any:
     )
 
 
-def read_teacher(teacher: nn.Module | str | Path) -> tuple[Any, TensorSource]:
+def read_lm(model: nn.Module | str | Path) -> tuple[Any, TensorSource]:
     """Config and tensors of a transformers model, or of a folder that holds one.
 
     The folder's weights are read one tensor at a time.
     """
-    if isinstance(teacher, nn.Module):
-        return teacher.config, StateDictSource(teacher.state_dict())
-    source, config = open_folder(teacher), read_config(teacher)
-    if _is_internlm2(_raw_config(teacher)):
+    if isinstance(model, nn.Module):
+        return model.config, StateDictSource(model.state_dict())
+    source, config = open_folder(model), read_config(model)
+    if _is_internlm2(read_model_config(model)):
         heads = config.num_attention_heads, config.num_key_value_heads
         source = InternLM2Source(source, *heads)
     return config, source
 
 
-def load_teacher(folder: str | Path) -> nn.Module:
+def load_lm(folder: str | Path) -> nn.Module:
     """The causal language model of a folder, a hybrid of this package included.
 
     Nothing is downloaded, and no code in the folder is run.
@@ -81,26 +81,22 @@ def load_teacher(folder: str | Path) -> nn.Module:
         CheckpointError: The folder's tensors are not those of its config; those of an
             InternLM2-style folder, not those of a Llama.
     """
-    if not _is_internlm2(_raw_config(folder)):
+    if not _is_internlm2(read_model_config(folder)):
         return load_folder(AutoModelForCausalLM, folder)
-    config, source = read_teacher(folder)
+    config, source = read_lm(folder)
     model = assemble(LlamaForCausalLM, config, source.items())
     model.generation_config = generation_config_of(folder) or model.generation_config
     repair_generation_config(model)
     return model
 
 
-def generation_config_of(teacher: nn.Module | str | Path) -> GenerationConfig | None:
-    """How a teacher generates: its ends of text and its sampling; None if unsaid."""
-    if isinstance(teacher, nn.Module):
-        return copy.deepcopy(getattr(teacher, 'generation_config', None))
-    if not (Path(teacher) / 'generation_config.json').is_file():
+def generation_config_of(model: nn.Module | str | Path) -> GenerationConfig | None:
+    """How a model generates: its ends of text and its sampling; None if unsaid."""
+    if isinstance(model, nn.Module):
+        return copy.deepcopy(getattr(model, 'generation_config', None))
+    if not (Path(model) / 'generation_config.json').is_file():
         return None
-    return GenerationConfig.from_pretrained(str(teacher), local_files_only=True)
-
-
-def _raw_config(folder: str | Path) -> dict[str, Any]:
-    return read_model_config(folder)
+    return GenerationConfig.from_pretrained(str(model), local_files_only=True)
 
 
 def _is_internlm2(raw: dict[str, Any]) -> bool:

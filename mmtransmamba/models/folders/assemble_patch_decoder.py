@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, CLIPImageProcessor
 
+from mmtransmamba.models.folders.assemble import assemble
+from mmtransmamba.models.folders.lm import generation_config_of, read_lm
+from mmtransmamba.models.folders.sources import TensorSource
 from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.models.language import ATTENTION, HYBRIDS
 from mmtransmamba.models.multimodal.patch_decoder import (
@@ -21,15 +24,12 @@ from mmtransmamba.models.multimodal.patch_decoder_config import PatchDecoderConf
 from mmtransmamba.models.multimodal.patch_decoder_processor import (
     PatchDecoderProcessor,
 )
-from mmtransmamba.transfer.language.assemble import assemble
-from mmtransmamba.transfer.language.sources import TensorSource
-from mmtransmamba.transfer.language.teachers import generation_config_of, read_teacher
 from mmtransmamba.utils.chat_templates import (
     LLAVA_V1,
     check_chat_template,
     with_image_token,
 )
-from mmtransmamba.utils.model_files import load_tokenizer
+from mmtransmamba.utils.processors import load_tokenizer
 
 IMAGE_TOKEN = '<image>'
 _LAYERS = 'model.layers.'
@@ -82,7 +82,7 @@ def assemble_patch_decoder(
         CheckpointError: A tensor is missing, has no place or another shape.
         ValueError: The family, a layer or the image token does not fit.
     """
-    text, source = read_teacher(language)
+    text, source = read_lm(language)
     _check_language(text)
     fresh = isinstance(holistic, int)
     layers, owner = source, text
@@ -91,7 +91,7 @@ def assemble_patch_decoder(
             raise ValueError(f'holistic={holistic} must not be negative.')
         chosen = list(range(holistic))
     elif isinstance(holistic, nn.Module | str | Path):
-        owner, layers = read_teacher(holistic)
+        owner, layers = read_lm(holistic)
         _check_same_layers(text, owner)
         chosen = list(range(owner.num_hidden_layers))
     else:

@@ -20,10 +20,8 @@ from transformers import (
 from mmtransmamba.datasets.conversations import Turn
 from mmtransmamba.datasets.conversations.templates import chat_template
 from mmtransmamba.models.checkpoint import CheckpointError
-from mmtransmamba.models.multimodal import (
-    HybridLlavaForConditionalGeneration,
-    assemble_llava,
-)
+from mmtransmamba.models.folders import assemble_llava
+from mmtransmamba.models.multimodal import HybridLlavaForConditionalGeneration
 from mmtransmamba.transfer.language import convert_lm
 
 CHAT = [

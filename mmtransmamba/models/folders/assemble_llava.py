@@ -10,7 +10,6 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
-    AutoModelForCausalLM,
     CLIPVisionModel,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -19,7 +18,8 @@ from transformers import (
 )
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
-from mmtransmamba.models.fit import load_folder
+from mmtransmamba.models.folders.lm import load_lm
+from mmtransmamba.models.folders.loading import load_folder
 from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.models.language import cast_parameters
 from mmtransmamba.models.multimodal.llava import (
@@ -31,7 +31,7 @@ from mmtransmamba.utils.chat_templates import (
     check_chat_template,
     with_image_token,
 )
-from mmtransmamba.utils.model_files import load_tokenizer
+from mmtransmamba.utils.processors import load_tokenizer
 
 # Class, whether the first token is no patch, and which tokens LLaVA (CLIP) and
 # TinyLLaVA (SigLIP, which has no class token) take.
@@ -97,7 +97,7 @@ def assemble_llava(
     if isinstance(language, nn.Module):
         lm, source = language, tokenizer or language.name_or_path
     else:
-        lm, source = load_folder(AutoModelForCausalLM, language), tokenizer or language
+        lm, source = load_lm(language), tokenizer or language
     words = load_tokenizer(source)
     image_id = _add_image_token(words, lm, image_token)
     vision_config, text_config = tower.config, lm.config

@@ -11,15 +11,12 @@ from tiny_vlms import CHAT_TEMPLATE, tiny_tokenizer
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaProcessor
 
 from mmtransmamba.models.checkpoint import CheckpointError
+from mmtransmamba.models.folders import assemble_patch_decoder, write_patch_decoder
 from mmtransmamba.models.multimodal import (
     PatchDecoderForConditionalGeneration,
     PatchDecoderProcessor,
 )
 from mmtransmamba.transfer.language import convert_lm
-from mmtransmamba.transfer.vision_language import (
-    assemble_patch_decoder,
-    write_patch_decoder,
-)
 
 SIDES = dict(image_size=16, patch_size=8)
 

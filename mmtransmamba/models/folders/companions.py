@@ -1,0 +1,81 @@
+"""The files of a model folder that are neither weights nor its config."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mmtransmamba.utils.processors import load_processor
+
+COMPANIONS = (
+    'tokenizer*',
+    'vocab*',
+    'merges.txt',
+    'special_tokens*',
+    'added_tokens.json',
+    '*.model',
+    'chat_template*',
+    'generation_config.json',
+    'processor_config.json',
+    'preprocessor_config.json',
+    'image_processor_config.json',
+)
+"""Patterns of tokenizer, processor, chat template and generation settings."""
+
+
+def copy_companions(source: str | Path, target: str | Path) -> None:
+    """Copy tokenizer, processor, chat template and generation settings.
+
+    What is there already stays.
+
+    Args:
+        source: Folder of a transformers model.
+        target: Folder of another one.
+    """
+    for pattern in COMPANIONS:
+        for file in sorted(Path(source).glob(pattern)):
+            copy = Path(target) / file.name
+            if file.is_file() and not copy.exists():
+                shutil.copy2(file, copy)
+
+
+class Companions:
+    """The tokenizer or processor of a model, in a folder or in memory.
+
+    Args:
+        folder: Folder of the model, None if it has none.
+        processor: Its processor in memory.
+    """
+
+    def __init__(self, folder: str | None = None, processor: Any = None) -> None:
+        self.folder = folder
+        self._processor = processor
+
+    @property
+    def in_memory(self) -> Any | None:
+        """The processor, if it is in memory already."""
+        return self._processor
+
+    @property
+    def processor(self) -> Any:
+        """The processor, read from the folder when it is first asked for.
+
+        Raises:
+            ValueError: There is none, or it cannot be read.
+        """
+        if self._processor is None:
+            if self.folder is None:
+                raise ValueError(
+                    'A model that answers questions needs a processor; give '
+                    'processor=FOLDER.'
+                )
+            self._processor = load_processor(self.folder)
+        return self._processor
+
+    def save(self, folder: str | Path) -> None:
+        """Put them into the folder of another model."""
+        if self.folder is not None:
+            copy_companions(self.folder, folder)
+        elif self._processor is not None:
+            self._processor.save_pretrained(folder)

@@ -1,0 +1,38 @@
+"""The tokenizer and the processor in the folder of a transformers model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def load_tokenizer(folder: str | Path) -> Any:
+    """The tokenizer of a folder; nothing is downloaded, and no code there is run.
+
+    Raises:
+        ValueError: The folder has none that can be read.
+    """
+    from transformers import AutoTokenizer
+
+    return _load(AutoTokenizer, folder, 'tokenizer')
+
+
+def load_processor(folder: str | Path) -> Any:
+    """The processor of a folder, as :func:`load_tokenizer`."""
+    from transformers import AutoProcessor
+
+    return _load(AutoProcessor, folder, 'processor')
+
+
+def _load(auto_class: Any, folder: str | Path, what: str) -> Any:
+    try:
+        return auto_class.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:
+        # A broken file ends in whatever its reader meets. The first sentence says
+        # what; the others are advice on a hub that is not asked here.
+        reason = str(error).strip().split('\n')[0].split('. ')[0]
+        raise ValueError(
+            f'No {what} can be read from "{folder}": {reason or type(error).__name__}'
+        ) from error
