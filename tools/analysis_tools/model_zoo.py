@@ -68,18 +68,19 @@ GOLDEN = {
 HEADER = """\
 # Model zoo
 
-Every registered architecture, as `tools/analysis_tools/model_zoo.py` writes them down.
+This table lists every registered architecture. `tools/analysis_tools/model_zoo.py`
+generates it.
 
-- **Parameters** are those of the backbone, and with a linear head of 1,000 classes.
-- **FLOPs** are the backbone's for one image of 224×224 pixels, in 10⁹: a multiplication
-  and its addition are one; [kernels](kernels.md) has how scans are counted. The second
-  number is their part.
-- **Images/s** are the backbone's, forward, such images in float32: {setting}.
-- **Checkpoints**: of which repository the released files load unchanged. Weights do not
-  come with this package.
-- **Compared**: the files of `tests/data/golden`, outputs of the official code for given
-  weights, to which the tests hold this architecture. The others are the same code with
-  other dimensions.
+- **Parameters**: of the backbone alone, and with a linear head of 1,000 classes.
+- **FLOPs**: of the backbone for one image of 224×224 pixels, in 10⁹. A multiplication and
+  its addition count as one; [kernels](kernels.md) explains how scans are counted. The
+  second number is the share of the scans.
+- **Images/s**: forward passes of the backbone on such images, in float32: {setting}.
+- **Checkpoints**: the repository whose released files load unchanged. This package
+  contains no weights.
+- **Compared**: files of `tests/data/golden` with outputs of the official code for given
+  weights. The tests compare this architecture with them. The other architectures use the
+  same code with other dimensions.
 
 """
 COLUMNS = (
@@ -87,15 +88,15 @@ COLUMNS = (
     *('checkpoints', 'compared'),
 )
 FOOTER = """
-| model | official repository | its files |
+| model | official repository | file contents |
 |---|---|---|
 {releases}
 
-`mmtransmamba.models.load_pretrained` reads all of these, with or without the prefixes
-that training code puts before names (`module.`, `_orig_mod.`, `model.`, `student.`,
-`backbone.` and the like, also several of them); `container='model_ema'` chooses among
-several models in a file, and one whose names fit twice is refused. It reports what it
-loaded and converted, and refuses what does not fit.
+`mmtransmamba.models.load_pretrained` reads all of these. Names may have one or several of
+the prefixes that training code adds (`module.`, `_orig_mod.`, `model.`, `student.`,
+`backbone.` and the like). If a file has several models, `container='model_ema'` selects
+one. A file whose names match twice is refused. The function reports the tensors that it
+loaded and converted, and refuses those that do not fit.
 """
 
 
