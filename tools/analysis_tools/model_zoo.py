@@ -72,15 +72,15 @@ This table lists every registered architecture. `tools/analysis_tools/model_zoo.
 generates it.
 
 - **Parameters**: of the backbone alone, and with a linear head of 1,000 classes.
-- **FLOPs**: of the backbone for one image of 224×224 pixels, in 10⁹. A multiplication and
-  its addition count as one; [kernels](kernels.md) explains how scans are counted. The
-  second number is the share of the scans.
+- **FLOPs**: of the backbone for one image of 224×224 pixels, in 10⁹. A multiplication
+  and its addition count as one; [kernels](kernels.md) explains how scans are counted.
+  The second number is the share of the scans.
 - **Images/s**: forward passes of the backbone on such images, in float32: {setting}.
 - **Checkpoints**: the repository whose released files load unchanged. This package
   contains no weights.
 - **Compared**: files of `tests/data/golden` with outputs of the official code for given
-  weights. The tests compare this architecture with them. The other architectures use the
-  same code with other dimensions.
+  weights. The tests compare this architecture with them. The other architectures use
+  the same code with other dimensions.
 
 """
 COLUMNS = (
@@ -92,8 +92,8 @@ FOOTER = """
 |---|---|---|
 {releases}
 
-`mmtransmamba.models.load_pretrained` reads all of these. Names may have one or several of
-the prefixes that training code adds (`module.`, `_orig_mod.`, `model.`, `student.`,
+`mmtransmamba.models.load_pretrained` reads all of these. Names may have one or several
+of the prefixes that training code adds (`module.`, `_orig_mod.`, `model.`, `student.`,
 `backbone.` and the like). If a file has several models, `container='model_ema'` selects
 one. A file whose names match twice is refused. The function reports the tensors that it
 loaded and converted, and refuses those that do not fit.
