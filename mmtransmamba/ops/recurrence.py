@@ -66,7 +66,7 @@ def outer_products(
     return loop(state, log_decay, rate, left, right, read)
 
 
-def weighted_sums(decay: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def weighted_sums(decay: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     r"""For every step, sums over the steps before it with decaying weights.
 
     .. math:: a_t = \sum_{i < t} e^{k_i - (t - 1 - i) w} v_i
@@ -79,24 +79,30 @@ def weighted_sums(decay: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         v: Values ``[L, M, ...]``, M sums with the same weights.
 
     Returns:
-        Logarithms of the factors ``[L, ...]`` (-inf at the first step) that the sums
-        ``[L, M, ...]`` are still to be multiplied with.
+        ``s`` and ``n``, both ``[L, ...]``, and the sums ``[L, M, ...]``, which are
+        still to be multiplied with ``exp(s - n w)``; s is -inf at the first step.
     """
     k, v = k.contiguous(), v.contiguous()
     scale = torch.full_like(k[0], -torch.inf)
+    steps = torch.zeros_like(k[0])
     sums = torch.zeros_like(v[0])
     if torch.compiler.is_exporting():
 
         def body(
-            scale: Tensor, sums: Tensor, k: Tensor, v: Tensor, decay: Tensor
+            scale: Tensor,
+            steps: Tensor,
+            sums: Tensor,
+            k: Tensor,
+            v: Tensor,
+            decay: Tensor,
         ) -> tuple[Tensor, ...]:
             # What leaves a step must not be what entered it.
-            before = scale.clone(), sums.clone()
-            return *_weighted_sum(scale, sums, decay, k, v), *before
+            before = scale.clone(), steps.clone(), sums.clone()
+            return *_weighted_sum(scale, steps, sums, decay, k, v), *before
 
-        _, _, scales, all_sums = _scan(body, [scale, sums], [k, v], [decay])
-        return scales, all_sums
-    return _form_of(_weighted_sums)(scale, sums, decay, k, v)
+        found = _scan(body, [scale, steps, sums], [k, v], [decay])
+        return found[3], found[4], found[5]
+    return _form_of(_weighted_sums)(scale, steps, sums, decay, k, v)
 
 
 def _outer_product(
@@ -121,22 +127,31 @@ def _outer_products(
 
 
 def _weighted_sum(
-    scale: Tensor, sums: Tensor, decay: Tensor, k: Tensor, v: Tensor
-) -> tuple[Tensor, Tensor]:
-    older = scale - decay
-    scale = torch.maximum(older, k)
-    return scale, torch.exp(older - scale) * sums + torch.exp(k - scale) * v
+    scale: Tensor, steps: Tensor, sums: Tensor, decay: Tensor, k: Tensor, v: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    steps = steps + 1
+    gap = (scale - k) - steps * decay
+    leads, zero = gap > 0, torch.zeros_like(gap)
+    # The factors of the older and of the new term, of which the larger one is 1.
+    older = torch.exp(torch.where(leads, zero, gap))
+    newer = torch.exp(torch.where(leads, -gap, zero))
+    return (
+        torch.where(leads, scale, k),
+        torch.where(leads, steps, zero),
+        older * sums + newer * v,
+    )
 
 
 def _weighted_sums(
-    scale: Tensor, sums: Tensor, decay: Tensor, k: Tensor, v: Tensor
-) -> tuple[Tensor, Tensor]:
-    scales, all_sums = [], []
+    scale: Tensor, steps: Tensor, sums: Tensor, decay: Tensor, k: Tensor, v: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    scales, all_steps, all_sums = [], [], []
     for t in range(k.size(0)):
         scales.append(scale)
+        all_steps.append(steps)
         all_sums.append(sums)
-        scale, sums = _weighted_sum(scale, sums, decay, k[t], v[t])
-    return torch.stack(scales), torch.stack(all_sums)
+        scale, steps, sums = _weighted_sum(scale, steps, sums, decay, k[t], v[t])
+    return torch.stack(scales), torch.stack(all_steps), torch.stack(all_sums)
 
 
 def _form_of(loop: Callable[..., Any]) -> Callable[..., Any]:

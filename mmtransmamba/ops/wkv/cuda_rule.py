@@ -22,7 +22,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .reference import Sums, divide, future_sums, past_sums, refuses, unavailable
+from .reference import (
+    Own,
+    Sums,
+    divide,
+    future_sums,
+    past_sums,
+    refuses,
+    unavailable,
+)
 
 __all__ = ['bi_wkv', 'refuses', 'unavailable']
 
@@ -60,19 +68,31 @@ def bi_wkv(
     distance = torch.arange(1, size + 1, device=k.device, dtype=k.dtype)[:, None]
     older = flat(
         Sums(
-            before.scale - distance * w,
+            before.scale.expand_as(chunked[0]),
+            before.steps + distance,
             before.values.expand_as(chunked[1]),
             before.weights.expand_as(chunked[1]),
         )
     )
-    past = [older, flat(past_sums(w, *chunked)), Sums(u + k, v, 1.0)]
+    past = [older, flat(past_sums(w, *chunked))]
     if size > 1:
         # Shifted by one token, the sums before a token become those up to it.
         inner = [pad(x[:, :, 1:], (0, 0, 0, 1)) for x in chunked]
         extra = past_sums(-w, *inner)
-        factor = -torch.expm1(w)
+        # 1 - e^w, of which e^w goes into the exponent where it might overflow.
+        grows = (w > 0).to(w.dtype)
+        factor = -torch.expm1(-w.abs()) * (1 - 2 * grows)
         past.append(
-            flat(Sums(extra.scale, factor * extra.values, factor * extra.weights))
+            flat(
+                Sums(
+                    extra.scale,
+                    # It decays by -w.
+                    -extra.steps - grows,
+                    factor * extra.values,
+                    factor * extra.weights,
+                )
+            )
         )
     future = future_sums(w, k, v, past_sums)
-    return divide(past, [Sums(future.scale - w, *future[1:])], separate)
+    future = future._replace(steps=future.steps + 1)
+    return divide(w, Own(u, k, v), past, [future], separate)

@@ -35,9 +35,8 @@ backends.register('bi_wkv6', _BACKENDS)
 # exp(-exp(w)) is 0 in every dtype from here on, and exp(w) must not overflow in the
 # gradient.
 _LARGEST_W6 = 10.0
-# From here on a token sees no other one, and w times the number of tokens must not
-# overflow.
-_LARGEST_W = 1e30
+# w times the number of tokens must stay this far below the largest number.
+_ROOM = 8.0
 
 
 def bi_wkv(
@@ -61,7 +60,8 @@ def bi_wkv(
     in O(T) time and memory, forward and backward. ``w`` and ``u`` enter as they are:
     a model divides them by T before. ``w`` may be negative, so that tokens count more
     the farther they are; sums are carried relative to their largest term and never
-    overflow. Half precision is computed in float32 and ``y`` returns in the dtype
+    overflow, whatever the size of ``w``, ``u`` and ``k``. A token whose key is -inf
+    counts nothing. Half precision is computed in float32 and ``y`` returns in the dtype
     of ``k``. Any strides are accepted, and an empty batch.
 
     ``rule='cuda'`` computes what the published CUDA kernels compute instead, with
@@ -101,7 +101,7 @@ def bi_wkv(
     check_wkv(**named)
     check_taps(tap_index, k)
     named = upcast(named, compute)
-    named['w'] = named['w'].clamp(max=_LARGEST_W)
+    named = _within_bounds(**named)
     module = backends.resolve(_RULES[rule], named, backend)
     return _outputs(
         module.bi_wkv(**named, separate=tap_index is not None), tap_index, k
@@ -161,6 +161,17 @@ def bi_wkv6(
     return _outputs(
         module.bi_wkv6(**named, separate=tap_index is not None), tap_index, k
     )
+
+
+def _within_bounds(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> dict[str, Tensor]:
+    """Operands whose exponents are numbers and have differences that are numbers.
+
+    What is cut off decides nothing: a decay that large outweighs any key but those
+    near the largest number, and a key of -inf has no weight.
+    """
+    limits = torch.finfo(k.dtype)
+    bound = limits.max / (_ROOM * k.shape[1])
+    return dict(w=w.clamp(-bound, bound), u=u, k=k.clamp(min=limits.min), v=v)
 
 
 def _outputs(

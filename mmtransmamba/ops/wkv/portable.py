@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..recurrence import outer_products, weighted_sums
-from .reference import Sums, divide, refuses, unavailable
+from .reference import Own, Sums, divide, refuses, unavailable
 
 __all__ = ['bi_wkv', 'bi_wkv6', 'past_sums', 'refuses', 'unavailable']
 
@@ -22,9 +22,9 @@ def past_sums(w: Tensor, k: Tensor, v: Tensor) -> Sums:
     """As ``past_sums`` of the reference backend."""
     steps = k.movedim(-2, 0)
     values = torch.stack([v, torch.ones_like(v)]).movedim(-2, 0)
-    scale, sums = weighted_sums(w, steps, values)
+    scale, decays, sums = weighted_sums(w, steps, values)
     values, weights = sums.movedim(0, -2).unbind(0)
-    return Sums(scale.movedim(0, -2), values, weights)
+    return Sums(scale.movedim(0, -2), decays.movedim(0, -2), values, weights)
 
 
 def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, separate: bool) -> Tensor:
@@ -33,7 +33,7 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, separate: bool) -> Tensor
     both = past_sums(w, *(torch.stack([x, x.flip(1)]) for x in (k, v)))
     past = Sums(*(x[0] for x in both))
     future = Sums(*(x[1].flip(1) for x in both))
-    return divide([past, Sums(u + k, v, 1.0)], [future], separate)
+    return divide(w, Own(u, k, v), [past], [future], separate)
 
 
 def bi_wkv6(
@@ -50,6 +50,8 @@ def bi_wkv6(
         return pad(x_TBSHD[:-1], (0, 0, 0, 0, 0, 0, 0, 0, 1, 0))
 
     width = u.shape[1]
+    # The logarithm of 0 would give a gradient that is not a number.
+    decay = decay.clamp(min=torch.finfo(decay.dtype).tiny)
     y, _ = outer_products(
         r.new_zeros(r.shape[0], 2, *u.shape, width),
         before(steps(torch.log(decay))).unsqueeze(-1),

@@ -28,15 +28,21 @@ def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
 class Sums(NamedTuple):
     """Weighted sums of values, and of ones, over tokens.
 
+    Both are still to be multiplied with ``exp(scale - steps * w)``. The exponent is
+    kept as a pair: two exponents of any size may lie close together, and then the
+    difference of the pairs is exact where the difference of rounded numbers is not.
+
     Attributes:
-        scale: Logarithm of the factor that both are still to be multiplied with.
+        scale: The exponent's part from the keys, -inf where there is no token.
+        steps: How many times it has decayed.
         values: Sum of weight times value.
         weights: Sum of the weights.
     """
 
     scale: Tensor
+    steps: Tensor
     values: Tensor
-    weights: Tensor | float
+    weights: Tensor
 
 
 def past_sums(w: Tensor, k: Tensor, v: Tensor) -> Sums:
@@ -47,16 +53,15 @@ def past_sums(w: Tensor, k: Tensor, v: Tensor) -> Sums:
         k, v: ``[..., T, C]``.
 
     Returns:
-        Sums ``[..., T, C]`` with weights ``exp(-(t - i - 1) w + k_i)`` for i < t. The
-        scale, the largest exponent among them, is a constant to autograd: the sums do
-        not depend on it.
+        Sums ``[..., T, C]`` with weights ``exp(-(t - i - 1) w + k_i)`` for i < t,
+        relative to the largest of them.
     """
-    steps = torch.arange(k.shape[-2], device=k.device, dtype=k.dtype)[:, None]
-    with torch.no_grad():
-        scale = (k + steps * w).cummax(-2).values - steps * w
+    leader = _leaders(w, k)
+    scale, position = k.gather(-2, leader), leader.to(k.dtype)
+    own = torch.arange(k.shape[-2], device=k.device, dtype=k.dtype)[:, None]
     # Exponents relative to the scale never exceed 0.
-    keep = torch.exp(scale.diff(dim=-2).neg() - w)
-    weight = torch.exp(k - scale)
+    keep = torch.exp(position.diff(dim=-2).neg() * w - scale.diff(dim=-2))
+    weight = torch.exp((k - scale) + (own - position) * w)
     drive = torch.stack([weight * v, weight])
     # Unbound once: the gradient of an indexed step is a tensor of full length.
     drives, factors = drive.unbind(-2), keep.unbind(-2)
@@ -65,7 +70,33 @@ def past_sums(w: Tensor, k: Tensor, v: Tensor) -> Sums:
         seen.append(factor * seen[-1] + step)
     values, weights = torch.stack(seen[:-1], dim=-2)
     before = pad(scale[..., :-1, :], (0, 0, 1, 0), value=-math.inf)
-    return Sums(before, values, weights)
+    steps = pad((own - position)[..., :-1, :], (0, 0, 1, 0))
+    return Sums(before, steps, values, weights)
+
+
+@torch.no_grad()
+def _leaders(w: Tensor, k: Tensor) -> Tensor:
+    """For every token, which of those up to it has the largest weight.
+
+    Args:
+        w: Decay per step ``[C]``.
+        k: ``[..., T, C]``.
+
+    Returns:
+        Tensor: Int64, in the shape of ``k``.
+    """
+    leader = torch.arange(k.shape[-2], device=k.device)[:, None].expand(k.shape)
+    scale, shift = k, 1
+    # After each round a token knows the leader of twice as many.
+    while shift < k.shape[-2]:
+        older_scale, older = scale[..., :-shift, :], leader[..., :-shift, :]
+        newer_scale, newer = scale[..., shift:, :], leader[..., shift:, :]
+        ahead = (older_scale - newer_scale) + (older - newer) * w > 0
+        better = torch.where(ahead, older, newer)
+        leader = torch.cat([leader[..., :shift, :], better], dim=-2)
+        scale = k.gather(-2, leader)
+        shift *= 2
+    return leader
 
 
 def future_sums(
@@ -76,26 +107,55 @@ def future_sums(
     return Sums(*(x.flip(-2) for x in sums))
 
 
-def divide(past: Sequence[Sums], future: Sequence[Sums], separate: bool) -> Tensor:
+class Own(NamedTuple):
+    """What a token adds for itself: ``exp(u + k)`` times its value.
+
+    The sum of ``u`` and ``k`` would lose the smaller one.
+    """
+
+    u: Tensor
+    k: Tensor
+    v: Tensor
+
+
+def divide(
+    w: Tensor, own: Own, past: Sequence[Sums], future: Sequence[Sums], separate: bool
+) -> Tensor:
     """Divide the values of both directions by their common sum of weights.
+
+    Args:
+        w: Decay per step ``[C]``.
+        own: The token itself, which belongs to the past.
+        past, future: The sums over other tokens in either direction ``[B, T, C]``.
+        separate: Whether the directions stay apart.
 
     Returns:
         Tensor: ``[B, 2, T, C]`` if ``separate``, else the sum of both
         ``[B, 1, T, C]``.
     """
-    with torch.no_grad():
-        largest = torch.full_like(past[0].values, LOG_EPSILON)
-        for sums in (*past, *future):
-            largest = torch.maximum(largest, sums.scale)
-    factors = [torch.exp(sums.scale - largest) for sums in (*past, *future)]
-    total = torch.exp(LOG_EPSILON - largest)
+    scale = torch.full_like(own.v, LOG_EPSILON)
+    steps = zero = torch.zeros_like(scale)
+    for sums in (*past, *future):
+        ahead = (sums.scale - scale) - (sums.steps - steps) * w > 0
+        scale = torch.where(ahead, sums.scale, scale)
+        steps = torch.where(ahead, sums.steps, steps)
+    gap = ((own.k - scale) + steps * w) + own.u
+    leads = gap > 0
+    # The factors of the token itself and of the others, of which the larger one is 1.
+    factor_of_own = torch.exp(torch.where(leads, zero, gap))
+    factor_of_others = torch.exp(torch.where(leads, -gap, zero))
+    others = torch.exp((LOG_EPSILON - scale) + steps * w)
     parts = []
-    for factor, sums in zip(factors, (*past, *future), strict=True):
-        total = total + factor * sums.weights
-        parts.append(factor * sums.values)
-    directions = [sum(parts[: len(past)]), sum(parts[len(past) :])]
+    for sums in (*past, *future):
+        factor = torch.exp((sums.scale - scale) - (sums.steps - steps) * w)
+        others = others + factor * sums.weights
+        parts.append(factor_of_others * (factor * sums.values))
+    parts.insert(0, factor_of_own * own.v)
+    middle = 1 + len(past)
+    directions = [sum(parts[:middle]), sum(parts[middle:])]
     if not separate:
         directions = [sum(directions)]
+    total = factor_of_own + factor_of_others * others
     return torch.stack(directions, dim=1) / total[:, None]
 
 
@@ -106,8 +166,8 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, separate: bool) -> Tensor
         Tensor: Output of the directions ``[B, 2, T, C]`` in token order if
         ``separate``, else their sum ``[B, 1, T, C]``.
     """
-    past = [past_sums(w, k, v), Sums(u + k, v, 1.0)]
-    return divide(past, [future_sums(w, k, v)], separate)
+    past, future = past_sums(w, k, v), future_sums(w, k, v)
+    return divide(w, Own(u, k, v), [past], [future], separate)
 
 
 def bi_wkv6(

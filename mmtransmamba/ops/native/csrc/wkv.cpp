@@ -18,8 +18,9 @@
 namespace mmtransmamba {
 namespace {
 
-// Stands for an empty sum: finite, so that differences stay numbers.
-constexpr float kNothing = -1e30f;
+// The exponent of an empty sum. It is below that of every token, also of those whose
+// exponents no finite stand-in would undercut. Two empty sums never meet.
+constexpr float kNothing = -__builtin_inff();
 // log(1e-6), the constant that the denominator gets added.
 constexpr float kLogEpsilon = -13.815510557964274f;
 
@@ -71,22 +72,33 @@ inline void store_sum(float *tiles, int64_t i, const Sum &s) {
 
 inline Sum token(Vec k, Vec v) { return {k, Vec{}, v, broadcast(1.0f)}; }
 
-// Output of one step: the directions' parts and what the denominator was, namely
-// e^{scale - steps * w} / inverse.
+// Output of one step: the directions' parts, the token's weight for itself, and what
+// the denominator was, namely e^{scale - steps * w} / inverse.
 struct Output {
-  Vec scale, steps, inverse, past, future;
+  Vec scale, steps, inverse, own, past, future;
 };
 
-// past and future do not contain the token itself.
+// past and future do not contain the token itself. Its exponent u + k is not rounded
+// to one number either, and scale and steps are those of the largest other term: where
+// the token outweighs all others, inverse is small.
 inline Output output(const Sum &past, const Sum &future, Vec w, Vec u, Vec k, Vec v) {
-  const Sum seen = add(past, token(u + k, v), w);
-  const Meeting both = meet(seen.scale, seen.steps, future.scale, future.steps, w);
-  const Vec sum = both.first * seen.y + both.second * future.y;
-  const Meeting m =
-      meet(both.scale, both.steps, broadcast(kLogEpsilon), Vec{}, w);
-  const Vec inverse = 1.0f / (m.first * sum + m.second);
-  return {m.scale, m.steps, inverse, m.first * both.first * seen.x * inverse,
-          m.first * both.second * future.x * inverse};
+  const Vec one = broadcast(1.0f);
+  const Meeting a = meet(past.scale, past.steps, broadcast(kLogEpsilon), Vec{}, w);
+  const Meeting b = meet(a.scale, a.steps, future.scale, future.steps, w);
+  const Vec past_factor = b.first * a.first;
+  const Vec others = past_factor * past.y + b.first * a.second + b.second * future.y;
+  const Vec gap = ((k - b.scale) + b.steps * w) + u;
+  const Vec smaller = exp(-at_least(gap, -gap));
+  const IntVec leads = (IntVec)(gap > 0.0f);
+  const Vec own = select(leads, one, smaller), rest = select(leads, smaller, one);
+  const Vec total = own + rest * others;
+  const Vec share = own / total, inverse = rest / total;
+  return {b.scale,
+          b.steps,
+          inverse,
+          share,
+          past_factor * past.x * inverse + share * v,
+          b.second * future.x * inverse};
 }
 
 struct Block {
@@ -234,10 +246,10 @@ void backward_block(const WkvArgs &args, const Block &block, const BackwardScrat
     Vec dk = {}, dv = {};
     gradient.of_token(seen_by, k, v, &dk, &dv);
     gradient.of_decay(future, seen_by);
-    const Vec own = exp(u + k - out.scale + out.steps * w);
-    const Vec d_own = own * (d_past * v + d_sum);
+    const Vec d_own =
+        out.own * (dy_past * v - (dy_past * out.past + dy_future * out.future));
     store(s.dk + t * kLanes, dk + d_own);
-    store(s.dv + t * kLanes, dv + own * d_past);
+    store(s.dv + t * kLanes, dv + out.own * dy_past);
     du += d_own;
 
     store_sum(s.past, t, past);
