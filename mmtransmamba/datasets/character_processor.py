@@ -1,4 +1,4 @@
-"""A processor for tiny vision-language models that nobody has to download."""
+"""A processor for tiny vision-language models that needs no download."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CHAT_TEMPLATE = (
 def character_processor(image_size: int, patch_size: int) -> Any:
     """A LLaVA processor with one token for each printable ASCII character.
 
-    Line breaks are tokens, too; other characters are unknown. Images are taken for a
+    Line breaks are tokens too; other characters are unknown. Images are prepared for a
     vision tower like CLIP's, with a class token that the language model does not see.
 
     Args:

@@ -18,28 +18,28 @@ from mmtransmamba.registry import DATASETS
 class CIFAR10Shards(BaseDataset):
     """CIFAR-10 stored as JPEG files joined in ``.npz`` shards.
 
-    A shard has the arrays ``jpeg``, uint8, all files one after the other;
-    ``offsets``, int64 ``[N + 1]``, where file i starts and where the last one ends;
-    ``labels``, uint8 ``[N]``; and ``names``, the classes. For the original binary
-    release use mmpretrain's ``CIFAR10``.
+    A shard has the arrays ``jpeg``, uint8, all files concatenated; ``offsets``, int64
+    ``[N + 1]``, the start of each file and the end of the last one; ``labels``, uint8
+    ``[N]``; and ``names``, the classes. For the original binary release, use
+    mmpretrain's ``CIFAR10``.
 
     The encoded files stay in memory (about 45 MB for the training split) and are
     decoded when a sample is read. Each sample has ``img``, uint8 ``[32, 32, 3]``
     in RGB order like mmpretrain's ``CIFAR10``, and ``gt_label``.
 
-    Every file is decoded once at the start, so that corrupt ones are left out of
-    the epoch, counted and reported instead of met during training.
+    Every file is decoded once at the start, so corrupt files are left out of the epoch,
+    counted and reported before training.
 
     Args:
         data_root: Folder of the shards.
         split: ``'train'`` (``train_0.npz``, ``train_1.npz``) or ``'test'``
             (``test.npz``).
-        max_corrupt: Largest accepted part of corrupt images, in [0, 1).
+        max_corrupt: Largest accepted share of corrupt images, in [0, 1).
         metainfo: As in mmpretrain's ``BaseDataset``.
         **kwargs: Other arguments of mmpretrain's ``BaseDataset``.
 
     Attributes:
-        num_corrupt: How many images were left out.
+        num_corrupt: Number of images that were left out.
 
     Raises:
         ValueError: If ``split`` or ``max_corrupt`` is out of range, a shard is not
@@ -75,7 +75,7 @@ class CIFAR10Shards(BaseDataset):
         )
 
     def load_data_list(self) -> list[dict]:
-        """Read the shards of the split and leave out what cannot be decoded."""
+        """Read the shards of the split and leave out files that cannot be decoded."""
         paths = [Path(self.data_root).expanduser() / n for n in self.SPLITS[self.split]]
         samples, corrupt = [], []
         for path in paths:
@@ -121,8 +121,8 @@ class CIFAR10Shards(BaseDataset):
 
 def _decode(file: bytes) -> np.ndarray | None:
     """Decode a JPEG file to RGB uint8 ``[H, W, 3]``; None if it is corrupt."""
-    # Some decoders fill what a truncated file lacks with grey; the end marker of
-    # the format tells that it was cut.
+    # Some decoders fill the missing part of a truncated file with grey; a missing end
+    # marker reveals the truncation.
     if not file.endswith(b'\xff\xd9'):
         return None
     image = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)

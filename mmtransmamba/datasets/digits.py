@@ -10,11 +10,11 @@ from mmtransmamba.registry import DATASETS
 
 @DATASETS.register_module()
 class Digits(BaseDataset):
-    """1,797 real handwritten digits of 8x8 pixels, with nothing to download.
+    """1,797 real handwritten digits of 8x8 pixels; needs no download.
 
     They are the test set of the UCI "Optical Recognition of Handwritten Digits"
-    data (E. Alpaydin, C. Kaynak, 1998), in their original order. Writers follow
-    each other in it, so the two splits are by different people.
+    data (E. Alpaydin, C. Kaynak, 1998), in their original order. Samples are sorted by
+    writer, so the two splits come from different people.
 
     Each sample has ``img``, uint8 ``[8, 8, channels]`` on the 0..255 scale (the
     originals have 17 grey levels), and ``gt_label``.
@@ -27,7 +27,7 @@ class Digits(BaseDataset):
             ``pipeline`` and ``test_mode``.
 
     Raises:
-        ValueError: If ``split`` or ``channels`` is none of the above.
+        ValueError: If ``split`` or ``channels`` is not one of the above.
     """
 
     METAINFO = {'classes': tuple('0123456789')}
@@ -52,8 +52,8 @@ class Digits(BaseDataset):
 
     def load_data_list(self) -> list[dict]:
         """Load the images and labels of the split."""
-        # scikit-learn takes a second to import; the configs that only name this
-        # package's other datasets do not pay for it.
+        # scikit-learn takes a second to import. Configs that use only this package's
+        # other datasets do not need it.
         from sklearn.datasets import load_digits
 
         digits = load_digits()

@@ -1,4 +1,4 @@
-"""The easy-VQA set: one coloured shape, and simple questions."""
+"""The easy-VQA data set: one coloured shape, and simple questions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_questions(data_root: str | Path, split: str) -> list[Question]:
 
     Raises:
         FileNotFoundError: The file is missing.
-        ValueError: It is no list of question, answer and number of the picture.
+        ValueError: It is not a list of question, answer and number of the picture.
     """
     path = Path(data_root) / f'{split}_questions.json'
     if not path.is_file():
@@ -66,17 +66,17 @@ def words_of(data_root: str | Path) -> list[str]:
 class EasyVQA(QuestionAnswers):
     """Pictures of one shape, with questions about its shape and colour.
 
-    The folder has ``{train,test}_questions.json``, lists of question, answer and
-    number of the picture, and ``{train,test}_images.npz`` with ``png`` (uint8, all
-    files one after another) and ``offsets`` (int64, N + 1). Source:
+    The folder has ``{train,test}_questions.json``, lists of question, answer and number
+    of the picture, and ``{train,test}_images.npz`` with ``png`` (uint8, all files
+    concatenated) and ``offsets`` (int64, N + 1). Source:
     https://github.com/vzhou842/easy-VQA.
 
     Args:
         data_root: The folder.
         processor: Folder of a transformers processor, or the object.
         split: ``'train'`` or ``'test'``.
-        max_questions: Take so many, spread evenly over the set; by default all.
-        prompts: Samples are to be answered.
+        max_questions: Use only this many, spread evenly over the set; by default all.
+        prompts: Return prompts to answer instead of samples to learn from.
 
     Raises:
         FileNotFoundError: A file is missing.
@@ -122,15 +122,15 @@ class EasyVQA(QuestionAnswers):
 
 @DATASETS.register_module()
 class EasyVQAPatches(Dataset):
-    """Training pictures with their shape and colour: for a vision tower's training.
+    """Training pictures with their shape and colour, to train a vision tower.
 
-    They are what the questions say of a picture; about a third of the pictures, of
-    which the questions do not say both, is left out. Samples are ``pixel_values``
+    Shape and colour are taken from the questions. About a third of the pictures is left
+    out because the questions do not reveal both. Samples are ``pixel_values``
     ``[3, H, W]`` and ``labels`` ``[N]``, the same class for each patch.
 
     Args:
         data_root, processor: See :class:`EasyVQA`.
-        num_patches: Patches of a picture.
+        num_patches: Number of patches in a picture.
     """
 
     metainfo: dict = {}

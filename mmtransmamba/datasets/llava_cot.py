@@ -1,4 +1,4 @@
-"""Parts of LLaVA-CoT's data for teacher, student and validation (TransMamba §3.4)."""
+"""Split of LLaVA-CoT's data for teacher, student and validation (TransMamba §3.4)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mmtransmamba.utils.text_files import scan_lines
 
 @dataclass
 class Split:
-    """What :func:`split_llava_cot` has done.
+    """The result of :func:`split_llava_cot`.
 
     Attributes:
         counts: Rows of each part.
-        shared: Rows of the student's part that are in the teacher's as well.
+        shared: Rows of the student's part that are also in the teacher's.
         left_out: Rows that cannot be used, by reason.
     """
 
@@ -45,31 +45,31 @@ def split_llava_cot(
 ) -> Split:
     """Write ``teacher.jsonl``, ``student.jsonl`` and ``val.jsonl``.
 
-    The paper fine-tunes the teacher on about 80K samples and the student on 40K more.
-    LLaVA-CoT-100k has fewer than both together: the student gets what neither the
-    teacher nor validation has, and only then rows of the teacher's. No row of ``val``
-    is in another part. Rows are chosen at random and copied as they are.
+    The paper fine-tunes the teacher on about 80K samples and the student on another
+    40K. LLaVA-CoT-100k has fewer than both together. Therefore, the student first gets
+    rows that are neither in the teacher's part nor in validation, and then rows of the
+    teacher's part. No row of ``val`` is in another part. Rows are chosen at random and
+    copied unchanged.
 
-    Left out are rows that are no conversation, those of which a response is not
-    well-formed, for it would teach another format, and, with ``images``, those whose
-    image is not there.
+    Rows are left out if they are not a conversation, if a response is not well-formed
+    (it would teach another format), and, with ``images``, if their image is missing.
 
     Args:
         annotations: LLaVA-CoT's ``train.jsonl``.
         out: Folder to write to.
         sizes: Rows of ``teacher``, ``student`` and ``val``.
-        images: Folder of the images; by default they are not looked for.
-        seed: Of the choice.
+        images: Folder of the images; by default they are not checked.
+        seed: Seed of the choice.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         ValueError: There are not enough rows.
     """
     annotations = Path(annotations)
     if not annotations.is_file():
         raise FileNotFoundError(f'no file "{annotations}" with LLaVA-CoT\'s rows.')
     left_out: Counter[str] = Counter()
-    # Where good lines are: their texts need not fit into memory.
+    # Positions of usable lines, because their texts need not fit into memory.
     places = []
     encoding = 'utf-8'
     for begin, line, encoding in scan_lines(annotations):
@@ -112,7 +112,7 @@ def _choose(
 
 
 def _fault(line: bytes, encoding: str, images: str | Path | None) -> str:
-    """Why a row cannot be used, or nothing."""
+    """The reason why a row cannot be used; empty if it can."""
     try:
         conversation = llava_cot(json.loads(line.decode(encoding)))
         conversation.check()

@@ -1,4 +1,4 @@
-"""Token sequences that are generated, from a source whose entropy is known."""
+"""Token sequences generated from a source with known entropy."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mmtransmamba.registry import DATASETS
 
 @DATASETS.register_module()
 class MarkovTokens(Dataset):
-    """Samples of a random Markov chain; nothing has to be downloaded.
+    """Samples of a random Markov chain; needs no download.
 
     Each token is followed by one of ``branching`` others, with probabilities that
-    depend on it. The chain depends on ``vocab_size``, ``branching`` and ``seed``, a
-    sample on its index besides, so the first part of the indices can train and
-    another one (``first``) test.
+    depend on it. The chain depends on ``vocab_size``, ``branching`` and ``seed``, and a
+    sample also on its index. Therefore, one range of indices can be used for training
+    and another (``first``) for testing.
 
     Args:
         num_samples: Number of sequences.
@@ -66,7 +66,7 @@ class MarkovTokens(Dataset):
     def entropy_rate(self) -> float:
         """Nats per token: no model has a lower mean negative log-likelihood.
 
-        That is what it converges to as the sequences get longer, since the first
+        The mean converges to this value as the sequences get longer, because the first
         token is uniform.
         """
         vocab = len(self.successors)

@@ -1,4 +1,4 @@
-"""Text files as blocks of tokens, read from the disk."""
+"""Text files as blocks of tokens, read from disk."""
 
 from __future__ import annotations
 
@@ -23,31 +23,30 @@ from mmtransmamba.registry import DATASETS
 from mmtransmamba.utils.processors import load_tokenizer
 from mmtransmamba.utils.text_files import stream_lines
 
-_PIECE = 1 << 16  # characters that are tokenised at once
+_PIECE = 1 << 16  # characters tokenised at once
 _TOKENIZER_FILES = ('tokenizer*', 'vocab*', 'merges*', 'special_tokens_map.json')
 
 
 @DATASETS.register_module()
 class PackedText(Dataset):
-    """Documents one after another, cut into blocks of one length.
+    """Documents joined and cut into blocks of one length.
 
-    The files are tokenised once, piece by piece, into a file of token ids, which is
-    mapped into memory: neither text nor tokens need to fit into it. A file is used
-    again as long as texts, tokenizer and settings are the same.
+    The files are tokenised once, piece by piece, into a memory-mapped file of token
+    ids, so neither text nor tokens need to fit into memory. The file is reused as long
+    as texts, tokenizer and settings are the same.
 
-    A ``.jsonl`` file has one document per line, any other one is a single document;
-    both are UTF-8, or UTF-16 with its mark.
-    A document begins with the tokenizer's BOS and ends with its EOS, as far as it has
-    them. Blocks go across documents, and what is left after the last block is
-    dropped.
+    A ``.jsonl`` file has one document per line; any other file is a single document.
+    Both are UTF-8, or UTF-16 with a byte order mark. A document starts with the
+    tokenizer's BOS and ends with its EOS, if they exist. Blocks cross document
+    boundaries, and the remainder after the last block is dropped.
 
     Args:
         files: Files, or patterns such as ``'data/text/*.jsonl'``.
         tokenizer: Folder of a transformers tokenizer.
         block_size: Tokens of a block, two at least.
-        text_key: Where a line of a ``.jsonl`` has its text.
-        prompt_key: Where it has the prompt, which precedes the text and is not
-            learned; lines without one have no prompt.
+        text_key: Key of the text in a line of a ``.jsonl`` file.
+        prompt_key: Key of the prompt, which precedes the text and is not learned; lines
+            without this key have no prompt.
         cache_dir: Folder for the token ids; by default ``.packed`` beside the first
             file.
 
@@ -118,7 +117,7 @@ class PackedText(Dataset):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker process maps the file itself instead of being sent its content.
+        # A worker process maps the file itself instead of receiving its content.
         return dict(self.__dict__, _blocks=None)
 
     def _fingerprint(self) -> str:
@@ -145,7 +144,7 @@ class PackedText(Dataset):
             )
         print_log(f'PackedText: tokenising {len(self.files)} files.', logger='current')
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all, and by one of several processes.
+        # Write completely or not at all; one of several processes does it.
         handle, part = tempfile.mkstemp(dir=self.path.parent, suffix='.part')
         try:
             with os.fdopen(handle, 'wb') as out:
@@ -160,7 +159,7 @@ class PackedText(Dataset):
             Path(part).unlink(missing_ok=True)
 
     def _documents(self) -> Iterator[Iterator[tuple[str, bool]]]:
-        """For each document its pieces of text, and whether they are learned."""
+        """For each document, its pieces of text and whether they are learned."""
         for file in self.files:
             lines = stream_lines(file)
             if file.suffix != '.jsonl':

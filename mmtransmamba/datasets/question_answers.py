@@ -1,4 +1,4 @@
-"""Questions about pictures, with answers of a few words, as samples."""
+"""Samples of questions about pictures, with answers of a few words."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ class Question:
 
 
 class QuestionAnswers(Dataset):
-    """Base of sets of questions that are asked of pictures many times.
+    """Base class of data sets that ask the same questions of many pictures.
 
-    There are far fewer different questions than samples. Each is encoded once, and
-    each picture, too, so that an epoch after the first costs next to nothing.
+    There are far fewer distinct questions than samples. Each question and each picture
+    is encoded once, so an epoch after the first costs next to nothing.
 
-    Samples are those of :func:`~mmtransmamba.datasets.conversations.encode`, with
-    ``prompts`` those of
-    :func:`~mmtransmamba.datasets.conversations.encode_prompt` and ``answer``,
-    ``question_id`` and ``category`` besides.
+    Samples are those of :func:`~mmtransmamba.datasets.conversations.encode`. With
+    ``prompts``, they are those of
+    :func:`~mmtransmamba.datasets.conversations.encode_prompt`, plus ``answer``,
+    ``question_id`` and ``category``.
 
-    A subclass has ``questions``, and says what a picture is.
+    A subclass sets ``questions`` and implements ``picture``.
 
     Args:
         processor: Folder of a transformers processor, or the object.
-        prompts: Samples are to be answered.
+        prompts: Return prompts to answer instead of samples to learn from.
     """
 
     metainfo: dict = {}

@@ -1,7 +1,8 @@
-"""Pictures of shapes, with questions that are answered by reasoning about them.
+"""Pictures of shapes, with questions that require reasoning about them.
 
-Small enough that a model of a few hundred thousand parameters learns the format and the
-questions on a CPU. The files are those of LLaVA-CoT: what reads these reads that.
+The task is small enough that a model of a few hundred thousand parameters learns the
+format and the questions on a CPU. The files have LLaVA-CoT's format, so the same code
+reads both.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Picture:
         return cls(tuple(found))
 
     def draw(self, side: int) -> Image.Image:
-        """An RGB image of ``side`` x ``side`` pixels."""
+        """Draw an RGB image of ``side`` x ``side`` pixels."""
         rows = round(len(self.cells) ** 0.5)
         size = side // rows
         axis = (np.arange(size) + 0.5 - size / 2) / (0.4 * size)
@@ -108,17 +109,18 @@ def write_shapes_reasoning(
 ) -> None:
     """Write pictures, questions and responses in LLaVA-CoT's format.
 
-    No picture comes twice, in no file.
+    No picture occurs twice, across all files.
 
     Args:
-        folder: Gets ``NAME.jsonl`` for each split and its images in ``images/NAME``.
+        folder: Folder for ``NAME.jsonl`` of each split, with its images in
+            ``images/NAME``.
         sizes: Number of questions by name of the split.
-        seed: Of everything; the same files come of the same arguments.
-        rows: Rows, and columns, of the pictures' grid.
-        side: Of the pictures, in pixels.
+        seed: Seed of everything; the same arguments give the same files.
+        rows: Number of rows and columns of the pictures' grid.
+        side: Side of the pictures, in pixels.
 
     Raises:
-        ValueError: There are not so many pictures.
+        ValueError: There are not enough pictures.
     """
     cells, total = rows * rows, sum(sizes.values())
     possible = (len(_THINGS) + 1) ** cells

@@ -16,21 +16,21 @@ def stratified_indices(
 ) -> list[int]:
     """Choose the same proportion of every class.
 
-    Of a class with n samples, ``proportion * n`` are chosen, rounded to the nearest
-    integer, but at least one. The choice within a class depends on the seed and on
-    that class alone, and a smaller proportion chooses a part of what a larger one
-    does, so runs on 10%, 25%, 50% … of the data compare nested sets.
+    From a class with n samples, ``proportion * n`` are chosen, rounded to the nearest
+    integer, but at least one. The choice within a class depends only on the seed and on
+    that class. A smaller proportion selects a subset of a larger one, so runs on 10%,
+    25%, 50% … of the data compare nested sets.
 
     Args:
         labels: The class of each sample, ``[N]``.
         proportion: In (0, 1].
-        seed: Other seeds choose other samples.
+        seed: Different seeds choose different samples.
 
     Returns:
         Indices of the chosen samples, ascending.
 
     Raises:
-        ValueError: If ``proportion`` is no number in (0, 1].
+        ValueError: If ``proportion`` is not a number in (0, 1].
     """
     if (
         isinstance(proportion, bool)
@@ -52,20 +52,20 @@ def stratified_indices(
 class Subset:
     """A proportion of another dataset, the same for every class.
 
-    Wraps anything that tells the class of a sample, by ``get_cat_ids(idx)`` as
-    mmpretrain's datasets do, or as ``gt_label`` in ``get_data_info(idx)``. See
-    :func:`stratified_indices` for what is chosen.
+    Wraps any dataset that provides the class of a sample, through ``get_cat_ids(idx)``
+    as mmpretrain's datasets do, or as ``gt_label`` in ``get_data_info(idx)``. See
+    :func:`stratified_indices` for the selection.
 
     Args:
         dataset: The dataset or its config.
-        proportion: Part of the samples to keep, in (0, 1].
-        seed: Other seeds keep other samples.
+        proportion: Fraction of the samples to keep, in (0, 1].
+        seed: Different seeds keep different samples.
         lazy_init: Leave the wrapped dataset unloaded until it is needed.
 
     Raises:
-        ValueError: If ``proportion`` is no number in (0, 1], or a sample has not
-            exactly one class.
-        TypeError: If the dataset does not tell the class of a sample.
+        ValueError: If ``proportion`` is not a number in (0, 1], or a sample does not
+            have exactly one class.
+        TypeError: If the dataset does not provide the class of a sample.
     """
 
     def __init__(

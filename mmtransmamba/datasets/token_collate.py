@@ -1,4 +1,4 @@
-"""Samples of language models, and batches of them."""
+"""Samples for language models, and batches of them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ def token_sample(tokens: Tensor, learned: Tensor | None = None) -> dict[str, Ten
 
     Args:
         tokens: Token ids ``[L]`` of an integer type.
-        learned: Bool ``[L]``, False where a token belongs to a prompt; all are
-            learned by default.
+        learned: Bool ``[L]``, False where a token belongs to a prompt; by default all
+            tokens are learned.
 
     Returns:
         ``input_ids``, ``attention_mask`` and ``labels``, int64 ``[L]``. As in
-        transformers, a label is its own position's token: who computes a loss shifts.
+        transformers, a label is the token at its own position: the loss function does
+        the shift.
     """
     tokens = tokens.long()
     labels = tokens.clone()
@@ -42,10 +43,10 @@ def collate_tokens(
 
     Args:
         batch: Samples.
-        pad_token: What ``input_ids`` are padded with.
+        pad_token: Id that pads ``input_ids``.
 
     Returns:
-        The same keys with ``[B, L]``; padding has mask 0 and a label that is ignored.
+        The same keys with ``[B, L]``; padding has mask 0 and an ignored label.
     """
     fill = dict(_PADDING, input_ids=pad_token)
     length = max(len(sample['input_ids']) for sample in batch)

@@ -20,13 +20,13 @@ class TokenSamples(Dataset):
 
     Args:
         file: The file.
-        num_samples: Keep so many rows, from the first on.
-        length: Keep so many tokens of each row.
+        num_samples: Keep only the first rows, this many.
+        length: Keep only this many tokens of each row.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It has no such array, or one smaller than asked for, without rows
-            or with rows of less than two tokens, in which nothing can be predicted.
+        FileNotFoundError: The file does not exist.
+        ValueError: The array is missing or smaller than requested, has no rows, or its
+            rows have less than two tokens, so nothing can be predicted.
     """
 
     metainfo: dict = {}

@@ -18,14 +18,14 @@ _INTERPOLATIONS = {
 class RandomAffine(BaseTransform):
     """Rotate, scale, shear and shift an image, in one interpolation.
 
-    mmpretrain has these as separate transforms; on small images each further
-    interpolation blurs visibly and costs as much as all of this.
+    mmpretrain has these as separate transforms. On small images, each additional
+    interpolation blurs visibly and costs as much as this whole transform.
 
     Required and modified key: ``img``, ``[H, W]`` or ``[H, W, C]``.
 
     Args:
         degrees: The rotation is drawn from ``[-degrees, degrees]``.
-        translate: Shifts are drawn from ``[-translate, translate]``, as parts of
+        translate: Shifts are drawn from ``[-translate, translate]``, as fractions of
             width and height.
         scale: Range of the scaling factor.
         shear: The horizontal shear is drawn from ``[-shear, shear]`` degrees.
@@ -86,7 +86,7 @@ class RandomAffine(BaseTransform):
         return np.column_stack([linear, centre + shift - linear @ centre])
 
     def transform(self, results: dict) -> dict:
-        """Warp ``results['img']``; its shape and dtype stay."""
+        """Warp ``results['img']``; shape and dtype do not change."""
         img = results['img']
         height, width = img.shape[:2]
         warped = cv2.warpAffine(

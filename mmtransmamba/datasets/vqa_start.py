@@ -1,4 +1,4 @@
-"""What a vision-language model for a small set of questions begins with."""
+"""The initial model and processor for a small set of questions."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def write_start(
     seed: int = 0,
     **text: Any,
 ) -> None:
-    """Write a processor, and a small Llama with random weights, into one folder.
+    """Write a processor and a randomly initialised small Llama into one folder.
 
-    It is ``language`` and ``processor`` of
-    :class:`~mmtransmamba.transfer.VisionLanguageModel`, and ``processor`` of the data
-    sets.
+    Use the folder as ``language`` and ``processor`` of
+    :class:`~mmtransmamba.transfer.VisionLanguageModel`, and as ``processor`` of the
+    data sets.
 
     Args:
         folder: Folder to write.

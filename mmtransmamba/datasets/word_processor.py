@@ -1,11 +1,11 @@
-"""A processor with one token per word, for sets with a small vocabulary."""
+"""A processor with one token per word, for data sets with a small vocabulary."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-# The order fixes their ids, which the configs name.
+# The order determines the ids that the configs use.
 SPECIAL = ('<pad>', '<s>', '</s>', '<unk>', '<image>', 'USER:', 'ASSISTANT:')
 CHAT_TEMPLATE = (
     '{{ bos_token }}{% for message in messages %}'
@@ -28,18 +28,18 @@ def word_processor(
     image_mean: Sequence[float] = (0.3, 0.3, 0.3),
     image_std: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> Any:
-    """A LLaVA processor that nobody has to download.
+    """A LLaVA processor that needs no download.
 
-    Text is put into small letters. Every word and every mark is one token, and what is
-    not among ``words`` the token ``<unk>``. Images are taken for a vision tower like
-    CLIP's, with a class token that the language model does not see.
+    Text is converted to lower case. Every word and every punctuation mark is one token;
+    anything not among ``words`` becomes the token ``<unk>``. Images are prepared for a
+    vision tower like CLIP's, with a class token that the language model does not see.
 
     Args:
-        words: Words and marks, in small letters; the first one has the id
+        words: Words and punctuation marks, in lower case; the first one has the id
             ``len(SPECIAL)``.
         image_size: Side to which images are scaled.
         patch_size: Side of the vision tower's patches.
-        image_mean, image_std: Of each channel, on the scale 0..1.
+        image_mean, image_std: Per channel, on the scale 0..1.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
     from transformers import (

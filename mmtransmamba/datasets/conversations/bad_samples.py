@@ -1,4 +1,4 @@
-"""Counting the samples that cannot be used."""
+"""Counts of samples that cannot be used."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch.utils.data import get_worker_info
 
 from mmtransmamba.datasets.conversations.conversation import REASONS, BadSampleError
 
-_SHOWN = 5  # messages of each reason
-_SLOTS = 256  # workers that count for themselves
+_SHOWN = 5  # messages shown per reason
+_SLOTS = 256  # workers with a separate count
 
 
 class BadSamples:
-    """Which rows of a set are bad, shared by all workers of a process.
+    """The bad rows of a set, shared by all workers of a process.
 
     Args:
-        name: What messages call the set.
+        name: Name of the set in messages.
         total: Rows of the set.
-        max_bad: Largest accepted part of bad rows, in [0, 1).
+        max_bad: Largest accepted share of bad rows, in [0, 1).
     """
 
     def __init__(self, name: str, total: int, max_bad: float) -> None:
@@ -37,10 +37,10 @@ class BadSamples:
         return bool(self._codes[row])
 
     def add(self, row: int, error: BadSampleError) -> None:
-        """Note a bad row.
+        """Record a bad row.
 
         Raises:
-            ValueError: There are too many.
+            ValueError: There are too many bad rows.
         """
         self._codes[row] = 1 + REASONS.index(error.reason)
         counts = self.counts(everywhere=False)
@@ -53,11 +53,11 @@ class BadSamples:
         _show(self.name, counts[error.reason], error)
 
     def counts(self, everywhere: bool = True) -> Counter[str]:
-        """How many rows are bad, by reason.
+        """The number of bad rows, by reason.
 
         Args:
-            everywhere: Also what the other processes of a distributed run have found;
-                all of them must ask then.
+            everywhere: Include the other processes of a distributed run; all of them
+                must then call this method.
         """
         codes = self._codes
         if everywhere:
@@ -67,35 +67,35 @@ class BadSamples:
         return _counter(found)
 
     def report(self) -> str:
-        """One line, the same in all processes, which all must ask for it."""
+        """One line, equal in all processes. All of them must call this method."""
         return _report(self.name, self.counts(), self.total)
 
 
 class BadSampleCounts:
-    """How many samples of a stream were bad; what it has not read is not known.
+    """The number of bad samples in the part of a stream read so far.
 
     Args:
-        name: What messages call the stream.
-        max_bad: Largest accepted part of bad samples, in [0, 1), which each worker
-            heeds after 100 samples.
+        name: Name of the stream in messages.
+        max_bad: Largest accepted share of bad samples, in [0, 1), which each worker
+            checks after 100 samples.
     """
 
     def __init__(self, name: str, max_bad: float) -> None:
         self.name = name
         self.max_bad = check_max_bad(name, max_bad)
-        # A row for each worker: they would lose counts of a row they share.
+        # One row per worker: with a shared row, counts would be lost.
         shape = (_SLOTS, 1 + len(REASONS))
         self._counts = torch.zeros(shape, dtype=torch.int64).share_memory_()
 
     def good(self) -> None:
-        """Count a sample that could be used."""
+        """Count a usable sample."""
         self._own()[0] += 1
 
     def add(self, error: BadSampleError) -> None:
-        """Count one that could not.
+        """Count a bad sample.
 
         Raises:
-            ValueError: There are too many.
+            ValueError: There are too many bad samples.
         """
         own = self._own()
         own[1 + REASONS.index(error.reason)] += 1
@@ -108,7 +108,7 @@ class BadSampleCounts:
         _show(self.name, int(own[1 + REASONS.index(error.reason)]), error)
 
     def report(self) -> str:
-        """One line, the same in all processes, which all must ask for it."""
+        """One line, equal in all processes. All of them must call this method."""
         counts = self._counts.sum(0)
         all_reduce(counts, 'sum')
         return _report(self.name, _counter(counts[1:]), int(counts.sum()))
@@ -119,7 +119,7 @@ class BadSampleCounts:
 
 
 def check_max_bad(name: str, max_bad: float) -> float:
-    """Refuse what is no part.
+    """Check that ``max_bad`` is a valid share.
 
     Raises:
         ValueError: It is not in [0, 1).

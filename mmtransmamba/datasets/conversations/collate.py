@@ -20,24 +20,23 @@ SIDES = ('left', 'right')
 def collate_conversations(
     batch: Sequence[Mapping[str, Any]], pad_token: int = 0, side: str | None = None
 ) -> dict[str, Any]:
-    """Pad samples of conversations to one length.
+    """Pad conversation samples to one length.
 
     Args:
         batch: Samples of :func:`~mmtransmamba.datasets.conversations.encode` or of
             :func:`~mmtransmamba.datasets.conversations.encode_prompt`.
-        pad_token: What ``input_ids`` are padded with.
-        side: Where they are padded: ``'right'``, or ``'left'``; by default on the
-            right to learn, and on the left to answer, where generation goes on at the
-            end.
+        pad_token: Id that pads ``input_ids``.
+        side: Side of the padding, ``'right'`` or ``'left'``. The default is right for
+            training, and left for prompts, because generation continues at the end.
 
     Returns:
-        ``input_ids``, ``attention_mask`` and, to learn, ``labels`` (-100 for
-        padding), ``[B, L]``; if a sample has images, ``pixel_values``
-        ``[N, 3, H, W]``, sample after sample. Lists ``answers``, ``question_ids`` and
-        ``categories`` if the samples have them.
+        ``input_ids``, ``attention_mask`` and, for training, ``labels`` (-100 for
+        padding), ``[B, L]``; if a sample has images, ``pixel_values`` ``[N, 3, H, W]``,
+        sample after sample. Lists ``answers``, ``question_ids`` and ``categories`` if
+        the samples have them.
 
     Raises:
-        ValueError: There is no such side, or prompts and answered conversations are
+        ValueError: The side is unknown, or prompts and answered conversations are
             mixed.
     """
     learned = ['labels' in sample for sample in batch]
@@ -75,6 +74,6 @@ def pad_rows(rows: Sequence[Tensor], value: int, side: str = 'right') -> Tensor:
 
 
 def stack_pixels(batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """All images of a batch, or nothing if there are none."""
+    """All images of a batch; an empty dict if there are none."""
     pixels = [sample['pixel_values'] for sample in batch if 'pixel_values' in sample]
     return dict(pixel_values=torch.cat(pixels)) if pixels else {}

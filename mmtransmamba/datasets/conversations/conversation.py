@@ -1,4 +1,4 @@
-"""Conversations about images: turns, images, and what makes one unusable."""
+"""Conversations about images: turns, images, and reasons to reject them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class BadSampleError(ValueError):
 
     Args:
         reason: One of :data:`REASONS`.
-        message: What is wrong.
+        message: Description of the fault.
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -50,11 +50,11 @@ class BadSampleError(ValueError):
 
 @dataclass(frozen=True)
 class Turn:
-    """What one side says.
+    """One turn of a conversation.
 
     Args:
         role: One of :data:`ROLES`.
-        text: Its words, with :data:`IMAGE` where an image is shown.
+        text: Its words, with :data:`IMAGE` in place of each image.
     """
 
     role: str
@@ -63,13 +63,13 @@ class Turn:
 
 @dataclass
 class Conversation:
-    """Turns of user and assistant, and the images they speak about.
+    """Turns of user and assistant, and the images they refer to.
 
     Args:
-        turns: An optional system turn, then user and assistant in turn.
+        turns: An optional system turn, then user and assistant alternately.
         images: In the order of the placeholders in the turns. A path is relative to
             ``image_root``.
-        id: Its name in the data set.
+        id: Identifier in the data set.
         image_root: Folder of the images.
     """
 
@@ -79,15 +79,15 @@ class Conversation:
     image_root: str | None = None
 
     def check(self, answered: bool = True) -> None:
-        """Refuse what cannot be learned from or answered.
+        """Reject a conversation that cannot be learned from or answered.
 
         Args:
-            answered: Whether the last turn has to be the assistant's; otherwise it
-                has to be the user's.
+            answered: Whether the last turn must be the assistant's; otherwise it must
+                be the user's.
 
         Raises:
             BadSampleError: The turns do not alternate, an answer is empty, or the
-                placeholders are not as many as the images.
+                numbers of placeholders and images differ.
         """
         roles = [turn.role for turn in self.turns]
         spoken = roles[1:] if roles[:1] == ['system'] else roles
@@ -120,16 +120,16 @@ class Conversation:
         """All images, in RGB.
 
         Raises:
-            BadSampleError: One is missing or does not decode.
+            BadSampleError: An image is missing or cannot be decoded.
         """
         return [load_image(image, self.image_root) for image in self.images]
 
 
 def image_path(image: str | os.PathLike, root: str | os.PathLike | None) -> Path:
-    """Where an image is.
+    """The path of an image.
 
     Raises:
-        BadSampleError: There is no such file, or it is not below ``root``.
+        BadSampleError: The file does not exist, or is not below ``root``.
     """
     path = Path(image) if root is None else Path(root) / image
     if root is not None:
@@ -156,7 +156,7 @@ def load_image(
         The image in RGB, upright; see :func:`~mmtransmamba.utils.images.to_rgb`.
 
     Raises:
-        BadSampleError: It is missing or does not decode.
+        BadSampleError: The image is missing or cannot be decoded.
     """
     try:
         if isinstance(image, Image.Image):
@@ -166,7 +166,7 @@ def load_image(
         )
     except ImageError as error:
         raise BadSampleError('corrupt image', str(error)) from error
-    except OSError as error:  # of an image whose file was opened, but not yet read
+    except OSError as error:  # for an image whose file was opened, but not yet read
         raise BadSampleError(
             'corrupt image', f'{image!r} does not decode: {error!r}'
         ) from error

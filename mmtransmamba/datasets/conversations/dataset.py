@@ -1,4 +1,4 @@
-"""Conversations from files, by their number."""
+"""Conversations from files, with access by index."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ from mmtransmamba.registry import DATASETS
 
 @DATASETS.register_module()
 class ConversationDataset(Dataset):
-    """Conversations with or without images, to learn from or to answer.
+    """Conversations with or without images, for training or generation.
 
     Several files make a mixture. The files are indexed once and read row by row, so
-    that they need not fit into memory.
+    they need not fit into memory.
 
-    To learn, a bad sample is skipped: the next one that has an image, or none, as the
-    bad one, takes its place. Bad samples are counted by reason, see
-    :attr:`bad_samples`. To answer, bad rows are left out from the beginning, so that
-    no question comes twice.
+    In training, a bad sample is skipped, and the next sample of the same kind (with or
+    without an image) takes its place. Bad samples are counted by reason, see
+    :attr:`bad_samples`. For generation, bad rows are left out from the start, so that
+    no question occurs twice.
 
     Args:
-        files: Paths or patterns of JSON or JSON Lines files, or dicts with ``file``
-            and settings of their own: ``image_root``, ``format``, ``name``, and how
-            much is taken, ``ratio`` (2 is every row twice, 0.5 half of the rows) or
-            ``num_samples``. Parts are chosen at random, by ``seed``, once.
+        files: Paths or patterns of JSON or JSON Lines files, or dicts with ``file`` and
+            settings of their own: ``image_root``, ``format``, ``name``, and the amount,
+            as ``ratio`` (2 repeats every row twice, 0.5 takes half of the rows) or
+            ``num_samples``. The selection is drawn once, from ``seed``.
         processor: Folder of a transformers processor, or of a tokenizer for text
             alone; or the object itself.
         image_root: Folder of the images; by default that of the file.
-        format: How the rows look, see ``docs/vlm_data.md``: ``'llava'``,
+        format: Format of the rows, see ``docs/vlm_data.md``: ``'llava'``,
             ``'sharegpt4v'``, ``'llava_cot'``, ``'messages'``, ``'question'``, or a
             function from a row to a :class:`Conversation`.
-        prompts: Samples are to be answered: without labels, ending where the last
-            answer begins, and with ``answer``, ``question_id`` and ``category``.
-        max_bad: Largest accepted part of bad rows, in [0, 1), counted by each process
-            of a distributed run for itself.
-        seed: Of the choice of parts.
+        prompts: Return prompts to answer: without labels, ending where the last answer
+            would start, and with ``answer``, ``question_id`` and ``category``.
+        max_bad: Largest accepted share of bad rows, in [0, 1), counted separately by
+            each process of a distributed run.
+        seed: Seed of the selection.
         cache_dir: Folder for the index, by default ``.index`` beside each file.
         **encoding: Other arguments of
             :class:`~mmtransmamba.datasets.conversations.ConversationEncoder`.
@@ -83,7 +83,7 @@ class ConversationDataset(Dataset):
             IndexedRows(
                 source.file,
                 source.measure,
-                # Of a function nothing but its name is known.
+                # For a function, only its name is known.
                 f'{source.parse.__module__}.{source.parse.__qualname__}',
                 cache_dir,
             )
@@ -92,7 +92,7 @@ class ConversationDataset(Dataset):
         self._first = np.cumsum([0, *(len(rows) for rows in self._files)])
         name = f'{type(self).__name__} of {", ".join(s.name for s in self.sources)}'
         self.bad_samples = BadSamples(name, int(self._first[-1]), max_bad)
-        # Which row each sample is, rows of all files counted together.
+        # Row of each sample; rows of all files are counted together.
         self._rows = np.concatenate(
             [
                 first + _choose(len(rows), source.amount, [seed, i])
@@ -124,7 +124,7 @@ class ConversationDataset(Dataset):
         """The conversation of a sample, as it is in the file.
 
         Raises:
-            BadSampleError: The row is no conversation.
+            BadSampleError: The row is not a conversation.
         """
         return self._read(int(self._rows[index]))[1]
 
@@ -165,7 +165,7 @@ class ConversationDataset(Dataset):
         return content, self.sources[file].conversation(content, number)
 
     def _next_alike(self, index: int, wanted: int) -> int:
-        """The next sample with an image, or without one, as the wanted one."""
+        """The next sample that matches the wanted one: with an image, or without."""
         image = self._has_image(wanted)
         for step in range(1, len(self) + 1):
             other = (index + step) % len(self)
@@ -196,10 +196,10 @@ class ConversationDataset(Dataset):
 
 
 def check_prompt(conversation: Conversation) -> None:
-    """Refuse a conversation that cannot be asked, without decoding its images.
+    """Reject a conversation that cannot be asked, without decoding its images.
 
     Raises:
-        BadSampleError: Turns or images are not as they must be.
+        BadSampleError: Turns or images are invalid.
     """
     turns = conversation.turns
     answered = bool(turns) and turns[-1].role == 'assistant'
@@ -215,7 +215,7 @@ def check_prompt(conversation: Conversation) -> None:
 
 
 def _choose(count: int, amount: Mapping[str, float], seed: Sequence[int]) -> np.ndarray:
-    """Row numbers: all of them so many times, and a random part of them."""
+    """Row numbers: whole repetitions of all rows, plus a random part of them."""
     wanted = amount.get('num_samples', round(count * amount.get('ratio', 1)))
     times, rest = divmod(int(wanted), count)
     part = np.random.default_rng(seed).permutation(count)[:rest]

@@ -1,4 +1,4 @@
-"""What all sets of conversations do with a conversation."""
+"""The encoding that all sets of conversations share."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from mmtransmamba.utils import processors
 
 
 class ConversationEncoder:
-    """Encodes conversations with a processor, which it loads when it needs it.
+    """Encode conversations with a processor, which is loaded on first use.
 
     Args:
         processor: Folder of a transformers processor, or of a tokenizer for text
             alone; or the object itself.
         template: Name of a chat template, or a Jinja template, instead of the
             folder's own.
-        template_variables: What the template may use besides the messages.
-        system: What a conversation without a system turn gets as one.
-        max_length: Most tokens of a sample.
+        template_variables: Variables of the template besides the messages.
+        system: System text for a conversation without a system turn.
+        max_length: Maximum number of tokens in a sample.
         too_long: ``'cut'`` or ``'skip'``, see
             :func:`~mmtransmamba.datasets.conversations.encode`.
-        image_place: Where a turn shows its images: ``'as written'``, or ``'first'``
-            as in LLaVA-1.5's training code.
+        image_place: Position of a turn's images: ``'as written'``, or ``'first'`` as in
+            LLaVA-1.5's training code.
 
     Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: ``too_long`` or ``image_place`` is another.
+        FileNotFoundError: The folder does not exist.
+        ValueError: ``too_long`` or ``image_place`` has another value.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class ConversationEncoder:
         return self._processor
 
     def encode(self, conversation: Conversation) -> Sample:
-        """A sample to learn from.
+        """Encode a sample to learn from.
 
         Raises:
-            BadSampleError: It cannot be used.
+            BadSampleError: The conversation cannot be used.
         """
         return encode(
             self.processor,
@@ -87,10 +87,10 @@ class ConversationEncoder:
         )
 
     def encode_prompt(self, conversation: Conversation) -> Sample:
-        """A sample to answer.
+        """Encode a prompt to answer.
 
         Raises:
-            BadSampleError: It cannot be used.
+            BadSampleError: The conversation cannot be used.
         """
         return encode_prompt(
             self.processor,

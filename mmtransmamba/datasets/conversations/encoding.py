@@ -1,4 +1,4 @@
-"""Conversations as tokens, labels and pixels, through a transformers processor."""
+"""Encoding of conversations as tokens, labels and pixels, with a processor."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def encode(
     too_long: str = 'cut',
     template_variables: Mapping[str, Any] | None = None,
 ) -> Sample:
-    """A conversation to learn from.
+    """Encode a conversation to learn from.
 
-    Learned are the assistant's tokens and the one that ends its turn. A token that
-    holds the last characters of the prompt and the first ones of the answer (a space,
-    with most tokenizers) counts as the answer's.
+    The model learns the assistant's tokens and the token that ends the assistant's
+    turn. A token that spans the end of the prompt and the start of the answer (a space,
+    with most tokenizers) counts as part of the answer.
 
     Args:
         processor: A transformers processor, or for text alone a tokenizer.
-        conversation: Whose last turn is the assistant's.
+        conversation: The last turn must be the assistant's.
         template: A name out of
             :data:`~mmtransmamba.datasets.conversations.templates.TEMPLATES`, or a
             Jinja template; by default the processor's chat template.
-        max_length: Most tokens of a sample.
-        too_long: What becomes of more: ``'cut'`` drops tokens at the end, unless
-            they are an image's or leave nothing to learn; ``'skip'`` refuses the
-            sample.
-        template_variables: What the template may use besides the messages.
+        max_length: Maximum number of tokens in a sample.
+        too_long: Treatment of longer samples: ``'cut'`` drops tokens at the end, unless
+            they belong to an image or nothing to learn would be left; ``'skip'``
+            rejects the sample.
+        template_variables: Variables of the template besides the messages.
 
     Returns:
         ``input_ids``, ``attention_mask`` and ``labels``, int64 ``[L]``; ``length``;
@@ -72,20 +72,20 @@ def encode_prompt(
     max_length: int | None = None,
     template_variables: Mapping[str, Any] | None = None,
 ) -> Sample:
-    """A conversation to answer.
+    """Encode a conversation to answer.
 
     Args:
         processor, template, template_variables: See :func:`encode`.
-        conversation: Whose last turn is the user's; if it is the assistant's, that
-            one is left out.
-        max_length: Most tokens of a prompt.
+        conversation: The last turn must be the user's; a final assistant turn is left
+            out.
+        max_length: Maximum number of tokens in a prompt.
 
     Returns:
-        The same as :func:`encode` without ``labels``. The tokens end where the answer
-        begins.
+        As for :func:`encode`, without ``labels``. The tokens end where the answer would
+        start.
 
     Raises:
-        BadSampleError: The conversation cannot be used, or is longer.
+        BadSampleError: The conversation cannot be used, or is too long.
         ValueError: The chat template or the processor cannot be used.
     """
     turns = conversation.turns
@@ -128,7 +128,7 @@ def _tokens(
 
 
 def _adds_special_tokens(tokenizer: Any, text: str) -> bool:
-    """Whether the tokenizer has to add a BOS: not if the template has written it."""
+    """Whether the tokenizer must add a BOS, because the template has not written it."""
     return not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))
 
 
@@ -149,7 +149,7 @@ def _with_images(
         return_tensors='pt',
     )
     pixels = out['pixel_values']
-    # Of an image that is cut into tiles there is one [3, H, W] for each.
+    # An image that is cut into tiles has one [3, H, W] per tile.
     tiled = getattr(processor, 'max_tiles', 1) > 1
     if pixels.ndim != 4 or not (tiled or len(pixels) == len(conversation.images)):
         raise ValueError(
@@ -161,10 +161,10 @@ def _with_images(
 
 
 def _expand(labels: Tensor, ids: Tensor, expanded: Tensor, image: int) -> Tensor:
-    """Labels for tokens with each image's token repeated, which are not learned.
+    """Labels after each image token is repeated; the repetitions are not learned.
 
     Raises:
-        ValueError: The processor has changed other tokens as well.
+        ValueError: The processor has changed other tokens too.
     """
     kept = expanded != image
     rest = ids != image
@@ -185,7 +185,7 @@ def _limit(
     max_length: int | None,
     too_long: str,
 ) -> Sample:
-    """Add what is known of the length, cut to ``max_length`` where that is possible."""
+    """Add the length, and truncate to ``max_length`` where possible."""
     length = len(sample['input_ids'])
     if max_length is not None and length > max_length:
         if too_long == 'skip':

@@ -1,4 +1,4 @@
-"""Rows of annotation files as conversations."""
+"""Conversion of annotation rows to conversations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ROLES = {
 
 
 def llava(row: Row) -> Conversation:
-    """LLaVA's rows, which ShareGPT4V has as well.
+    """LLaVA's rows, also used by ShareGPT4V.
 
     ``{"id", "image", "conversations": [{"from": "human", "value"}, {"from": "gpt",
     "value"}, …]}``; ``image`` is a path, a list of them, or absent. Answers before the
@@ -39,7 +39,7 @@ def llava(row: Row) -> Conversation:
 
 
 def llava_cot(row: Row) -> Conversation:
-    """LLaVA-CoT's rows: LLaVA's, whose questions need not say where the image is.
+    """LLaVA-CoT's rows: as LLaVA's, but questions need not mark the image's place.
 
     An image without a placeholder is put before the first question.
     """

@@ -16,13 +16,13 @@ Row = dict[str, Tensor]
 
 
 def join(samples: Sequence[Mapping[str, Any]]) -> Row:
-    """Put samples one after another into a row.
+    """Concatenate samples into a row.
 
-    Where a sample begins, ``position_ids`` begin at 0 again, which tells a model that
-    it must not look, or carry its state, across. There is no ``attention_mask``.
+    ``position_ids`` restart from 0 at each sample. This tells a model not to attend, or
+    carry its state, across the boundary. There is no ``attention_mask``.
 
     Args:
-        samples: Of :func:`~mmtransmamba.datasets.conversations.encode`.
+        samples: Samples of :func:`~mmtransmamba.datasets.conversations.encode`.
 
     Returns:
         ``input_ids``, ``labels`` and ``position_ids``, int64 ``[L]``; if there are
@@ -43,13 +43,13 @@ def join(samples: Sequence[Mapping[str, Any]]) -> Row:
 def fill_rows(
     samples: Iterable[Mapping[str, Any]], length: int, open_rows: int | None = None
 ) -> Iterator[list[Mapping[str, Any]]]:
-    """Sort samples into rows, each into the first one that has room for it.
+    """Distribute samples to rows, each to the first row that has room for it.
 
     Args:
         samples: With ``input_ids``.
-        length: Most tokens of a row.
-        open_rows: So many rows wait for more; then the fullest one is given out. By
-            default all wait until the samples end.
+        length: Maximum number of tokens in a row.
+        open_rows: Number of rows kept open; beyond it, the fullest row is yielded. By
+            default, all rows stay open until the samples end.
 
     Yields:
         The samples of a row.
@@ -85,15 +85,15 @@ def fill_rows(
 def pack_conversations(
     batch: Sequence[Mapping[str, Any]], length: int, pad_token: int = 0
 ) -> dict[str, Tensor]:
-    """Pack a batch of samples into as few rows as the longest-first rule makes.
+    """Pack a batch of samples into few rows, longest samples first.
 
     Args:
         batch: Samples of :func:`~mmtransmamba.datasets.conversations.encode`, or rows
-            of a packed :class:`~mmtransmamba.datasets.ConversationStream`, which stay
-            as they are.
-        length: Most tokens of a row.
-        pad_token: What the shorter rows are padded with. Padding is a sequence of its
-            own, from which nothing is learned.
+            of a packed :class:`~mmtransmamba.datasets.ConversationStream`, which are
+            kept unchanged.
+        length: Maximum number of tokens in a row.
+        pad_token: Id that pads the shorter rows. Padding is a separate sequence that is
+            not learned.
 
     Returns:
         ``input_ids``, ``labels`` and ``position_ids``, ``[rows, L]``, with L the

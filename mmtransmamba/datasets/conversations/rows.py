@@ -28,27 +28,28 @@ from mmtransmamba.utils.text_files import (
 Measure = Callable[[dict], tuple[int, bool]]
 _CHUNK = 1 << 22  # bytes that are read at once
 _SPACE = re.compile(r'[ \t\r\n]*')
-_VERSION = 2  # of the index
+_VERSION = 2  # format version of the index
 
 
 def scan_rows(
     path: str | Path, first: int = 0, step: int = 1
 ) -> Iterator[tuple[int, int, Any]]:
-    """Go through a file's rows without holding more than a few of them.
+    """Iterate over a file's rows, holding only a few in memory.
 
     Args:
-        path: A JSON file of one list, or a file with one JSON value per line, in
-            UTF-8, or in UTF-16 with its mark. Its first character tells which.
-        first: Number of the first row that is wanted.
-        step: Distance of the wanted rows. Other lines are not parsed.
+        path: A JSON file with one list, or a file with one JSON value per line, in
+            UTF-8, or in UTF-16 with a byte order mark. The first character decides.
+        first: Number of the first row to yield.
+        step: Distance between yielded rows. Other lines are not parsed.
 
     Yields:
-        Where a row begins and ends, in bytes, and its value; ``None`` for a line that
-        is no JSON.
+        The start and end of a row in bytes, and its value; ``None`` for a line that is
+        not JSON.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is neither, the list breaks off, or it is no text.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file has neither format, the list is incomplete, or the content
+            is not text.
     """
     path = Path(path)
     encoding = encoding_of(path)
@@ -68,8 +69,8 @@ def encoding_of(path: Path) -> str:
     """The encoding of a file of rows.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        TextFileError: It is another than :func:`scan_rows` takes.
+        FileNotFoundError: The file does not exist.
+        TextFileError: :func:`scan_rows` does not support the encoding.
     """
     if not path.is_file():
         raise FileNotFoundError(f'There is no file of conversations "{path}".')
@@ -111,7 +112,7 @@ def _scan_list(path: Path, encoding: str) -> Iterator[tuple[int, int, Any]]:
                 continue
             try:
                 value, end = scan(text, at) if at < len(text) else (None, len(text))
-                # A number at the end of what was read may go on.
+                # A number at the end of the chunk may continue in the next one.
                 whole = end < len(text)
             except json.JSONDecodeError:
                 whole = False
@@ -142,20 +143,20 @@ def _parse(data: bytes, encoding: str) -> Any:
 
 
 class IndexedRows:
-    """A file's rows by their number, found through an index on the disk.
+    """Random access to a file's rows through an index on disk.
 
-    The file is scanned once. Neither rows nor index have to fit into memory: both are
-    mapped, and shared by the processes that read them.
+    The file is scanned once. Neither rows nor index need to fit into memory: both are
+    memory-mapped and shared by the processes that read them.
 
     Args:
         path: See :func:`scan_rows`.
-        measure: Says of a row its number of words and whether it has an image.
-        key: Changes whenever ``measure`` does.
+        measure: Returns the number of words of a row and whether it has an image.
+        key: Must change whenever ``measure`` does.
         cache_dir: Folder for the index, by default ``.index`` beside the file.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It cannot be read as rows, or has none.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file cannot be read as rows, or has no rows.
         OSError: The index cannot be written.
     """
 
@@ -184,7 +185,7 @@ class IndexedRows:
         return self._count
 
     def __getitem__(self, number: int) -> dict:
-        """Raises: BadSampleError: The row is no JSON object."""
+        """Raises: BadSampleError: The row is not a JSON object."""
         index, data = self._mapped()
         begin, end = index[number, :2]
         row = _parse(bytes(data[begin:end]), self.encoding)
@@ -229,7 +230,7 @@ class IndexedRows:
         print_log(f'Indexing {self.path}.', logger='current')
         try:
             self.index.parent.mkdir(parents=True, exist_ok=True)
-            # Whole or not at all, and by one of several processes.
+            # Write completely or not at all; one of several processes does it.
             handle, part = tempfile.mkstemp(dir=self.index.parent, suffix='.part')
         except OSError as error:
             raise OSError(

@@ -1,4 +1,4 @@
-"""An order of samples in which those of a batch are alike."""
+"""A sampler that groups similar samples into batches."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from mmtransmamba.registry import DATA_SAMPLERS
 class LengthGroupedSampler(Sampler):
     """Batches of samples of similar length, all with images or all without.
 
-    As in LLaVA's training: samples with images and those without are shuffled and cut
-    into batches for all processes together, each of which is sorted by length and
-    dealt out so that all processes have about as many words; then the order of the
-    batches is shuffled. So little is padded, and a model's projector is used by all
-    processes or by none.
+    As in LLaVA's training, samples with and without images are shuffled separately and
+    cut into batches for all processes together. Each of these is sorted by length and
+    distributed so that all processes have about as many words. Then the order of the
+    batches is shuffled. This keeps padding small, and a model's projector is used
+    either by all processes or by none.
 
-    Unlike there, the last batch of each kind is filled with samples of this kind
-    instead of being mixed.
+    Unlike in LLaVA, the last batch of each kind is filled with samples of the same kind
+    instead of a mixture.
 
     Args:
         dataset: With ``lengths()`` and ``with_image()`` as
             :class:`~mmtransmamba.datasets.conversations.ConversationDataset` has.
-        batch_size: That of the dataloader.
-        seed: The same in all processes; by default one that they agree on.
+        batch_size: Batch size of the dataloader.
+        seed: Must be equal in all processes; by default they agree on one.
         round_up: Fill the last batches; otherwise they are dropped.
 
     Raises:
@@ -58,7 +58,7 @@ class LengthGroupedSampler(Sampler):
         self.seed = sync_random_seed() if seed is None else seed
         self.round_up = round_up
         self.epoch = 0
-        self._passed = 0  # epochs before those that are counted by ``epoch``
+        self._passed = 0  # epochs before those counted by ``epoch``
         self._start = 0
         self.lengths = np.asarray(dataset.lengths())
         image = np.asarray(dataset.with_image(), bool)
@@ -76,7 +76,7 @@ class LengthGroupedSampler(Sampler):
         self.num_samples = batches * batch_size
 
     def __len__(self) -> int:
-        """Samples of one process in an epoch."""
+        """Number of samples of one process in an epoch."""
         return self.num_samples
 
     def __iter__(self) -> Iterator[int]:
@@ -85,11 +85,11 @@ class LengthGroupedSampler(Sampler):
         return iter(order[start:].tolist())
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order; each epoch has its own."""
+        """Select the order of an epoch; each epoch has a different one."""
         self.epoch = epoch
 
     def skip(self, num_samples: int) -> None:
-        """Begin after so many samples of this process, all epochs counted.
+        """Start after this many samples of this process, counted over all epochs.
 
         mmengine's iteration-based loop calls this to resume.
         """
@@ -116,14 +116,14 @@ class LengthGroupedSampler(Sampler):
 
 
 def deal(samples: np.ndarray, lengths: np.ndarray, hands: int) -> np.ndarray:
-    """Deal out samples so that all hands have as many, and about as long ones.
+    """Distribute samples so that all hands get equally many, of similar total length.
 
-    The longest sample left goes to the hand whose samples are shortest together.
+    The longest remaining sample goes to the hand with the smallest total length.
 
     Args:
         samples: ``[N]``, N a multiple of ``hands``.
         lengths: ``[N]``.
-        hands: How many.
+        hands: Number of hands.
 
     Returns:
         ``[hands, N / hands]``, each row's longest sample first.

@@ -1,4 +1,4 @@
-"""Which files a set of conversations is made of, and how much of each."""
+"""The files of a set of conversations, and the amount taken from each."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Source:
     Args:
         file: JSON or JSON Lines.
         image_root: Folder of its images.
-        parse: What makes a conversation of a row.
-        name: For messages.
-        amount: Settings of how much is taken.
+        parse: Function from a row to a conversation.
+        name: Name in messages.
+        amount: Settings of the amount to take.
     """
 
     file: Path
@@ -37,7 +37,7 @@ class Source:
         """The conversation of a row, named by its number if it has no name.
 
         Raises:
-            BadSampleError: It is none.
+            BadSampleError: The row is not a conversation.
         """
         conversation = self.parse(row)
         conversation.image_root = self.image_root
@@ -66,11 +66,11 @@ def find_sources(
         files: Paths or patterns, or dicts with ``file`` and settings of their own:
             ``image_root``, ``format``, ``name``, and one of ``amounts``.
         image_root: Folder of the images; by default that of the file.
-        format: A name out of :data:`~.formats.FORMATS`, or a function.
-        amounts: Settings that say how much of a file is taken.
+        format: A name from :data:`~.formats.FORMATS`, or a function.
+        amounts: Names of the settings that specify the amount taken from a file.
 
     Raises:
-        FileNotFoundError: No file fits a pattern, or there is no folder of images.
+        FileNotFoundError: No file matches a pattern, or the image folder is missing.
         ValueError: A setting is unknown.
     """
     entries = [files] if isinstance(files, str | Path | Mapping) else list(files)

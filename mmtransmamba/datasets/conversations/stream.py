@@ -1,4 +1,4 @@
-"""Conversations from files, one after another."""
+"""Conversations streamed from files."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ Drawn = tuple[Source, int, Any]
 
 @DATASETS.register_module()
 class ConversationStream(IterableDataset):
-    """Conversations of files of any size, which are read from beginning to end.
+    """Conversations from files of any size, read sequentially.
 
-    No index is made, and no length is known. Each worker of each process takes every
-    n-th row of each file. The order is the files', mixed in a buffer. It depends on
-    ``seed`` and on the numbers of processes and workers alone.
+    There is no index, and the length is unknown. Each worker of each process reads
+    every n-th row of each file. The order is that of the files, shuffled in a buffer.
+    It depends only on ``seed`` and on the numbers of processes and workers.
 
     Args:
         files, processor, image_root, format, **encoding: As in
             :class:`~mmtransmamba.datasets.ConversationDataset`, but instead of
-            ``ratio`` and ``num_samples`` a file may have a ``weight``: how often it is
-            drawn from, by default its size in bytes.
-        shuffle_buffer: Rows that are mixed; 1 keeps the order.
-        repeat: Begin a file again when it ends; otherwise the stream ends with its
-            last file, in each worker after another number of samples.
-        pack_length: Pack the samples into rows of at most so many tokens; give the
-            dataloader ``pack_conversations`` as ``collate_fn``.
-        max_bad: Largest accepted part of bad samples, in [0, 1), in each worker.
-        seed: Of the order.
+            ``ratio`` and ``num_samples`` a file may have a ``weight``, its sampling
+            frequency; the default is its size in bytes.
+        shuffle_buffer: Number of rows in the shuffle buffer; 1 keeps the order.
+        repeat: Restart a file when it ends. Otherwise the stream ends with its last
+            file, in each worker after a different number of samples.
+        pack_length: Pack the samples into rows of at most this many tokens; use
+            ``pack_conversations`` as the dataloader's ``collate_fn``.
+        max_bad: Largest accepted share of bad samples, in [0, 1), in each worker.
+        seed: Seed of the order.
 
     Raises:
         FileNotFoundError: A file or folder is missing.
         ValueError: A setting cannot be used, a file cannot be read, there are too many
-            bad samples, or a worker finds none that is good.
+            bad samples, or a worker finds no good sample.
     """
 
     metainfo: dict = {}
@@ -87,10 +87,10 @@ class ConversationStream(IterableDataset):
         return self.encoder.processor
 
     def __len__(self) -> int:
-        """More samples than a run can take, as mmengine's hooks ask for a length.
+        """A number larger than any run, because mmengine's hooks need a length.
 
         Raises:
-            TypeError: The stream ends, and nobody knows where.
+            TypeError: The stream is finite, and its length is unknown.
         """
         if not self.repeat:
             raise TypeError(
@@ -126,7 +126,7 @@ class ConversationStream(IterableDataset):
     def _drawn(
         self, rng: np.random.Generator, shard: int, shards: int
     ) -> Iterator[Drawn]:
-        """Rows of the files by their weights."""
+        """Rows of the files, drawn by weight."""
         open_files = [
             (source, self._rows(source, shard, shards)) for source in self.sources
         ]
@@ -169,7 +169,7 @@ class ConversationStream(IterableDataset):
 
 
 def _shard() -> tuple[int, int]:
-    """Number of this worker among those of all processes, and how many they are."""
+    """Index of this worker among those of all processes, and their number."""
     rank, world_size = get_dist_info()
     worker = get_worker_info()
     workers = worker.num_workers if worker else 1

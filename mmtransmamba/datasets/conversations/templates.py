@@ -1,4 +1,4 @@
-"""Chat templates, and which characters of a rendered conversation are learned."""
+"""Chat templates, and the learned characters of a rendered conversation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ projector is pre-trained on: the image and its caption, the instruction left out
 
 _GENERATION = re.compile(r'\{%-?\s*generation\s*-?%\}')
 _SENTINEL = '\ue000{}\ue001'  # from a private area of Unicode
-_FIXED_DATE = '26 Jul 2024'  # what Llama 3.2's template takes where it has no clock
+_FIXED_DATE = '26 Jul 2024'  # Llama 3.2's template uses it if there is no clock
 
 Span = tuple[int, int]
 
@@ -44,11 +44,11 @@ class ChatTemplate:
     """A Jinja chat template together with the special tokens it writes.
 
     Args:
-        name: What errors call it.
+        name: Name in errors.
         text: The template.
-        variables: What it may use besides the messages.
+        variables: Variables of the template besides the messages.
         marks: Texts of the tokenizer's special and added tokens.
-        image_token: What an image is in its output.
+        image_token: Text of an image in the output.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class ChatTemplate:
     ) -> None:
         self.name = name
         self.text = text
-        # Llama 3 writes today's date, and a sample must not change from day to day.
+        # Llama 3 writes the current date, but samples must not change from day to day.
         self.variables = dict(date_string=_FIXED_DATE) | dict(variables)
         self.variables['image_token'] = image_token
         self.image_token = image_token
@@ -72,20 +72,20 @@ class ChatTemplate:
         self._in_parts = name not in TEMPLATES and self._takes_parts()
 
     def prompt(self, turns: Sequence[Turn]) -> str:
-        """The text after which the assistant's answer begins."""
+        """The text of a prompt, up to the start of the assistant's answer."""
         return self._render(self._messages(turns), prompt=True)[0]
 
     def conversation(self, turns: Sequence[Turn]) -> tuple[str, list[Span]]:
-        """The whole text, and where the assistant speaks in it.
+        """The whole text, and the spans of the assistant's turns.
 
         Returns:
-            The text and begin and end of each of the assistant's turns, the
-            template's mark of a turn's end included.
+            The text, and start and end of each of the assistant's turns, including the
+            template's end-of-turn mark.
 
         Raises:
-            ValueError: The template writes a conversation's beginning in another way
-                than the prompt it is the answer to.
-            BadSampleError: The template changes what is said.
+            ValueError: The template writes the start of a conversation differently from
+                the prompt.
+            BadSampleError: The template changes the words.
         """
         messages = self._messages(turns)
         if self.has_tag:
@@ -146,7 +146,7 @@ class ChatTemplate:
         return texts[0], [tuple(span) for span in found[0]] if spans else []
 
     def _takes_parts(self) -> bool:
-        """Whether a message's content has to be a list, as processors have it."""
+        """Whether a message's content must be a list, as for processors."""
         probe = _SENTINEL.format('probe')
         errors = []
         for in_parts in (False, True):
@@ -156,7 +156,7 @@ class ChatTemplate:
             except ValueError as error:
                 errors.append(str(error))
                 continue
-            # A template for plain text writes a list as Python would print it.
+            # A template for plain text prints a list in Python's notation.
             if probe in text and "'type'" not in text:
                 return in_parts
         raise ValueError(
@@ -166,11 +166,11 @@ class ChatTemplate:
 
 
 class _Structure:
-    """What a template without the generation tag writes around the texts of turns.
+    """The text that a template without the generation tag writes around the turns.
 
     The template is rendered with marks in place of the texts, once for the whole
-    conversation and once for each prompt within it. A prompt must be the beginning of
-    the whole; what the whole has after it is the assistant's.
+    conversation and once for each prompt within it. A prompt must be a prefix of the
+    whole. The text after it is the assistant's.
     """
 
     def __init__(self, template: ChatTemplate, roles: tuple[str, ...]) -> None:
@@ -219,9 +219,9 @@ class _Structure:
         return header
 
     def _end_of_turn(self, turn: int) -> int:
-        """How much of what follows an answer the model has to write itself."""
+        """The length of the part after an answer that the model must write itself."""
         closed = self._pieces(turn + 1, prompt=False)[-1]
-        # In a longer conversation the header of the next turn follows at once.
+        # In a longer conversation, the header of the next turn follows directly.
         piece = os.path.commonprefix([closed, self.pieces[turn + 1]])
         ends = [
             piece.index(mark) + len(mark)
@@ -230,17 +230,17 @@ class _Structure:
         ]
         if ends:
             return min(ends)
-        # Without a token for it, the end is text, such as a line break.
+        # Without a special token, the end is text, such as a line break.
         return len(piece.rstrip()) or len(piece)
 
     def spans(self, text: str, said: Sequence[str]) -> list[Span]:
-        """Where the assistant speaks in a rendered conversation."""
+        """The spans of the assistant's turns in a rendered conversation."""
         at = len(self.pieces[0])
         spans = []
         if text.startswith(self.pieces[0]):
             for i, words in enumerate(said):
                 follows = self.pieces[i + 1]
-                # Many templates trim what is said.
+                # Many templates strip the texts.
                 for form in (words, words.strip(), words.lstrip(), words.rstrip()):
                     if text.startswith(form + follows, at):
                         break
@@ -266,16 +266,16 @@ _known: WeakKeyDictionary[Any, dict] = WeakKeyDictionary()
 def chat_template(
     processor: Any, template: str | None = None, variables: Mapping | None = None
 ) -> ChatTemplate:
-    """The chat template of a processor or tokenizer, or another one for it.
+    """The chat template of a processor or tokenizer, or an explicit one.
 
     Args:
         processor: A transformers processor or tokenizer.
-        template: A name out of :data:`TEMPLATES`, or a Jinja template.
-        variables: What the template may use besides the messages, such as
+        template: A name from :data:`TEMPLATES`, or a Jinja template.
+        variables: Variables of the template besides the messages, such as
             ``enable_thinking``.
 
     Raises:
-        ValueError: It has none, or there is none of the name.
+        ValueError: There is no template, or none of this name.
     """
     tokenizer = getattr(processor, 'tokenizer', processor)
     name, text = _find(processor, tokenizer, template)

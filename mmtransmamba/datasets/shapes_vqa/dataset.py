@@ -27,17 +27,17 @@ from mmtransmamba.datasets.shapes_vqa.scenes import (
 from mmtransmamba.registry import DATASETS
 
 SPLITS = ('train', 'test')
-# Every scene has questions of these.
+# Every scene has questions of these categories.
 ALWAYS = {'colour', 'shape', 'count', 'exists'}
-# Independent streams of random numbers of one seed.
+# Independent streams of random numbers from one seed.
 _SCENES, _DRAWING, _QUESTIONS = range(3)
 
 
 def scenes_of(split: str, count: int, seed: int) -> list[Scene]:
-    """The first scenes of a split; fewer are the beginning of more.
+    """The first scenes of a split; a smaller count is a prefix of a larger one.
 
     Raises:
-        ValueError: There is no such split, or ``count`` is not positive.
+        ValueError: The split is unknown, or ``count`` is not positive.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
@@ -64,23 +64,22 @@ def draw_numbered(
 class ShapesVQA(QuestionAnswers):
     """Coloured shapes, and questions about colour, shape, place, number and the like.
 
-    Nothing has to be downloaded. A scene is for training or for testing by what it
-    shows, so that no test question is about a scene that was learned. The categories
-    take turns; within each the answers are balanced as far as the scenes allow.
-    Everything depends on the arguments alone.
+    Needs no download. The content of a scene decides whether it is for training or
+    testing, so no test question is about a scene seen in training. The categories
+    alternate; within each, the answers are balanced as far as the scenes allow.
+    Everything depends only on the arguments.
 
     Args:
         processor: Folder of a transformers processor, or the object; see
             :func:`~mmtransmamba.datasets.shapes_vqa.write_start`.
         split: ``'train'`` or ``'test'``.
-        num_scenes: Number of pictures. The first ones of a larger set are those of a
-            smaller one.
-        questions_per_scene: Questions about each.
+        num_scenes: Number of pictures. A smaller set is a prefix of a larger one.
+        questions_per_scene: Questions per picture.
         categories: Kinds of questions, see
             :data:`~mmtransmamba.datasets.shapes_vqa.CATEGORIES`.
         img_size: Side of the pictures.
-        seed: Of everything but what is for testing.
-        prompts: Samples are to be answered.
+        seed: Seed of everything except the split.
+        prompts: Return prompts to answer instead of samples to learn from.
     """
 
     def __init__(
@@ -130,7 +129,7 @@ class ShapesVQA(QuestionAnswers):
 
 @DATASETS.register_module()
 class ShapesCells(Dataset):
-    """The same pictures, with what each cell shows: for a vision tower's training.
+    """The same pictures with the content of each cell, to train a vision tower.
 
     Samples are ``pixel_values`` ``[3, H, W]`` and ``labels`` ``[9]``, row by row: 0 for
     an empty cell, else a colour and a shape.

@@ -1,4 +1,4 @@
-"""What can be asked of a scene, and the answers."""
+"""The questions about a scene, and their answers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Questions = dict[str, dict[str, list[str]]]
 
 
 def questions_of(scene: Scene) -> Questions:
-    """All questions that have one answer in a scene."""
+    """All questions that have exactly one answer in a scene."""
     found: Questions = {}
 
     def add(category: str, question: str, answer: str) -> None:
@@ -72,8 +72,8 @@ def choose(
 ) -> tuple[str, str]:
     """A question of a category and its answer.
 
-    Every answer that the scene allows is as likely, and then every question that has
-    it. Numbers are weighted besides, because few scenes allow the high ones.
+    Every answer that the scene allows has the same probability, and then every question
+    with this answer. Numbers are also weighted, because few scenes allow the high ones.
     """
     answers = sorted(questions[category])
     weights = np.array([_COUNT_WEIGHTS.get(answer, 1.0) for answer in answers])
@@ -86,7 +86,7 @@ _COUNT_WEIGHTS = {'0': 0.3, '1': 0.6, '2': 1.5, '3': 3.0, '4': 3.0}
 
 
 def words() -> list[str]:
-    """All words and marks of questions and answers, sorted, in small letters."""
+    """All words and marks of questions and answers, sorted, in lower case."""
     texts = [
         'What colour is the shape at What shape is Where is the How many shapes',
         'are there Is there a ?',

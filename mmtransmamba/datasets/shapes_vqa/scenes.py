@@ -57,7 +57,7 @@ Scene = tuple[Figure, ...]
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """One to four figures, each number as likely."""
+    """One to four figures; each number has the same probability."""
     count = rng.integers(1, MAX_FIGURES + 1)
     figures = [
         Figure(
@@ -74,20 +74,20 @@ def random_scene(rng: np.random.Generator) -> Scene:
 def split_of(scene: Scene) -> str:
     """``'train'`` or ``'test'``.
 
-    It depends on the scene alone, so that no scene is ever in both.
+    The result depends only on the scene, so that no scene is ever in both.
     """
     figures = [(f.row, f.column, f.shape, f.colour) for f in scene]
     return 'train' if zlib.crc32(repr(figures).encode()) % TEST_PART else 'test'
 
 
 def draw(scene: Scene, rng: np.random.Generator, side: int) -> Image.Image:
-    """A picture of a scene, which differs a little with each draw.
+    """A picture of a scene; each draw differs a little.
 
     Args:
         scene: What to draw.
-        rng: Source of places, sizes and colours within their bounds, of the
+        rng: Source of positions, sizes and colours within their bounds, of the
             background and of the noise.
-        side: In pixels.
+        side: Side in pixels.
 
     Returns:
         RGB.

@@ -15,7 +15,7 @@ Captions = dict[str, list[str]]
 
 
 class AnnotationError(ValueError):
-    """A file of annotations that is not what its name or place says."""
+    """An annotation file without the expected content."""
 
 
 def _check_file(path: Path) -> None:
@@ -73,7 +73,7 @@ def read_msrvtt_train(split: str | Path, captions: str | Path) -> Captions:
 
     Raises:
         FileNotFoundError: A file is missing.
-        AnnotationError: A file is another, or a video has no caption.
+        AnnotationError: A file has other content, or a video has no caption.
     """
     split, captions = Path(split), Path(captions)
     data = _read_json(captions)
@@ -103,7 +103,7 @@ def read_msrvtt_test(split: str | Path) -> Captions:
 
     Raises:
         FileNotFoundError: The file is missing.
-        AnnotationError: It is another file.
+        AnnotationError: The file has other content.
     """
     captions: Captions = {}
     for row in _read_csv(Path(split), ['video_id', 'sentence']):
@@ -112,7 +112,7 @@ def read_msrvtt_test(split: str | Path) -> Captions:
 
 
 def read_didemo(path: str | Path) -> Captions:
-    """DiDeMo for paragraph retrieval: a video's descriptions, joined, are its caption.
+    """DiDeMo for paragraph retrieval; the joined descriptions are a video's caption.
 
     Args:
         path: ``train_data.json``, ``val_data.json`` or ``test_data.json`` of
@@ -124,7 +124,7 @@ def read_didemo(path: str | Path) -> Captions:
 
     Raises:
         FileNotFoundError: The file is missing.
-        AnnotationError: It is another file.
+        AnnotationError: The file has other content.
     """
     path = Path(path)
     moments = _read_json(path)
@@ -142,7 +142,7 @@ def read_captions(path: str | Path) -> Captions:
 
     Raises:
         FileNotFoundError: The file is missing.
-        AnnotationError: It is another file, or empty.
+        AnnotationError: The file has other content, or is empty.
     """
     path = Path(path)
     captions = _read_json(path)
@@ -175,7 +175,7 @@ def list_videos(folder: str | Path) -> list[Path]:
     """Video files below a folder, by their extension, sorted.
 
     Raises:
-        FileNotFoundError: There is no such folder.
+        FileNotFoundError: The folder does not exist.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -188,20 +188,20 @@ def list_videos(folder: str | Path) -> list[Path]:
 
 
 def match_files(captions: Captions, folder: str | Path) -> tuple[Captions, list[str]]:
-    """Give captions the names of the files that are there.
+    """Map captions to the names of the files that exist.
 
-    A name that is no file stands for the one file of the same name with another
-    extension, as when DiDeMo's many formats were all converted to one.
+    A name without a file matches the single file of the same name with another
+    extension, for example after DiDeMo's many formats were all converted to one.
 
     Args:
-        captions: By the name of the annotation.
-        folder: Of the videos; names in the result are relative to it.
+        captions: Captions by the name in the annotation.
+        folder: Folder of the videos; names in the result are relative to it.
 
     Returns:
-        Captions by the name of the file, and the names that have none.
+        Captions by file name, and the names without a file.
 
     Raises:
-        FileNotFoundError: There is no such folder.
+        FileNotFoundError: The folder does not exist.
     """
     folder = Path(folder)
     files = [path.relative_to(folder).as_posix() for path in list_videos(folder)]
@@ -219,7 +219,7 @@ def match_files(captions: Captions, folder: str | Path) -> tuple[Captions, list[
 
 
 def _stem(name: str) -> str:
-    """The name without the extension of a video, or a dot at the end."""
+    """The name without a video extension, or without a dot at the end."""
     head, dot, suffix = name.rpartition('.')
     known = f'.{suffix.lower()}' in VIDEO_SUFFIXES or not suffix
     return head if dot and known else name

@@ -1,4 +1,4 @@
-"""The common end of the converters of official files."""
+"""The final step that the converters of official files share."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from mmtransmamba.datasets.video_text.decoding import CorruptVideoError, decode_
 def convert(
     captions: Captions, out: Path, videos: Path | None = None, check: bool = False
 ) -> Captions:
-    """Write mmaction's JSON and report what was left out.
+    """Write mmaction's JSON and report the videos that were left out.
 
     Args:
-        captions: By the name of the video.
+        captions: Captions by the name of the video.
         out: The file to write.
         videos: Leave out videos that are not in this folder.
-        check: Leave out videos that do not decode to their end, too.
+        check: Also leave out videos that cannot be decoded to their end.
 
     Returns:
-        What was written.
+        The captions that were written.
     """
     if videos is not None:
         captions, missing = match_files(captions, videos)
@@ -50,11 +50,11 @@ def convert(
 
 
 def find_corrupt(paths: list[Path], num_frames: int = 64) -> dict[Path, str]:
-    """What is wrong with the videos that do not decode up to their last part.
+    """Errors of the videos that cannot be decoded up to their last part.
 
     Args:
         paths: The files; they are read by as many processes as there are cores.
-        num_frames: The last of so many parts must decode.
+        num_frames: Number of parts, of which the last must be decodable.
     """
     fault = partial(_fault, num_frames=num_frames)
     with ProcessPoolExecutor(os.cpu_count()) as pool:

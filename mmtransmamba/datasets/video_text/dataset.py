@@ -1,4 +1,4 @@
-"""Videos in files, with captions in mmaction's JSON."""
+"""Videos in files, with captions in mmaction's JSON format."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from mmtransmamba.registry import DATASETS, TASK_UTILS
 
 @DATASETS.register_module()
 class VideoText(BaseDataset):
-    """Videos and what is said of them, for retrieval.
+    """Videos and their captions, for retrieval.
 
-    To train, a sample is a video with one of its captions; to test
-    (``test_mode=True``), a video with all of them. See
+    In training, a sample is a video with one of its captions. In testing
+    (``test_mode=True``), it is a video with all of them. See
     :mod:`mmtransmamba.datasets.video_text.samples`.
 
-    A video that does not decode is skipped: the next one takes its place. When testing
-    that one then comes twice, once without captions, and the metric, which goes by
-    ``video_id``, is that of the other videos. Each corrupt video is reported once, and
-    too many are an error.
+    A video that cannot be decoded is skipped, and the next one takes its place. In
+    testing, that one then occurs twice, once without captions. The metric identifies
+    videos by ``video_id``, so it covers the remaining videos. Each corrupt video is
+    reported once, and too many are an error.
 
     Args:
         ann_file: mmaction's JSON, ``{file name: [captions]}``;
-            ``tools/dataset_converters`` makes it of the official files.
+            ``tools/dataset_converters`` creates it from the official files.
         tokenizer: Config of the tokenizer, from ``TASK_UTILS``.
         data_prefix: ``video`` is the folder of the videos.
-        max_corrupt: Largest accepted part of corrupt videos, in [0, 1), counted by
-            each process of a distributed run for itself.
+        max_corrupt: Largest accepted share of corrupt videos, in [0, 1), counted
+            separately by each process of a distributed run.
         **kwargs: Other arguments of mmengine's ``BaseDataset``. The ``pipeline`` must
-            leave ``imgs`` as ``[3, T, H, W]``, see
+            output ``imgs`` as ``[3, T, H, W]``, see
             :func:`~mmtransmamba.datasets.video_text.reading.read_video`.
 
     Raises:
@@ -66,7 +66,7 @@ class VideoText(BaseDataset):
         )
 
     def load_data_list(self) -> list[dict]:
-        """Read the annotations and look whether the videos are there."""
+        """Read the annotations and check that the videos exist."""
         videos = read_captions(self.ann_file)
         folder = Path(self.data_prefix['video'])
         missing = [name for name in videos if not (folder / name).is_file()]
@@ -77,7 +77,7 @@ class VideoText(BaseDataset):
                 f'{", ".join(missing[:5])}. The converters in '
                 'tools/dataset_converters leave them out with --videos.'
             )
-        # Shared with the workers, so that they know of each other's finds.
+        # Shared by all workers, so that they know about each other's findings.
         self._corrupt = torch.zeros(len(videos), dtype=torch.bool).share_memory_()
         samples = []
         caption_id = 0
@@ -93,12 +93,12 @@ class VideoText(BaseDataset):
 
     @property
     def num_corrupt(self) -> int:
-        """How many corrupt videos have been met so far."""
+        """The number of corrupt videos found so far."""
         self.full_init()
         return int(self._corrupt.sum())
 
     def __getitem__(self, idx: int) -> dict:
-        """The sample, or the next one whose video decodes."""
+        """The sample, or the next one whose video can be decoded."""
         self.full_init()
         if not 0 <= idx < len(self):
             raise IndexError(f'sample {idx} of {len(self)}')
@@ -130,7 +130,7 @@ class VideoText(BaseDataset):
         return read
 
     def _skip(self, number: int, error: CorruptVideoError) -> None:
-        """Note a corrupt video, or raise if there are too many."""
+        """Record a corrupt video, or raise if there are too many."""
         self._corrupt[number] = True
         count, total = int(self._corrupt.sum()), len(self._corrupt)
         message = f'VideoText: {error}; {count} of {total} videos are corrupt so far'

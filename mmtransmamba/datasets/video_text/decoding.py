@@ -1,4 +1,4 @@
-"""Frames of video files, by PyAV or decord."""
+"""Decoding of frames from video files, with PyAV or decord."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 Frames = list[np.ndarray]
-# decord turns FFmpeg's mark of an unknown time, -2**63 ticks, into such seconds.
+# decord turns FFmpeg's mark of an unknown time, -2**63 ticks, into these seconds.
 _NO_TIME = 1e12
 
 
@@ -19,12 +19,12 @@ class CorruptVideoError(ValueError):
 def segment_indices(total: int, num_frames: int, jitter: bool = False) -> np.ndarray:
     """One frame of each of ``num_frames`` segments of equal length.
 
-    Frames of a video that has fewer are repeated.
+    If the video has fewer frames, frames are repeated.
 
     Args:
         total: Frames of the video.
         num_frames: Segments.
-        jitter: Draw the place within a segment, from numpy's global generator,
+        jitter: Draw the position within a segment from numpy's global generator,
             instead of taking the middle.
 
     Returns:
@@ -41,18 +41,18 @@ def frame_indices(
 ) -> np.ndarray:
     """The frame that is shown in each of ``num_frames`` segments of equal duration.
 
-    Where frames come at regular intervals these are :func:`segment_indices`. Videos of
-    screens and phones have frames of different durations: the time decides then, not
-    the number.
+    If frames come at regular intervals, these are :func:`segment_indices`. Screen
+    recordings and videos from phones have frames of different durations; then the time
+    decides, not the frame number.
 
     Args:
-        times: When each frame is shown, increasing, ``[N]``; NaN where it is not known.
-        last: How long the last one is shown, in the same unit; 0 if it is not known.
+        times: Time at which each frame is shown, increasing, ``[N]``; NaN if unknown.
+        last: Duration of the last frame, in the same unit; 0 if unknown.
         num_frames: Segments.
         jitter: See :func:`segment_indices`.
 
     Returns:
-        Indices that do not decrease, int64 ``[num_frames]``.
+        Non-decreasing indices, int64 ``[num_frames]``.
     """
     total = len(times)
     if not _are_irregular(times):
@@ -60,13 +60,13 @@ def frame_indices(
     last = last if last > 0 else float(np.median(np.diff(times)))
     edges = np.linspace(times[0], times[-1] + last, num_frames + 1)
     place = np.random.uniform(size=num_frames) if jitter else 0.5
-    # A moment later, so that rounding does not decide at the beginning of a frame.
+    # Shift slightly, so that rounding does not decide at the start of a frame.
     shown = edges[:-1] + (place + 1e-6) * np.diff(edges)
     return (np.searchsorted(times, shown, side='right') - 1).clip(0, total - 1)
 
 
 def _are_irregular(times: np.ndarray) -> bool:
-    """Whether a frame comes more than half an interval off the regular time."""
+    """Whether a frame is more than half an interval away from its regular time."""
     if len(times) < 3 or not np.isfinite(times).all() or not times[-1] > times[0]:
         return False
     regular = np.linspace(times[0], times[-1], len(times))
@@ -81,8 +81,8 @@ def decode_with_pyav(path: Path, num_frames: int, jitter: bool) -> Frames:
     import av
 
     try:
-        # Headers may lack the number of frames (mkv) or promise more than there are,
-        # so packets are counted, which decodes nothing.
+        # Headers may lack the number of frames (mkv) or promise more than there are, so
+        # packets are counted, which needs no decoding.
         with _open_container(path) as container:
             stream, times, last_shown = _best_stream(container)
         if not len(times):
@@ -99,16 +99,16 @@ def decode_with_pyav(path: Path, num_frames: int, jitter: bool) -> Frames:
         raise CorruptVideoError(f'{path} cannot be decoded: {error}') from error
     if last is None:
         raise CorruptVideoError(f'{path} has no frames')
-    # A packet need not give a frame; the last there is stands for those.
+    # A packet need not produce a frame; the last existing frame replaces missing ones.
     chosen.update(dict.fromkeys(wanted[wanted > index].tolist(), _upright(last)))
     return [chosen[index] for index in wanted.tolist()]
 
 
 def _best_stream(container) -> tuple[int, np.ndarray, float]:
-    """The stream that is the film, the times of its frames, and of the last how long.
+    """The film stream, the times of its frames, and the duration of the last one.
 
-    It is none that is marked as a cover picture, if there is another, and one of
-    several frames, if there is one; then FFmpeg's choice, then the largest picture.
+    Streams marked as a cover picture are avoided if there is another, and so are those
+    with a single frame. Then FFmpeg's choice is preferred, then the largest picture.
     """
     streams = {stream.index: stream for stream in container.streams.video}
     packets = {index: [] for index in streams}
@@ -125,12 +125,12 @@ def _best_stream(container) -> tuple[int, np.ndarray, float]:
         stream = streams[index]
         cover = int(stream.disposition) & int(stream.disposition.attached_pic)
         pixels = (stream.width or 0) * (stream.height or 0)
-        several = min(len(packets[index]), 5)  # as FFmpeg, which looks at no more
+        several = min(len(packets[index]), 5)  # like FFmpeg, which checks no more
         is_preferred = preferred is not None and preferred.index == index
         return not cover, several, is_preferred, pixels, -index
 
     best = max(streams, key=rank)
-    # Frames that are coded in another order come out in that of their times.
+    # Frames may be coded in another order; they come out in the order of their times.
     shown = sorted(packets[best], key=lambda pair: pair[0])
     times = np.array([time for time, _ in shown], float)
     return best, times, float(shown[-1][1]) if shown else 0
@@ -139,18 +139,18 @@ def _best_stream(container) -> tuple[int, np.ndarray, float]:
 def _open_container(path: Path):
     import av
 
-    # A title that is no UTF-8, as old cameras write it, says nothing of the frames.
+    # A title that is not UTF-8, as old cameras write it, does not affect the frames.
     return av.open(str(path), metadata_errors='replace')
 
 
 def _upright(frame) -> np.ndarray:
-    """RGB pixels, turned as the display matrix of the file asks."""
+    """RGB pixels, rotated by the display matrix of the file."""
     image = frame.to_ndarray(format='rgb24')
     return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
 
 
 def decode_with_decord(path: Path, num_frames: int, jitter: bool) -> Frames:
-    """See :func:`decode_video`; decord turns frames upright by itself."""
+    """See :func:`decode_video`; decord rotates frames by itself."""
     import decord
 
     try:
@@ -177,22 +177,22 @@ DECODERS: dict[str, Callable[[Path, int, bool], Frames]] = {
 def decode_video(
     path: str | Path, num_frames: int, jitter: bool = False, decoder: str = 'pyav'
 ) -> Frames:
-    """Frames spread evenly over the duration of a video.
+    """Sample frames evenly over the duration of a video.
 
-    Of several video streams that is taken which is the film, not a cover picture.
+    If there are several video streams, the film is used, not a cover picture.
 
     Args:
         path: The file.
-        num_frames: How many, see :func:`frame_indices`.
-        jitter: Likewise.
+        num_frames: Number of frames, see :func:`frame_indices`.
+        jitter: See :func:`segment_indices`.
         decoder: One of ``DECODERS``.
 
     Returns:
-        RGB, uint8 ``[H, W, 3]`` each, upright where the file has a rotation tag.
+        RGB, uint8 ``[H, W, 3]`` each, rotated by the file's rotation tag.
 
     Raises:
-        CorruptVideoError: The file does not decode up to the last of these frames.
-        FileNotFoundError: There is no such file.
+        CorruptVideoError: The file cannot be decoded up to the last of these frames.
+        FileNotFoundError: The file does not exist.
         ImportError: The decoder's package is not installed.
     """
     path = Path(path)

@@ -1,4 +1,4 @@
-"""Videos of moving shapes with captions, generated."""
+"""Generated videos of moving shapes with captions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mmtransmamba.datasets.video_text.shapes_drawing import (
 from mmtransmamba.registry import DATASETS
 
 TEST_PART = 0.25
-# Independent streams of random numbers of one seed.
+# Independent streams of random numbers from one seed.
 _SPLIT, _DRAWING, _WORDS = range(3)
 
 
@@ -32,7 +32,7 @@ def all_scenes() -> list[Scene]:
     for shape, colour, size, motion in product(SHAPES, COLOURS, SIZES, MOTIONS):
         x, y = MOTIONS[motion]
         for column, row in product(range(3), range(3)):
-            # Nothing moves out of the image: who goes left starts not at the left.
+            # No shape leaves the image: one that moves left does not start at the left.
             if 0 <= column + x <= 2 and 0 <= row + y <= 2:
                 scenes.append(Scene(shape, colour, size, motion, column, row))
     return scenes
@@ -40,27 +40,27 @@ def all_scenes() -> list[Scene]:
 
 @DATASETS.register_module()
 class MovingShapes(Dataset):
-    """Coloured shapes that move over a background, and what is said of them.
+    """Generated videos of coloured shapes that move over a background, with captions.
 
-    Nothing has to be downloaded. A caption says shape, colour, size, direction and
-    start, so it fits one of the 2,304 combinations. A quarter of them is for
-    testing alone: who finds these has put together what it knows from other
-    combinations. A smaller training set is the beginning of a larger one.
+    Needs no download. A caption states shape, colour, size, direction and start, so it
+    matches one of the 2,304 combinations. A quarter of them occurs only in the test
+    split: to find these, a model must combine what it learned from other combinations.
+    A smaller training set is a prefix of a larger one.
 
     Samples are those of :mod:`mmtransmamba.datasets.video_text.samples`; videos are
-    uint8 ``[3, T, H, W]``. They depend on the arguments alone, and are drawn when they
+    uint8 ``[3, T, H, W]``. They depend only on the arguments, and are drawn when they
     are read.
 
     Args:
         split: ``'train'`` or ``'test'``.
-        num_videos: Number of videos, each of another combination until all of the
-            split have been used.
-        captions_per_video: Captions of each.
-        num_frames: Frames of each.
+        num_videos: Number of videos. Combinations repeat only after all of the split
+            have been used.
+        captions_per_video: Captions per video.
+        num_frames: Frames per video.
         img_size: Side in pixels.
         noise: Standard deviation of the pixels' noise, on the scale 0..255.
-        seed: Of everything, also of what is for testing.
-        test_mode: Give videos with all of their captions instead of pairs.
+        seed: Seed of everything, including the choice of the test combinations.
+        test_mode: Return videos with all of their captions instead of pairs.
 
     Raises:
         ValueError: An argument is out of range.
@@ -113,7 +113,7 @@ class MovingShapes(Dataset):
         return np.random.default_rng([self.seed, stream, is_test, *numbers])
 
     def scene(self, video: int) -> Scene:
-        """What video number ``video`` shows."""
+        """The content of video number ``video``."""
         return self.scenes[video % len(self.scenes)]
 
     def video(self, video: int) -> torch.Tensor:

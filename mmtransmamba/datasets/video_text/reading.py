@@ -1,4 +1,4 @@
-"""Pixels of a video file, by a pipeline of transforms."""
+"""Reading of a video file's pixels with a pipeline of transforms."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def read_video(pipeline: Pipeline, path: str | Path) -> Tensor:
     """Run a pipeline, which may be one of mmaction2's, on a video file.
 
     Args:
-        pipeline: Gets ``filename`` and what mmaction2's datasets say of video files,
-            ``modality`` and ``start_index``. It must leave ``imgs`` as
-            ``[3, T, H, W]``.
+        pipeline: Its input is ``filename`` and the keys that mmaction2's datasets set
+            for video files, ``modality`` and ``start_index``. It must output ``imgs``
+            as ``[3, T, H, W]``.
         path: The file.
 
     Returns:
         ``imgs``, as a tensor.
 
     Raises:
-        CorruptVideoError: It cannot be decoded, by whatever decoder.
-        FileNotFoundError: There is no such file.
-        ValueError: The pipeline leaves no such ``imgs``.
+        CorruptVideoError: The video cannot be decoded, by any decoder.
+        FileNotFoundError: The file does not exist.
+        ValueError: The pipeline does not output such ``imgs``.
     """
     given = dict(filename=str(path), modality='RGB', start_index=0)
     try:
@@ -57,10 +57,10 @@ def read_video(pipeline: Pipeline, path: str | Path) -> Tensor:
 
 
 def _is_decoders(error: Exception, given: dict) -> bool:
-    """Whether an error comes of the file: mmaction2's decoders have no class for it.
+    """Whether an error comes from the file; mmaction2's decoders have no class for it.
 
-    Before there are frames in ``given`` these raise what their library does, or what
-    comes of a video without frames.
+    Before there are frames in ``given``, they raise errors of their library, or errors
+    caused by a video without frames.
     """
     if 'imgs' in given or isinstance(error, FileNotFoundError):
         return False

@@ -41,12 +41,12 @@ def video_sample(
 
 @FUNCTIONS.register_module()
 def collate_video_text(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Make a batch of samples of :func:`pair_sample` or of :func:`video_sample`.
+    """Collate samples of :func:`pair_sample` or :func:`video_sample` into a batch.
 
     Returns:
-        ``video``, ``[B, 3, T, H, W]``; ``video_id``, a list. Of pairs besides
+        ``video``, ``[B, 3, T, H, W]``; ``video_id``, a list. For pairs also
         ``input_ids`` and ``attention_mask``, ``[B, L]``, padded at the end, and
-        ``caption_id``, a list; of videos ``captions``, a list.
+        ``caption_id``, a list; for videos ``captions``, a list.
     """
     names = ('video_id', 'caption_id', 'captions')
     collated = {name: [s[name] for s in batch] for name in names if name in batch[0]}

@@ -1,4 +1,4 @@
-"""What can be said of a scene of a moving shape."""
+"""Captions for a scene with a moving shape."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TEMPLATES = (
 
 
 def place_words(scene: Scene) -> str:
-    """Where a scene's shape starts, such as ``top left`` or ``centre``."""
+    """The start position of a scene's shape, such as ``top left`` or ``centre``."""
     row, column = ROWS[scene.row], COLUMNS[scene.column]
     if scene.column == 1:
         return 'centre' if scene.row == 1 else row
@@ -44,7 +44,7 @@ def place_words(scene: Scene) -> str:
 
 
 def describe(scene: Scene, rng: np.random.Generator) -> str:
-    """A caption that says everything about a scene, in words drawn from ``rng``."""
+    """A caption that fully describes a scene, in words drawn from ``rng``."""
     caption = str(rng.choice(TEMPLATES)).format(
         size=rng.choice(SIZE_WORDS[scene.size]),
         colour=scene.colour,
@@ -67,7 +67,7 @@ def vocabulary() -> list[str]:
 
 @TASK_UTILS.register_module()
 class ShapesTokenizer(WordTokenizer):
-    """One token per word of the captions of ``MovingShapes``; nothing to download."""
+    """One token per word of the captions of ``MovingShapes``; needs no download."""
 
     def __init__(self) -> None:
         super().__init__(vocabulary())

@@ -61,15 +61,15 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Scene:
-    """What a video shows.
+    """The content of a video.
 
     Attributes:
         shape: A key of ``SHAPES``.
         colour: A key of ``COLOURS``.
         size: A key of ``SIZES``.
         motion: A key of ``MOTIONS``.
-        column: Where it starts: 0 left, 1 centre, 2 right.
-        row: Likewise: 0 top, 1 middle, 2 bottom.
+        column: Start column: 0 left, 1 centre, 2 right.
+        row: Start row: 0 top, 1 middle, 2 bottom.
     """
 
     shape: str
@@ -87,15 +87,15 @@ def draw_scene(
     img_size: int,
     noise: float,
 ) -> np.ndarray:
-    """Draw a video of a scene, which differs with each draw.
+    """Draw a video of a scene; each draw is different.
 
-    Start, speed, size and colour vary a little. The background is a grey, plain, with
-    a gradient or with a coarse texture that does not move; every pixel has noise.
+    Start, speed, size and colour vary a little. The background is grey: plain, with a
+    gradient, or with a coarse texture that does not move. Every pixel has noise.
 
     Args:
         scene: What to draw.
         rng: Source of the variation.
-        num_frames: Frames.
+        num_frames: Number of frames.
         img_size: Side in pixels.
         noise: Standard deviation of the noise on the scale 0..255.
 
@@ -105,7 +105,7 @@ def draw_scene(
     direction = np.array(MOTIONS[scene.motion])
     place = np.array((scene.column, scene.row))
     start = 0.2 + 0.3 * place + rng.uniform(-0.05, 0.05, 2)
-    # From the edge across, from the centre to the edge: the way never says all.
+    # From the edge across, from the centre to the edge: the path alone is ambiguous.
     way = rng.uniform(0.28, 0.36) if place[direction != 0][0] == 1 else None
     way = way or rng.uniform(0.45, 0.65)
     radius = SIZES[scene.size] * rng.uniform(0.9, 1.1)
@@ -132,13 +132,13 @@ def paint(
     radius: float,
     colour: np.ndarray,
 ) -> None:
-    """Put a shape onto a picture.
+    """Paint a shape onto a picture.
 
     Args:
-        picture: Square, ``[3, H, W]``; it is changed.
+        picture: Square, ``[3, H, W]``; modified in place.
         shape: One of ``SHAPES``.
-        centre: x and y, as parts of the picture's side.
-        radius: Likewise.
+        centre: x and y, as fractions of the picture's side.
+        radius: As a fraction of the picture's side.
         colour: RGB.
     """
     side = picture.shape[-1]

@@ -39,8 +39,8 @@ class CLIPTextTokenizer:
     Args:
         name: A folder with the tokenizer's files, ``tokenizer.json`` or ``vocab.json``
             and ``merges.txt``. Nothing is downloaded.
-        max_length: Tokens per caption at most, the two special ones included;
-            longer captions are cut.
+        max_length: Maximum number of tokens per caption, including the two special
+            ones; longer captions are truncated.
 
     Raises:
         FileNotFoundError: The folder has no such files.
@@ -55,7 +55,7 @@ class CLIPTextTokenizer:
                 f'CLIPTextTokenizer: max_length={max_length} must be 3 at least: two '
                 'tokens are special.'
             )
-        # Where there are none transformers makes a tokenizer without any word.
+        # Without these files, transformers creates a tokenizer without any word.
         if not any(
             all((Path(name) / file).is_file() for file in files) for files in _FILES
         ):
@@ -84,14 +84,14 @@ class CLIPTextTokenizer:
 class WordTokenizer:
     """One token per word of a small, known vocabulary.
 
-    Ids are laid out as CLIP's: words from 1, then the token that begins a caption,
-    and last, as the largest, the one that ends it. 0 pads.
+    Ids are ordered as CLIP's: words from 1, then the token that starts a caption, and
+    last, as the largest, the one that ends it. 0 is padding.
 
     Args:
         words: The vocabulary.
 
     Attributes:
-        bos: Id of the token that begins a caption.
+        bos: Id of the token that starts a caption.
         eos: Id of the token that ends it.
         vocab_size: Number of ids.
     """

@@ -1,4 +1,4 @@
-"""Transforms of videos that stand before mmaction2's."""
+"""Video transforms that come before mmaction2's."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from mmtransmamba.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class DecodeVideo(BaseTransform):
-    """Decodes frames spread evenly over a video.
+    """Decode frames spread evenly over a video.
 
-    In place of mmaction2's ``…Init``, ``UniformSample`` and ``…Decode``, whose PyAV
-    reader believes the header (no frames in an mkv) and ignores rotation tags. What
-    follows can be mmaction2's: ``Resize``, ``CenterCrop``, ``FormatShape`` and so on.
+    This replaces mmaction2's ``…Init``, ``UniformSample`` and ``…Decode``, whose PyAV
+    reader trusts the header (which has no frame count in an mkv) and ignores rotation
+    tags. The following transforms can be mmaction2's: ``Resize``, ``CenterCrop``,
+    ``FormatShape`` and so on.
 
     Required key: ``filename``. Added: ``imgs``, a list of RGB frames
     ``[H, W, 3]``; ``original_shape``, ``img_shape``, ``clip_len``, ``num_clips``.
@@ -45,7 +46,7 @@ class DecodeVideo(BaseTransform):
         """Decode ``results['filename']``.
 
         Raises:
-            CorruptVideoError: It cannot be decoded.
+            CorruptVideoError: The video cannot be decoded.
         """
         frames = decode_video(
             results['filename'], self.num_frames, self.jitter, self.decoder
