@@ -1,4 +1,4 @@
-"""The weights that a Runner's checkpoints hold, in its live model."""
+"""The weights of a Runner's checkpoints in its live model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mmengine.runner import Runner
 
 @contextmanager
 def checkpoint_weights(runner: Runner) -> Iterator[None]:
-    """Within it the Runner's model has the weights of a checkpoint's ``state_dict``.
+    """Context in which the model has the weights of a checkpoint's ``state_dict``.
 
-    Those are the model's own, unless an ``EMAHook`` (one that averages in another way
-    included) keeps averages of them: these are what validation measures and what
-    mmengine saves as ``state_dict``, while the model itself goes on with its own.
+    These are the model's own, unless an ``EMAHook`` (or another averaging hook) keeps
+    averages. Validation measures the averages, and mmengine saves them as
+    ``state_dict``, while training continues with the model's own weights.
 
-    Whoever saves or measures the model after ``runner.train()`` does so within this.
+    Use this context to save or measure the model after ``runner.train()``.
     """
     averages = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
     for hook in averages:

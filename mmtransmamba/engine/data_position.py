@@ -1,4 +1,4 @@
-"""Where a training is in its data, so that it can go on from there."""
+"""The position of a training in its data, for resuming from it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class DataPosition:
     """Follows one process through the batches of its training.
 
     Args:
-        loader: The dataloader of the training, which has not started its workers.
+        loader: The dataloader of the training; its workers must not have started.
     """
 
     def __init__(self, loader: DataLoader) -> None:
@@ -35,40 +35,41 @@ class DataPosition:
         self._workers = None
         if self.streams:
             return
-        # Workers that have begun, for a look at the data, would not be followed.
+        # Workers that already started, to inspect the data, would not be tracked.
         if getattr(loader, '_iterator', None) is not None:
             loader._iterator = None
-        # A dataloader does not let its sampler be set, though it reads it anew.
+        # A dataloader does not allow setting its sampler, although it reads it each
+        # time.
         name = 'sampler' if loader.batch_sampler is None else 'batch_sampler'
         vars(loader)[name] = self.sampler
         if loader.num_workers > 0:
             self._workers = WorkerStates(loader)
 
     def begin(self) -> None:
-        """A pass over the data is about to begin."""
+        """Call when a pass over the data is about to start."""
         self.consumed = 0
         if self._workers is not None and self._workers.begin():
-            # New workers draw a number that those from before did not need.
+            # New workers draw a number that existing workers do not need.
             self.sampler.resume(generator_states(), 0, None)
 
     def take(self) -> None:
-        """A batch was taken."""
+        """Call when a batch was taken."""
         self.consumed += 1
         if self._workers is not None:
             self._workers.take()
 
     def end(self) -> None:
-        """The pass has ended."""
+        """Call when the pass has ended."""
         self.sampler.start = None
         self.consumed = 0
         if self._workers is not None:
             self._workers.end()
 
     def state(self, now: States) -> dict[str, Any]:
-        """What :meth:`resume` needs, made of tensors and numbers.
+        """The data that :meth:`resume` needs, as tensors and numbers.
 
         Args:
-            now: The generators' states to go on with.
+            now: The generators' states to continue with.
         """
         workers = None if self._workers is None else self._workers.state()
         return dict(
@@ -82,9 +83,9 @@ class DataPosition:
         )
 
     def prepare(self, saved: dict[str, Any]) -> None:
-        """Seed sampler and workers as they were in the run that was interrupted.
+        """Seed sampler and workers as in the interrupted run.
 
-        A run without a seed in its config had one of its own.
+        A run without a seed in its config had a random one.
         """
         sampler = _sampler(self.loader)
         if saved['sampler_seed'] is not None and hasattr(sampler, 'seed'):
@@ -97,12 +98,12 @@ class DataPosition:
                 self._workers.resume(saved['workers'], saved['consumed'])
 
     def resume(self, saved: dict[str, Any], skip: bool = True) -> None:
-        """Have the pass that is about to begin start where it was interrupted.
+        """Start the next pass at the position where it was interrupted.
 
         Args:
-            saved: What :meth:`state` gave.
-            skip: Whether batches are to be left out; otherwise the sampler begins at
-                the right place by itself.
+            saved: Output of :meth:`state`.
+            skip: Whether to skip batches; otherwise the sampler itself starts at the
+                right position.
         """
         self.begin()
         self.consumed = saved['consumed']
@@ -110,17 +111,17 @@ class DataPosition:
             skipped = self.consumed if skip else 0
             self.sampler.resume(saved['start'], skipped, saved['now'])
         elif self.loader.num_workers > 0 and self.loader.persistent_workers:
-            # New workers draw a number that those from before did not need.
+            # New workers draw a number that existing workers do not need.
             self.sampler.resume(generator_states(), 0, None)
 
 
 class ResumableIterator(_InfiniteDataloaderIterator):
-    """Batches without end for an iteration-based loop, from any position.
+    """Endless batches for an iteration-based loop, from any position.
 
     Args:
-        position: Of the dataloader that it iterates over.
-        saved: What the position's ``state`` was in the run to go on with, with
-            ``passes`` added; None in a new run.
+        position: Position of the dataloader that it iterates over.
+        saved: The position's ``state`` in the run to resume, plus ``passes``; None in a
+            new run.
     """
 
     def __init__(self, position: DataPosition, saved: dict[str, Any] | None) -> None:
@@ -135,7 +136,7 @@ class ResumableIterator(_InfiniteDataloaderIterator):
         return self._epoch
 
     def skip_iter(self, num_iters: int) -> None:
-        """Go on after as many batches, as the loop asks when it resumes."""
+        """Continue after this many batches; the loop calls this when it resumes."""
         if self._saved is None:
             super().skip_iter(num_iters)
         elif self._position.streams:
@@ -177,13 +178,13 @@ class ResumableIterator(_InfiniteDataloaderIterator):
 
 
 class _Followed:
-    """A sampler that can begin in the middle.
+    """A sampler that can start in the middle.
 
-    The generators are read or set when the first index is asked for. Before that a
-    dataloader that starts its workers draws a number, one that has them does not.
+    The generators are read or set when the first index is requested. Before that, a
+    dataloader draws a number if it starts its workers, but not if they exist already.
 
     Attributes:
-        start: The generators' states when the pass began, None between two passes.
+        start: The generators' states at the start of the pass, None between passes.
     """
 
     def __init__(self, sampler: Any) -> None:
@@ -192,7 +193,7 @@ class _Followed:
         self._resumed: tuple[States, int, States | None] | None = None
 
     def __getattr__(self, name: str) -> Any:
-        if name == 'inner':  # not there yet while a copy is made
+        if name == 'inner':  # not set yet while a copy is made
             raise AttributeError(name)
         return getattr(self.inner, name)
 
@@ -218,7 +219,7 @@ class _Followed:
 
 
 def _index_sampler(loader: DataLoader) -> Any:
-    """What gives the dataloader its indices; that of a followed one, if it is."""
+    """The source of the dataloader's indices; the inner one of a followed sampler."""
     sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
     return getattr(sampler, 'inner', sampler)
 
@@ -229,6 +230,6 @@ def _sampler(loader: DataLoader) -> Any:
 
 
 def _seeded(function: Any) -> dict[str, Any]:
-    """The arguments of mmengine's seeding of workers, to read and to change."""
+    """The arguments of mmengine's worker seeding, to read and to change."""
     function = getattr(function, 'inner', function)
     return function.keywords if isinstance(function, partial) else {}

@@ -1,4 +1,4 @@
-"""The states of all random number generators that a training draws from."""
+"""The states of all random number generators used in training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_WORDS = 625  # of the Mersenne twister of Python: its numbers and the position
+_WORDS = 625  # of Python's Mersenne twister: its numbers and the position
 _PYTHON = struct.Struct(f'<{_WORDS}I?d')
 _NUMPY = struct.Struct(f'<{_WORDS - 1}Iq?d')
 
@@ -18,7 +18,7 @@ def cpu_state() -> Tensor:
     """The states of Python's, numpy's and torch's generators.
 
     Returns:
-        uint8 ``[N]``, N the same for all states of one version of torch.
+        uint8 ``[N]``, with the same N for all states of one torch version.
     """
     _, words, gauss = random.getstate()
     python = _PYTHON.pack(*words, gauss is not None, gauss or 0.0)
@@ -40,7 +40,7 @@ def cpu_state() -> Tensor:
 
 
 def set_cpu_state(state: Tensor) -> None:
-    """Set Python's, numpy's and torch's generators to what :func:`cpu_state` gave."""
+    """Restore Python's, numpy's and torch's generators from :func:`cpu_state`."""
     state = state.cpu()
     content = state.numpy().tobytes()
     *words, has_gauss, gauss = _PYTHON.unpack_from(content)
@@ -67,7 +67,7 @@ def generator_states() -> dict[str, Tensor]:
 
 
 def set_generator_states(states: dict[str, Tensor]) -> None:
-    """Set the generators of this process to what :func:`generator_states` gave."""
+    """Restore the generators of this process from :func:`generator_states`."""
     set_cpu_state(states['cpu'])
     if 'cuda' in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states['cuda'].cpu())

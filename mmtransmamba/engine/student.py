@@ -1,4 +1,4 @@
-"""Who the student is: the part of a model, or of its config, that training is about."""
+"""The trained part of a model or of its config."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import nn
 
 
 def trained_part(model: nn.Module) -> nn.Module:
-    """A distiller's student; any other model itself."""
+    """A distiller's student; otherwise the model itself."""
     return getattr(model, 'student', model)
 
 
 def transformers_part(model: nn.Module) -> nn.Module | None:
-    """The transformers model inside what a Runner trains; None if there is none."""
+    """The transformers model inside a Runner's model; None if there is none."""
     student = trained_part(model)
     parts = [student, *(getattr(student, name, None) for name in ('lm', 'tower'))]
     return next((part for part in parts if hasattr(part, 'save_pretrained')), None)
@@ -28,5 +28,5 @@ def is_distiller(model: nn.Module | Mapping[str, Any]) -> bool:
 
 
 def student_config(model: Mapping[str, Any]) -> Mapping[str, Any]:
-    """As :func:`trained_part`, of ``cfg.model``."""
+    """As :func:`trained_part`, for ``cfg.model``."""
     return model['student'] if is_distiller(model) else model

@@ -6,5 +6,5 @@ from torch import nn
 
 
 def unwrapped_model(runner: Runner) -> nn.Module:
-    """The Runner's model itself, whether or not DDP or the like wraps it."""
+    """The Runner's model itself, even if DDP or a similar wrapper contains it."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -1,9 +1,9 @@
 """The random numbers of a dataloader's worker processes.
 
-Workers load batches ahead of the training, so a worker's generators are further on
-than the batches that were trained with. Each worker therefore notes the states after
-each of its batches, in memory that it shares with the process of the training, and
-that process picks those which belong to the last batch it took from the worker.
+Workers load batches ahead of the training, so a worker's generators are ahead of the
+batches used in training. Each worker therefore records the states after each of its
+batches, in memory shared with the training process. That process selects the states
+that belong to the last batch it took from the worker.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from mmtransmamba.engine.random_state import cpu_state, set_cpu_state
 
 
 class WorkerStates:
-    """Follows the workers of a dataloader of a map-style dataset.
+    """Tracks the workers of a dataloader of a map-style dataset.
 
-    It has to be made before the dataloader starts its workers.
+    Create it before the dataloader starts its workers.
 
     Args:
-        loader: With one worker at least.
+        loader: A dataloader with at least one worker.
     """
 
     def __init__(self, loader: DataLoader) -> None:
@@ -46,11 +46,11 @@ class WorkerStates:
         loader.collate_fn = _Collate(loader.collate_fn, self._memory)
 
     def begin(self) -> bool:
-        """The dataloader is about to be iterated over anew.
+        """Call when a new iteration over the dataloader is about to start.
 
         Returns:
-            Whether workers that persist are replaced by new ones. A pass always begins
-            with the first worker, so after one that was resumed they change places.
+            Whether persistent workers are replaced by new ones. A pass always starts
+            with the first worker, so after a resumed pass they change places.
         """
         if not self._resumes:
             self._init.states = None
@@ -67,21 +67,21 @@ class WorkerStates:
         return replaces
 
     def take(self) -> None:
-        """A batch was taken from the dataloader."""
+        """Call when a batch was taken from the dataloader."""
         self._begun = True
         self._done[self._taken % self.count] += 1
         self._taken += 1
 
     def end(self) -> None:
-        """All batches were taken."""
+        """Call when all batches were taken."""
         self._taken = 0
 
     def state(self) -> Tensor | None:
         """The states after the batches taken so far.
 
         Returns:
-            uint8 ``[W, N]`` in the order in which the workers' next batches come, or
-            None if the next batch comes from new workers.
+            uint8 ``[W, N]`` in the order of the workers' next batches, or None if the
+            next batch comes from new workers.
         """
         if not self._begun or not (self._taken or self.persistent):
             return None
@@ -94,7 +94,7 @@ class WorkerStates:
         )
 
     def resume(self, states: Tensor, consumed: int) -> None:
-        """Have the workers of the next pass go on from what :meth:`state` gave.
+        """Restore the workers of the next pass from the output of :meth:`state`.
 
         Args:
             states: The states.
@@ -122,7 +122,7 @@ class _Init:
 
 
 class _Collate:
-    """Notes a worker's states after each batch."""
+    """Records a worker's states after each batch."""
 
     def __init__(self, inner: Callable[[list], Any], memory: Tensor) -> None:
         self.inner = inner

@@ -1,4 +1,4 @@
-"""How many short answers are right."""
+"""A metric for short answers."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ _MARKS = re.compile(r'[^\w\s]')
 
 
 def normalise(answer: str) -> str:
-    """An answer in small letters, without marks and needless white space."""
+    """An answer in lower case, without punctuation and superfluous white space."""
     return ' '.join(_MARKS.sub(' ', answer.lower()).split())
 
 
 @METRICS.register_module()
 class AnswerAccuracy(BaseMetric):
-    """Share of answers that are the right one word for word, in percent.
+    """Share of answers that match the right one word for word, in percent.
 
-    * ``answers/accuracy``: of all questions;
-    * ``answers/CATEGORY``: of those of one category, where there are categories;
+    * ``answers/accuracy``: over all questions;
+    * ``answers/CATEGORY``: over those of one category, if there are categories;
     * ``answers/malformed``: share of answers that are empty or, if ``allowed`` is
-      given, none of the answers that there are. They are wrong, too.
+      given, not one of the allowed answers. They also count as wrong.
 
-    Capital letters, marks and white space do not matter. It takes what a head's
-    ``predict`` says of each question.
+    Case, punctuation and white space are ignored. The input is the output of a head's
+    ``predict`` for each question.
 
     Args:
-        allowed: All answers there are.
+        allowed: All possible answers.
         **kwargs: Arguments of mmengine's ``BaseMetric``.
     """
 
@@ -57,7 +57,7 @@ class AnswerAccuracy(BaseMetric):
         """Shares in percent.
 
         Raises:
-            ValueError: A category has the name of another value.
+            ValueError: A category has the name of another figure.
         """
         groups: dict[str, list[bool]] = {}
         for result in results:

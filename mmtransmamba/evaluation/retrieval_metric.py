@@ -1,4 +1,4 @@
-"""How well captions find their videos, and videos their captions."""
+"""Metrics of text-video retrieval."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class TextVideoRetrievalMetric(BaseMetric):
     * ``retrieval/t2v_R@1``, ``R@5``, ``R@10``: share of captions, in percent, whose
       video is among the first 1, 5 or 10 videos by cosine;
     * ``retrieval/t2v_MdR`` and ``MeanR``: median and mean rank of the video, from 1;
-    * ``retrieval/v2t_...``: the same of videos and the first of their captions.
+    * ``retrieval/v2t_...``: the same for videos and their best-ranked captions.
 
-    Samples of the same ``video_id`` are one video with the captions of all of them.
-    Equal similarities, see :class:`~mmtransmamba.evaluation.retrieval_ranks.Ranks`, are
-    counted as their expectation over all orders. The similarity matrix is never held
-    as a whole.
+    Samples with the same ``video_id`` are one video with the captions of all of them.
+    Equal similarities are counted as their expectation over all orders, see
+    :class:`~mmtransmamba.evaluation.retrieval_ranks.Ranks`. The full similarity matrix
+    is never held in memory.
 
     Args:
-        recall_at: Numbers of answers to look at.
+        recall_at: Numbers of top answers to consider.
         block_size: Side of the blocks of the similarity matrix.
         **kwargs: Arguments of mmengine's ``BaseMetric``.
     """
@@ -70,8 +70,8 @@ class TextVideoRetrievalMetric(BaseMetric):
         """Recalls and ranks over all samples.
 
         Raises:
-            ValueError: There is no sample, a video without caption, features of
-                several widths, or one that is not finite.
+            ValueError: There are no samples, a video has no caption, the features have
+                different widths, or a feature is not finite.
         """
         if not results:
             raise ValueError(

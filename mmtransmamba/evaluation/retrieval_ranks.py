@@ -8,22 +8,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Cosines of float32 vectors that should be equal differ by their rounding.
+# Cosines of float32 vectors that should be equal differ by rounding.
 TIE = 1e-6
 
 
 @dataclass
 class Ranks:
-    """Where each query finds its first right answer.
+    """The rank of each query's first right answer.
 
-    Answers of the same similarity, as those of a model that says the same of
-    everything, have no order among them. A rank is then the expectation over all their
-    orders, and so is a recall: neither depends on the order of the data set.
+    Answers of equal similarity, such as those of a model with constant output, have no
+    order among them. A rank is then the expectation over all orders, and so is a
+    recall: neither depends on the order of the data set.
 
     Attributes:
         better: Number of wrong answers above the best right one, ``[Q]``.
-        tied: Number of wrong answers level with it, ``[Q]``.
-        right: Number of right answers level with it, itself included, ``[Q]``.
+        tied: Number of wrong answers tied with it, ``[Q]``.
+        right: Number of right answers tied with it, including itself, ``[Q]``.
     """
 
     better: Tensor
@@ -32,7 +32,7 @@ class Ranks:
 
     def expected(self) -> Tensor:
         """Rank from 1 of the first right answer, the mean over ties: ``[Q]``."""
-        # `right` answers part the tied ones into right + 1 runs of one mean length.
+        # `right` answers divide the tied ones into right + 1 runs of equal mean length.
         return 1 + self.better + self.tied.double() / (self.right + 1)
 
     def recall(self, k: int) -> float:
@@ -40,14 +40,15 @@ class Ranks:
         places = (k - self.better).clamp(min=0)
         missed = torch.ones(len(places), dtype=torch.float64)
         for i in range(k):
-            # Chance that place i of the level ones is wrong too, given those before.
+            # Probability that tied place i is wrong too, given the places before it.
             wrong = (self.tied - i).clamp(min=0).double()
             chance = wrong / (wrong + self.right)
             missed = torch.where(i < places, missed * chance, missed)
         return float(100 * (1 - missed).mean())
 
     def median(self) -> float:
-        """Median of the expected ranks; that of two halves is their mean."""
+        """Median of the expected ranks; for an even number, the mean of the middle
+        two."""
         return float(self.expected().quantile(0.5))
 
     def mean(self) -> float:
@@ -76,12 +77,12 @@ def rank_pairs(
 ) -> tuple[Ranks, Ranks]:
     """Ranks from text to video and from video to text.
 
-    A video has any number of captions, at least one. Its rank from video to text is
-    that of the first of them among the captions of all videos.
+    A video has one or more captions. Its rank from video to text is that of its first
+    caption among the captions of all videos.
 
     Args:
         texts: Float32 embeddings ``[M, D]`` of length 1.
-        videos: Likewise ``[N, D]``.
+        videos: Float32 embeddings ``[N, D]`` of length 1.
         video_of_text: Index of the video that each caption describes, int64 ``[M]``.
         block_size: Side of the blocks. Memory beyond the embeddings grows with its
             square and with M + N, not with M times N.
@@ -95,7 +96,7 @@ def rank_pairs(
     for name, embeddings in (('captions', texts), ('videos', videos)):
         bad = ~embeddings.isfinite().all(1)
         if bad.any():
-            # No comparison with them is true: they would seem to rank first.
+            # Comparisons with non-finite values are false, so they would rank first.
             raise ValueError(
                 f'The embeddings of {int(bad.sum())} of {len(bad)} {name} are not '
                 'finite.'
@@ -117,7 +118,7 @@ def rank_pairs(
         for n in (len(texts), len(texts), len(videos), len(videos))
     ]
     for rows, columns, block in similarity_blocks(texts, videos, block_size):
-        # Right answers are not counted: each caption's own video is put last.
+        # Right answers are not counted: each caption's own video is moved to the end.
         column = video_of_text[rows] - columns.start
         inside = ((column >= 0) & (column < block.shape[1])).nonzero()[:, 0]
         block[inside, column[inside]] = -torch.inf
@@ -125,7 +126,7 @@ def rank_pairs(
             (0, own[rows, None], rows, 1),
             (2, best[columns], columns, 0),
         ):
-            # Summing to int64, the default, takes longer than the matrix product.
+            # Summing to int64, the default, is slower than the matrix product.
             above = (block > reference + TIE).sum(dim, dtype=torch.int32)
             counts[side][where] += above
             level = (block >= reference - TIE).sum(dim, dtype=torch.int32)

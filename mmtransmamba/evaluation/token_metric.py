@@ -1,4 +1,4 @@
-"""How well a language model predicts, and how closely it follows its teacher."""
+"""Metrics for a language model's predictions and their agreement with a teacher."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mmtransmamba.registry import METRICS
 
 @METRICS.register_module()
 class TokenMetric(BaseMetric):
-    """Means over all tokens that are learned, whatever the length of a sequence.
+    """Means over all learned tokens, regardless of the length of a sequence.
 
     * ``token/nll``: negative log-likelihood in nats, and ``token/ppl``, the perplexity;
     * ``token/accuracy``: how often the most likely token is the right one, in percent;
     * with a teacher, ``token/kl``: Kullback-Leibler divergence of its distribution from
-      the model's in nats, and ``token/agreement``: how often both hold the same token
-      the most likely one, in percent.
+      the model's in nats, and ``token/agreement``: how often both models have the same
+      most likely token, in percent.
 
-    It takes what
-    :func:`~mmtransmamba.models.token_losses.score_tokens` says of each sequence.
+    The input is the output of
+    :func:`~mmtransmamba.models.token_losses.score_tokens` for each sequence.
 
     Args:
         **kwargs: Arguments of mmengine's ``BaseMetric``.
@@ -37,7 +37,7 @@ class TokenMetric(BaseMetric):
         """Means of the sums in ``results``.
 
         Raises:
-            ValueError: No token counts.
+            ValueError: There are no learned tokens.
         """
         sums = {key: sum(r[key] for r in results) for key in results[0]}
         tokens = sums['tokens']
@@ -48,7 +48,8 @@ class TokenMetric(BaseMetric):
         nll = sums['nll'] / tokens
         metrics = dict(
             nll=nll,
-            # Beyond this a float overflows; such a model predicts nothing anyway.
+            # Beyond this, a float overflows; such a model predicts nothing useful
+            # anyway.
             ppl=math.exp(min(nll, 700)),
             accuracy=100 * sums['correct'] / tokens,
         )

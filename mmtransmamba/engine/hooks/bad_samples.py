@@ -1,4 +1,4 @@
-"""Telling at the end of an epoch how many samples were bad."""
+"""A report of the number of bad samples at the end of an epoch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mmtransmamba.registry import HOOKS
 
 @HOOKS.register_module()
 class BadSamplesHook(Hook):
-    """Reports a data set's bad samples by reason, when an epoch has ended.
+    """Reports a data set's bad samples by reason at the end of an epoch.
 
-    The data set has ``bad_samples`` with a ``report()``, as
+    The data set has ``bad_samples`` with a ``report()``, like
     :class:`~mmtransmamba.datasets.ConversationDataset` and
-    :class:`~mmtransmamba.datasets.ConversationStream` have, or wraps some that do, as
-    ``dataset`` or ``datasets``. In an iteration-based run the whole training is one
+    :class:`~mmtransmamba.datasets.ConversationStream`, or wraps such data sets as
+    ``dataset`` or ``datasets``. In an iteration-based run, the whole training is one
     epoch.
     """
 

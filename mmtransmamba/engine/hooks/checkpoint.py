@@ -1,4 +1,4 @@
-"""Checkpoints that a run can lose nothing by, and goes on from exactly."""
+"""Checkpoints that survive interruptions and resume exactly."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _KEY = 'random_state'  # of a checkpoint
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
-    """mmengine's hook of the same name and with the same arguments, made reliable.
+    """mmengine's hook of the same name, with the same arguments, made reliable.
 
-    * An old checkpoint is deleted when the new one is complete, not before.
-    * ``last_checkpoint`` and what a checkpoint says of others are names within the
-      folder of the run. A copy of the folder is a run of its own.
-    * A checkpoint has the states of all random number generators, those of the
-      dataloader's workers and of all processes too, and the position in the data. A
-      resumed run is then bitwise the same as one that was not interrupted, provided
-      that processes and workers are as many as before.
-    * Validation leaves the generators as they were, so that it changes no training.
+    * An old checkpoint is deleted only after the new one is complete.
+    * ``last_checkpoint`` and a checkpoint's references to others are names within the
+      run's folder. A copy of the folder is an independent run.
+    * A checkpoint stores the states of all random number generators, including those
+      of the dataloader's workers and of all processes, and the position in the data. A
+      resumed run is then bitwise equal to an uninterrupted one, provided that the
+      numbers of processes and workers are unchanged.
+    * Validation restores the generators, so it does not affect training.
 
-    Gradients that wait for further batches (``accumulative_counts``) are not in a
-    checkpoint: save where none do.
+    Partially accumulated gradients (``accumulative_counts``) are not in a checkpoint:
+    save at steps where none are pending.
     """
 
     _position: DataPosition | None = None
@@ -87,7 +87,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             checkpoint[_KEY] = self._collected
 
     def _resolve_names(self, runner: Runner) -> None:
-        """Find the files that a resumed checkpoint names in this run's folder."""
+        """Find the files that a resumed checkpoint refers to in this run's folder."""
         out_dir = None if self.out_dir is None else str(self.out_dir)
         if out_dir is not None and '://' in out_dir:
             return
@@ -117,7 +117,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             loop.dataloader_iterator = ResumableIterator(self._position, saved)
 
     def _own_state(self, runner: Runner) -> dict[str, Any] | None:
-        """What the loaded checkpoint has for this process."""
+        """The loaded checkpoint's data for this process."""
         saved = self._saved
         if saved is None:
             runner.logger.warning(
@@ -150,7 +150,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         if isinstance(runner.train_loop, IterBasedTrainLoop):
-            return  # its iterator knows
+            return  # its iterator restores the position
         saved, self._saved = self._saved, None
         if saved is not None and not self._position.streams:
             self._position.resume(saved)
@@ -183,7 +183,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
 
 class _RemovesLater:
-    """A file backend that removes nothing before it is told to."""
+    """A file backend that defers removals until it is told to perform them."""
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
@@ -199,7 +199,7 @@ class _RemovesLater:
         self._due.append(('rmtree', str(path)))
 
     def remove_all(self, but: set[str | None]) -> None:
-        """Remove what was to be removed, but not what has been written again."""
+        """Perform the deferred removals, except of files that were written again."""
         for how, path in self._due:
             if path not in but and self._backend.exists(path):
                 getattr(self._backend, how)(path)

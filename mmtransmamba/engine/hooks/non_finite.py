@@ -1,4 +1,4 @@
-"""Ending a training whose numbers are none any more, and saying where it began."""
+"""Ending a training with non-finite numbers, and reporting their origin."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ class NonFiniteError(ValueError):
 
 @HOOKS.register_module()
 class NonFiniteHook(Hook):
-    """Ends a training at the first loss that is NaN or infinite, before it does harm.
+    """Ends a training at the first loss that is NaN or infinite.
 
-    Each step looks at the total loss alone, before the weights are changed with it. If
-    it is no number, the step is computed once more with an eye on every layer, and the
-    error names what is wrong: a weight, the batch, the first layer of model or teacher,
-    or the terms of the loss. Checkpoints are not written with such weights.
+    Each step checks only the total loss, before the weights are updated with it. If it
+    is not finite, the step is repeated while every layer is watched. The error names
+    the origin: a weight, the batch, the first layer of model or teacher, or the terms
+    of the loss. Checkpoints with such weights are not written.
 
-    With several processes all of them end, whichever has the loss.
+    With several processes, all of them end, whichever has the loss.
 
-    ``tools/train.py`` puts it into every training;
-    ``default_hooks=dict(non_finite=None)`` leaves it out.
+    ``tools/train.py`` adds this hook to every training;
+    ``default_hooks=dict(non_finite=None)`` disables it.
 
     Args:
-        patience: With a gradient scaler, which skips steps that overflow (AMP), so many
-            steps in a row may have such a loss.
+        patience: With a gradient scaler, which skips steps that overflow (AMP), this
+            many consecutive steps may have such a loss.
     """
 
-    # Weights are looked at before any other hook saves them.
+    # Weights are checked before any other hook saves them.
     priority = 'VERY_HIGH'
 
     def __init__(self, patience: int = 20) -> None:
@@ -66,7 +66,7 @@ class NonFiniteHook(Hook):
         model.parse_losses = parse_losses
 
     def after_train(self, runner: Runner) -> None:
-        """Check the weights of the last step, and leave the model as it was.
+        """Check the weights of the last step, and restore the model's methods.
 
         Raises:
             NonFiniteError: A weight is NaN or infinite.
@@ -96,10 +96,10 @@ class NonFiniteHook(Hook):
             self._check(runner, loss, outputs)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keep weights without a value out of checkpoints.
+        """Keep non-finite weights out of checkpoints.
 
         Raises:
-            NonFiniteError: There is one.
+            NonFiniteError: A weight is NaN or infinite.
         """
         self._check_weights(runner, 'No checkpoint is written')
 
@@ -129,7 +129,7 @@ class NonFiniteHook(Hook):
         )
 
     def _origin(self, runner: Runner) -> str:
-        """What is wrong, in a sentence."""
+        """The origin of the fault, in a sentence."""
         model = unwrapped_model(runner)
         teacher = getattr(model, 'teacher', None)
         parts = {'teacher': teacher} if isinstance(teacher, nn.Module) else {}
@@ -145,7 +145,7 @@ class NonFiniteHook(Hook):
             if named:
                 return f'The batch is so already: {named}.'
             found = first_output(watched, lambda: _compute(model, data))
-        except Exception as error:  # the loss is what the user has to know of
+        except Exception as error:  # the loss is what the user must know about
             return f'To compute it once more fails: {error}'
         if found is not None:
             return f'The first to be so is {found}.'
@@ -167,12 +167,12 @@ class _Found(Exception):
 
 
 def first_output(parts: dict[str, nn.Module], run: Callable[[], None]) -> str | None:
-    """The first layer that puts out NaN or infinity, None if none does.
+    """The first layer that outputs NaN or infinity; None if there is none.
 
-    Minus infinity alone is none: masks and classes that are ruled out have it.
+    Minus infinity alone does not count: masks and excluded classes use it.
 
     Args:
-        parts: Models whose layers are watched, by the beginning of their names.
+        parts: Models whose layers are watched, by the prefix of their names.
         run: Computes them, without gradients.
     """
     stack: list[str] = []
@@ -244,14 +244,14 @@ def _is_bad(value: Any) -> bool:
 
 
 def _bad_tensors(data: Any) -> str:
-    """Names of what is no number in a batch."""
+    """Names of the non-finite values in a batch."""
     if isinstance(data, dict):
         return ', '.join(str(key) for key, value in data.items() if _is_bad(value))
     return 'its tensors' if _is_bad(data) else ''
 
 
 def _bad_terms(log_vars: dict[str, Any]) -> str:
-    """The terms of a loss that are no numbers."""
+    """The non-finite terms of a loss."""
     terms = [
         f'{name}={float(value):g}'
         for name, value in log_vars.items()

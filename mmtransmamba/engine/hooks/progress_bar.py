@@ -16,8 +16,8 @@ from mmtransmamba.registry import HOOKS
 class ProgressBarHook(Hook):
     """Shows iterations done, loss and last validation on the main process.
 
-    In a terminal the bar moves; where the output goes to a file, a line appears
-    every 15 seconds.
+    In a terminal, the bar moves. If the output goes to a file, a line is written every
+    15 seconds.
 
     Args:
         title: Text before the bar.

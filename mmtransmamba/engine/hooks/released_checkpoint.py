@@ -1,4 +1,4 @@
-"""Loading of checkpoints, whoever wrote them, without silent gaps."""
+"""Loading of checkpoints from any source, without silent gaps."""
 
 from __future__ import annotations
 
@@ -26,35 +26,36 @@ SKIP = 'load_skip'
 
 @HOOKS.register_module()
 class ReleasedCheckpointHook(Hook):
-    """Loads what ``load_from`` or ``--resume`` names into the model, or refuses it.
+    """Loads the file of ``load_from`` or ``--resume`` into the model, or refuses it.
 
-    mmengine looks for ``state_dict`` only: of a file that holds its weights under
-    ``model`` it would load nothing, warn, and go on with random weights. Of another
-    architecture, width or number of classes it would load what happens to fit.
+    mmengine looks only for ``state_dict``. From a file that holds its weights under
+    ``model``, it would load nothing, warn, and continue with random weights. From
+    another architecture, width or number of classes, it would load whatever happens to
+    fit.
 
-    To start from a model with another head, a config names what is not taken over:
-    ``load_skip=['head.']``. These tensors stay as they were initialised, and everything
-    else has to fit.
+    To start from a model with another head, a config lists the tensors to leave out:
+    ``load_skip=['head.']``. These tensors keep their initialisation, and everything
+    else must fit.
     """
 
-    # After hooks that put the averaged weights of a checkpoint in their place.
+    # After hooks that swap in the averaged weights of a checkpoint.
     priority = 'LOW'
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Load the weights.
 
         Raises:
-            CheckpointError: The checkpoint does not fit; see :func:`load_pretrained`.
-                Or ``load_skip`` names tensors that neither file nor model has.
+            CheckpointError: The checkpoint does not fit, see :func:`load_pretrained`,
+                or ``load_skip`` names tensors that neither file nor model has.
         """
         model = unwrapped_model(runner)
         state = find_state_dict(checkpoint, 'The checkpoint')
         state = unwrapped_names(state)
-        # What a distiller has learned beside its student.
+        # The parts that a distiller has learned besides its student.
         own = {k: v for k, v in state.items() if k.startswith(OWN_PREFIX)}
         if runner._resume:
             _check_own(model, own)
-        # Distillers and transformers models have names of their own.
+        # Distillers and transformers models use their own names.
         target = trained_part(model)
         target = getattr(target, 'lm', target)
         skip = () if runner._resume else tuple(runner.cfg.get(SKIP) or ())
@@ -65,15 +66,15 @@ class ReleasedCheckpointHook(Hook):
         for name, value in own.items():
             if name in loaded and loaded[name].shape == value.shape:
                 loaded[name] = value
-        # mmengine now finds the weights that are there already.
+        # mmengine now finds weights that are already in the model.
         checkpoint['state_dict'] = loaded
 
 
 def _load(model: nn.Module, state: dict[str, Tensor]) -> str:
-    """Load all of a state dict, and say what was loaded."""
+    """Load all of a state dict, and report what was loaded."""
     if not hasattr(model, 'all_tied_weights_keys'):
         return str(load_pretrained(model, state))
-    # Of a transformers model's tied tensors one is enough.
+    # One of a transformers model's tied tensors is enough.
     state = {k: v for k, v in state.items() if not k.startswith(OWN_PREFIX)}
     check_fit(model, state, '')
     model.load_state_dict(state, strict=False)
@@ -83,7 +84,7 @@ def _load(model: nn.Module, state: dict[str, Tensor]) -> str:
 def _without(
     state: dict[str, Tensor], model: nn.Module, skip: tuple[str, ...]
 ) -> dict[str, Tensor]:
-    """The tensors to load, with the model's own in the place of those to skip."""
+    """The tensors to load, with the model's own in place of those to skip."""
     if not skip:
         return state
     own = model.state_dict()
@@ -99,7 +100,7 @@ def _without(
 
 
 def _check_own(model: nn.Module, found: dict[str, Tensor]) -> None:
-    """Refuse to resume without what a distiller has learned besides its student."""
+    """Refuse to resume without the parts that a distiller has learned."""
     own = {k: v for k, v in model.state_dict().items() if k.startswith(OWN_PREFIX)}
     lacking = [k for k, v in own.items() if k not in found or found[k].shape != v.shape]
     foreign = [k for k in found if k not in own]

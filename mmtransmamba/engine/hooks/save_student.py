@@ -1,4 +1,4 @@
-"""The model of a finished stage as a folder that transformers can read."""
+"""Saving the model of a finished stage as a folder for transformers."""
 
 from __future__ import annotations
 
@@ -22,37 +22,38 @@ _HISTORY = 'transfer_history'  # key of a checkpoint, as in the config
 
 @HOOKS.register_module()
 class SaveStudentHook(Hook):
-    """Saves a language model with ``save_pretrained`` when its training has ended.
+    """Saves a language model with ``save_pretrained`` at the end of training.
 
-    That is the student of a :class:`~mmtransmamba.transfer.LanguageDistiller`, or the
-    model of a :class:`~mmtransmamba.transfer.CausalLM` or
+    The saved model is the student of a
+    :class:`~mmtransmamba.transfer.LanguageDistiller`, the model of a
+    :class:`~mmtransmamba.transfer.CausalLM` or
     :class:`~mmtransmamba.transfer.VisionLanguageModel`, or the tower of a
     :class:`~mmtransmamba.models.trainable.PatchClassifier`.
 
-    The name of the stage is appended to ``transfer_history`` in its config, so that
-    the next stage knows that it may start from this folder. Tokenizer, processor and
-    chat template are those of the model it came from. The folder appears when it is
+    The name of the stage is appended to ``transfer_history`` in its config, so that the
+    next stage knows that it may start from this folder. Tokenizer, processor and chat
+    template are copied from the original model. The folder appears only when it is
     complete. Its weights are those of a checkpoint's ``state_dict``: with an
-    ``EMAHook`` the averages, which validation has measured.
+    ``EMAHook`` these are the averages, which validation has measured.
 
-    Checkpoints have the history too, with the stage that they are of. A stage neither
-    resumes from nor loads a checkpoint of another one.
+    Checkpoints store the history too, including their own stage. A stage neither
+    resumes from nor loads a checkpoint of another stage.
 
     Args:
         folder: Name of the folder in the work directory.
     """
 
-    # After checkpoints have been written.
+    # After the checkpoints are written.
     priority = 'VERY_LOW'
 
     def __init__(self, folder: str = 'student') -> None:
         self.folder = folder
 
     def before_train(self, runner: Runner) -> None:
-        """Fail before the training, not after it.
+        """Fail before the training instead of after it.
 
         Raises:
-            ValueError: The model has nothing that can be saved.
+            ValueError: The model contains nothing that can be saved.
         """
         if transformers_part(unwrapped_model(runner)) is None:
             raise ValueError(
@@ -65,15 +66,15 @@ class SaveStudentHook(Hook):
         checkpoint[_HISTORY] = [*_history_of(trained), _step_of(trained)]
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Refuse weights of another stage, before the model has them.
+        """Refuse weights of another stage before they are loaded.
 
         Raises:
-            StageError: So it is.
+            StageError: The checkpoint belongs to another stage.
         """
         trained = unwrapped_model(runner)
         if _HISTORY not in checkpoint or getattr(trained, 'stage', None) is None:
             return
-        # The weights that the stage starts from, which it has already, or its own.
+        # The initial weights of the stage, which the model already has, or its own.
         start = _history_of(trained)
         own = [*start, trained.stage]
         accepted = [own] if runner._resume else [start, own]
@@ -114,6 +115,6 @@ def _history_of(trained: nn.Module) -> list[str]:
 
 
 def _step_of(trained: nn.Module) -> str:
-    """What ``transfer_history`` says of the training."""
+    """The entry of the training in ``transfer_history``."""
     default = 'distilled' if is_distiller(trained) else 'finetuned'
     return getattr(trained, 'stage', None) or default

@@ -32,32 +32,32 @@ REPORT_FILE = 'subclone_report.json'
 
 @HOOKS.register_module()
 class SubcloneInitializer(Hook):
-    """Starts a student from a teacher's weights (TransMamba, Section 3.2).
+    """Initialises a student with a teacher's weights (TransMamba, Section 3.2).
 
-    It acts once, after the Runner has initialised the model and before the first
-    iteration, and not at all in a run that resumes or loads weights. What became of
-    every parameter is logged as a table and saved as ``subclone_report.json`` in the
+    The hook runs once, after the Runner has initialised the model and before the first
+    iteration. It does not run if training resumes or loads weights. A table of what
+    happened to every parameter is logged and saved as ``subclone_report.json`` in the
     work directory.
 
-    The student is the Runner's model, or the ``student`` of a distiller, whose
-    ``teacher`` is then the source unless another one is given.
+    The student is the Runner's model, or the ``student`` of a distiller. In the latter
+    case, the distiller's ``teacher`` is the source unless another one is given.
 
     Args:
         weight_map: Name in :data:`mmtransmamba.registry.WEIGHT_MAPS`.
         teacher: Config of a teacher (:mod:`mmtransmamba.models.teachers`) to take
-            weights from; it is released again.
-        checkpoint: File to take weights from, in place of a teacher. A plain ViT may
-            have the names of timm, mmpretrain or transformers.
-        mamba_checkpoint: File of a Mamba, Vim or PlainMamba whose mixers fill what
-            the teacher has nothing for.
+            weights from; it is released afterwards.
+        checkpoint: File to take weights from, instead of a teacher. A plain ViT may use
+            the names of timm, mmpretrain or transformers.
+        mamba_checkpoint: File of a Mamba, Vim or PlainMamba whose mixers initialise
+            what the teacher cannot.
         layers, width, rules, rescale, fresh, interpolation, source_grid, target_grid:
             See :class:`mmtransmamba.transfer.subclone.SubcloneOptions`. The grids
-            default to what teacher and student say of themselves.
+            default to those of teacher and student.
         importance_batches: With ``width='importance'``, rank the channels of the
-            residual stream by the mean absolute value they have after the teacher's
-            blocks in so many training batches, as Samragh et al. do; it needs a
-            distiller. With 0 the ranking comes from the weights and needs no data.
-        seed: Of the fresh parameters; the Runner's by default.
+            residual stream by their mean absolute value after the teacher's blocks,
+            over this many training batches, as Samragh et al. do; requires a distiller.
+            With 0, the ranking uses the weights and needs no data.
+        seed: Seed of the newly initialised parameters; by default the Runner's.
 
     Raises:
         ValueError: An argument is wrong.
@@ -111,15 +111,15 @@ class SubcloneInitializer(Hook):
         self._done = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Remember that the model's weights come from a file."""
+        """Record that the model's weights come from a file."""
         self._loaded = True
 
     def before_train(self, runner: Runner) -> None:
-        """Move the weights.
+        """Transfer the weights.
 
         Raises:
-            ValueError: There is nothing to inherit from, or weights and map do not
-                fit; see :func:`mmtransmamba.transfer.subclone.subclone`.
+            ValueError: There is no source, or weights and map do not fit; see
+                :func:`mmtransmamba.transfer.subclone.subclone`.
             FileNotFoundError: A checkpoint does not exist.
             CheckpointError: A checkpoint cannot be used.
         """

@@ -1,4 +1,4 @@
-"""Whether a distiller's teacher knows what its student is to learn from it."""
+"""A check of a distiller's teacher on the student's task."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from mmtransmamba.registry import HOOKS
 
 @HOOKS.register_module()
 class TeacherCheckHook(Hook):
-    """Measures the teacher of a distiller once, at the first validation.
+    """Evaluates the teacher of a distiller once, at the first validation.
 
-    The validation's own metrics are computed of the teacher's answers, logged, and
-    written to the visualizer as ``teacher/METRIC``. A teacher whose classes are in
-    another order, or that was given images of another kind than it knows, shows here
-    and nowhere else. One that is hardly better than chance is warned of.
+    The validation metrics are computed for the teacher's outputs, logged, and written
+    to the visualizer as ``teacher/METRIC``. This reveals a teacher whose classes are in
+    another order, or whose images are preprocessed differently from its training. A
+    teacher that is hardly better than chance triggers a warning.
 
-    Before the training the names that teacher and data set have for the classes are
-    compared, where both have some. Models without teacher are left alone.
+    Before training, the class names of teacher and data set are compared, if both have
+    them. Models without a teacher are ignored.
 
     Args:
-        batches: Measure it on so many batches of each process only; None for all. A
-            teacher that answers questions takes as long for them as a student.
+        batches: Evaluate only this many batches of each process; None for all. For a
+            teacher that answers questions, this takes as long as for a student.
     """
 
-    # Before whoever runs the teacher.
+    # Before any hook that runs the teacher.
     priority = 'VERY_HIGH'
 
     def __init__(self, batches: int | None = None) -> None:
@@ -63,7 +63,7 @@ class TeacherCheckHook(Hook):
         if getattr(teacher, 'ordered_by_names', False):
             teacher.order_by_names(classes)
             return
-        # Another number of classes is no matter of their order.
+        # A different number of classes is not an error of order.
         if not names or not classes or len(names) != len(classes):
             return
         order = order_of_classes(names, classes)
@@ -142,7 +142,7 @@ class TeacherCheckHook(Hook):
 
 
 def _classes_of(dataset: Dataset) -> list[str] | None:
-    """The names that a data set, or one that it wraps, has for its classes."""
+    """The class names of a data set, or of one that it wraps."""
     found = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     if found:
         return [str(name) for name in found]
@@ -158,7 +158,7 @@ def _some(names: list[str]) -> str:
 
 @contextmanager
 def _own_random_numbers() -> Iterator[None]:
-    """Leave the training's random numbers as they would be without this."""
+    """Leave the training's random numbers unaffected."""
     python, numpy = random.getstate(), np.random.get_state()
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     try:

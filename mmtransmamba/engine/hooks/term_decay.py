@@ -1,4 +1,4 @@
-"""Letting distillation terms fade out during training."""
+"""Fading of distillation terms during training."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from mmtransmamba.registry import HOOKS
 
 @HOOKS.register_module()
 class TermDecayHook(Hook):
-    """Fades terms of a distiller from their full weight to nothing, linearly.
+    """Fades terms of a distiller linearly from their full weight to zero.
 
-    Features of another architecture lead a student quickly to a good region, but
-    need not be the best ones for it: late in training the terms can compete with the
-    task and the logits.
+    Features of another architecture lead a student quickly to a good region, but may
+    not be the best ones for it: late in training, the terms can compete with the task
+    and the logits.
 
     Args:
         terms: Names of the terms in the distiller's ``terms``.
-        begin: Part of the training, in [0, 1), after which the fading begins.
-        end: Part of the training, in (begin, 1], at which it has ended.
+        begin: Fraction of the training, in [0, 1), at which fading starts.
+        end: Fraction of the training, in (begin, 1], at which it ends.
 
     Raises:
-        ValueError: The range is no such range, or the distiller has no such term.
+        ValueError: The range is invalid, or the distiller has no such term.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Warm-up, stable, decay: a schedule that ends where the training ends."""
+"""Warm-up, stable, decay: a schedule that ends with the training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORMS = {
 }
 """What is left of the parameter when a part of the decay is over."""
 
-# What a checkpoint knows about the schedule's position, not about its shape.
+# State that a checkpoint stores: the schedule's position, not its shape.
 _POSITION = ('base_values', 'last_step', '_global_step', '_last_value')
 
 
@@ -25,30 +25,30 @@ _POSITION = ('base_values', 'last_step', '_global_step', '_last_value')
 class WSDParamScheduler(_ParamScheduler):
     """Linear warm-up, then constant, then decay (arXiv:2404.06395).
 
-    The value grows over the first ``warmup`` iterations to that of the optimizer,
-    and falls over the last ``decay`` iterations so that the very last one of the
-    training uses ``eta_min``.
+    The value grows over the first ``warmup`` iterations to that of the optimizer. It
+    falls over the last ``decay`` iterations so that the very last one of the training
+    uses ``eta_min``.
 
-    The length is the Runner's, from which mmengine takes ``end``: a config says
-    ``by_epoch=False``, or ``convert_to_iter_based=True`` where the loop counts
-    epochs, and no ``end``. One that does not agree with the Runner is refused at the
-    first iteration. A run that is resumed with another length follows the schedule of
-    the new length from where it is.
+    The length is the Runner's, from which mmengine takes ``end``. A config sets
+    ``by_epoch=False``, or ``convert_to_iter_based=True`` if the loop counts epochs, and
+    no ``end``. A schedule that disagrees with the Runner is refused at the first
+    iteration. A run that is resumed with another length follows the schedule of the new
+    length from its current position.
 
     Args:
         optimizer: Optimizer or OptimWrapper.
         param_name: Parameter of its groups, ``'lr'`` in :class:`WSD`.
-        warmup, decay: A part of the training as a float in [0, 1), or a number of
+        warmup, decay: A fraction of the training as a float in [0, 1), or a number of
             iterations (of epochs with ``convert_to_iter_based``) as an int. The decay
             has at least one iteration.
-        form: Of the decay: ``'linear'``, ``'cosine'`` or ``'sqrt'``, one minus the
+        form: Form of the decay: ``'linear'``, ``'cosine'`` or ``'sqrt'``, one minus the
             square root.
         eta_min: Value of the last iteration.
         begin, end: First iteration, and the one after the last.
         last_step, by_epoch, verbose: As in mmengine's schedulers.
 
     Raises:
-        ValueError: No length is known, the schedule counts epochs, or warm-up and
+        ValueError: The length is unknown, the schedule counts epochs, or warm-up and
             decay do not fit into it.
     """
 
@@ -69,8 +69,8 @@ class WSDParamScheduler(_ParamScheduler):
         if form not in FORMS:
             raise ValueError(f'WSD: form={form!r} must be one of {", ".join(FORMS)}.')
         if by_epoch:
-            # mmengine's default; with it `end` would be a number of epochs, which
-            # in a loop over iterations is 1.
+            # mmengine's default; with it, `end` would be a number of epochs, which is 1
+            # in a loop over iterations.
             raise ValueError(
                 'WSD: set by_epoch=False, or convert_to_iter_based=True in a loop over '
                 'epochs.'
@@ -128,17 +128,17 @@ class WSDParamScheduler(_ParamScheduler):
         )
 
     def step(self) -> None:
-        """Go on by one iteration.
+        """Advance by one iteration.
 
         Raises:
-            ValueError: In a Runner whose training has another length.
+            ValueError: The Runner's training has another length.
         """
         self._check_length()
         super().step()
 
     def _check_length(self) -> None:
-        # A Runner tells its OptimWrapper, which cannot be asked in public, how many
-        # iterations there will be; -1 before it has.
+        # A Runner tells its OptimWrapper the number of iterations, without a public way
+        # to query it; -1 before that.
         length = getattr(self.optimizer, '_max_counts', -1)
         if length < 0:
             return
@@ -151,7 +151,7 @@ class WSDParamScheduler(_ParamScheduler):
             )
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Take over the position; the shape remains that of the config."""
+        """Restore the position; the shape remains that of the config."""
         super().load_state_dict({name: state_dict[name] for name in _POSITION})
 
     def factor(self, step: int) -> tuple[float, float]:
@@ -163,7 +163,7 @@ class WSDParamScheduler(_ParamScheduler):
         return left, 1 - left
 
     def _get_value(self) -> list[float]:
-        # From the number of calls: the value is the same however training got here.
+        # Computed from the number of calls, so the value does not depend on the path.
         weight, rest = self.factor(self._global_step - self.begin)
         return [weight * base + rest * self.eta_min for base in self.base_values]
 
@@ -174,7 +174,7 @@ class WSD(LRSchedulerMixin, WSDParamScheduler):
 
 
 def _iterations(name: str, value: float | int, length: int) -> int:
-    """A part of the schedule, or a number of iterations, as the latter."""
+    """Convert a fraction of the schedule, or a number of iterations, to iterations."""
     if isinstance(value, bool) or value < 0 or isinstance(value, float) and value >= 1:
         raise ValueError(
             f'WSD: {name}={value!r} must be a part of the training as a float in '

@@ -1,4 +1,4 @@
-"""Whether the answers that responses come to are right."""
+"""A metric for the correctness of the answers in responses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmtransmamba.utils.reasoning_text import extract_answer
 
 _LETTER = re.compile(r'\(?([A-Z])\)?[.:]?')
 _NUMBER = re.compile(r'[$€£]?\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+))\s*[%°]?\.?')
-# A hyphen between letters joins words, any other one is a minus.
+# A hyphen between letters joins words; any other hyphen is a minus.
 _SIGN = re.compile(r'[+*/^=<>]|(?<![A-Za-z])-|-(?![A-Za-z])')
 
 
@@ -27,14 +27,14 @@ class ReasoningAccuracy(BaseMetric):
     """Share of responses with the right answer in their conclusion, in percent.
 
     * ``reasoning/accuracy``; a response without an answer is wrong;
-    * ``reasoning/accuracy_choice`` and ``reasoning/accuracy_open``: of questions with
-      options or with a letter as their answer, and of the others;
-    * ``reasoning/accuracy_answered``: of the responses that have an answer;
-    * ``reasoning/accuracy/CATEGORY``, where samples have categories.
+    * ``reasoning/accuracy_choice``: over questions with options or with a letter as
+      their answer; ``reasoning/accuracy_open``: over the others;
+    * ``reasoning/accuracy_answered``: over the responses that have an answer;
+    * ``reasoning/accuracy/CATEGORY``: if samples have categories.
 
     A data sample is a dict with ``text``, the whole response, and ``answer``, the right
-    one, or a response with it, as the files of LLaVA-CoT have it; besides, where there
-    are such, ``options``, their texts in order, and ``category``.
+    answer or a response that contains it, as in the files of LLaVA-CoT. Optional keys
+    are ``options``, their texts in order, and ``category``.
 
     Args:
         untagged: See :func:`~mmtransmamba.evaluation.reasoning.extract_answer`.
@@ -66,7 +66,7 @@ class ReasoningAccuracy(BaseMetric):
         """Shares of right answers.
 
         Raises:
-            ValueError: There is no response.
+            ValueError: There are no responses.
         """
         figures = dict(accuracy=percentage(r['right'] for r in results))
         for key in ('kind', 'answered'):
@@ -80,12 +80,12 @@ class ReasoningAccuracy(BaseMetric):
 def judge_answer(answer: str, gold: str, options: Sequence[str] = ()) -> bool:
     """Whether an answer is the right one.
 
-    With options it is if it chooses the right one, by the rule that MMBench, AI2D and
-    MathVista share here
+    With options, an answer is right if it chooses the right one, by the rule that
+    MMBench, AI2D and MathVista share here
     (:func:`~mmtransmamba.evaluation.vlm.answers.choose_option`). The same rule reads
-    the letter where only ``gold`` shows that a letter is asked for. Numbers are
-    compared as such. Other answers have to be equal in the normal form of VQA, and in
-    their mathematical signs, which that form has not.
+    the letter if only ``gold`` shows that a letter is asked for. Numbers are compared
+    as numbers. Other answers must be equal in the normal form of VQA, and in their
+    mathematical signs, which that form drops.
 
     Args:
         answer: The extracted answer; an empty one is wrong.
@@ -93,7 +93,7 @@ def judge_answer(answer: str, gold: str, options: Sequence[str] = ()) -> bool:
         options: Texts of the options A, B, …
 
     Raises:
-        ValueError: ``gold`` is none of the options.
+        ValueError: ``gold`` is not one of the options.
     """
     answer, gold = answer.strip(), gold.strip()
     if options:
@@ -102,7 +102,7 @@ def judge_answer(answer: str, gold: str, options: Sequence[str] = ()) -> bool:
     if not answer:
         return False
     if letter := _LETTER.fullmatch(gold):
-        # Texts of options are not known; such ones no answer contains.
+        # The texts of the options are unknown, so no answer can contain them.
         unknown = [f'\0{name}' for name in LETTERS]
         return choose_option(answer, unknown) == letter[1]
     number = _number_of(gold)
@@ -113,7 +113,7 @@ def judge_answer(answer: str, gold: str, options: Sequence[str] = ()) -> bool:
         return given is not None and math.isclose(given, number, rel_tol=1e-9)
     if _SIGN.findall(answer) != _SIGN.findall(gold):
         return False
-    # Nothing may be left of an answer such as "the".
+    # An answer such as "the" may be empty after normalisation.
     return (normalise_answer(answer) or answer.lower()) == (
         normalise_answer(gold) or gold.lower()
     )
@@ -135,6 +135,6 @@ def _letter_of(gold: str, options: Sequence[str]) -> str:
 
 
 def _number_of(text: str) -> float | None:
-    """The number that a text is, or None."""
+    """The number that a text represents, or None."""
     found = _NUMBER.fullmatch(re.sub(r'(?<=\d),(?=\d{3}(?!\d))', '', text.strip()))
     return float(found[1]) if found else None

@@ -1,4 +1,4 @@
-"""Whether responses keep to the format of four sections."""
+"""A metric for responses in the format of four sections."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from mmtransmamba.utils.reasoning_text import (
 
 @METRICS.register_module()
 class ReasoningFormat(BaseMetric):
-    """How well-formed responses are, in percent of all responses.
+    """Share of well-formed responses, in percent of all responses.
 
-    * ``reasoning/well_formed``: the four sections, each once, in order, closed, with a
-      text, and nothing beside them;
+    * ``reasoning/well_formed``: the four sections, each once, in order, closed, not
+      empty, and nothing outside them;
     * ``reasoning/summary``, ``…/caption``, ``…/reasoning``, ``…/conclusion``: this
-      section is there, closed and with a text;
-    * ``reasoning/order``: all four begin, and in their order;
+      section is present, closed and not empty;
+    * ``reasoning/order``: all four sections are opened, in order;
     * ``reasoning/duplicates``, ``reasoning/outside``, ``reasoning/stray``: a section
-      comes twice, there is text beside the sections, a closing tag closes nothing;
-    * ``reasoning/truncated``: the text ends in a section or within a tag;
-    * ``reasoning/no_answer``, ``reasoning/unclosed_answer``: no answer could be
-      extracted, or it was from a conclusion without its closing tag;
+      occurs twice, there is text outside the sections, a closing tag has no opening
+      tag;
+    * ``reasoning/truncated``: the text ends within a section or a tag;
+    * ``reasoning/no_answer``, ``reasoning/unclosed_answer``: no answer was extracted,
+      or it came from a conclusion without its closing tag;
     * ``reasoning/words_summary`` and so on: mean number of words in this section, over
       the responses that have it.
 
@@ -48,7 +49,7 @@ class ReasoningFormat(BaseMetric):
         """Shares and means over all responses.
 
         Raises:
-            ValueError: There is no response.
+            ValueError: There are no responses.
         """
         if not results:
             raise ValueError('ReasoningFormat: there is no response to look at.')

@@ -1,4 +1,4 @@
-"""Benchmarks of vision-language models: their questions, answers and scores."""
+"""Benchmarks of vision-language models: questions, answers and scores."""
 
 from .ai2d import AI2DMetric, load_ai2d
 from .benchmarks import (

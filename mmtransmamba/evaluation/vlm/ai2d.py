@@ -20,11 +20,12 @@ def load_ai2d(folder: str | Path, masked: bool = True) -> list[VLMSample]:
     """The test split of AI2D.
 
     Args:
-        folder: Has the official ``questions/IMAGE.json`` and ``ai2d_test_ids.csv``; or
-            VLMEvalKit's ``AI2D_TEST.tsv`` (``AI2D_TEST_NO_MASK.tsv`` if not masked).
+        folder: Contains the official ``questions/IMAGE.json`` and
+            ``ai2d_test_ids.csv``; or VLMEvalKit's ``AI2D_TEST.tsv``
+            (``AI2D_TEST_NO_MASK.tsv`` if not masked).
         masked: Whether questions about lettered places get the image in which these
             letters cover the words (``abc_images``), instead of the plain one
-            (``images``). Published figures differ in this: name it with the result.
+            (``images``). Published figures differ in this, so state it with the result.
 
     Returns:
         Samples with the gold letter.

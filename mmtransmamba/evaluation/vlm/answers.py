@@ -1,4 +1,4 @@
-"""Which option an answer chooses: rules that several benchmarks share."""
+"""Rules shared by several benchmarks to find the option that an answer chooses."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _BAD = (
     r'(?i:not|wrong|incorrect|false|inaccurate|invalid|excluded|eliminated|ruled out|'
     r'unlikely|irrelevant|unrelated)'
 )
-# "A" and "I" are words, too. They are letters where something ends, …
+# "A" and "I" are also words. They count as letters before a delimiter, …
 _END = r'(?=\s*[.,:;!?)\]、…/|=]|\s*$|\s*\n|\s+[-–—→])'
-# … after a word that speaks of letters, before a reason or a judgement, and in a list.
+# … after a word about letters, before a reason or a judgement, and in a list.
 _NO_WORDS = (
     rf"(?<=\b)({_NOUN}:?\s+)([AI])(?![\w'’])",
     r"()(?<![\w'’])([AI])(?=\s+(?:because|since|due to|given|as it)\b)",
@@ -35,32 +35,32 @@ _NO_WORDS = (
 
 
 def leading_letter(text: str, letters: str = LETTERS) -> str | None:
-    """The option letter an answer begins with: ``B``, ``B. a cat``, ``(B) a cat``.
+    """The option letter at the start of an answer: ``B``, ``B. a cat``, ``(B) a cat``.
 
-    A letter that begins a word is none.
+    The first letter of a word does not count.
     """
     found = re.match(r"\s*[(\[]?([A-Z])(?![\w'’])", text)
     return found[1] if found and found[1] in letters else None
 
 
 def choose_option(text: str, options: Sequence[str]) -> str | None:
-    """The letter of the only option that an answer names, or None.
+    """The letter of the only option that an answer chooses, or None.
 
-    These are the rules by which MMBench matches answers before it asks a judge, made
-    wider. Where an answer marks its answer (``<answer>``, ``\\boxed``) that part alone
-    counts, if it chooses. Markup, brackets, quotes and full-width forms do not matter.
-    Then the first of these that finds one:
+    These rules extend those by which MMBench matches answers before it asks a judge.
+    If an answer marks its final part (``<answer>``, ``\\boxed``), only that part
+    counts, provided that it chooses an option. Markup, brackets, quotes and full-width
+    forms are ignored. The first of these rules that finds a letter decides:
 
-    1. the letter that the answer begins with, if something ends there (``B.``);
-    2. the letter that is said to be the answer ("the answer is B", "B is correct");
-    3. another letter that the answer begins with;
-    4. the option whose text the answer is;
-    5. the only letter in it that stands for an option and is not said to be wrong;
+    1. the letter at the start of the answer, if a delimiter follows (``B.``);
+    2. the letter declared to be the answer ("the answer is B", "B is correct");
+    3. any other letter at the start of the answer;
+    4. the option whose text equals the answer;
+    5. the only letter in it that stands for an option and is not declared wrong;
     6. the only option whose text it contains.
 
-    Of several letters at one of these steps none is chosen. ``A`` and ``I`` are words,
-    too, and count as letters only in some decoration, where something ends, in a list
-    of letters, or beside words such as "option", "because" and "is correct".
+    If a step finds several letters, none is chosen. ``A`` and ``I`` are also words.
+    They count as letters only with some decoration, before a delimiter, in a list of
+    letters, or beside words such as "option", "because" and "is correct".
     """
     part = final_part(text)
     letter = _choose(part, options)
@@ -68,7 +68,7 @@ def choose_option(text: str, options: Sequence[str]) -> str | None:
 
 
 def choose_letter(text: str, count: int) -> str | None:
-    """As :func:`choose_option`, of options whose texts are not known.
+    """As :func:`choose_option`, for options whose texts are unknown.
 
     Args:
         text: The answer.
@@ -108,7 +108,7 @@ def _choose(text: str, options: Sequence[str]) -> str | None:
 
 
 def _marked(text: str, letters: str) -> str:
-    """The text whose letters are marked as such, without those said to be wrong."""
+    """The text with option letters marked, without those declared wrong."""
     marked = with_letters_marked(text)
     for pattern in _NO_WORDS:
         marked = re.sub(pattern, r'\1(\2)', marked)
@@ -132,7 +132,7 @@ def _marked(text: str, letters: str) -> str:
 
 
 def _announced(marked: str, letters: str) -> set[str]:
-    """The letters that are said to be the answer; by a "final" one, if there is one."""
+    """The letters declared to be the answer; only the "final" one, if there is one."""
     one = (
         rf"(?:\(([{letters}])\)|(?<![\w'’])([{letters}])"
         rf"(?:{_END}|(?![\w'’])(?<![AI])))"
@@ -168,7 +168,7 @@ def _small_letter(text: str) -> str | None:
 
 
 def _contained_option(text: str, letters: str, options: Sequence[str]) -> str | None:
-    """The option whose text is in an answer; of "red" and "dark red" the longer."""
+    """The option whose text is in an answer; the longer of "red" and "dark red"."""
     found = {}
     for letter, option in zip(letters, options, strict=True):
         needle = undecorated(option).rstrip('.').lower()

@@ -36,16 +36,16 @@ class Benchmark:
     """A benchmark of vision-language models.
 
     Attributes:
-        name: What it is called on the command line.
-        title: What it is called in a table.
+        name: Name on the command line.
+        title: Name in tables.
         folder: Folder of its files below the folder of all benchmarks.
-        load: Reads its questions from that folder.
+        load: Function that reads its questions from that folder.
         metric: The class that scores answers.
         headline: The figures that papers report, by the metric's key.
-        images: Folders of its images below ``folder``, the first one first.
-        max_new_tokens: Length at which a model's answer is cut off; LLaVA-1.5's.
-        has_others: Says of a folder which further ids files of answers may have: those
-            of questions that another part of the benchmark asks.
+        images: Folders of its images below ``folder``, in search order.
+        max_new_tokens: Maximum length of a model's answer; LLaVA-1.5's value.
+        has_others: Function of a folder that returns which other ids answer files may
+            contain: those of questions in another part of the benchmark.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Benchmark:
     has_others: Callable[[Path], Known] | None = None
 
     def image_folders(self, root: str | Path) -> list[Path]:
-        """Where its images are below the folder of all benchmarks."""
+        """The folders of its images below the folder of all benchmarks."""
         return [Path(normpath(Path(root, self.folder, name))) for name in self.images]
 
     @property
@@ -69,7 +69,7 @@ class Benchmark:
 
     @property
     def submission_name(self) -> str:
-        """The name of that file, of the kind that the server takes."""
+        """The name of that file, with the suffix that the server accepts."""
         suffix = 'xlsx' if self.metric is MMBenchMetric else 'json'
         return f'{self.name}_submission.{suffix}'
 
@@ -80,7 +80,7 @@ def _questions_without_image(folder: Path) -> Known:
 
 
 def _all_test_questions(folder: Path) -> Known:
-    """Files for the server may have test-dev's answers among those of all of test."""
+    """Files for the server may hold test-dev's answers among those of the test set."""
     try:
         samples = load_vqav2(folder, split='test2015')
     except FileNotFoundError:
@@ -231,9 +231,9 @@ class Result:
 
     Attributes:
         benchmark: The benchmark.
-        count: Questions.
+        count: Number of questions.
         figures: All figures of the metric.
-        note: What the reader of the figures should know, or empty.
+        note: A remark for the reader of the figures, or empty.
     """
 
     benchmark: Benchmark
@@ -252,17 +252,17 @@ class Result:
 
     @property
     def unread(self) -> float | None:
-        """Share of answers in percent that the rule could not read, where known."""
+        """Share of answers in percent that the rule could not read, if known."""
         return self.figures.get(f'{self.benchmark.metric.default_prefix}/unread')
 
 
 def score(
     metric: AnswerMetric, samples: Sequence[VLMSample], texts: Sequence[str]
 ) -> dict[str, float]:
-    """All figures of a metric for answers to questions.
+    """All figures of a metric for the answers to questions.
 
     Raises:
-        ValueError: There are no questions, or not one answer for each.
+        ValueError: There are no questions, or the number of answers differs.
     """
     if not samples or len(samples) != len(texts):
         raise ValueError(
@@ -278,10 +278,10 @@ Provider = Callable[[Benchmark, list[VLMSample], Known], tuple[Sequence[str], st
 
 
 def from_files(files: Mapping[str, str | Path]) -> Provider:
-    """Answers that were made before.
+    """Answers that were generated before.
 
     Args:
-        files: File of predictions by name of the benchmark.
+        files: File of answers by name of the benchmark.
     """
 
     def answers(
@@ -294,11 +294,11 @@ def from_files(files: Mapping[str, str | Path]) -> Provider:
 
 
 def from_model(answer: Answerer, folder: str | Path, batch_size: int = 1) -> Provider:
-    """Answers of a model, written to ``FOLDER/NAME.jsonl`` as they come.
+    """Answers of a model, written to ``FOLDER/NAME.jsonl`` as they arrive.
 
     Args:
         answer: The model.
-        folder: Where files of predictions are written, and continued.
+        folder: Folder in which answer files are written and continued.
         batch_size: Questions per call of ``answer``.
     """
 
@@ -339,8 +339,8 @@ def run_benchmark(
     Args:
         benchmark: One of :data:`BENCHMARKS`.
         data_root: Folder with a folder for each benchmark.
-        answers: Gives the answers to the questions.
-        limit: How many questions are used, from the first; by default all.
+        answers: Provides the answers to the questions.
+        limit: Number of questions to use, from the first; by default all.
         **metric_args: Arguments of the metric.
     """
     folder = Path(data_root) / benchmark.folder

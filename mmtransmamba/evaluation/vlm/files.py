@@ -1,4 +1,4 @@
-"""Reading the files that benchmarks are published in."""
+"""Reading of the file formats in which benchmarks are published."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ['Row', 'find_file', 'read_json', 'read_rows', 'read_text']
 
 
 class Row(dict):
-    """A record that knows where it is from, for the message about a missing key."""
+    """A record that knows its source, for the message about a missing key."""
 
     def __init__(self, values: dict, where: str) -> None:
         super().__init__(values)
@@ -29,15 +29,15 @@ class Row(dict):
 
 
 def find_file(folder: str | Path, *names: str, optional: bool = False) -> Path | None:
-    """The first of these files that is in a folder, plain or with ``.gz``.
+    """The first of these files that exists in a folder, plain or with ``.gz``.
 
     Args:
-        folder: Where to look; or a file, which is then the one.
-        names: Names, or patterns, in the order of preference.
-        optional: None instead of an error if there is none.
+        folder: Folder to search; or a file, which is then returned.
+        names: Names or patterns, in order of preference.
+        optional: Return None instead of raising an error.
 
     Raises:
-        FileNotFoundError: None of them is there.
+        FileNotFoundError: None of the files exists.
     """
     folder = Path(folder)
     if folder.is_file() and not optional:
@@ -55,11 +55,11 @@ def find_file(folder: str | Path, *names: str, optional: bool = False) -> Path |
 def read_rows(path: str | Path) -> list[Row]:
     """The records of a table: JSON Lines, a JSON list, or TSV with a header.
 
-    The suffix says little: some ``.json`` files of benchmarks are JSON Lines.
+    The suffix is not reliable: some ``.json`` files of benchmarks are JSON Lines.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is none of these.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file has none of these formats.
     """
     path = Path(path)
     if '.tsv' in path.suffixes:

@@ -17,7 +17,7 @@ def load_gqa(folder: str | Path) -> list[VLMSample]:
     """The balanced test-dev questions of GQA.
 
     Args:
-        folder: Has the official ``testdev_balanced_questions.json``; or
+        folder: Contains the official ``testdev_balanced_questions.json``; or
             ``ground_truth.jsonl`` (``question_id``, ``answer``, ``structural``,
             ``semantic``) with LLaVA's prompts (``llava_gqa_testdev_balanced.jsonl`` or
             ``questions.jsonl``).
@@ -60,11 +60,12 @@ def _sample(row: Row, gold: Row) -> VLMSample:
 
 @METRICS.register_module()
 class GQAMetric(AnswerMetric):
-    """Accuracy by exact match, without case and final full stop.
+    """Accuracy by exact match, ignoring case and a final full stop.
 
-    Also of open questions (those of the structure "query") and of the others
-    ("binary"), and for each structural and semantic type. ``gqa/unread``: the share of
-    answers that are empty or, to a yes/no question, neither ``yes`` nor ``no`` alone.
+    Also reported for open questions (those of the structure "query"), for the others
+    ("binary"), and for each structural and semantic type. ``gqa/unread`` is the share
+    of answers that are empty or, for a yes/no question, neither ``yes`` nor ``no``
+    alone.
     """
 
     default_prefix = 'gqa'

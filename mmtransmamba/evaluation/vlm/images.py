@@ -1,4 +1,4 @@
-"""Finding the images that the questions of a benchmark are about."""
+"""Lookup of the images of a benchmark's questions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .sample import VLMSample
 
-# SEED-Bench's annotations and files have none, others' differ between releases.
+# SEED-Bench's names have no extension, and other sets' extensions differ by release.
 _SUFFIXES = ('', '.jpg', '.png', '.jpeg')
 _SHOWN = 3
 
@@ -21,15 +21,15 @@ def find_images(
 
     Args:
         samples: Questions whose images are names.
-        folders: Where the images are looked for, the first one first.
+        folders: Folders to search for the images, in this order.
 
     Returns:
-        Questions whose images are files, or contents of files where the annotations
-        have them.
+        Questions whose images are files, or file contents if the annotations contain
+        them.
 
     Raises:
-        FileNotFoundError: An image is not there; the message says how many are missing
-            and where they should be.
+        FileNotFoundError: An image is missing; the message gives the number of missing
+            images and the expected place.
         ValueError: There are questions without an image.
     """
     without = [sample.question_id for sample in samples if not sample.images]

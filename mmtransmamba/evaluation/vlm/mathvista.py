@@ -18,7 +18,7 @@ from .sample import VLMSample
 
 _DECIMALS = {1: ('one decimal place', '1.2, 1.3, 1.4')}
 _DECIMALS[2] = ('two decimal places', '1.23, 1.34, 1.45')
-# With thousands, decimals, exponent; or a fraction.
+# With thousands separators, decimals, exponent; or a fraction.
 _NUMBER = re.compile(
     r'(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:\.\d+|(?<=\d))'
     r'(?:[eE][-+]?\d+)?(?:/\d+)?'
@@ -30,7 +30,7 @@ def load_mathvista(folder: str | Path) -> list[VLMSample]:
     """MathVista testmini.
 
     Args:
-        folder: Has the official ``testmini.json``.
+        folder: Contains the official ``testmini.json``.
 
     Returns:
         Samples with the gold text; ``category`` is the task. The prompt is the official
@@ -92,12 +92,13 @@ def _query(problem: Row, kind: str, precision: int) -> str:
 
 
 def extract(text: str, kind: str, precision: int, choices: tuple[str, ...]) -> Any:
-    """The answer in a response, in the form of the gold answer; None if there is none.
+    """The answer in a response, in the form of the gold answer; None if not found.
 
-    It is looked for after the last "answer is" or "answer:", then in all of the
-    response. A choice is taken where just one is named, by text or letter. A number is
-    the first one after the announcement, or the last one of the response, where the
-    prompt wants it; it is cut (integer) or rounded (float) as in the official scorer.
+    The part after the last "answer is" or "answer:" is searched first, then the whole
+    response. A choice is accepted if exactly one is named, by text or letter. If the
+    prompt asks for a number, it is the first one after the announcement, or the last
+    one of the response. It is truncated (integer) or rounded (float) as in the official
+    scorer.
 
     Args:
         text: Response of a model.
@@ -110,7 +111,7 @@ def extract(text: str, kind: str, precision: int, choices: tuple[str, ...]) -> A
     tail = text[announced[-1].end() :] if announced else ''
     tail = tail.strip(' \n*"\'$').rstrip('.* ')
     if kind == 'choice':
-        # Before letters: the choices may be letters themselves.
+        # Before letters, because the choices themselves may be letters.
         for whole in (text, tail):
             if whole in choices:
                 return whole
@@ -143,10 +144,10 @@ def _numbers(text: str) -> list[float]:
 class MathVistaMetric(AnswerMetric):
     """Accuracy by rules alone; also for each task.
 
-    The official scorer lets GPT-4 extract the answer, and takes the most similar choice
-    for one that is none. Here an answer that no rule finds is wrong, which gives lower
-    figures; ``mathvista/extracted`` is the share of responses in which one was found,
-    ``mathvista/unread`` that of the others.
+    The official scorer lets GPT-4 extract the answer, and replaces an invalid choice
+    with the most similar one. Here, an answer that no rule finds is wrong, which gives
+    lower figures. ``mathvista/extracted`` is the share of responses in which an answer
+    was found, ``mathvista/unread`` that of the others.
     """
 
     default_prefix = 'mathvista'

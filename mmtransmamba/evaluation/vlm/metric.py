@@ -1,4 +1,4 @@
-"""What the metrics of all benchmarks have in common."""
+"""Common parts of the metrics of all benchmarks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .sample import VLMSample
 
 
 class AnswerMetric(BaseMetric):
-    """Base of metrics over questions and the text a model answered them with.
+    """Base class of metrics over questions and a model's answers.
 
     A data sample is a dict with ``sample``, a
     :class:`~mmtransmamba.evaluation.vlm.VLMSample`, and ``text``. Figures are in
-    percent unless the metric says otherwise.
+    percent unless the metric states otherwise.
 
-    ``PREFIX/unread``, where there is one, is the share of answers that the rule of this
-    benchmark could not read. They count as wrong, or as whatever the rule takes them
-    for: a score with many of them tells of the answers' form rather than of the model.
+    ``PREFIX/unread``, if present, is the share of answers that the rule of this
+    benchmark could not read. They count as wrong, or as whatever the rule reads. A
+    score with many of them reflects the form of the answers rather than the model.
 
     Args:
         **kwargs: Arguments of mmengine's ``BaseMetric``.
@@ -34,14 +34,14 @@ class AnswerMetric(BaseMetric):
 
     @abstractmethod
     def judge(self, sample: VLMSample, text: str) -> dict[str, Any]:
-        """What :meth:`compute_metrics` needs to know of one answer."""
+        """The data about one answer that :meth:`compute_metrics` needs."""
 
 
 def percentage(values: Iterable[float]) -> float:
     """Mean in percent.
 
     Raises:
-        ValueError: There are none.
+        ValueError: There are no values.
     """
     values = list(values)
     if not values:
@@ -59,7 +59,7 @@ def by_group(results: Sequence[dict], key: str, value: str) -> dict[str, float]:
 
 
 def write_submission(path: str | Path, content: Any) -> None:
-    """Write the file that a benchmark's server takes."""
+    """Write the file that a benchmark's server accepts."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, ensure_ascii=False), encoding='utf-8')

@@ -16,12 +16,12 @@ def load_mm_vet(folder: str | Path) -> list[VLMSample]:
     """The 218 questions of MM-Vet.
 
     Args:
-        folder: Has the official ``mm-vet.json``, or LLaVA's prompts
+        folder: Contains the official ``mm-vet.json``, or LLaVA's prompts
             (``llava-mm-vet.jsonl`` or ``questions.jsonl``).
 
     Returns:
         Samples without gold; ``info`` has the official id and the capabilities that a
-        question needs, where known.
+        question needs, if known.
     """
     path = find_file(folder, 'mm-vet.json', 'llava-mm-vet.jsonl', 'questions.jsonl')
     if 'jsonl' not in path.name:
@@ -53,11 +53,11 @@ def read_grades(path: str | Path) -> dict[str, list[float]]:
     """Grades of every run of the grader, by official id.
 
     Args:
-        path: What the official grader writes, ``{id: {"score": [...]}}``, or the grades
+        path: Output of the official grader, ``{id: {"score": [...]}}``, or the grades
             alone, ``{id: [...]}``.
 
     Raises:
-        ValueError: It is another file, or a grade is missing.
+        ValueError: The file has another format, or a grade is missing.
     """
     grades = {}
     for number, entry in read_json(path).items():
@@ -73,15 +73,15 @@ def read_grades(path: str | Path) -> dict[str, list[float]]:
 
 @METRICS.register_module()
 class MMVetMetric(AnswerMetric):
-    """The file for MM-Vet's grader; or the score that its grades give.
+    """The file for MM-Vet's grader, or the score computed from its grades.
 
-    Without grades, ``mm_vet/answers`` is the number of answers written. With them,
-    ``mm_vet/score`` is the mean grade in percent over answers and runs, beside that of
-    each run and, where known, of each capability.
+    Without grades, ``mm_vet/answers`` is the number of answers written. With grades,
+    ``mm_vet/score`` is the mean grade in percent over answers and runs. Grades are also
+    reported for each run and, if known, for each capability.
 
     Args:
         submission: File for the grader: answers by official id.
-        grades: What the grader made of it, see :func:`read_grades`.
+        grades: Output of the grader for this file, see :func:`read_grades`.
         **kwargs: Arguments of mmengine's ``BaseMetric``.
     """
 

@@ -1,4 +1,4 @@
-"""MMBench: multiple choice, every order of the options (Liu et al., 2023)."""
+"""MMBench: multiple choice with every order of the options (Liu et al., 2023)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .prompts import LETTERS, OPTION_LETTER, ask_options
 from .sample import VLMSample
 from .spreadsheet import SUFFIXES, write_table
 
-# Rotations of one question have indices that differ by a multiple of this.
+# The indices of one question's rotations differ by a multiple of this.
 ROTATION = 1_000_000
 _GROUPS = ('category', 'l2-category')
-# A shorter text in the column of images is the index of the row that has the image.
+# A shorter text in the image column is the index of the row that has the image.
 _MIN_IMAGE = 64
 
 
@@ -26,13 +26,14 @@ def load_mmbench(folder: str | Path) -> list[VLMSample]:
     """A split of MMBench.
 
     Args:
-        folder: Has a ``*.tsv`` of MMBench (``index``, ``question``, ``hint``, ``A`` to
-            ``D``, ``answer``, ``category``, ``image`` in base64), or a ``*.jsonl`` with
-            ``index``, ``question``, ``options`` and ``answer``; or is such a file. The
-            test splits have no ``answer``.
+        folder: Contains a ``*.tsv`` of MMBench (``index``, ``question``, ``hint``,
+            ``A`` to ``D``, ``answer``, ``category``, ``image`` in base64), or a
+            ``*.jsonl`` with ``index``, ``question``, ``options`` and ``answer``; or is
+            such a file. The test splits have no ``answer``.
 
     Returns:
-        Samples with the gold letter; or None, and the cells of the row in ``info``.
+        Samples with the gold letter; or with None, and the cells of the row in
+        ``info``.
 
     Raises:
         ValueError: A row lacks a column, or only some have an answer.
@@ -76,13 +77,13 @@ def _sample(row: Row, images: dict[str, bytes]) -> VLMSample:
 
 
 def _cells(row: Row, options: tuple[str, ...]) -> dict[str, str]:
-    """What a file for the server repeats of a row."""
+    """The cells of a row that a file for the server repeats."""
     cells = dict(question=row['question'], **dict(zip(LETTERS, options, strict=False)))
     return cells | {key: _given(row, key) for key in _GROUPS if _given(row, key)}
 
 
 def _given(row: Row, key: str) -> str:
-    """A cell, empty where the table has none; pandas writes "nan"."""
+    """A cell; empty if the table has none, which pandas writes as "nan"."""
     value = row.get(key) or ''
     return '' if value == 'nan' else value
 
@@ -98,12 +99,12 @@ class MMBenchMetric(AnswerMetric):
     """Accuracy without a judge, plain and circular.
 
     ``mmbench/circular``: a question counts as right only if the answer is right in
-    every order of its options; also for each category. ``mmbench/plain``: the first
-    order alone, of index < 1,000,000. ``mmbench/unread``: answers that choose no
-    option, of all rows; they are wrong.
+    every order of its options; also for each category. ``mmbench/plain``: only the
+    first order, with index < 1,000,000. ``mmbench/unread``: share of answers that
+    choose no option, over all rows; they are wrong.
 
     Args:
-        submission: File for the evaluation server, ``.xlsx``, or ``.tsv``, written if
+        submission: File for the evaluation server, ``.xlsx`` or ``.tsv``, written if
             the answers are secret (the test splits): a row for each answer with its
             ``index``, ``question``, options ``A`` to ``D``, ``prediction`` and
             categories. The figures then are ``mmbench/answers``, their number, and

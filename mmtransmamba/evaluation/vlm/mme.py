@@ -38,17 +38,17 @@ def load_mme(folder: str | Path) -> list[VLMSample]:
     """All questions of MME.
 
     Args:
-        folder: Has one ``CATEGORY.txt`` for each category, or a folder
-            ``questions_gt`` or ``Your_Results`` (the official evaluation tool's) with
-            them: image, question and Yes or No between tabs. With LLaVA's prompts
-            beside them (``llava_mme.jsonl`` or ``questions.jsonl``), ids, prompts and
-            order are LLaVA's.
+        folder: Contains one ``CATEGORY.txt`` for each category, or a folder
+            ``questions_gt`` or ``Your_Results`` (of the official evaluation tool) with
+            these files: image, question and Yes or No, separated by tabs. With LLaVA's
+            prompts beside them (``llava_mme.jsonl`` or ``questions.jsonl``), ids,
+            prompts and order are LLaVA's.
 
     Returns:
         Samples with the gold ``'yes'`` or ``'no'``; two share their ``question_id``.
 
     Raises:
-        ValueError: A file is another, or a prompt is none of MME's questions.
+        ValueError: A file has another format, or a prompt does not match any question.
     """
     folder = Path(folder)
     tables = [folder / 'questions_gt', folder / 'Your_Results', folder]
@@ -80,9 +80,9 @@ def load_mme(folder: str | Path) -> list[VLMSample]:
 
 
 def _question(category: str, image: str, text: str) -> tuple[str, str, str]:
-    """What two versions of a question have in common."""
+    """The common part of two versions of a question."""
     text = re.sub(r'\s*Please answer yes or no\.\s*$', '', text.split('\n')[0])
-    # Extensions of images differ between releases, and LLaVA's ids have subfolders.
+    # Image extensions differ between releases, and LLaVA's ids have subfolders.
     return category, Path(image).stem, ' '.join(text.split())
 
 
@@ -119,7 +119,8 @@ class MMEMetric(AnswerMetric):
     ``acc`` is the share of right answers, ``acc+`` that of images with both answers
     right. ``mme/perception`` is the sum over ten categories, at most 2000, and
     ``mme/cognition`` that over four, at most 800. ``mme/unread``, in percent, is the
-    share of answers that are neither yes nor no to the rule, or another than they say.
+    share of answers that the rule reads as neither yes nor no, or differently from what
+    they state.
 
     Raises:
         ValueError: An image does not have two questions, or a category is missing.

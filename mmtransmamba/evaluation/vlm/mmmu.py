@@ -1,4 +1,4 @@
-"""MMMU: college-level questions of 30 subjects (Yue et al., 2024)."""
+"""MMMU: college-level questions in 30 subjects (Yue et al., 2024)."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def load_mmmu(folder: str | Path) -> list[VLMSample]:
     """The validation split of MMMU.
 
     Args:
-        folder: Has ``dev_val.jsonl`` or ``validation.jsonl``, the rows of the official
-            data set (``id``, ``question``, ``options``, ``answer``, ``question_type``)
-            with image k of a question in ``images/ID_k.png``. The official
-            ``answer_dict_val.json`` beside it, if there, has the gold answers.
+        folder: Contains ``dev_val.jsonl`` or ``validation.jsonl``, the rows of the
+            official data set (``id``, ``question``, ``options``, ``answer``,
+            ``question_type``) with image k of a question in ``images/ID_k.png``. If the
+            official ``answer_dict_val.json`` is present, it provides the gold answers.
 
     Returns:
-        Samples whose gold is a letter, or a list of right answers where there are no
+        Samples whose gold is a letter, or a list of right answers if there are no
         options; ``category`` is the subject.
     """
     path = find_file(folder, 'validation.jsonl', 'dev_val.jsonl')
@@ -72,12 +72,12 @@ def load_mmmu(folder: str | Path) -> list[VLMSample]:
 
 
 def is_other_split(question_id: str) -> bool:
-    """Whether an id is that of a question of MMMU's other splits."""
+    """Whether an id belongs to a question of MMMU's other splits."""
     return question_id.startswith(('dev_', 'test_'))
 
 
 def _as_list(value: Any) -> list[str]:
-    """The official rows hold lists as their Python text."""
+    """The official rows hold lists in Python's notation."""
     if isinstance(value, str) and value.startswith('['):
         value = ast.literal_eval(value)
     return value if isinstance(value, list) else [value]
@@ -105,13 +105,13 @@ def _sample(row: Row, answers: dict) -> VLMSample:
 class MMMUMetric(AnswerMetric):
     """Accuracy by the official parser; also for each discipline and subject.
 
-    The official parser guesses where an answer points to no option. The guesses come
-    from Python's generator in the order of the answers, so that the figure is
-    reproducible. ``mmmu/guessed`` is how many answers that were, in percent;
-    ``mmmu/unread`` also counts empty answers to open questions.
+    The official parser guesses if an answer points to no option. The guesses come from
+    Python's generator in the order of the answers, so the figure is reproducible.
+    ``mmmu/guessed`` is the share of such answers, in percent; ``mmmu/unread`` also
+    counts empty answers to open questions.
 
     Args:
-        seed: Of the guesses; the official code sets 42.
+        seed: Seed of the guesses; the official code uses 42.
         **kwargs: Arguments of mmengine's ``BaseMetric``.
     """
 

@@ -1,4 +1,4 @@
-"""How MMMU reads an answer out of free text: the official parser's rules."""
+"""The official parser's rules for reading an MMMU answer from free text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from .prompts import LETTERS
 
-# What an answer may follow, in the official order; "=" only in the last line.
+# Indicators that may precede an answer, in the official order; "=" only in the last
+# line.
 _INDICATORS = (
     'could be ',
     'so ',
@@ -26,16 +27,16 @@ _NUMBERS = (
 
 
 def parse_choice(text: str, options: Sequence[str]) -> str | None:
-    """The option letter that an answer means, or None where nothing points to one.
+    """The option letter that an answer chooses, or None if it points to no option.
 
-    Letters in brackets count before letters between spaces; only a text of more than
-    five words is searched for the options themselves. Of several candidates the one
-    mentioned last is meant.
+    Letters in brackets take precedence over letters between spaces. Only a text of more
+    than five words is searched for the options themselves. Of several candidates, the
+    last one mentioned is chosen.
     """
     letters = LETTERS[: len(options)]
     for char in (',', '.', '!', '?', ';', ':', "'"):
         text = text.strip(char)
-    # So that a letter at either end stands between spaces as well.
+    # With spaces around it, a letter at either end also stands between spaces.
     text = f' {text} '
     for form in ('({})', ' {} '):
         places = {a: text.rfind(form.format(a)) for a in letters}
@@ -54,7 +55,7 @@ def parse_choice(text: str, options: Sequence[str]) -> str | None:
 
 
 def _key_parts(text: str) -> list[str]:
-    """The shortest tail after an indicator in each line; else the whole text."""
+    """The shortest tail after an indicator in each line, or else the whole text."""
     text = text.strip().strip('.').lower()
     lines = text.split('\n')
     parts = []

@@ -1,11 +1,11 @@
-"""Answers without the decoration that models put around them."""
+"""Removal of the decoration that models put around answers."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-# Circled and squared capital letters, of which some have no compatibility form.
+# Circled and squared capital letters; some have no compatibility form.
 _DRAWN = {
     first + n: f'({chr(65 + n)})'
     for first in (0x24B6, 0x1F110, 0x1F130, 0x1F150, 0x1F170)
@@ -29,7 +29,7 @@ _EXPLICIT = (
     re.compile(r'<answer>(.*?)(?:</answer>|$)', re.IGNORECASE | re.DOTALL),
     re.compile(r'\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}'),
 )
-# The tag that begins it may stand in the prompt.
+# The opening tag may be part of the prompt.
 _THOUGHT = re.compile(
     r'(?:^|<(think|thinking)>)(?:(?!</think).)*</think(?:ing)?>',
     re.IGNORECASE | re.DOTALL,
@@ -37,10 +37,10 @@ _THOUGHT = re.compile(
 
 
 def final_part(text: str) -> str:
-    """What an answer marks as its answer, else all of it but thoughts.
+    """The part that a response marks as its answer, or all of it except thoughts.
 
-    That is the last ``<answer>…</answer>``, or the last ``\\boxed{…}``; of several on
-    the last one's line all of them, as they do not choose.
+    This is the last ``<answer>…</answer>``, or the last ``\\boxed{…}``. If the line of
+    the last one has several, all of them are returned, because they make no choice.
     """
     for pattern in _EXPLICIT:
         found = list(pattern.finditer(text))
@@ -57,10 +57,10 @@ def undecorated(text: str) -> str:
 
 
 def with_letters_marked(text: str) -> str:
-    """As :func:`undecorated`, but a letter in some decoration becomes ``(A)``.
+    """As :func:`undecorated`, but a decorated letter becomes ``(A)``.
 
     ``**A**``, ``"A"``, ``$A$``, ``[A]``, ``\\boxed{A}``, ``<b>A</b>`` and the like are
-    no articles.
+    not articles.
     """
     text = _LETTER_IN_TAG.sub(r'(\1)', _composed(text))
     text = _LETTER_IN_MARKS.sub(r'(\1)', text)
@@ -72,7 +72,7 @@ def _composed(text: str) -> str:
     text = unicodedata.normalize('NFKC', text.translate(_DRAWN).translate(_INVISIBLE))
     text = text.replace('\r\n', '\n').replace('\r', '\n').replace('。', '.')
     before = None
-    while before != text:  # one within the other
+    while before != text:  # marks may be nested
         before = text
         text = _LATEX.sub(
             lambda found: (
@@ -86,7 +86,7 @@ def _composed(text: str) -> str:
 
 def _without_marks(text: str) -> str:
     text = _BULLET.sub('', _TAG.sub('', text))
-    # An apostrophe within a word is none of the marks, nor is a bracket.
+    # An apostrophe or a bracket within a word is not a mark.
     text = re.sub(r"(?<!\w)['‘’]|['‘’](?!\w)", '', text)
     text = re.sub(r'[*`"´“”„‟«»‹›「」『』$~]', '', text)
     text = re.sub(r'(?<!\w)_+|_+(?!\w)', '', text)

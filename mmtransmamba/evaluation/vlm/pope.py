@@ -20,7 +20,7 @@ def load_pope(folder: str | Path) -> list[VLMSample]:
     """The three splits of POPE on COCO.
 
     Args:
-        folder: Has ``coco_pope_random.json``, ``coco_pope_popular.json`` and
+        folder: Contains ``coco_pope_random.json``, ``coco_pope_popular.json`` and
             ``coco_pope_adversarial.json``. With LLaVA's prompts beside them
             (``llava_pope_test.jsonl`` or ``questions.jsonl``), ids and prompts are
             LLaVA's, and the k-th prompt of a category is line k of its split.
@@ -29,7 +29,7 @@ def load_pope(folder: str | Path) -> list[VLMSample]:
         Samples with the gold ``'yes'`` or ``'no'``; ``category`` is the split.
 
     Raises:
-        ValueError: The prompts are not those of the splits.
+        ValueError: The prompts do not belong to the splits.
     """
     prompts = find_file(
         folder, 'llava_pope_test.jsonl', 'questions.jsonl', optional=True
@@ -68,7 +68,7 @@ def _aligned(folder: Path, prompts: list[Row]) -> list[VLMSample]:
 
 
 def _labels(folder: Path, split: str, asked: list[Row]) -> list[Row]:
-    """The lines of a split, which had 2910 random ones in its first release."""
+    """The lines of a split; the first release had 2910 random ones."""
     images = [row['image'] for row in asked]
     files = sorted(folder.glob(f'coco_pope_{split}*.json*'))
     for file in files:
@@ -93,8 +93,8 @@ class POPEMetric(AnswerMetric):
 
     "Yes" is the positive class. ``pope/f1`` and ``pope/accuracy`` are the means over
     the splits, as LLaVA reports them. ``pope/unread`` is the share of answers, in
-    percent, that do not say what the rule takes them for, such as ``NO``, which it
-    takes for a yes.
+    percent, that do not state what the rule reads, such as ``NO``, which the rule reads
+    as a yes.
     """
 
     default_prefix = 'pope'
@@ -105,7 +105,7 @@ class POPEMetric(AnswerMetric):
             split=sample.category,
             yes=yes,
             gold=sample.gold,
-            # Taken for a yes because it has no "No", or for a no though it says yes.
+            # Read as a yes because it has no "No", or as a no although it states yes.
             unread=read_yes_no(text) != ('yes' if yes else 'no'),
         )
 

@@ -1,4 +1,4 @@
-"""Answers of a model: files of them, matching them to questions, making them."""
+"""Answers of a model: reading, matching to questions, and generating them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TEXT_KEYS = ('text', 'prediction')
 
 
 class PredictionError(ValueError):
-    """Answers that are not those to the questions."""
+    """Answers that do not belong to the questions."""
 
 
 def _first(row: Row, keys: Sequence[str]) -> tuple[str, object]:
@@ -52,9 +52,9 @@ def _text_of(row: Row) -> str:
 
 
 def _asks_the_same(row: Row, sample: VLMSample) -> bool:
-    """Whether a row is about a sample, as far as it says what was asked.
+    """Whether a row belongs to a sample, as far as the row contains the question.
 
-    LLaVA writes the prompt without the request for an option letter that ends it.
+    LLaVA's prompts lack the final request for an option letter.
     """
     if row.get('prompt') is None:
         return True
@@ -74,21 +74,20 @@ def match_predictions(
 ) -> tuple[list[str | None], int]:
     """Find the answer to each question.
 
-    A row belongs to a question of the same id and, if the row has a ``prompt``, the
-    same prompt. Where several fit, they are taken in order.
+    A row belongs to a question with the same id and, if the row has a ``prompt``, the
+    same prompt. If several match, they are taken in order.
 
     Args:
         samples: The questions.
         rows: ``question_id`` (or ``id``, ``index``) and ``text`` (or ``prediction``).
-        known: Says of an id whether it is that of a question that is not asked here.
+        known: Whether an id belongs to a question that is not asked here.
 
     Returns:
-        The answers, None where there is none, and how many rows are left over.
+        The answers, None for a missing one, and the number of unmatched rows.
 
     Raises:
-        PredictionError: A row lacks a key, its text is none, its answer is to another
-            prompt than the question of its id has, or a question has been answered
-            already.
+        PredictionError: A row lacks a key, its text is not a string, its prompt differs
+            from that of the question with its id, or a question already has an answer.
     """
     texts, left_over = _matched(samples, rows, known)
     return texts, len(left_over)
@@ -99,7 +98,7 @@ def _matched(
     rows: Sequence[Row],
     known: Callable[[str], bool] | None,
 ) -> tuple[list[str | None], list[Row]]:
-    """The answers, and the rows that are left over."""
+    """The answers, and the unmatched rows."""
     by_id: dict[str, list[Row]] = {}
     for row in rows:
         _text_of(row)
@@ -138,21 +137,21 @@ def read_predictions(
     path: str | Path,
     known: Callable[[str], bool] | None = None,
 ) -> tuple[list[str], int]:
-    """The answers in a file to all questions.
+    """Read the answers to all questions from a file.
 
     Args:
         samples: The questions.
         path: JSON Lines or a JSON list, see :func:`match_predictions`.
-        known: Says of an id whether it is that of a question that is not asked here,
-            whose answer is then left over; by default all are.
+        known: Whether an id belongs to a question that is not asked here; its answer is
+            then left over. By default, all ids do.
 
     Returns:
-        The answers, and how many rows of the file belong to no question.
+        The answers, and the number of rows that belong to no question.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        PredictionError: An answer is missing: it would count as wrong, or as "yes". Or
-            a row is none to any question, see also :func:`match_predictions`.
+        FileNotFoundError: The file does not exist.
+        PredictionError: An answer is missing (it would count as wrong, or as "yes"), or
+            a row does not answer any question; see also :func:`match_predictions`.
         ValueError: The file cannot be read.
     """
     texts, left_over = _matched(samples, read_rows(path), known)
@@ -180,24 +179,24 @@ def generate_predictions(
     batch_size: int = 1,
     title: str = 'answering',
 ) -> list[str]:
-    """Let a model answer, and write every batch as it comes.
+    """Generate answers with a model, and write every batch as it arrives.
 
-    Questions whose answers are in the file already are not asked again; half a line
-    that an interruption left is removed.
+    Questions that are already answered in the file are not asked again. A partial line
+    left by an interruption is removed.
 
     Args:
         samples: The questions.
         answer: The model.
         path: File of JSON lines, continued if it exists.
         batch_size: Questions per call of ``answer``.
-        title: What stands before the progress bar.
+        title: Text before the progress bar.
 
     Returns:
         The answers to all questions.
 
     Raises:
         PredictionError: The file holds answers to other questions, or the model does
-            not give one text per question.
+            not return one text per question.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -230,7 +229,7 @@ def generate_predictions(
 
 
 def _continue_from(samples: Sequence[VLMSample], path: Path) -> list[str | None]:
-    """The answers that a file has already."""
+    """The answers that are already in a file."""
     if not path.is_file():
         return [None] * len(samples)
     content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""How questions are put: the wording of LLaVA-1.5's evaluation."""
+"""The wording of the questions in LLaVA-1.5's evaluation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ'
 
 
 def ask_short(question: str) -> str:
-    """A question that is to be answered in a word or two."""
+    """A question to be answered in a word or two."""
     return f'{question}\n{SHORT_ANSWER}'
 
 
@@ -22,6 +22,6 @@ def list_options(options: Sequence[str]) -> str:
 
 
 def ask_options(question: str, options: Sequence[str], hint: str = '') -> str:
-    """A question that is to be answered by the letter of an option."""
+    """A question to be answered by the letter of an option."""
     parts = [hint, question, list_options(options), OPTION_LETTER]
     return '\n'.join(part for part in parts if part)

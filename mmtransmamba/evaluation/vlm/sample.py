@@ -18,13 +18,13 @@ class VLMSample:
     Attributes:
         question_id: As in the official file. Some benchmarks ask two questions under
             one id; these differ in their prompt.
-        prompt: What the model is asked, without image or chat tokens.
-        gold: The right answer in the benchmark's own form; None where it is secret.
-        images: Names of files below the folder of images, or the files themselves
-            where the annotations contain them.
+        prompt: Text of the question, without image or chat tokens.
+        gold: The right answer in the benchmark's own form; None if it is secret.
+        images: Names of files below the image folder, or the files themselves if the
+            annotations contain them.
         options: Texts of the options A, B, …; empty for an open question.
-        category: Group that gets a figure of its own.
-        info: What else the metric of this benchmark needs.
+        category: Group with a separate figure.
+        info: Other data that the metric of this benchmark needs.
     """
 
     question_id: str
@@ -37,13 +37,13 @@ class VLMSample:
 
 
 def load_images(sample: VLMSample, folder: str | Path) -> list[Image.Image]:
-    """The images of a sample in RGB, in the order the prompt speaks of them.
+    """The images of a sample in RGB, in the order in which the prompt refers to them.
 
     They are upright; see :func:`~mmtransmamba.utils.images.to_rgb`.
 
     Raises:
-        FileNotFoundError: There is no such file below ``folder``.
-        ValueError: A file is no image.
+        FileNotFoundError: The file does not exist below ``folder``.
+        ValueError: A file is not an image.
     """
     loaded = []
     for image in sample.images:

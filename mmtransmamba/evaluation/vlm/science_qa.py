@@ -20,12 +20,12 @@ def load_science_qa(folder: str | Path, part: str = 'image') -> list[VLMSample]:
     """The test split of ScienceQA.
 
     Args:
-        folder: Has LLaVA's ``llava_test_CQM-A.json`` (or ``questions.json``), or the
-            official ``problems.json`` and ``pid_splits.json``.
+        folder: Contains LLaVA's ``llava_test_CQM-A.json`` (or ``questions.json``), or
+            the official ``problems.json`` and ``pid_splits.json``.
         part: ``'image'`` for the questions with an image (ScienceQA-IMG), or ``'all'``.
 
     Returns:
-        Samples with the gold letter; ``category`` is the subject, where known.
+        Samples with the gold letter; ``category`` is the subject, if known.
     """
     path = find_file(folder, 'llava_test_CQM-A.json', 'questions.json', 'problems.json')
     document = read_json(path)
@@ -80,10 +80,10 @@ def chosen_letter(text: str) -> str | None:
 
 @METRICS.register_module()
 class ScienceQAMetric(AnswerMetric):
-    """Accuracy: of all answers, of those with an image, and for each subject.
+    """Accuracy over all answers, over those with an image, and for each subject.
 
     ``science_qa/unread``: share of answers without a letter in one of the three forms
-    that the rule knows. They are wrong.
+    of the rule. They are wrong.
     """
 
     default_prefix = 'science_qa'

@@ -22,9 +22,9 @@ def load_seed_bench(folder: str | Path, part: str = 'image') -> list[VLMSample]:
     """One part of SEED-Bench.
 
     Args:
-        folder: Has the official ``SEED-Bench.json``, or a ``questions_gt.jsonl`` with
-            ``question_id``, ``answer``, ``data_type``, ``category``, ``question`` and
-            ``options`` by letter.
+        folder: Contains the official ``SEED-Bench.json``, or a ``questions_gt.jsonl``
+            with ``question_id``, ``answer``, ``data_type``, ``category``, ``question``
+            and ``options`` by letter.
         part: ``'image'`` or ``'video'``.
 
     Returns:
@@ -36,12 +36,12 @@ def load_seed_bench(folder: str | Path, part: str = 'image') -> list[VLMSample]:
 
 
 def is_other_question(question_id: str) -> bool:
-    """Whether an id is that of a question on a video, or that of two questions."""
+    """Whether an id belongs to a question on a video, or to two questions."""
     return bool(re.fullmatch(r'v\d+', question_id)) or question_id == _ASKED_TWICE
 
 
 def _official(path: Path) -> list[Row]:
-    """The rows of the official file, with its kinds of tasks and options by name."""
+    """The rows of the official file, with the names of tasks and options."""
     document = Row(read_json(path), str(path))
     names = {number: name for name, number in document['question_type'].items()}
     rows = []
@@ -76,7 +76,7 @@ class SEEDBenchMetric(AnswerMetric):
     default_prefix = 'seed'
 
     def judge(self, sample: VLMSample, text: str) -> dict[str, Any]:
-        # A question without its options has four.
+        # A question without options has four.
         letter = choose_option(text, sample.options or [''] * 4)
         return dict(
             category=sample.category, right=letter == sample.gold, unread=letter is None

@@ -1,4 +1,4 @@
-"""Writing the tables that evaluation servers take."""
+"""Writing of the tables that evaluation servers accept."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _PARTS = {
     ),
 }
 _HEAD = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
-# XML has no such characters; Excel writes them as _x0007_.
+# XML does not allow these characters; Excel writes them as _x0007_.
 _NO_XML = re.compile('[\x00-\x08\x0b\x0c\x0d\x0e-\x1f\ud800-\udfff\ufffe\uffff]')
 SUFFIXES = ('.xlsx', '.tsv')
 
@@ -49,11 +49,11 @@ def write_table(
 
     Args:
         path: ``.xlsx``, of one sheet, or ``.tsv``.
-        columns: Their names, in order.
-        rows: Text or integers by column; what is absent is left empty.
+        columns: Column names, in order.
+        rows: Text or integers by column; missing cells are left empty.
 
     Raises:
-        ValueError: The suffix is another.
+        ValueError: The suffix is not supported.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:

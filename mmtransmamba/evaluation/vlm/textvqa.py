@@ -18,8 +18,8 @@ def load_textvqa(folder: str | Path) -> list[VLMSample]:
     """The validation set of TextVQA.
 
     Args:
-        folder: Has the official ``TextVQA_0.5.1_val.json``, or its entries line by line
-            in ``ground_truth.jsonl``. With LLaVA's prompts beside it
+        folder: Contains the official ``TextVQA_0.5.1_val.json``, or its entries line by
+            line in ``ground_truth.jsonl``. With LLaVA's prompts beside it
             (``llava_textvqa_val_v051_ocr.jsonl`` or ``questions.jsonl``, same order),
             ids and prompts, which contain OCR tokens, are LLaVA's.
 
@@ -27,7 +27,7 @@ def load_textvqa(folder: str | Path) -> list[VLMSample]:
         Samples whose gold is the list of ten answers.
 
     Raises:
-        ValueError: Prompts and answers are not of the same questions.
+        ValueError: Prompts and answers belong to different questions.
     """
     path = find_file(folder, 'TextVQA_0.5.1_val.json', 'ground_truth.jsonl')
     if 'jsonl' in path.name:

@@ -1,11 +1,11 @@
-"""Ten people's answers: the normal form and the soft accuracy of VQA and TextVQA."""
+"""Ten human answers: the normal form and the soft accuracy of VQA and TextVQA."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-# Deleted beside a space, else replaced by one.
+# Deleted next to a space, otherwise replaced with one.
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _FULL_STOP = re.compile(r'\.(?!\d)')
 _DIGITS = {'none': '0'} | {
@@ -15,8 +15,8 @@ _DIGITS = {'none': '0'} | {
     )
 }
 _ARTICLES = ('a', 'an', 'the')
-# Words that people write without (one of) their apostrophes. Where the result would be
-# a word of its own (she'll, we're, I'd, …) the official table leaves them alone.
+# Words often written without (one of) their apostrophes. If the result would be another
+# word (she'll, we're, I'd, …), the official table leaves them unchanged.
 _CONTRACTIONS = """
     ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't
     hadn't've hasn't haven't he'd he'd've he's how'd how'll how's isn't it'd it'd've
@@ -37,7 +37,7 @@ _WITH_APOSTROPHE = {
 
 
 def split_words(text: str) -> str:
-    """EvalAI's first step: no commas and question marks, ``'s`` a word of its own."""
+    """EvalAI's first step: no commas or question marks, ``'s`` as a separate word."""
     text = text.lower().replace(',', '').replace('?', '')
     return text.replace("'s", " 's").strip()
 
@@ -45,11 +45,13 @@ def split_words(text: str) -> str:
 def normalise_answer(text: str) -> str:
     """The form in which the official VQA script compares answers.
 
-    Lower case; punctuation deleted or made a space; no full stop that no digit follows;
-    number words up to ten as digits; no articles; contractions with their apostrophe.
+    Lower case; punctuation deleted or replaced with a space; full stops only before a
+    digit; number words up to ten as digits; no articles; contractions with their
+    apostrophe.
     """
     text = re.sub(r'\s', ' ', text).strip()
-    # Thousands: "1,000" makes all punctuation vanish, not only the comma.
+    # With a thousands separator ("1,000"), all punctuation is deleted, not only the
+    # comma.
     number = re.search(r'\d,+\d', text)
     cleaned = text
     for char in _PUNCTUATION:
@@ -62,9 +64,10 @@ def normalise_answer(text: str) -> str:
 
 
 def soft_accuracy(answer: str, people: Sequence[str]) -> float:
-    """Mean over people of min(1, n / 3), where n of the others gave this answer.
+    """Mean over annotators of min(1, n / 3), where n of the others gave this answer.
 
-    Both sides in normal form. An answer of four or more of ten people is fully right.
+    Both sides are in normal form. An answer given by four or more of ten annotators is
+    fully right.
     """
     matches = sum(answer == other for other in people)
     scores = [min(1.0, (matches - (answer == other)) / 3) for other in people]

@@ -18,8 +18,8 @@ def load_vqav2(folder: str | Path, split: str = 'val2014') -> list[VLMSample]:
     """A split of VQAv2.
 
     Args:
-        folder: Has the official ``v2_OpenEnded_mscoco_SPLIT_questions.json`` and, if
-            the answers are public, ``v2_mscoco_SPLIT_annotations.json``.
+        folder: Contains the official ``v2_OpenEnded_mscoco_SPLIT_questions.json`` and,
+            if the answers are public, ``v2_mscoco_SPLIT_annotations.json``.
         split: ``'val2014'``, ``'test-dev2015'`` or ``'test2015'``.
 
     Returns:
@@ -42,7 +42,7 @@ def load_vqav2(folder: str | Path, split: str = 'val2014') -> list[VLMSample]:
         ]
     )
     answers = Row({entry['question_id']: entry for entry in annotations}, str(gold))
-    # Images of test-dev are a part of the test images.
+    # The images of test-dev are a subset of the test images.
     images = split.replace('-dev', '')
     return [
         VLMSample(
@@ -60,14 +60,14 @@ def load_vqav2(folder: str | Path, split: str = 'val2014') -> list[VLMSample]:
 
 @METRICS.register_module()
 class VQAv2Metric(AnswerMetric):
-    """Mean soft accuracy; also for each type of answer. Or a file for the server.
+    """Mean soft accuracy, also for each type of answer; or a file for the server.
 
-    Answers are always brought to normal form. (The official script leaves that out
-    where all ten people agree, and expects lower-cased answers.)
+    Answers are always converted to normal form. (The official script skips this if all
+    ten annotators agree, and expects lower-case answers.)
 
     Args:
         submission: File for the evaluation server, written if the gold answers are not
-            public; the only figure then is ``vqav2/answers``, their number.
+            public. The only figure then is ``vqav2/answers``, their number.
         **kwargs: Arguments of mmengine's ``BaseMetric``.
     """
 

@@ -1,4 +1,4 @@
-"""What an answer to a yes/no question says, however it is put."""
+"""Reading of yes/no answers in any wording."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ _SAID = re.compile(
 
 
 def read_yes_no(text: str) -> str | None:
-    """``'yes'``, ``'no'``, or None where an answer says neither, or both.
+    """``'yes'``, ``'no'``, or None if an answer states neither or both.
 
-    In any case, markup, quotes and full-width form count: a part that is marked as the
-    answer (``<answer>``, ``\boxed``), the word that the answer begins with, the one
-    that is said to be the answer, and the only one of the two there is. A denial such
-    as "not" or "isn't" is a no. No official rule is as wide; the metrics use it to say
-    how many answers their official rule could not read.
+    Case, markup, quotes and full-width forms are ignored. The rules look, in this
+    order, for a part marked as the answer (``<answer>``, ``\boxed``), the first word of
+    the answer, a word declared to be the answer, and the only one of the two words that
+    occurs. A negation such as "not" or "isn't" is a no. No official rule is as broad;
+    the metrics use this function to report how many answers their official rule could
+    not read.
     """
     part = final_part(text)
     found = _read(part)
