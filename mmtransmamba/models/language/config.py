@@ -7,7 +7,7 @@ from typing import Any
 
 ATTENTION, MAMBA = 'full_attention', 'linear_attention'
 SLIDING = 'sliding_attention'
-NORMS = ('gated', 'per_head', 'none')
+NORMS = ('gated', 'gated_per_head', 'per_head', 'none')
 ACTIVATIONS = ('silu', 'identity')
 
 

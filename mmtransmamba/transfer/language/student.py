@@ -15,7 +15,7 @@ _MMMAMBA = dict(
 INITS = {
     'mimic': _MMMAMBA,
     'inherit': _MMMAMBA,
-    'vkq': dict(mamba_mixer='mamba2', mamba_d_conv=4, mamba_norm='gated'),
+    'vkq': dict(mamba_mixer='mamba2', mamba_d_conv=4, mamba_norm='gated_per_head'),
     'subclone': dict(mamba_mixer='mamba', mamba_d_conv=4, mamba_expand=2.0),
     'scratch': _MMMAMBA,
 }
@@ -66,6 +66,9 @@ def hybrid_config(
         'mamba_out_bias': has_out_bias(teacher),
         'mamba_qk_norm': has_qk_norm(teacher),
     }
+    if init == 'vkq':
+        # Native architectures have one epsilon, so the mixers take the decoder's.
+        own['mamba_norm_eps'] = getattr(teacher, 'rms_norm_eps', 1e-5)
     if own['mamba_mixer'] == 'mamba':
         own |= dict(mamba_in_bias=False, mamba_out_bias=False)
     student = config_cls(

@@ -247,7 +247,7 @@ def test_beam_search_reorders_a_pure_models_states(make_hybrid, prompt):
         ),
         (
             dict(mamba_norm='batch'),
-            "mamba_norm='batch' must be one of gated, per_head, none.",
+            "mamba_norm='batch' must be one of gated, gated_per_head, per_head, none.",
         ),
         (
             dict(mamba_conv_activation='tanh'),

@@ -65,10 +65,12 @@ class Mamba2Mixer(DecoderMixer):
     that come from the Transformer.
 
     Args:
-        config: See :class:`DecoderMixer`. ``mamba_norm``: ``'gated'``, over all
-            channels of the gated output (Mamba-2, MaTVLM); ``'per_head'``, before the
-            gate and for each head alone (mmMamba); ``'none'``. ``mamba_gate`` and
-            ``mamba_skip`` switch z and D.
+        config: See :class:`DecoderMixer`. ``mamba_norm``: ``'gated_per_head'``, of the
+            gated output, for each head alone (MaTVLM and Mamba2InLlama, and what
+            ``mamba_ssm`` and serving engines compute with as many groups as heads);
+            ``'gated'``, of the gated output, over all channels (Mamba-2 with one
+            group); ``'per_head'``, before the gate and for each head alone (mmMamba);
+            ``'none'``. ``mamba_gate`` and ``mamba_skip`` switch z and D.
         layer_idx: See :class:`DecoderMixer`.
     """
 
@@ -192,7 +194,7 @@ class Mamba2Mixer(DecoderMixer):
         z = None
         if self.z_proj is not None:
             z = F.silu(self.z_proj(hidden_states).to(y_BLD.dtype))
-        if self.config.mamba_norm == 'gated':
+        if self.config.mamba_norm in ('gated', 'gated_per_head'):
             return self.norm(y_BLD if z is None else y_BLD * z)
         if self.norm is not None:
             y_BLD = self.norm(y_BLD)

@@ -1,0 +1,208 @@
+"""Writing a converted language model for programs without this package."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import transformers
+from packaging.version import Version
+from torch import Tensor, nn
+
+from mmtransmamba.apis.loading import load
+from mmtransmamba.apis.serving.granite import to_granite
+from mmtransmamba.models.language.cache_names import as_argument, returned_cache
+from mmtransmamba.utils.checkpoint_files import put_in_place
+from mmtransmamba.utils.model_files import copy_companions
+
+FORMATS = ('granite',)
+GROUPED_SINCE = Version('5.23')
+"""The first transformers whose Granite normalises each group alone."""
+
+TOLERANCE = 1e-4
+PROMPT, ANSWER = 33, 16  # tokens of the check
+
+_NOTE = """# {name}
+
+A hybrid of {mamba} Mamba-2 and {attention} attention layers, converted from a
+Transformer with mmtransmamba and written as `granitemoehybrid`.
+
+It is read by transformers 5.23 or later, vLLM and SGLang, without further code.
+Earlier releases of transformers, and mlx-lm, load it without an error but normalise
+over all channels of the mixers instead of each head alone: their output is wrong.
+
+vLLM keeps the recurrent state in the model's dtype; `--mamba-ssm-cache-dtype float32`
+keeps it in float32.
+"""
+
+
+@dataclass(frozen=True)
+class LanguageExportReport:
+    """What was written.
+
+    Attributes:
+        path: The folder.
+        format: One of :data:`FORMATS`.
+        difference: Largest difference of the logits relative to the largest logit; None
+            if it was not checked.
+        tokens: Greedily generated tokens that were compared, and are equal.
+    """
+
+    path: Path
+    format: str
+    difference: float | None = None
+    tokens: int = 0
+
+
+def export_language_model(
+    model: nn.Module | str | Path,
+    out: str | Path,
+    format: str = 'granite',
+    *,
+    overwrite: bool = False,
+    check: bool = True,
+) -> LanguageExportReport:
+    """Write a converted language model for programs that do not have this package.
+
+    The folder appears under its name when it is complete and has been checked: in
+    float32, read by transformers' own class, its logits must equal the hybrid's within
+    :data:`TOLERANCE`, relative to the largest, and its greedy tokens must be the same.
+
+    Args:
+        model: The hybrid, or its folder (or the work directory of its training), from
+            which tokenizer, chat template and generation settings are then copied.
+        out: The folder to write.
+        format: ``'granite'``, see :mod:`mmtransmamba.apis.serving.granite`.
+        overwrite: Replace the folder if it is an earlier export.
+        check: Compare the folder with the hybrid. It needs both in float32.
+
+    Raises:
+        FileExistsError: The folder is there, and is not to be replaced.
+        ImportError: The check needs a later transformers.
+        ValueError: The model has no equal in the format; the message lists every
+            obstacle and the way round it.
+    """
+    if format not in FORMATS:
+        raise ValueError(
+            f'format {format!r} is unknown; accepted: {", ".join(FORMATS)}'
+        )
+    if check and Version(transformers.__version__).release < GROUPED_SINCE.release:
+        raise ImportError(
+            f'transformers {transformers.__version__} computes Granite differently: '
+            f'the check needs {GROUPED_SINCE} or later. Install it, or leave out the '
+            'check'
+        )
+    out = Path(out)
+    _check_replaceable(out, overwrite)
+    source = None
+    if not isinstance(model, nn.Module):
+        source, model = Path(model), load(model)
+    training = model.training
+    model.eval()
+    partial = out.with_name(out.name + '.partial')
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        to_granite(model).save_pretrained(partial)
+        _write_config(partial / 'config.json')
+        (partial / 'README.md').write_text(_note(out.name, model), encoding='utf-8')
+        if source is not None:
+            copy_companions(source, partial)
+        difference = _difference(model, partial) if check else None
+        put_in_place(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        model.train(training)
+    return LanguageExportReport(out, format, difference, ANSWER if check else 0)
+
+
+def _check_replaceable(out: Path, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(f'{out} exists; give another folder, or overwrite it')
+    config = out / 'config.json'
+    if not config.is_file() or 'granitemoehybrid' not in config.read_text('utf-8'):
+        raise FileExistsError(
+            f'{out} is not an earlier export, so it is not replaced; give another '
+            'folder'
+        )
+
+
+def _note(name: str, model: nn.Module) -> str:
+    mamba = len(model.config.mamba_layers)
+    attention = model.config.num_hidden_layers - mamba
+    return _NOTE.format(name=name, mamba=mamba, attention=attention)
+
+
+def _write_config(path: Path) -> None:
+    """Settings under the names that every reader knows.
+
+    SGLang reads ``rope_theta`` and ``rope_scaling`` only, and older readers know layers
+    as 'mamba' and 'attention'; transformers takes these names too.
+    """
+    fields = json.loads(path.read_text(encoding='utf-8'))
+    fields.pop('time_step_limit', None)  # the default; infinity is not JSON
+    rope = dict(fields.pop('rope_parameters', None) or {})
+    fields['rope_theta'] = rope.pop('rope_theta', 10000.0)
+    scaled = rope.get('rope_type', 'default') != 'default'
+    fields['rope_scaling'] = rope if scaled else None
+    fields['layer_types'] = [
+        'mamba' if kind == 'linear_attention' else 'attention'
+        for kind in fields['layer_types']
+    ]
+    path.write_text(json.dumps(fields, indent=2, sort_keys=True) + '\n', 'utf-8')
+
+
+@torch.no_grad()
+def _difference(model: nn.Module, folder: Path) -> float:
+    """Relative difference of the logits.
+
+    Raises:
+        ValueError: It is too large, or the greedy tokens differ.
+    """
+    granite = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True
+    ).eval()
+    if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
+        kind = type(model)
+        full = kind(model.config).float().eval()
+        full.load_state_dict(model.state_dict())
+        model = full
+    generator = torch.Generator().manual_seed(0)
+    limit = model.config.max_position_embeddings
+    length = min(PROMPT, max(1, limit - ANSWER))
+    ids = torch.randint(model.config.vocab_size, (2, length), generator=generator)
+    expected, tokens = _greedy(model, ids, granite.config.use_cache)
+    actual, others = _greedy(granite, ids, granite.config.use_cache)
+    gap = ((actual - expected).abs().max() / expected.abs().max()).item()
+    if not gap <= TOLERANCE:
+        raise ValueError(
+            f'the logits of the folder differ by {gap:.1e} from the model (accepted: '
+            f'{TOLERANCE:g}); it was not kept'
+        )
+    if not torch.equal(tokens, others):
+        raise ValueError(
+            'the folder generates other tokens than the model; it was not kept'
+        )
+    return gap
+
+
+def _greedy(model: nn.Module, ids: Tensor, use_cache: bool) -> tuple[Tensor, Tensor]:
+    """Logits of the prompt, and the likeliest tokens after it.
+
+    A loop of its own: the generation settings of a folder may forbid or force tokens.
+    """
+    output = model(ids, use_cache=use_cache)
+    logits, tokens = output.logits, []
+    for _ in range(ANSWER):
+        tokens.append(output.logits[:, -1].argmax(-1))
+        ids = torch.cat((ids, tokens[-1][:, None]), dim=1)
+        if use_cache:
+            cache = as_argument(returned_cache(output))
+            output = model(ids[:, -1:], use_cache=True, **cache)
+        else:
+            output = model(ids, use_cache=False)
+    return logits, torch.stack(tokens, dim=1)

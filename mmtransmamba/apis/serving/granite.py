@@ -1,0 +1,342 @@
+r"""A hybrid decoder as an equal ``granitemoehybrid`` model.
+
+Granite's hybrid is Llama's block with Mamba-2 in place of some attention layers, so
+plain transformers, vLLM and SGLang read it without this package. Its mixer computes x,
+B, C, the gate z and dt with one projection, gives every group of heads its own B and C
+and has no key-value heads that are shared. A hybrid is expressed in it with as many
+groups as heads:
+
+* the rows of x and B are repeated for the query heads that share them. The depthwise
+  convolution and SiLU act on each channel alone, so repeating before them is exact;
+* a missing D is 0; a missing gate is a zero projection with the bias at which
+  :math:`\mathrm{SiLU}(z) = 1`;
+* a model whose heads are narrower than its hidden size gets heads of zeros, because
+  Granite has ``head_dim = hidden_size / num_attention_heads``.
+
+Granite normalises after the gate, the channels of each group alone (transformers 5.23
+and later, vLLM, SGLang). That is ``norm='gated_per_head'`` here, and nothing else.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import GraniteMoeHybridConfig, GraniteMoeHybridForCausalLM
+
+from mmtransmamba.models.language import HYBRIDS, MAMBA, Mamba2Mixer
+
+FAMILIES = ('llama', 'mistral', 'qwen2')
+ROPES = ('default', 'linear', 'llama3', 'yarn')
+TAPS = (2, 3, 4)
+SILU_IS_ONE = 1.2784645427610738
+"""The z at which SiLU(z) = z / (1 + exp(-z)) is 1."""
+
+_SAME = (
+    *('vocab_size', 'hidden_size', 'intermediate_size', 'num_hidden_layers'),
+    *('max_position_embeddings', 'initializer_range', 'rms_norm_eps'),
+    *('pad_token_id', 'bos_token_id', 'eos_token_id', 'tie_word_embeddings'),
+    *('attention_dropout', 'hidden_act', 'layer_types', 'rope_parameters'),
+)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The heads of the hybrid, and how many Granite's has.
+
+    Attributes:
+        query: Query heads of the hybrid.
+        groups: Its key-value heads.
+        size: Channels of a head.
+        all: Query heads of the Granite model; the additional ones are zero.
+    """
+
+    query: int
+    groups: int
+    size: int
+    all: int
+
+    @property
+    def shared(self) -> int:
+        """Query heads for each key-value head."""
+        return self.query // self.groups
+
+    def rows(self, tensor: Tensor, heads: int, value: float = 0.0) -> Tensor:
+        """Tensor with ``heads * n`` rows, padded to as many heads as Granite has."""
+        wanted = self.all if heads == self.query else self.all // self.shared
+        missing = (wanted - heads) * (tensor.shape[0] // heads)
+        padding = tensor.new_full((missing, *tensor.shape[1:]), value)
+        return torch.cat((tensor, padding))
+
+    def repeated(self, tensor: Tensor) -> Tensor:
+        """Rows ``[groups * size, ...]`` once for each query head, then padded."""
+        heads = tensor.unflatten(0, (self.groups, self.size))
+        heads = heads.repeat_interleave(self.shared, dim=0)
+        return self.rows(heads.flatten(0, 1), self.query)
+
+
+def heads_of(config: Any) -> Heads:
+    """The heads of a hybrid's config, with those that Granite needs."""
+    query = config.num_attention_heads
+    size = getattr(config, 'head_dim', None) or config.hidden_size // query
+    return Heads(
+        query=query,
+        groups=config.num_key_value_heads or query,
+        size=size,
+        all=max(query, config.hidden_size // size),
+    )
+
+
+def granite_obstacles(model: nn.Module) -> list[str]:
+    """Reasons why a model has no equal in ``granitemoehybrid``.
+
+    Args:
+        model: A hybrid decoder with a language-modelling head.
+
+    Returns:
+        One sentence per obstacle, with the way round; empty if there is none.
+    """
+    config = model.config
+    family = config.model_type.removeprefix('hybrid_')
+    if type(model) not in [classes[-1] for classes in HYBRIDS.values()]:
+        return [
+            f'{type(model).__name__} is not a converted causal language model; '
+            'convert one with mmtransmamba.convert'
+        ]
+    if family not in FAMILIES:
+        return [
+            f'the family {family} has layers that Granite has not (accepted: '
+            f'{", ".join(FAMILIES)}, InternLM2): load the folder with this package'
+        ]
+    return [*_decoder_obstacles(config), *_mixer_obstacles(model)]
+
+
+def _decoder_obstacles(config: Any) -> Iterator[str]:
+    if 'sliding_attention' in config.layer_types:
+        yield (
+            f'attention layers have sliding_window={config.sliding_window}: Granite '
+            'has no window; convert with sliding_window=None, which is equal for '
+            'contexts no longer than the window'
+        )
+    if config.hidden_act != 'silu':
+        yield f'hidden_act={config.hidden_act!r}: the MLP must use silu'
+    if getattr(config, 'mlp_bias', False):
+        yield 'mlp_bias=True: the MLP must not have biases'
+    rope = config.rope_parameters or {}
+    kind = rope.get('rope_type', 'default')
+    if kind not in ROPES:
+        yield f'rope_type={kind!r} is not one of {", ".join(ROPES)}'
+    if rope.get('partial_rotary_factor', 1.0) != 1.0:
+        yield 'partial_rotary_factor: positions must rotate the whole head'
+    heads = heads_of(config)
+    if heads.all * heads.size != config.hidden_size or heads.all % heads.shared:
+        yield (
+            f'{heads.query} heads of {heads.size} channels and {heads.shared} queries '
+            f'for each key: they cannot be extended to hidden_size='
+            f'{config.hidden_size}'
+        )
+
+
+def _mixer_obstacles(model: nn.Module) -> Iterator[str]:
+    """Of the first Mamba layer: all are alike."""
+    config = model.config
+    mixers = [model.model.layers[i].self_attn for i in config.mamba_layers]
+    if not mixers:
+        return
+    mixer = mixers[0]
+    if not isinstance(mixer, Mamba2Mixer):
+        yield (
+            f'the mixer is {type(mixer).__name__}: Granite has Mamba-2 only; convert '
+            "with init='vkq'"
+        )
+        return
+    norm, eps = _norm_of(mixer), config.rms_norm_eps
+    if norm != 'gated_per_head':
+        yield (
+            f'the norm of the mixers is {norm!r}: Granite has gated_per_head; convert '
+            "with norm='gated_per_head' and train with it"
+        )
+    elif mixer.norm.eps != eps:
+        yield (f'norm_eps={mixer.norm.eps} of the mixers must equal rms_norm_eps={eps}')
+    if _activation_of(mixer) != 'silu':
+        yield "the convolution's activation must be silu"
+    if mixer.conv1d.kernel_size[0] not in TAPS:
+        yield f'd_conv={mixer.conv1d.kernel_size[0]} is not one of {TAPS}'
+    if mixer.B_norm is not None:
+        yield 'qk_norm=True: Granite does not normalise B and C'
+
+
+def _norm_of(mixer: Mamba2Mixer) -> str:
+    return mixer.config.mamba_norm
+
+
+def _activation_of(mixer: Mamba2Mixer) -> str:
+    return mixer.config.mamba_conv_activation
+
+
+def to_granite(model: nn.Module) -> GraniteMoeHybridForCausalLM:
+    """The equal ``granitemoehybrid`` model, in the dtypes of this one.
+
+    Parameters that both have are shared, not copied.
+
+    Args:
+        model: A hybrid without :func:`obstacles <granite_obstacles>`.
+
+    Raises:
+        ValueError: There are obstacles; the message lists them.
+    """
+    obstacles = granite_obstacles(model)
+    if obstacles:
+        raise ValueError(
+            'the model has no equal in granitemoehybrid: ' + '; '.join(obstacles)
+        )
+    config = granite_config(model)
+    with torch.device('meta'):
+        granite = GraniteMoeHybridForCausalLM(config)
+    tensors = dict(granite_tensors(model, config))
+    if config.tie_word_embeddings:
+        tensors['lm_head.weight'] = tensors['model.embed_tokens.weight']
+    with torch.no_grad():
+        granite.load_state_dict(tensors, strict=True, assign=True)
+    granite.model.rotary_emb = type(granite.model.rotary_emb)(config)
+    granite.generation_config = copy.deepcopy(model.generation_config)
+    granite.generation_config.use_cache = config.use_cache
+    granite.tie_weights()
+    return granite.train(model.training)
+
+
+def granite_config(model: nn.Module) -> GraniteMoeHybridConfig:
+    """Config of the equal Granite model; all multipliers are written out."""
+    config, heads = model.config, heads_of(model.config)
+    mixers = [model.model.layers[i].self_attn for i in config.mamba_layers]
+    return GraniteMoeHybridConfig(
+        **{name: getattr(config, name) for name in _SAME},
+        num_attention_heads=heads.all,
+        num_key_value_heads=heads.all // heads.shared,
+        attention_bias=_has_bias(model, attention=True),
+        attention_multiplier=heads.size**-0.5,
+        embedding_multiplier=1.0,
+        logits_scaling=1.0,
+        residual_multiplier=1.0,
+        num_local_experts=0,
+        num_experts_per_tok=0,
+        shared_intermediate_size=config.intermediate_size,
+        position_embedding_type='rope',
+        mamba_n_heads=heads.all,
+        mamba_n_groups=heads.all,
+        mamba_d_state=heads.size,
+        mamba_d_head=heads.size,
+        mamba_d_conv=mixers[0].conv1d.kernel_size[0] if mixers else 4,
+        mamba_expand=1,
+        mamba_conv_bias=True,
+        mamba_proj_bias=_has_bias(model, attention=False),
+        # The caches of transformers count tokens in attention layers only.
+        use_cache=config.use_cache and len(mixers) < config.num_hidden_layers,
+    )
+
+
+def _has_bias(model: nn.Module, attention: bool) -> bool:
+    """Whether any attention layer, or any mixer, needs projections with biases."""
+    for layer, kind in zip(model.model.layers, model.config.layer_types, strict=True):
+        if (kind != MAMBA) == attention:
+            part = layer.self_attn
+            biased = any(
+                isinstance(module, nn.Linear) and module.bias is not None
+                for module in part.modules()
+            )
+            if biased or (not attention and part.z_proj is None):
+                return True
+    return False
+
+
+def granite_tensors(
+    model: nn.Module, config: GraniteMoeHybridConfig
+) -> Iterator[tuple[str, Tensor]]:
+    """All tensors of the Granite model, by name, layer by layer."""
+    heads = heads_of(model.config)
+    yield 'model.embed_tokens.weight', model.model.embed_tokens.weight
+    yield 'model.norm.weight', model.model.norm.weight
+    if not config.tie_word_embeddings:
+        yield 'lm_head.weight', model.lm_head.weight
+    for i, layer in enumerate(model.model.layers):
+        own = {
+            'input_layernorm.weight': layer.input_layernorm.weight,
+            'post_attention_layernorm.weight': layer.post_attention_layernorm.weight,
+            'shared_mlp.input_linear.weight': torch.cat(
+                (layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight)
+            ),
+            'shared_mlp.output_linear.weight': layer.mlp.down_proj.weight,
+        }
+        if i in model.config.mamba_layers:
+            mixed = _mixer(layer.self_attn, heads, config.mamba_proj_bias)
+            own |= {f'mamba.{name}': tensor for name, tensor in mixed.items()}
+        else:
+            attention = _attention(layer.self_attn, heads, config.attention_bias)
+            own |= {f'self_attn.{name}': value for name, value in attention.items()}
+        for name, tensor in own.items():
+            yield f'model.layers.{i}.{name}', tensor.detach()
+
+
+def _attention(part: nn.Module, heads: Heads, bias: bool) -> dict[str, Tensor]:
+    counts = dict(q_proj=heads.query, k_proj=heads.groups, v_proj=heads.groups)
+    tensors = {'o_proj.weight': heads.rows(part.o_proj.weight.mT, heads.query).mT}
+    if bias:
+        tensors['o_proj.bias'] = _bias(part.o_proj)
+    for name, count in counts.items():
+        linear = getattr(part, name)
+        tensors[f'{name}.weight'] = heads.rows(linear.weight, count)
+        if bias:
+            tensors[f'{name}.bias'] = heads.rows(_bias(linear), count)
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def _mixer(part: Mamba2Mixer, heads: Heads, bias: bool) -> dict[str, Tensor]:
+    query = heads.query
+
+    def in_proj(of: Any) -> Tensor:
+        """Rows of z, x, B, C and dt; ``of`` takes a weight or a bias."""
+        if part.z_proj is None:
+            z = of(part.C_proj)
+            z = torch.full_like(z, SILU_IS_ONE if z.ndim == 1 else 0.0)
+        else:
+            z = of(part.z_proj)
+        return torch.cat(
+            (
+                heads.rows(z, query),
+                heads.repeated(of(part.x_proj)),
+                heads.repeated(of(part.B_proj)),
+                heads.rows(of(part.C_proj), query),
+                heads.rows(of(part.dt_proj), query),
+            )
+        )
+
+    def convolution(tensor: Tensor) -> Tensor:
+        x, B, C = tensor.split((part.d_groups, part.d_groups, part.d_inner))
+        parts = (heads.repeated(x), heads.repeated(B), heads.rows(C, query))
+        return torch.cat(parts)
+
+    D = torch.zeros_like(part.A_log) if part.D is None else part.D
+    tensors = {
+        'in_proj.weight': in_proj(lambda linear: linear.weight),
+        'conv1d.weight': convolution(part.conv1d.weight),
+        'conv1d.bias': convolution(part.conv1d.bias),
+        'A_log': heads.rows(part.A_log, query),
+        'D': heads.rows(D, query),
+        'dt_bias': heads.rows(part.dt_bias, query),
+        'norm.weight': heads.rows(part.norm.weight, query, 1.0),
+        'out_proj.weight': heads.rows(part.out_proj.weight.mT, query).mT,
+    }
+    if bias:
+        tensors['in_proj.bias'] = in_proj(_bias)
+        tensors['out_proj.bias'] = _bias(part.out_proj)
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def _bias(linear: nn.Linear) -> Tensor:
+    if linear.bias is not None:
+        return linear.bias
+    return linear.weight.new_zeros(linear.weight.shape[0])

@@ -1,0 +1,229 @@
+"""Export to Granite's hybrid, read back by transformers' own class."""
+
+import json
+
+import pytest
+import torch
+import transformers
+from packaging.version import Version
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import mmtransmamba
+from mmtransmamba.apis.serving import (
+    export_language_model,
+    granite_obstacles,
+    to_granite,
+)
+from mmtransmamba.models.language import MAMBA
+
+pytestmark = pytest.mark.skipif(
+    Version(transformers.__version__).release < (5, 23),
+    reason='Granite normalises over all channels before transformers 5.23',
+)
+
+SIZES = dict(
+    vocab_size=61,
+    hidden_size=32,
+    intermediate_size=40,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=128,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+)
+LLAMA3 = dict(
+    rope_type='llama3',
+    rope_theta=5e5,
+    factor=8.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=16,
+)
+TEACHERS = {
+    'llama': ('llama', {}),
+    'llama, tied': ('llama', dict(tie_word_embeddings=True)),
+    'llama, four queries a key': ('llama', dict(num_key_value_heads=1)),
+    'llama, no sharing': ('llama', dict(num_key_value_heads=4)),
+    'llama 3 positions': ('llama', dict(rope_parameters=LLAMA3)),
+    'llama, other epsilon': ('llama', dict(rms_norm_eps=1e-3)),
+    'internlm2 with biases': ('llama', dict(attention_bias=True)),
+    'qwen2': ('qwen2', {}),
+    'mistral without window': ('mistral', dict(sliding_window=None)),
+    'mistral, heads narrower than the hidden size': (
+        'mistral',
+        dict(sliding_window=None, hidden_size=48, head_dim=8),
+    ),
+}
+WIDE = ('llama', dict(head_dim=16))  # 4 heads of 16 channels in 32
+LAYERS = {'hybrid': [0, 2], 'pure': [0, 1, 2]}
+
+
+def make_hybrid(teacher='llama', layers=(0, 2), init='vkq', **fields):
+    """A hybrid with weights so large that every part matters."""
+    family, changes = (TEACHERS | dict(wide=WIDE)).get(teacher, (teacher, {}))
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **SIZES | changes)
+    model = AutoModelForCausalLM.from_config(config)
+    hybrid = mmtransmamba.convert(model, layers=list(layers), init=init, **fields)
+    hybrid = hybrid[0] if isinstance(hybrid, tuple) else hybrid
+    with torch.no_grad():
+        for name, parameter in hybrid.named_parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(4)
+            elif name.endswith(('bias', 'D')) or 'norm' in name:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return hybrid.eval()
+
+
+@pytest.mark.parametrize('layers', LAYERS)
+@pytest.mark.parametrize('teacher', TEACHERS)
+def test_folder_equals_the_hybrid(teacher, layers, tmp_path):
+    hybrid = make_hybrid(teacher, LAYERS[layers])
+    report = export_language_model(hybrid, tmp_path / 'granite')
+    assert report.difference < 1e-4
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / 'granite')
+    assert type(model).__module__.startswith('transformers.')
+    ids = torch.randint(3, 61, (2, 21))
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, hybrid(ids).logits)
+    options = dict(max_new_tokens=12, do_sample=False, pad_token_id=0)
+    assert torch.equal(model.generate(ids, **options), hybrid.generate(ids, **options))
+
+
+@pytest.mark.parametrize(
+    'fields',
+    [
+        dict(mamba_gate=False),
+        dict(mamba_skip=False),
+        dict(mamba_d_conv=2),
+        dict(mamba_d_conv=3, mamba_gate=False, mamba_skip=False),
+        dict(mamba_in_bias=True),
+        dict(mamba_out_bias=True),
+    ],
+    ids=str,
+)
+def test_parts_that_granite_always_has_may_be_missing(fields, tmp_path):
+    hybrid = make_hybrid(**fields)
+    assert export_language_model(hybrid, tmp_path / 'granite').difference < 1e-4
+
+
+OBSTACLES = {
+    'phi': (dict(teacher='phi'), 'the family phi has layers that Granite has not'),
+    'qwen3': (dict(teacher='qwen3'), 'the family qwen3 has layers'),
+    'mamba-1': (dict(init='subclone'), 'the mixer is MambaMixer'),
+    'norm before the gate': (dict(init='mimic'), "norm of the mixers is 'per_head'"),
+    'norm over all channels': (
+        dict(mamba_norm='gated'),
+        "norm of the mixers is 'gated'",
+    ),
+    'no norm': (dict(mamba_norm='none'), "norm of the mixers is 'none'"),
+    'epsilon': (dict(mamba_norm_eps=0.5), 'norm_eps=0.5 of the mixers must equal'),
+    'activation': (
+        dict(mamba_conv_activation='identity'),
+        "the convolution's activation must be silu",
+    ),
+    'window': (dict(teacher='mistral'), 'attention layers have sliding_window=4096'),
+    'taps': (dict(mamba_d_conv=5), 'd_conv=5 is not one of'),
+    'rope': (
+        dict(rope_parameters=dict(rope_type='dynamic', factor=2.0, rope_theta=1e4)),
+        "rope_type='dynamic' is not one of",
+    ),
+    'gelu': (dict(hidden_act='gelu'), "hidden_act='gelu'"),
+    'wide heads': (dict(teacher='wide'), 'cannot be extended to hidden_size=32'),
+}
+
+
+@pytest.mark.parametrize('case', OBSTACLES)
+def test_what_granite_cannot_express_is_refused(case, tmp_path):
+    fields, reason = OBSTACLES[case]
+    hybrid = make_hybrid(**fields)
+    (obstacle,) = granite_obstacles(hybrid)
+    assert reason in obstacle
+    with pytest.raises(ValueError, match='has no equal in granitemoehybrid'):
+        export_language_model(hybrid, tmp_path / 'granite')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_obstacle_is_reported_at_once():
+    hybrid = make_hybrid(init='mimic', mamba_conv_activation='identity')
+    assert len(granite_obstacles(hybrid)) == 2
+
+
+def test_a_transformer_is_not_exported():
+    config = AutoConfig.for_model('llama', **SIZES)
+    (obstacle,) = granite_obstacles(AutoModelForCausalLM.from_config(config))
+    assert 'convert one with mmtransmamba.convert' in obstacle
+
+
+def test_config_has_the_names_of_every_reader(tmp_path):
+    export_language_model(make_hybrid('llama 3 positions'), tmp_path / 'granite')
+    fields = json.loads((tmp_path / 'granite' / 'config.json').read_text())
+    assert fields['layer_types'] == ['mamba', 'attention', 'mamba']
+    assert fields['rope_theta'] == 5e5
+    assert fields['rope_scaling']['rope_type'] == 'llama3'
+    assert fields['num_local_experts'] == 0
+    assert fields['attention_multiplier'] == 8**-0.5
+    multipliers = ('embedding_multiplier', 'logits_scaling', 'residual_multiplier')
+    assert [fields[name] for name in multipliers] == [1.0] * 3
+    assert 'Infinity' not in json.dumps(fields)
+
+
+def test_model_is_left_as_it_was():
+    hybrid = make_hybrid().train()
+    before = {name: value.clone() for name, value in hybrid.state_dict().items()}
+    to_granite(hybrid)
+    assert hybrid.training
+    assert hybrid.config.layer_types == [MAMBA, 'full_attention', MAMBA]
+    for name, value in hybrid.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_half_precision_is_kept_and_checked_in_float32(tmp_path):
+    hybrid = make_hybrid().to(torch.bfloat16)
+    report = export_language_model(hybrid, tmp_path / 'granite')
+    assert report.difference < 1e-4
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / 'granite', dtype='auto')
+    assert model.lm_head.weight.dtype == torch.bfloat16
+
+
+def test_a_folder_that_computes_something_else_is_not_kept(tmp_path, monkeypatch):
+    from mmtransmamba.apis.serving import export
+
+    def spoiled(model):
+        granite = to_granite(model)
+        scaled = granite.model.norm.weight * torch.linspace(0.5, 1.5, 32)
+        granite.model.norm.weight = torch.nn.Parameter(scaled)
+        return granite
+
+    monkeypatch.setattr(export, 'to_granite', spoiled)
+    with pytest.raises(ValueError, match='it was not kept'):
+        export_language_model(make_hybrid(), tmp_path / 'granite')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_an_earlier_export_is_replaced(tmp_path):
+    hybrid = make_hybrid()
+    out = tmp_path / 'granite'
+    export_language_model(hybrid, out)
+    with pytest.raises(FileExistsError, match='overwrite'):
+        export_language_model(hybrid, out)
+    export_language_model(hybrid, out, overwrite=True, check=False)
+    (out / 'config.json').unlink()
+    with pytest.raises(FileExistsError, match='not an earlier export'):
+        export_language_model(hybrid, out, overwrite=True)
+
+
+def test_unknown_format(tmp_path):
+    with pytest.raises(ValueError, match="'gguf' is unknown; accepted: granite"):
+        export_language_model(make_hybrid(), tmp_path / 'out', 'gguf')
+
+
+def test_verb_exports_a_folder_with_its_companions(tmp_path):
+    hybrid = make_hybrid()
+    hybrid.save_pretrained(tmp_path / 'hybrid')
+    (tmp_path / 'hybrid' / 'tokenizer_config.json').write_text('{}')
+    mmtransmamba.export(tmp_path / 'hybrid', tmp_path / 'out', format='granite')
+    assert (tmp_path / 'out' / 'tokenizer_config.json').read_text() == '{}'
+    assert 'transformers 5.23' in (tmp_path / 'out' / 'README.md').read_text()
