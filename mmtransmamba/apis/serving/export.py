@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from mmtransmamba.apis.loading import load
 from mmtransmamba.apis.serving.granite import to_granite
+from mmtransmamba.models.folders.companions import copy_companions
 from mmtransmamba.models.language.cache_names import as_argument, returned_cache
 from mmtransmamba.utils.checkpoint_files import put_in_place
-from mmtransmamba.utils.model_files import copy_companions
 
 FORMATS = ('granite',)
 GROUPED_SINCE = Version('5.23')
