@@ -34,6 +34,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZER
 from mmengine.registry import Registry
 
 __all__ = [
+    'CONVERSIONS',
     'DATASETS',
     'DATA_SAMPLERS',
     'EVALUATORS',
@@ -115,3 +116,12 @@ WEIGHT_MAPS = Registry(
     'weight map', scope=SCOPE, locations=['mmtransmamba.transfer.weight_maps']
 )
 """Which teacher weight goes to which student weight, per teacher-student pair."""
+
+CONVERSIONS = Registry(
+    'conversion', scope=SCOPE, locations=['mmtransmamba.transfer.conversions']
+)
+"""What turns a pre-trained model into a hybrid, per kind of model.
+
+Models that are converted when they are built look theirs up here: they must not import
+what transfers weights between models.
+"""

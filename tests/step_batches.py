@@ -12,8 +12,8 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from mmtransmamba.engine.partwise_data_parallel import PartwiseDataParallel
+from mmtransmamba.models.trainable import CausalLM
 from mmtransmamba.transfer import LanguageDistiller
-from mmtransmamba.transfer.distillers import CausalLM
 
 TERMS = dict(
     kl=dict(type='mmtransmamba.TokenKLTerm', temperature=2.0),

@@ -14,8 +14,8 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from mmtransmamba.models.language import choose_layers
+from mmtransmamba.models.trainable.stages import STAGES
 from mmtransmamba.registry import MODELS, PARAM_SCHEDULERS
-from mmtransmamba.transfer.distillers.stages import STAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG_DIR = ROOT / 'configs' / 'language'

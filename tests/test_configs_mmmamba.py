@@ -19,12 +19,12 @@ from mmtransmamba.models.multimodal import (
     PatchDecoderConfig,
     PatchDecoderForConditionalGeneration,
 )
-from mmtransmamba.registry import MODELS
-from mmtransmamba.transfer.distillers.stages import (
+from mmtransmamba.models.trainable.stages import (
     STAGES,
     StageError,
     group_of_parameters,
 )
+from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.language import hybrid_config
 from mmtransmamba.transfer.vision_language import convert_vlm
 

@@ -29,8 +29,8 @@ from mmtransmamba.models.multimodal import (
     HybridLlavaConfig,
     HybridLlavaForConditionalGeneration,
 )
+from mmtransmamba.models.trainable.stages import STAGES, history_of
 from mmtransmamba.registry import MODELS, PARAM_SCHEDULERS
-from mmtransmamba.transfer.distillers.stages import STAGES, history_of
 from mmtransmamba.transfer.language import hybrid_config
 
 ROOT = Path(__file__).resolve().parent.parent

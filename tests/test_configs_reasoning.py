@@ -17,8 +17,8 @@ from tiny_vlms import save_tiny_llava, tiny_processor
 from mmtransmamba.datasets.character_processor import character_processor
 from mmtransmamba.datasets.shapes_reasoning import write_shapes_reasoning
 from mmtransmamba.models.folders import load_vlm
+from mmtransmamba.models.trainable.stages import STAGES, StageError
 from mmtransmamba.registry import MODELS
-from mmtransmamba.transfer.distillers.stages import STAGES, StageError
 from mmtransmamba.transfer.vision_language import convert_vlm
 from mmtransmamba.utils.reasoning_text import STOP
 

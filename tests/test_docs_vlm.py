@@ -9,7 +9,7 @@ from mmengine.config import Config
 from PIL import Image
 from tiny_vlms import save_tiny_llava
 
-from mmtransmamba.transfer.distillers import VisionLanguageModel
+from mmtransmamba.models.trainable import VisionLanguageModel
 
 DOCS = Path(__file__).resolve().parent.parent / 'docs'
 FENCE = re.compile(r'^```(py|python)\n(.*?)^```$', re.MULTILINE | re.DOTALL)

@@ -12,7 +12,8 @@ from tiny_vlms import tiny_llava
 from torch import Tensor
 
 from mmtransmamba.engine.partwise_data_parallel import PartwiseDataParallel
-from mmtransmamba.transfer import LanguageDistiller, VisionLanguageModel
+from mmtransmamba.models.trainable import VisionLanguageModel
+from mmtransmamba.transfer import LanguageDistiller
 from mmtransmamba.transfer.vision_language import convert_vlm
 
 KINDS = ('teacher', 'distiller', 'partwise')

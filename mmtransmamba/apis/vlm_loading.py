@@ -59,7 +59,7 @@ def load_trained(
         CheckpointError: The checkpoint does not fit the model.
         ValueError: The config has no vision-language model.
     """
-    from mmtransmamba.transfer.distillers import VisionLanguageModel
+    from mmtransmamba.models.trainable import VisionLanguageModel
 
     if not isinstance(config, Config):
         if not Path(config).is_file():
@@ -95,7 +95,7 @@ def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
         FileNotFoundError: There is no such file.
         CheckpointError: It does not fit.
     """
-    from mmtransmamba.transfer.distillers.naming import OWN_PREFIX
+    from mmtransmamba.models.trainable.naming import OWN_PREFIX
 
     if Path(checkpoint).is_dir():
         raise FileNotFoundError(

@@ -22,7 +22,8 @@ def write_start(
     """Write a processor and a randomly initialised small Llama into one folder.
 
     Use the folder as ``language`` and ``processor`` of
-    :class:`~mmtransmamba.transfer.VisionLanguageModel`, and as ``processor`` of the
+    :class:`~mmtransmamba.models.trainable.VisionLanguageModel`, and as ``processor`` of
+    the
     data sets.
 
     Args:

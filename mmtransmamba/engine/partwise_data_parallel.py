@@ -24,7 +24,7 @@ class PartwiseDataParallel(nn.Module):
 
     Args:
         module: A model that trains with
-            :class:`~mmtransmamba.transfer.distillers.partial_backward.PartialBackward`.
+            :class:`~mmtransmamba.models.trainable.partial_backward.PartialBackward`.
         device_ids: Ignored; mmengine passes it to every wrapper.
     """
 

@@ -1,16 +1,9 @@
 from . import distillers, losses, terms, weight_maps, weighting
-from .distillers import (
-    CausalLM,
-    LanguageDistiller,
-    MultiDirectionDistiller,
-    VisionLanguageModel,
-)
+from .distillers import LanguageDistiller, MultiDirectionDistiller
 
 __all__ = [
-    'CausalLM',
     'LanguageDistiller',
     'MultiDirectionDistiller',
-    'VisionLanguageModel',
     'distillers',
     'losses',
     'terms',

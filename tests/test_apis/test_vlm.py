@@ -22,8 +22,8 @@ from mmtransmamba.apis.vlm import conversation_of, sampling_settings
 from mmtransmamba.apis.vlm_streaming import until_stop
 from mmtransmamba.datasets.conversations import BadSampleError, Conversation, Turn
 from mmtransmamba.models.checkpoint import CheckpointError
+from mmtransmamba.models.trainable import VisionLanguageModel
 from mmtransmamba.registry import MODELS
-from mmtransmamba.transfer.distillers import VisionLanguageModel
 from mmtransmamba.transfer.language import convert_lm
 
 RED = Image.new('RGB', (20, 30), 'red')

@@ -9,8 +9,8 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
 from mmtransmamba.models import load_pretrained, read_state_dict
-from mmtransmamba.transfer.distillers import CausalLM
-from mmtransmamba.transfer.distillers.stages import StageError
+from mmtransmamba.models.trainable import CausalLM
+from mmtransmamba.models.trainable.stages import StageError
 
 MIXER = dict(type='mmtransmamba.MixerOutputTerm')
 KL = dict(type='mmtransmamba.TokenKLTerm')

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from mmtransmamba.models.folders import assemble_llava, assemble_patch_decoder
 from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.models.multimodal.reasoning_tags import add_reasoning_tags
-from mmtransmamba.transfer.distillers import CausalLM, VisionLanguageModel
+from mmtransmamba.models.trainable import CausalLM, VisionLanguageModel
 from mmtransmamba.transfer.language import convert_lm
 
 VICUNA = dict(temperature=0.9, top_p=0.6)

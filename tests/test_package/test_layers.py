@@ -55,3 +55,35 @@ def test_imports_go_one_way(part, repo_dir):
 def test_every_part_has_its_place(repo_dir):
     root = repo_dir / 'mmtransmamba'
     assert {path.parent.name for path in root.glob('*/__init__.py')} == set(ORDER)
+
+
+ROOMS = {
+    'backbones': {'mixers'},
+    'mixers': set(),
+    'language': {'mixers'},
+    'multimodal': {'language'},
+    'folders': {'language', 'multimodal'},
+    'teachers': {'folders'},
+    'retrieval': {'backbones', 'folders', 'mixers', 'teachers'},
+    'trainable': {'folders', 'language', 'multimodal'},
+}
+"""What each room of the models may import besides itself and what is in none."""
+
+
+@pytest.mark.parametrize('room', ROOMS)
+def test_rooms_of_the_models_import_one_way(room, repo_dir):
+    root = repo_dir / 'mmtransmamba'
+    wrong = set()
+    for path in (root / 'models' / room).rglob('*.py'):
+        for module in imported_by(path, root):
+            if not module.startswith('mmtransmamba.models.'):
+                continue
+            other = module.split('.')[2]
+            if other in ROOMS.keys() - ROOMS[room] - {room}:
+                wrong.add((path.relative_to(root).as_posix(), module))
+    assert wrong == set()
+
+
+def test_every_room_of_the_models_has_its_place(repo_dir):
+    rooms = (repo_dir / 'mmtransmamba' / 'models').glob('*/__init__.py')
+    assert {path.parent.name for path in rooms} == set(ROOMS)

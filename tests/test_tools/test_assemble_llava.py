@@ -6,7 +6,7 @@ from processes import run_script
 from tiny_llavas import save_language_model, save_tower
 
 from mmtransmamba.models.folders import assemble_llava
-from mmtransmamba.transfer import VisionLanguageModel
+from mmtransmamba.models.trainable import VisionLanguageModel
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tiny_vlms import save_tiny_llava
 
 from mmtransmamba.apis import VisionLanguageChat
 from mmtransmamba.evaluation.vlm import BENCHMARKS
-from mmtransmamba.transfer.distillers import VisionLanguageModel
+from mmtransmamba.models.trainable import VisionLanguageModel
 
 FAST = ('--max-new-tokens', 4, '--device', 'cpu')
 BOTH = ('--benchmarks', 'pope', 'scienceqa_img')

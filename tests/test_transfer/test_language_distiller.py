@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmtransmamba.models import token_losses
+from mmtransmamba.models.trainable import CausalLM
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer import LanguageDistiller
-from mmtransmamba.transfer.distillers import CausalLM
 
 ADAPTIVE = dict(type='mmtransmamba.AdaptiveWeighting')
 MIXER = dict(type='mmtransmamba.MixerOutputTerm')

@@ -9,9 +9,9 @@ from mmengine.runner import load_checkpoint
 from safetensors.torch import load_file, save_file
 
 from mmtransmamba.models.checkpoint import CheckpointError
+from mmtransmamba.models.trainable import CausalLM
+from mmtransmamba.models.trainable.stages import StageError
 from mmtransmamba.transfer import LanguageDistiller
-from mmtransmamba.transfer.distillers import CausalLM
-from mmtransmamba.transfer.distillers.stages import StageError
 
 HIDDEN = dict(
     type='mmtransmamba.HiddenStatesTerm',

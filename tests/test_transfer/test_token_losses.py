@@ -5,8 +5,8 @@ import torch
 from language_models import VOCAB, make_hybrid, make_teacher, teacher_config, tokens
 
 from mmtransmamba.models.token_losses import predicted
+from mmtransmamba.models.trainable import CausalLM
 from mmtransmamba.transfer import LanguageDistiller
-from mmtransmamba.transfer.distillers import CausalLM
 
 TERMS = dict(
     kl=dict(type='mmtransmamba.TokenKLTerm'),

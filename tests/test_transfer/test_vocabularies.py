@@ -8,8 +8,8 @@ from language_models import make_hybrid, make_teacher, tokens
 from tiny_vlms import tiny_tokenizer
 from torch.nn import functional as F
 
+from mmtransmamba.models.trainable import CausalLM
 from mmtransmamba.transfer import LanguageDistiller
-from mmtransmamba.transfer.distillers import CausalLM
 
 SIZE = len(tiny_tokenizer())
 KL = dict(type='mmtransmamba.TokenKLTerm')

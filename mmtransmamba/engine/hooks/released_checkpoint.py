@@ -17,8 +17,8 @@ from mmtransmamba.models.checkpoint import (
 )
 from mmtransmamba.models.checkpoint_names import unwrapped_names
 from mmtransmamba.models.fit import check_fit
+from mmtransmamba.models.trainable.naming import OWN_PREFIX
 from mmtransmamba.registry import HOOKS
-from mmtransmamba.transfer.distillers.naming import OWN_PREFIX
 
 SKIP = 'load_skip'
 """Key of a config: beginnings of the names of tensors that are not loaded."""

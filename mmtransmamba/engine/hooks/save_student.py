@@ -13,8 +13,8 @@ from torch import nn
 from mmtransmamba.engine.averaged import checkpoint_weights
 from mmtransmamba.engine.student import is_distiller, transformers_part
 from mmtransmamba.engine.unwrap import unwrapped_model
+from mmtransmamba.models.trainable.stages import StageError, history_of
 from mmtransmamba.registry import HOOKS
-from mmtransmamba.transfer.distillers.stages import StageError, history_of
 from mmtransmamba.utils.checkpoint_files import put_in_place
 
 _HISTORY = 'transfer_history'  # key of a checkpoint, as in the config
@@ -26,8 +26,8 @@ class SaveStudentHook(Hook):
 
     The saved model is the student of a
     :class:`~mmtransmamba.transfer.LanguageDistiller`, the model of a
-    :class:`~mmtransmamba.transfer.CausalLM` or
-    :class:`~mmtransmamba.transfer.VisionLanguageModel`, or the tower of a
+    :class:`~mmtransmamba.models.trainable.CausalLM` or
+    :class:`~mmtransmamba.models.trainable.VisionLanguageModel`, or the tower of a
     :class:`~mmtransmamba.models.trainable.PatchClassifier`.
 
     The name of the stage is appended to ``transfer_history`` in its config, so that the

@@ -1,5 +1,8 @@
-"""Transformers models as mmengine's Runner trains them."""
+"""Models as mmengine's Runner trains them, for their own sake or as students."""
 
+from .base import TransformersModel
+from .causal_lm import CausalLM
 from .patch_classifier import PatchClassifier
+from .vision_language_model import VisionLanguageModel
 
-__all__ = ['PatchClassifier']
+__all__ = ['CausalLM', 'PatchClassifier', 'TransformersModel', 'VisionLanguageModel']

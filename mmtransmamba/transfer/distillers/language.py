@@ -14,28 +14,25 @@ from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.models.language.packing import Packing, find_packing
 from mmtransmamba.models.language.padding import has_gaps
 from mmtransmamba.models.token_losses import score_tokens
-from mmtransmamba.registry import MODELS
-from mmtransmamba.transfer.distillers.causal_lm import CausalLM, count_tokens
-from mmtransmamba.transfer.distillers.naming import use_student_names
-from mmtransmamba.transfer.distillers.partial_backward import PartialBackward
-from mmtransmamba.transfer.distillers.stages import (
+from mmtransmamba.models.trainable.answering import answer, build_head
+from mmtransmamba.models.trainable.base import TransformersModel, count_tokens
+from mmtransmamba.models.trainable.naming import use_names_of
+from mmtransmamba.models.trainable.partial_backward import PartialBackward
+from mmtransmamba.models.trainable.stages import (
     STAGES,
     check_history,
     freeze_all_but,
     parameters_for_images,
+    touch_image_parameters,
 )
-from mmtransmamba.transfer.distillers.step_average import (
+from mmtransmamba.models.trainable.step_average import (
     BATCHES,
     Share,
     StepAverage,
     times,
 )
-from mmtransmamba.transfer.distillers.token_check import TokenCheck
-from mmtransmamba.transfer.distillers.vision_language import (
-    answer,
-    build_head,
-    touch_image_parameters,
-)
+from mmtransmamba.models.trainable.token_check import TokenCheck
+from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.frozen import FrozenReference
 from mmtransmamba.transfer.terms.base import check_switched_off
 from mmtransmamba.transfer.terms.language import (
@@ -75,11 +72,11 @@ class LanguageDistiller(StepAverage):
         student: Hybrid: a transformers model, a :class:`CausalLM`, or its config.
         teacher: Teacher, given likewise.
         terms: Terms by name; None leaves one out.
-        stage: Name in :data:`~mmtransmamba.transfer.distillers.stages.STAGES`. What
+        stage: Name in :data:`~mmtransmamba.models.trainable.stages.STAGES`. What
             does not belong to it is frozen, and a student that must not start it is
             refused. Without one all that ``trains`` says is trained, from any student.
         trains: Groups of parameters
-            (:data:`~mmtransmamba.transfer.distillers.stages.GROUPS`) in place of the
+            (:data:`~mmtransmamba.models.trainable.stages.GROUPS`) in place of the
             stage's own.
         requires: Patterns of the student's last step in place of the stage's own, such
             as ``'init:mimic'`` for a stage 3 without stages 1 and 2.
@@ -89,7 +86,7 @@ class LanguageDistiller(StepAverage):
         average: ``'tokens'``: every term is the mean over all tokens of a step of the
             optimizer, of all batches that it accumulates and of all processes;
             ``'batches'``: the mean of the batches' means. See
-            :class:`~mmtransmamba.transfer.distillers.step_average.StepAverage`.
+            :class:`~mmtransmamba.models.trainable.step_average.StepAverage`.
         data_preprocessor: As in mmengine's ``BaseModel``.
 
     Raises:
@@ -148,7 +145,7 @@ class LanguageDistiller(StepAverage):
         table = freeze_all_but(self.student, trains)
         name = 'no stage' if stage is None else f'stage {stage!r}'
         print_log(f'LanguageDistiller, {name}:\n{table}', logger='current')
-        use_student_names(self)
+        use_names_of(self, 'student')
 
     @property
     def teacher(self) -> nn.Module:
@@ -242,7 +239,7 @@ class LanguageDistiller(StepAverage):
             labels: ``[B, L]``; terms on logits need them.
             backward: Called with each part of the loss as soon as it is known.
             share: The batch's share of the step, see
-                :mod:`~mmtransmamba.transfer.distillers.step_average`; None if it is
+                :mod:`~mmtransmamba.models.trainable.step_average`; None if it is
                 all of it.
 
         Returns:
@@ -387,7 +384,7 @@ def _unpack(
     """The transformers model in what a distiller was given, its processor and head."""
     if not isinstance(model, nn.Module):
         model = MODELS.build(model)
-    if isinstance(model, CausalLM):
+    if isinstance(model, TransformersModel):
         return model.lm, model.companions, getattr(model, 'head', None)
     return model, Companions(), None
 

@@ -10,23 +10,21 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from mmtransmamba.models.teachers import BaseTeacher
-from mmtransmamba.registry import MODELS
-from mmtransmamba.transfer.alignment import TeacherTokens, match_layers
-from mmtransmamba.transfer.distillers.naming import (
-    STUDENT_PREFIX,
-    use_student_names,
-)
-from mmtransmamba.transfer.distillers.step_average import (
+from mmtransmamba.models.trainable.naming import use_names_of
+from mmtransmamba.models.trainable.step_average import (
     BATCHES,
+    IMAGES,
     Share,
     StepAverage,
     times,
 )
+from mmtransmamba.registry import MODELS
+from mmtransmamba.transfer.alignment import TeacherTokens, match_layers
 from mmtransmamba.transfer.distillers.students import kind_of
 from mmtransmamba.transfer.frozen import FrozenReference
 from mmtransmamba.transfer.taps import TapRecorder
 from mmtransmamba.transfer.terms import DistillBatch, DistillTerm, TransferPair
-from mmtransmamba.transfer.terms.base import IMAGES, check_switched_off
+from mmtransmamba.transfer.terms.base import check_switched_off
 
 
 @MODELS.register_module()
@@ -68,7 +66,7 @@ class MultiDirectionDistiller(StepAverage):
         average: ``'images'``: batches of different size that a step of the optimizer
             accumulates count by their images; ``'batches'``: they count the same, as
             in mmengine, and always under DDP. See
-            :class:`~mmtransmamba.transfer.distillers.step_average.StepAverage`.
+            :class:`~mmtransmamba.models.trainable.step_average.StepAverage`.
         data_preprocessor: The student's, as the Runner passes it.
         init_cfg: mmengine initialisation config.
 
@@ -145,7 +143,7 @@ class MultiDirectionDistiller(StepAverage):
         pair = self._pair()
         for term in terms_:
             term.build(pair)
-        use_student_names(self)
+        use_names_of(self, 'student')
 
     def _terms(self) -> list[DistillTerm]:
         return list(self.terms.values())
@@ -178,7 +176,7 @@ class MultiDirectionDistiller(StepAverage):
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth for layer-wise learning rate decay; aligners count as the head."""
-        name = param_name.removeprefix(prefix).removeprefix(STUDENT_PREFIX)
+        name = param_name.removeprefix(prefix).removeprefix('student.')
         return self.student_kind.layer_depth(self.student, name)
 
     def forward(
@@ -195,7 +193,7 @@ class MultiDirectionDistiller(StepAverage):
             data_samples: Ground truth; a dict with the captions of videos.
             mode: ``'loss'``, ``'predict'`` or ``'tensor'``.
             share: The batch's share of the step, see
-                :mod:`~mmtransmamba.transfer.distillers.step_average`.
+                :mod:`~mmtransmamba.models.trainable.step_average`.
         """
         if mode == 'loss':
             losses = self.loss(inputs, data_samples)

@@ -13,14 +13,11 @@ from torch import Tensor, nn
 
 from mmtransmamba.models.retrieval import PairEmbeddings
 from mmtransmamba.models.teachers import BaseTeacher, TeacherOutput
+from mmtransmamba.models.trainable.step_average import IMAGES
 from mmtransmamba.transfer.alignment import TeacherTokens
 from mmtransmamba.transfer.taps import TapRecord
 
 HALF = (torch.float16, torch.bfloat16)
-IMAGES = 'images'
-PREDICTED = 'predicted tokens'
-KEPT = 'tokens without padding'
-"""Units over which terms average."""
 
 
 def check_weight(owner: object, weight: float) -> None:
@@ -121,8 +118,8 @@ class DistillTerm(nn.Module):
 
     Attributes:
         scale: Further factor, which a schedule may change during training.
-        unit: What its loss is the mean over: :data:`IMAGES`, :data:`PREDICTED` or
-            :data:`KEPT`.
+        unit: What its loss is the mean over, a unit of
+            :mod:`mmtransmamba.models.trainable.step_average`.
     """
 
     needs_directions = False

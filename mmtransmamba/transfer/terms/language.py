@@ -16,9 +16,10 @@ from mmtransmamba.models.token_losses import (
     predicted,
     token_nll,
 )
+from mmtransmamba.models.trainable.step_average import KEPT, PREDICTED
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.alignment import Aligner, match_layers
-from mmtransmamba.transfer.terms.base import KEPT, PREDICTED, DistillTerm
+from mmtransmamba.transfer.terms.base import DistillTerm
 from mmtransmamba.transfer.terms.layers import WeightedLayersTerm
 from mmtransmamba.transfer.vocabulary import check_shared_tokens, read_tokens
 from mmtransmamba.transfer.watch import (

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.folders import load_lm
-from mmtransmamba.transfer.distillers import CausalLM
+from mmtransmamba.models.trainable import CausalLM
 from mmtransmamba.transfer.language import (
     convert_lm,
     plan_conversion,

@@ -115,7 +115,7 @@ def test_a_ranked_mixer_is_the_hybrids():
 
 
 def test_a_config_names_a_file_to_measure_on(teacher, tmp_path):
-    from mmtransmamba.transfer.distillers import CausalLM
+    from mmtransmamba.models.trainable import CausalLM
 
     teacher.save_pretrained(tmp_path / 'teacher')
     np.savez(tmp_path / 'text.npz', tokens=tokens(4).numpy().astype('uint16'))

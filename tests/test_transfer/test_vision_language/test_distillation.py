@@ -16,16 +16,16 @@ from tiny_vlms import save_tiny_llava
 from transformers import AutoProcessor
 
 from mmtransmamba.models.folders import load_vlm
-from mmtransmamba.registry import MODELS
-from mmtransmamba.transfer import LanguageDistiller, VisionLanguageModel
-from mmtransmamba.transfer.distillers import vision_language
-from mmtransmamba.transfer.distillers.stages import (
+from mmtransmamba.models.trainable import VisionLanguageModel, vision_language_model
+from mmtransmamba.models.trainable.stages import (
     LANGUAGE,
     STAGES,
     StageError,
     group_of_parameters,
     history_of,
 )
+from mmtransmamba.registry import MODELS
+from mmtransmamba.transfer import LanguageDistiller
 
 VLM = 'mmtransmamba.VisionLanguageModel'
 MIXER = dict(mixer=dict(type='mmtransmamba.MixerOutputTerm'))
@@ -217,7 +217,7 @@ def parts(tmp_path_factory):
 def test_llava_trains(parts, stage, monkeypatch):
     printed = []
     monkeypatch.setattr(
-        vision_language, 'print_log', lambda text, logger: printed.append(text)
+        vision_language_model, 'print_log', lambda text, logger: printed.append(text)
     )
     requires = 'init:llava'  # of the second stage as well
     model = VisionLanguageModel(**parts, stage=stage, requires=requires).train()

@@ -7,13 +7,13 @@ import torch
 from language_models import make_hybrid, make_teacher, tokens
 from mmengine.optim import OptimWrapper
 
-from mmtransmamba.transfer import LanguageDistiller
-from mmtransmamba.transfer.distillers import language
-from mmtransmamba.transfer.distillers.stages import (
+from mmtransmamba.models.trainable.stages import (
     GROUPS,
     StageError,
     group_of_parameters,
 )
+from mmtransmamba.transfer import LanguageDistiller
+from mmtransmamba.transfer.distillers import language
 
 MIXER = dict(mixer=dict(type='mmtransmamba.MixerOutputTerm'))
 KL = dict(kl=dict(type='mmtransmamba.TokenKLTerm'))

@@ -13,8 +13,8 @@ from tiny_distillers import DIRECTION, FEATURE, LAYER, LOGITS
 from tiny_distillers import build as build_vision
 from tiny_llavas import hybrid_llava, learning_batch
 
+from mmtransmamba.models.trainable import VisionLanguageModel
 from mmtransmamba.transfer import LanguageDistiller
-from mmtransmamba.transfer.distillers import VisionLanguageModel
 
 MODELS_ = ['causal', 'kl', 'task', 'hidden', 'mixer', 'layer', 'kl+task+hidden+layer']
 

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmtransmamba.models.folders.companions import Companions
-from mmtransmamba.models.multimodal.heads import VisionLanguageHead
-from mmtransmamba.registry import MODELS
-from mmtransmamba.transfer.distillers.causal_lm import (
-    CausalLM,
-    check_folder,
-    random_model,
-)
-from mmtransmamba.transfer.distillers.stages import (
+from mmtransmamba.models.token_losses import score_tokens
+from mmtransmamba.models.trainable.answering import answer, build_head
+from mmtransmamba.models.trainable.base import TransformersModel
+from mmtransmamba.models.trainable.origin import VISION_LANGUAGE, Origin
+from mmtransmamba.models.trainable.stages import (
     STAGES,
     check_history,
     freeze_all_but,
-    parameters_for_images,
+    touch_image_parameters,
 )
-from mmtransmamba.transfer.distillers.step_average import BATCHES, Share
-
-_AUTO_CLASS = 'AutoModelForImageTextToText'
+from mmtransmamba.models.trainable.step_average import Share
+from mmtransmamba.registry import MODELS
 
 
 @MODELS.register_module()
-class VisionLanguageModel(CausalLM):
+class VisionLanguageModel(TransformersModel):
     """A vision-language model that is trained on, or answers, images and text.
 
     Its state dict has the names of the transformers model.
@@ -45,17 +39,17 @@ class VisionLanguageModel(CausalLM):
             :func:`~mmtransmamba.transfer.vision_language.convert_vlm` besides the
             teacher, which is the model of ``path`` or ``config``: turn it into a
             hybrid.
-        stage: Name in :data:`~mmtransmamba.transfer.distillers.stages.STAGES`: what
+        stage: Name in :data:`~mmtransmamba.models.trainable.stages.STAGES`: what
             does not belong to it is frozen, and a model that must not start it is
             refused.
         trains: Groups of parameters
-            (:data:`~mmtransmamba.transfer.distillers.stages.GROUPS`) in place of the
+            (:data:`~mmtransmamba.models.trainable.stages.GROUPS`) in place of the
             stage's own. Without stage and groups everything is trained.
         requires: Patterns of the model's last step in place of the stage's own.
         head: Config of a head, which says how questions are answered.
         processor: Folder of the processor, by default ``path``.
         dtype, gradient_checkpointing, average, data_preprocessor: See
-            :class:`CausalLM`.
+            :class:`~mmtransmamba.models.trainable.base.TransformersModel`.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -84,36 +78,20 @@ class VisionLanguageModel(CausalLM):
         average: str = 'tokens',
         data_preprocessor: dict | nn.Module | None = None,
     ) -> None:
-        super(CausalLM, self).__init__(data_preprocessor)
-        self._average_over(average, 'tokens', BATCHES)
-        given = [path, config, vision or language]
-        if sum(v is not None for v in given) != 1 or (vision is None) != (
-            language is None
-        ):
-            raise ValueError(
-                'VisionLanguageModel: give either path, a folder, or config, or both '
-                'vision and language.'
-            )
-        for folder in (path, vision, language, processor):
-            check_folder('VisionLanguageModel', folder)
-        companions = Companions(processor or path)
-        if vision is not None:
-            from mmtransmamba.models.folders import assemble_llava
-
-            lm, made = assemble_llava(vision, language, seed=seed)
-            companions = Companions(processor, made)
-        elif path is not None:
-            from mmtransmamba.models.folders import load_vlm
-
-            lm = load_vlm(path) if convert is None else path
-        else:
-            lm = random_model(config, seed, _AUTO_CLASS)
-        if convert is not None:
-            from mmtransmamba.transfer.vision_language import convert_vlm
-
-            lm, report = convert_vlm(lm, **convert)
-            print_log(f'\n{report}', logger='current')
-        self._hold(lm, companions, dtype, gradient_checkpointing)
+        origin = Origin(
+            'VisionLanguageModel',
+            VISION_LANGUAGE,
+            path=path,
+            config=config,
+            vision=vision,
+            language=language,
+            seed=seed,
+            convert=convert,
+            processor=processor,
+        )
+        super().__init__(
+            origin, dtype, gradient_checkpointing, average, data_preprocessor
+        )
         self.head = build_head(head or dict(type='mmtransmamba.AnswerHead'))
         self.stage = stage
         if stage is not None:
@@ -150,45 +128,11 @@ class VisionLanguageModel(CausalLM):
             inputs |= dict(input_ids=input_ids, attention_mask=attention_mask)
             self._check_tokens(self.lm, input_ids, inputs.get('pixel_values'))
             return answer(self.head, self.lm, self.companions, inputs)
+        logits = self._logits(input_ids, attention_mask, inputs)
         if mode == 'loss':
-            logits = super().forward(input_ids, attention_mask, **inputs)
             logits = touch_image_parameters(logits, self.lm)
             losses = self.head.loss(logits, labels, attention_mask)
             return self._times_share(losses, labels, attention_mask, share)
-        return super().forward(input_ids, attention_mask, labels, mode, **inputs)
-
-
-def touch_image_parameters(logits: Tensor, model: nn.Module) -> Tensor:
-    """Logits in whose graph the parameters that serve images have a part, of zero.
-
-    DDP demands that every trained parameter takes part in every step, on every
-    process. A batch may well have no image, and of a vision tower the layers behind
-    the one that is read are never used.
-    """
-    if not torch.is_grad_enabled():
+        if mode == 'predict':
+            return score_tokens(logits, labels, mask=attention_mask)
         return logits
-    return logits + sum(p.sum() * 0.0 for p in parameters_for_images(model))
-
-
-def build_head(head: dict | nn.Module) -> VisionLanguageHead:
-    """The head that a config stands for."""
-    return head if isinstance(head, nn.Module) else MODELS.build(head)
-
-
-def answer(
-    head: VisionLanguageHead | None,
-    model: nn.Module,
-    companions: Companions,
-    batch: dict[str, Any],
-) -> list[dict[str, str]]:
-    """Answer the questions of a batch.
-
-    Raises:
-        ValueError: There is no head.
-    """
-    if head is None:
-        raise ValueError(
-            'The batch has "answers", but the model has no head that could answer: '
-            "give head=dict(type='mmtransmamba.AnswerHead')."
-        )
-    return head.predict(model, companions.processor, batch)

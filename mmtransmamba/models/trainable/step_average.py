@@ -13,7 +13,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from mmtransmamba.transfer.distillers.partial_backward import PartialBackward
+from mmtransmamba.models.trainable.partial_backward import PartialBackward
 
 Share = Mapping[str, Tensor]
 """Factor by which a batch's mean over each unit enters the step's loss.
@@ -22,6 +22,11 @@ A loss is a mean over some unit, over the tokens that are predicted for example.
 the share, the means of all batches of a step add up to the mean over the step, once
 the gradients are averaged over the processes.
 """
+
+IMAGES = 'images'
+PREDICTED = 'predicted tokens'
+KEPT = 'tokens without padding'
+"""Units over which losses are means."""
 
 BATCHES = 'batches'
 """Unit of losses that are no mean over anything in a batch."""

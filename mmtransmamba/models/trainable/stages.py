@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 # Parts of the mixers that come from the attention; the rest is new.
 _INHERITED = {
@@ -145,6 +146,18 @@ def parameters_for_images(model: nn.Module) -> list[nn.Parameter]:
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and groups[name] in ('connector', 'vision')
     ]
+
+
+def touch_image_parameters(logits: Tensor, model: nn.Module) -> Tensor:
+    """Logits in whose graph the parameters that serve images have a part, of zero.
+
+    DDP demands that every trained parameter takes part in every step, on every
+    process. A batch may well have no image, and of a vision tower the layers behind
+    the one that is read are never used.
+    """
+    if not torch.is_grad_enabled():
+        return logits
+    return logits + sum(p.sum() * 0.0 for p in parameters_for_images(model))
 
 
 def check_history(

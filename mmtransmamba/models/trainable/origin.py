@@ -1,0 +1,144 @@
+"""Where the weights of a trained model come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from torch import nn
+
+from mmtransmamba.models.folders.assemble_llava import assemble_llava
+from mmtransmamba.models.folders.companions import Companions
+from mmtransmamba.models.folders.lm import load_lm
+from mmtransmamba.models.folders.vlm import load_vlm
+from mmtransmamba.registry import CONVERSIONS
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of transformers model.
+
+    Attributes:
+        auto_class: Name of the class of transformers that builds it from a config.
+        load: Reads it from a folder.
+        conversion: Name in :data:`~mmtransmamba.registry.CONVERSIONS` of what turns it
+            into a hybrid.
+        has_halves: Whether it can be put together from two models.
+    """
+
+    auto_class: str
+    load: Callable[[str], nn.Module]
+    conversion: str
+    has_halves: bool = False
+
+
+LANGUAGE = Kind('AutoModelForCausalLM', load_lm, 'language')
+VISION_LANGUAGE = Kind(
+    'AutoModelForImageTextToText', load_vlm, 'vision_language', has_halves=True
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model's weights come from: just one of folder, config and two folders.
+
+    Attributes:
+        owner: Name of the class that asks, for messages.
+        kind: Kind of the model.
+        path: Folder of a transformers model.
+        config: Fields of a transformers config, ``model_type`` among them, for a model
+            with random weights.
+        vision, language: Folders of a vision tower and of a causal language model,
+            from which a LLaVA is put together.
+        seed: Seed of what is drawn.
+        convert: Arguments of the conversion to a hybrid, None for none.
+        processor: Folder of the tokenizer or processor, by default ``path``.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: Not just one of the three is given.
+    """
+
+    owner: str
+    kind: Kind
+    path: str | None = None
+    config: dict[str, Any] | None = None
+    vision: str | None = None
+    language: str | None = None
+    seed: int = 0
+    convert: dict[str, Any] | None = None
+    processor: str | None = None
+
+    def __post_init__(self) -> None:
+        halves = [self.vision, self.language]
+        given = [self.path, self.config, next(filter(None, halves), None)]
+        if sum(v is not None for v in given) != 1 or halves.count(None) == 1:
+            others = ', or both vision and language' if self.kind.has_halves else ''
+            raise ValueError(
+                f'{self.owner}: give either path, a folder, or config{others}.'
+            )
+        for folder in (self.path, *halves, self.processor):
+            if folder is not None and not Path(folder).is_dir():
+                raise FileNotFoundError(
+                    f'{self.owner}: no folder "{folder}" with a transformers model.'
+                )
+
+    def build(self) -> tuple[nn.Module, Companions]:
+        """The model, and its tokenizer or processor.
+
+        Raises:
+            CheckpointError: A folder's weights do not fit its config.
+            ValueError: The config's ``model_type`` is unknown, or the model cannot be
+                converted as asked.
+        """
+        companions = Companions(self.processor or self.path)
+        if self.vision is not None:
+            model, made = assemble_llava(self.vision, self.language, seed=self.seed)
+            companions = Companions(self.processor, made)
+        elif self.config is not None:
+            model = random_model(self.config, self.seed, self.kind.auto_class)
+        else:
+            # A conversion reads the folder itself, one tensor at a time.
+            model = self.path if self.convert is not None else self._load()
+        if self.convert is not None:
+            convert = CONVERSIONS.get(self.kind.conversion)
+            model, report = convert(model, **self.convert)
+            print_log(f'\n{report}', logger='current')
+        return model, companions
+
+    def _load(self) -> nn.Module:
+        return self.kind.load(self.path)
+
+
+def random_model(config: dict[str, Any], seed: int, auto_class: str) -> nn.Module:
+    """A transformers model with random weights.
+
+    Args:
+        config: Fields of its config, ``model_type`` among them.
+        seed: Seed of the weights.
+        auto_class: Name of the class of transformers that builds it.
+
+    Raises:
+        ValueError: The ``model_type`` is missing or none of transformers'.
+    """
+    import transformers
+
+    fields = dict(config)
+    kind = fields.pop('model_type', None)
+    if kind not in transformers.CONFIG_MAPPING:
+        raise ValueError(
+            f'config: model_type={kind!r} must be one of transformers, such as '
+            '"llama" or "llava", or of this package, such as "hybrid_llama".'
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        built = transformers.AutoConfig.for_model(kind, **fields)
+        # Whatever history the config records belongs to other weights.
+        text = built.get_text_config()
+        if hasattr(text, 'transfer_history'):
+            text.transfer_history = []
+        return getattr(transformers, auto_class).from_config(built)
