@@ -23,8 +23,7 @@ def write_start(
 
     Use the folder as ``language`` and ``processor`` of
     :class:`~mmtransmamba.models.trainable.VisionLanguageModel`, and as ``processor`` of
-    the
-    data sets.
+    the data sets.
 
     Args:
         folder: Folder to write.
