@@ -1,4 +1,4 @@
-"""What OpenMMLab tooling expects to find in a package."""
+"""Utilities, including the function that OpenMMLab tooling expects in a package."""
 
 from .setup_env import register_all_modules
 

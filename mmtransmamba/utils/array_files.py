@@ -1,4 +1,4 @@
-"""Reading ``.npz`` files, with messages that name the file."""
+"""Reading of ``.npz`` files, with messages that name the file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import numpy as np
 
 @contextmanager
 def open_arrays(path: str | Path) -> Iterator[np.lib.npyio.NpzFile]:
-    """An ``.npz`` file, whose arrays are read within the block.
+    """An ``.npz`` file whose arrays can be read within the block.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is cut off or damaged, no ``.npz``, or holds Python objects.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is truncated or damaged, is not an ``.npz``, or contains
+            Python objects.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'There is no file "{path}".')
@@ -30,7 +31,7 @@ def open_arrays(path: str | Path) -> Iterator[np.lib.npyio.NpzFile]:
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f'"{path}" is no complete .npz file: {error}.') from error
     except ValueError as error:
-        # numpy's own words for pickles, at the opening or at an array.
+        # numpy's own message for pickles, raised on opening or reading an array.
         if 'pickle' not in str(error):
             raise
         raise ValueError(

@@ -1,4 +1,4 @@
-"""LLaVA-1.5's conversation as a chat template, which data and models share."""
+"""LLaVA-1.5's conversation as a chat template, shared by data and models."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ LLAVA_V1 = (
 
 
 def with_image_token(template: str, image_token: str) -> str:
-    """A template that says itself what an image is, as one in a folder has to."""
+    """A template that defines the image token itself, as a saved folder requires."""
     return f'{{%- set image_token = {json.dumps(image_token)} -%}}{template}'
 
 
 def check_chat_template(template: str) -> None:
-    """Refuse a chat template that is no Jinja template.
+    """Refuse a chat template that is not a Jinja template.
 
     Raises:
-        ValueError: It is empty or does not parse; the message names the line.
+        ValueError: The template is empty or does not parse; the message names the line.
     """
     from jinja2 import TemplateSyntaxError
     from transformers.utils.chat_template_utils import render_jinja_template
@@ -50,5 +50,5 @@ def check_chat_template(template: str) -> None:
         raise ValueError(
             f'The chat template does not parse, line {error.lineno}: {error.message}'
         ) from error
-    except Exception:  # such roles, or variables it needs: told when it is used
+    except Exception:  # unsupported roles or missing variables: reported when used
         return

@@ -1,4 +1,4 @@
-"""The checkpoints of a run as files: written whole, and found again."""
+"""Checkpoint files of a run: written atomically, and found again."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _NUMBERED = re.compile(r'(epoch|iter)_(\d+)\.pth')
 
 
 def save(checkpoint: Any, path: str | Path) -> None:
-    """Write a file of ``torch.save`` whole or not at all.
+    """Write a ``torch.save`` file completely or not at all.
 
-    Until it is complete and on the disk it has another name, and what was there under
-    its own stays.
+    Until the file is complete and on disk, it has another name, and an existing file
+    with the final name is kept.
 
     Raises:
-        OSError: It cannot be written, for example because the disk is full; the error
-            names the file.
+        OSError: The file cannot be written, for example because the disk is full; the
+            error names the file.
     """
     import torch
 
@@ -37,10 +37,10 @@ def save(checkpoint: Any, path: str | Path) -> None:
 
 
 def write(path: str | Path, content: bytes | memoryview) -> None:
-    """Write a file whole or not at all, as :func:`save` does.
+    """Write a file completely or not at all, as :func:`save` does.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,10 +58,10 @@ def write(path: str | Path, content: bytes | memoryview) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk, where the system can do that."""
+    """Flush the names in a folder to disk, if the system supports it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
+    except OSError:  # Windows cannot open folders
         return
     try:
         os.fsync(descriptor)
@@ -72,10 +72,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def put_in_place(partial: Path, folder: Path) -> None:
-    """Give a complete folder its name, and remove what had the name before.
+    """Rename a complete folder to its final name, and remove the previous one.
 
-    Whenever it is interrupted, one of the two is there, complete: under the name, or
-    with ``.old`` after it.
+    If this is interrupted at any time, one of the two exists completely: under the
+    final name, or with ``.old`` after it.
     """
     old = folder.with_name(folder.name + '.old')
     for path in [*partial.rglob('*'), partial]:
@@ -93,14 +93,14 @@ def put_in_place(partial: Path, folder: Path) -> None:
 
 
 def point_to(work_dir: str | Path, name: str) -> None:
-    """Note the name of the last checkpoint of a run."""
+    """Record the name of a run's last checkpoint."""
     write(Path(work_dir) / POINTER, name.encode())
 
 
 def is_complete(path: str | Path) -> bool:
-    """Whether a checkpoint was written to its end.
+    """Whether a checkpoint was written completely.
 
-    A file of ``torch.save`` is a zip archive, whose directory comes last. Sharded
+    A ``torch.save`` file is a zip archive, whose directory comes last. Sharded
     checkpoints are folders.
     """
     path = Path(path)
@@ -108,11 +108,11 @@ def is_complete(path: str | Path) -> bool:
 
 
 def checkpoint_folder(work_dir: str | Path, out_dir: str | Path | None = None) -> Path:
-    """Where the checkpoints of a run are.
+    """The folder of a run's checkpoints.
 
     Args:
-        work_dir: The run's.
-        out_dir: That of the ``CheckpointHook``, which gives each run a folder in it.
+        work_dir: Work directory of the run.
+        out_dir: ``out_dir`` of the ``CheckpointHook``, which contains a folder per run.
     """
     if out_dir is None or Path(out_dir) == Path(work_dir):
         return Path(work_dir)
@@ -124,16 +124,16 @@ def find_resumable(
 ) -> str | None:
     """Find the last complete checkpoint of an interrupted run.
 
-    That is the one ``last_checkpoint`` names, or, if the run was killed while it
-    wrote the one or the other, the newest complete ``epoch_N.pth`` or ``iter_N.pth``.
-    Of a path in ``last_checkpoint`` only the name counts: it may be that of the folder
-    which this one is a copy of.
+    This is the one named by ``last_checkpoint``. If the run was killed while writing
+    either file, it is the newest complete ``epoch_N.pth`` or ``iter_N.pth``. From a
+    path in ``last_checkpoint`` only the name counts, because this folder may be a copy
+    of the one in the path.
 
     Args:
         work_dir, out_dir: See :func:`checkpoint_folder`.
 
     Returns:
-        Its path, or None if there is no checkpoint at all.
+        Path of the checkpoint, or None if there is no checkpoint at all.
 
     Raises:
         ValueError: There are checkpoints, but none is complete.

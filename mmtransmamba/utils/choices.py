@@ -1,6 +1,6 @@
-"""Names that command lines offer, where they cost no import.
+"""Choices of command-line options, importable without heavy dependencies.
 
-The modules that give them a meaning take them from here.
+The modules that implement them import them from here.
 """
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')

@@ -1,8 +1,7 @@
-"""What the command lines share: their parser, and the one line an error ends in.
+"""Shared parts of the command lines: the parser, and one-line errors.
 
-Nothing here imports more than the standard library, so that ``--help`` and a mistake
-in the arguments are answered at once. A tool imports what it needs once its arguments
-are parsed.
+This module imports only the standard library, so that ``--help`` and wrong arguments
+respond at once. A tool imports its dependencies after its arguments are parsed.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from .key_values import parse_value
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose description is laid out by hand, with the option ``--debug``."""
+    """A parser with a hand-formatted description and the option ``--debug``."""
 
     def __init__(self, description: str | None = None, **options: Any) -> None:
         options.setdefault('formatter_class', argparse.RawDescriptionHelpFormatter)
@@ -27,13 +26,13 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             '--debug',
             action='store_true',
-            # A default would undo the option when it stands before a subcommand.
+            # A default would undo the option if it is given before a subcommand.
             default=argparse.SUPPRESS,
             help='show the traceback of an error',
         )
 
     def error(self, message: str) -> NoReturn:
-        """End with one line; ``--help`` has the usage."""
+        """End with one line; ``--help`` shows the usage."""
         self.exit(2, f'{self.prog}: error: {message} (see --help)\n')
 
 
@@ -64,15 +63,15 @@ class KeyValues(argparse.Action):
 def tool(
     parse_args: Callable[[], argparse.Namespace], interrupted: str = 'interrupted'
 ) -> Callable[[Callable[[argparse.Namespace], Any]], Callable[[], Any]]:
-    """Make a command of a function of parsed arguments.
+    """Decorator that turns a function of parsed arguments into a command.
 
-    An error ends the process with status 1 and one line, ``NAME.py: error: …``;
-    with ``--debug`` it is raised. The log of a run, if one was begun, gets the
-    traceback in any case.
+    An error ends the process with status 1 and one line, ``NAME.py: error: …``; with
+    ``--debug`` it is raised. If a run has started a log, the log gets the traceback in
+    any case.
 
     Args:
         parse_args: Reads the command line, with a :class:`Parser`.
-        interrupted: The line that Ctrl-C ends in.
+        interrupted: The last line after Ctrl-C.
     """
 
     def decorate(work: Callable[[argparse.Namespace], Any]) -> Callable[[], Any]:
@@ -88,8 +87,8 @@ def tool(
                 print(f'\n{name}: {interrupted}', file=sys.stderr)
                 sys.exit(130)
             except BrokenPipeError:
-                # Who reads our output has seen enough, as ``head`` does. Without a
-                # new place for it, Python would fail once more at its exit.
+                # The reader of the output has closed it, as ``head`` does. Without
+                # another target, Python would fail again at exit.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 sys.exit(1)
             except Exception as error:

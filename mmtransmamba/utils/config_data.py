@@ -1,4 +1,4 @@
-"""Configs that a Runner has written, read as data."""
+"""Configs dumped by a Runner, read as data."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _NAMES = {'inf': float('inf'), 'nan': float('nan')}
 
 
 def read_dumped_config(path: str | Path) -> Config:
-    """Read a config that mmengine has dumped, without running it.
+    """Read a config dumped by mmengine, without executing it.
 
-    Such a file assigns literals and ``dict(...)`` to names, and nothing else. A config
-    that somebody wrote may run any code; this one comes with a checkpoint.
+    Such a file assigns only literals and ``dict(...)`` to names. A hand-written config
+    may run any code, but this one comes with a checkpoint and must not.
 
     Args:
         path: File in the work directory of a training run.
 
     Raises:
-        ValueError: The file has anything else; the message names the line.
+        ValueError: The file contains anything else; the message names the line.
     """
     path = Path(path)
     try:

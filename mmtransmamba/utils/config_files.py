@@ -1,4 +1,4 @@
-"""Which files a config is made of."""
+"""The files that make up a config."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def chain(path: str | Path, depth: int = 0) -> Iterator[tuple[int, str]]:
-    """A config file and those below it, each with how far below it is.
+    """A config file and its bases, each with its depth.
 
-    A base of another package (``package::file``) is named and not followed.
+    A base of another package (``package::file``) is listed but not followed.
 
     Args:
         path: A Python config.
-        depth: Of this file.
+        depth: Depth of this file.
 
     Raises:
         FileNotFoundError: A base does not exist.
@@ -34,7 +34,7 @@ def chain(path: str | Path, depth: int = 0) -> Iterator[tuple[int, str]]:
 
 
 def bases(path: Path) -> list[str]:
-    """What ``_base_`` is in a Python config: no file, one, or several."""
+    """The value of ``_base_`` in a Python config: no file, one, or several."""
     for node in ast.parse(path.read_text(encoding='utf-8')).body:
         if isinstance(node, ast.Assign) and any(
             isinstance(target, ast.Name) and target.id == '_base_'
@@ -46,7 +46,7 @@ def bases(path: Path) -> list[str]:
 
 
 def _relative(path: Path) -> str:
-    """As short as it can be written from here."""
+    """The shortest form of a path from the current folder."""
     path = path.resolve()
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -1,12 +1,12 @@
-"""Keys of a config that somebody reads, and misspelt ones, which nobody does.
+"""Checks for unused and misspelt keys of a config.
 
-mmengine's Runner takes the keys it knows from a config and is silent about all others.
-Yet a config may define variables for its own use, and a dumped config has them long
-after they were used. Hence the rule:
+mmengine's Runner takes the keys it knows from a config and silently ignores all others.
+But a config may define variables for its own use, and a dumped config still contains
+them. Hence the rule:
 
-* What the command line adds (``--cfg-options``) must be known or in the config.
-* What a file defines may be anything, unless it is spelt nearly as a known key and the
-  files do not use it as a variable, or has been replaced in mmengine 0.x.
+* Keys added on the command line (``--cfg-options``) must be known or in the config.
+* A file may define any key, unless it is almost spelt like a known key and the files do
+  not use it as a variable, or unless mmengine has replaced it since 0.x.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BESIDE_RUNNER = (
     *('tta_model', 'tta_pipeline', 'train_pipeline', 'val_pipeline', 'test_pipeline'),
     *('vis_backends', 'load_skip', 'log_name'),
 )
-# mmcv 1.x's, each with what is read in its place.
+# Keys of mmcv 1.x, each with its replacement.
 _REPLACED = {
     'checkpoint_config': 'default_hooks.checkpoint',
     'dist_params': 'env_cfg.dist_cfg',
@@ -39,7 +39,7 @@ _REPLACED = {
     'workflow': 'train_cfg',
 }
 _CLOSE = 0.8
-# Those that a training has whether or not its config names them.
+# Keys that every training has, even if its config does not set them.
 _DEFAULT_HOOKS = {
     *('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler'),
     *('checkpoint', 'non_finite'),
@@ -55,10 +55,10 @@ def check_keys(cfg: Config) -> None:
     """Refuse misspelt and replaced keys of a config.
 
     Raises:
-        ValueError: There is one; the message names it and the right one.
+        ValueError: There is such a key; the message names it and the right one.
     """
     known = known_keys()
-    # A pipeline is as good a variable as one that some tool reads.
+    # A pipeline is a variable like any other, even if a tool reads it.
     spelt = [key for key in known if not key.endswith('pipeline')]
     for key in cfg:
         if key in known or _is_used(key, cfg.text):
@@ -77,11 +77,11 @@ def check_keys(cfg: Config) -> None:
 
 
 def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Refuse what ``--cfg-options`` gives to nobody.
+    """Refuse ``--cfg-options`` that have no reader.
 
     Raises:
         ValueError: The first part of a key is neither known nor in the config, or a
-            term or hook that is to be switched off is not there.
+            term or hook to be switched off does not exist.
     """
     known = known_keys() | set(cfg)
     for key, value in options.items():
@@ -95,7 +95,7 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
 
 
 def _check_removable(cfg: Config, key: str) -> None:
-    """Refuse to switch off what is not there; it has no effect."""
+    """Refuse to switch off a missing entry, because that has no effect."""
     first, *rest = key.split('.')
     if not rest:
         return

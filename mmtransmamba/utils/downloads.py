@@ -15,17 +15,17 @@ def fetch(
     check_hash: bool = False,
     file_name: str | None = None,
 ) -> str:
-    """Path of the file behind a URL, which is downloaded unless it is there.
+    """Path of the file behind a URL, which is downloaded unless it exists already.
 
     Args:
         url: The URL.
-        folder: Where to; torch's folder of checkpoints by default.
+        folder: Target folder; by default torch's folder of checkpoints.
         progress: Show a bar.
         check_hash: Compare with the hash in the file's name, as torch's hub does.
         file_name: Name of the file, the URL's by default.
 
     Raises:
-        OSError: It cannot be downloaded.
+        OSError: The file cannot be downloaded.
     """
     from torch import hub
 

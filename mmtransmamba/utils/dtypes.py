@@ -6,10 +6,10 @@ import torch
 
 
 def floating_dtype(name: str) -> torch.dtype:
-    """The floating-point type of a name, such as ``'bfloat16'``.
+    """The floating-point type with a given name, such as ``'bfloat16'``.
 
     Raises:
-        ValueError: There is no such type.
+        ValueError: The type does not exist.
     """
     named = getattr(torch, name, None)
     if not isinstance(named, torch.dtype) or not named.is_floating_point:

@@ -1,9 +1,9 @@
-"""One line that says what an exception is about.
+"""One-line descriptions of exceptions.
 
-This package's own errors are written for the user, so their messages stand for
-themselves. Those of other packages are often not: there the line also gives the type
-of the exception and the place in the code. Where a config's entry was being built, the
-line names it, and an argument that is not of the type the class asks for.
+This package's own errors are written for the user, so their messages are complete.
+Those of other packages often are not: for these, the line also gives the type of the
+exception and its place in the code. If a config entry was being built, the line names
+it, and any argument that does not have the type that the class expects.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-# What this package raises for what the user can mend. Other types are faults.
+# Types that this package raises for mistakes of the user. Other types are bugs.
 _CLEAR = (ValueError, OSError, ImportError, NotImplementedError)
-# Messages of these say all there is, whoever raises them.
+# Messages of these types are complete, whoever raises them.
 _SENTENCES = re.compile(r'is not in the \S+ registry')
 _BUILD = 'mmengine/registry/build_functions.py'
 _SIMPLE = (int, float, bool, str, type(None))
@@ -29,15 +29,15 @@ _LAST_FILE = re.compile(r'^ +File "(.+?)", line (\d+), in .*\n +(.*)', re.MULTIL
 
 
 def describe(error: BaseException) -> tuple[str, bool]:
-    """One line about an exception, and whether it says what to mend.
+    """One line about an exception, and whether it tells the user what to fix.
 
     Args:
-        error: Raised, so that it knows where.
+        error: A raised exception, so that its place is known.
     """
     name, message = type(error).__name__, _message(error)
     file, number, code = _place(error)
     if _WORKER.match(message):
-        # The worker's whole traceback is the message; what counts are its last lines.
+        # The message is the worker's whole traceback; its last lines matter.
         found = list(_LAST_ERROR.finditer(message))
         places = list(_LAST_FILE.finditer(message))
         if found and places:
@@ -61,9 +61,9 @@ def describe(error: BaseException) -> tuple[str, bool]:
         if wrong:
             return f'{cls.__name__}: {"; ".join(wrong)}', True
         if isinstance(error, TypeError) and _short(file) == _BUILD:
-            return line, True  # an argument that the class lacks, or one it needs
+            return line, True  # an unknown or a missing argument of the class
     if not line:
-        # A bare assertion: its code is the only message there is.
+        # A bare assertion: its code is the only message.
         line = f'"{code}" does not hold' if code.startswith('assert ') else code
     if built is not None:
         line += f', building {_shown(*built)}'
@@ -71,10 +71,10 @@ def describe(error: BaseException) -> tuple[str, bool]:
 
 
 def log_traceback(error: BaseException) -> str | None:
-    """Write the traceback to the log file of the run that is under way.
+    """Write the traceback to the log file of the current run.
 
     Returns:
-        The file; None if no run has begun one.
+        The file; None if no run has started one.
     """
     if 'mmengine.logging' not in sys.modules:
         return None
@@ -95,7 +95,7 @@ def log_traceback(error: BaseException) -> str | None:
 
 
 def _message(error: BaseException) -> str:
-    # Of a KeyError, str() gives the representation of what was not found.
+    # For a KeyError, str() gives the representation of the missing key.
     if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str):
         found = error.args[0]
         return found if ' ' in found else repr(found)
@@ -111,7 +111,7 @@ def _place(error: BaseException) -> tuple[str, int, str]:
 
 
 def _built(error: BaseException) -> tuple[Any, dict[str, Any]] | None:
-    """The class, and its arguments, that a config was being turned into."""
+    """The class, and its arguments, that was being built from a config."""
     found = None
     for frame, _ in traceback.walk_tb(error.__traceback__):
         code, values = frame.f_code, frame.f_locals
@@ -123,7 +123,7 @@ def _built(error: BaseException) -> tuple[Any, dict[str, Any]] | None:
 
 
 def _wrong_types(cls: Any, arguments: dict[str, Any]) -> list[str]:
-    """What of the arguments is no number, string or bool where that is asked for."""
+    """The arguments that are not a number, string or bool where one is expected."""
     try:
         hints = get_type_hints(cls.__init__ if isinstance(cls, type) else cls)
     except Exception:  # names that exist for type checkers only
@@ -135,7 +135,7 @@ def _wrong_types(cls: Any, arguments: dict[str, Any]) -> list[str]:
         if not all(kind in _SIMPLE for kind in accepted):
             continue
         kinds = {*accepted, int} if float in accepted else set(accepted)
-        # To Python, True is a number.
+        # In Python, True is a number.
         fits = isinstance(value, tuple(kinds)) and (
             bool in kinds or not isinstance(value, bool)
         )
@@ -167,7 +167,7 @@ def _is_ours(file: str) -> bool:
 
 
 def _short(file: str) -> str:
-    """A path from its package on."""
+    """A path, starting at its package."""
     parts = Path(file).parts
     if 'site-packages' in parts:
         parts = parts[parts.index('site-packages') + 1 :]

@@ -1,4 +1,4 @@
-"""Parameters and FLOPs of a model, the scans included."""
+"""Parameters and FLOPs of a model, including scans."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _MULTIPLY_ADDS = {torch.ops.mmtransmamba.causal_conv1d: _causal_conv1d}
 
 @dataclass
 class Complexity:
-    """What a model costs.
+    """The cost of a model.
 
-    A multiplication and its addition count as one, as the papers of vision models
-    report FLOPs; scans as in :mod:`mmtransmamba.ops.flops`. Counted are matrix
+    A multiplication and its addition count as one, as papers on vision models report
+    FLOPs; scans count as in :mod:`mmtransmamba.ops.flops`. Included are matrix
     products, convolutions, attention and scans; not norms, activations and sums.
 
     Attributes:
         params: Number of parameters.
         flops: FLOPs of one forward pass.
-        scan_flops: Those among them that are scans.
-        modules: Parameters and FLOPs by the name of a module, ``''`` the model.
+        scan_flops: The part of them that belongs to scans.
+        modules: Parameters and FLOPs by module name; ``''`` is the model.
     """
 
     params: int
@@ -51,16 +51,16 @@ class Complexity:
 def count_complexity(
     model: nn.Module, shape: Sequence[int], **kwargs: Any
 ) -> Complexity:
-    """Count what a model costs for an input of a shape.
+    """Count the cost of a model for an input of a given shape.
 
-    The model runs on the meta device, where nothing is computed, whatever device it
-    is on; it is left as it was. The count does not depend on the backend of the
+    The model runs on the meta device, where nothing is computed, whatever its own
+    device; the model is not changed. The count does not depend on the backend of the
     scans.
 
     Args:
         model: A model whose ``forward`` takes one tensor.
-        shape: Shape of that tensor, the batch included.
-        **kwargs: Further arguments of ``forward``.
+        shape: Shape of that tensor, including the batch.
+        **kwargs: Other arguments of ``forward``.
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     tensors = {name: tensor.to('meta') for name, tensor in tensors.items()}
@@ -78,7 +78,8 @@ def count_complexity(
     counts = {key: _flops(ops) for key, ops in counter.get_flop_counts().items()}
     root = type(model).__name__
     modules = {}
-    # Children first: a container that is never called itself costs what they do.
+    # Children first: the cost of a container that is never called is that of its
+    # children.
     for name, module in reversed(list(model.named_modules())):
         prefix, key = (f'{name}.', f'{root}.{name}') if name else ('', 'Global')
         children = (prefix + child for child, _ in module.named_children())

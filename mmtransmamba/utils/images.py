@@ -1,4 +1,4 @@
-"""Reading images: upright, in RGB with 8 bits, whatever their mode and depth."""
+"""Reading of images: upright, in 8-bit RGB, whatever their mode and depth."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class ImageError(ValueError):
 
 
 def open_image(source: str | os.PathLike | bytes, name: str = '') -> Image.Image:
-    """Read an image; of several frames the first.
+    """Read an image; if it has several frames, the first one.
 
     Args:
         source: A file, or its content.
-        name: What messages call it; by default its path, or its number of bytes.
+        name: Name in messages; by default its path, or its number of bytes.
 
     Returns:
         See :func:`to_rgb`.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ImageError: It does not decode, is cut off, or is so large that it must be a
-            trap.
+        FileNotFoundError: The file does not exist.
+        ImageError: The image cannot be decoded, is truncated, or is so large that it
+            must be a decompression bomb.
     """
     if isinstance(source, bytes):
         name, file = name or f'an image of {len(source)} bytes', io.BytesIO(source)
@@ -44,36 +44,37 @@ def open_image(source: str | os.PathLike | bytes, name: str = '') -> Image.Image
     try:
         with Image.open(file) as opened:
             return to_rgb(opened)
-    # Pillow has no common error of its decoders; a truncated PNG is a SyntaxError,
+    # Pillow's decoders have no common error class; a truncated PNG is a SyntaxError,
     # and an oversized one a DecompressionBombError.
     except Exception as error:
         raise ImageError(f'{name} does not decode: {error!r}') from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An image as one sees it, in RGB with 8 bits a channel.
+    """Convert an image to 8-bit RGB, as a viewer shows it.
 
-    * It is turned and mirrored as its EXIF orientation says.
-    * What is transparent shows white.
-    * Grey of 16 (12, 32) bits is scaled by its depth, that is 65535 becomes 255, not
-      clipped. Where neither file nor mode tell the depth (integers of Pillow's mode
-      ``I``) it is the least of 8, 16 and 32 bits that holds all values.
-    * Floating-point grey is taken for 0 to 1 if all values are below 2, for 0 to 255
-      if none is above 255, for 0 to 65535 if none is above that, and else for 0 to its
-      largest. Negative values and NaN are black.
+    * It is rotated and mirrored by its EXIF orientation.
+    * Transparent areas become white.
+    * 16-bit (12-bit, 32-bit) greyscale is scaled by its depth, so that 65535 becomes
+      255, and not clipped. If neither file nor mode defines the depth (integers of
+      Pillow's mode ``I``), it is the smallest of 8, 16 and 32 bits that holds all
+      values.
+    * Floating-point greyscale has the range 0 to 1 if all values are below 2, else 0 to
+      255 if no value is above 255, else 0 to 65535 if none is above that, else 0 to its
+      largest value. Negative values and NaN become black.
     * Colour profiles are not applied.
 
     Args:
-        image: In any mode. It is not changed, and another image is returned.
+        image: An image in any mode. It is not changed.
 
     Raises:
-        ImageError: It has no pixels.
-        OSError: Its file breaks off.
+        ImageError: The image has no pixels.
+        OSError: Its file is truncated.
     """
     if 0 in image.size:
         raise ImageError(f'the image has no pixels: {image.width} x {image.height}')
     image.load()
-    orientation = _orientation(image)  # after load(): TIFFs are turned by Pillow
+    orientation = _orientation(image)  # after load(): Pillow rotates TIFFs itself
     if image.mode.startswith(('I', 'F')):
         rgb = _from_deep_grey(image)
     elif _has_transparency(image):
@@ -82,7 +83,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         rgb = image.convert('RGB') if image.mode != 'RGB' else image.copy()
     if orientation in _TURNS:
         rgb = rgb.transpose(_TURNS[orientation])
-    # Later readers must neither turn it again nor see a colour as transparent.
+    # Later readers must neither rotate it again nor treat a colour as transparent.
     rgb.info = {}
     return Image.frombytes('RGB', rgb.size, rgb.tobytes())
 
@@ -99,10 +100,10 @@ _TURNS = {
 
 
 def _orientation(image: Image.Image) -> int:
-    """What EXIF says, 1 where it is damaged or absent."""
+    """The EXIF orientation; 1 if it is damaged or missing."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF raises what its parser happens to meet
+    except Exception:  # damaged EXIF raises arbitrary errors of its parser
         return 1
     return value if isinstance(value, int) else 1
 
@@ -121,7 +122,7 @@ def _on_white(image: Image.Image) -> Image.Image:
         image = image.convert('L')
         image.info['transparency'] = 255 if transparent else 0
     elif isinstance(transparent, tuple) and max(transparent) > 255:
-        # Of a PNG with 16 bits, of which Pillow keeps the upper 8.
+        # For a 16-bit PNG, of which Pillow keeps the upper 8 bits.
         image = image.copy()
         image.info['transparency'] = tuple(value >> 8 for value in transparent)
     colours = image.convert('RGBA')
@@ -144,14 +145,14 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
 
 
 def _white(image: Image.Image, values: np.ndarray) -> float:
-    """The value that stands for white; see :func:`to_rgb`."""
+    """The value of white; see :func:`to_rgb`."""
     largest = float(values.max())
     if image.mode == 'F':
         if largest < 2:
             return 1.0
         return next((top for top in (255.0, 65535.0) if largest <= top), largest)
     bits = _tiff_bits(image)
-    if bits is not None and 8 < bits <= 16:  # 12 bits are stored in words of 16
+    if bits is not None and 8 < bits <= 16:  # 12 bits are stored in 16-bit words
         return float(2**bits - 1)
     if image.mode.startswith('I;16') or image.format in ('PNG', 'PPM', 'JPEG2000'):
         return 65535.0

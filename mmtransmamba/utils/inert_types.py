@@ -1,9 +1,9 @@
-"""What stands in for the types that a checkpoint names beside its tensors.
+"""Safe replacements for the types that a checkpoint names besides its tensors.
 
-``torch.load(weights_only=True)`` calls a type that it was told is safe with whatever
-arguments the file gives, and lets the file fill in what the call made. So each of
-these checks what it is given: ``getattr`` and a ``HistoryBuffer``, which mmengine
-declares safe, are together enough to reach ``eval``.
+``torch.load(weights_only=True)`` calls a type marked as safe with arbitrary arguments
+from the file, and lets the file set the state of the result. Therefore, each of these
+types checks its input: ``getattr`` and a ``HistoryBuffer``, which mmengine marks as
+safe, are together enough to reach ``eval``.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ from typing import Any
 import numpy as np
 from mmengine.logging import HistoryBuffer
 
-# Numbers, truth values and text. Arrays of objects need more pickles, times are not
-# found in checkpoints.
+# Numbers, booleans and text. Arrays of objects need more pickles; times do not occur in
+# checkpoints.
 _DTYPES = re.compile(r'b1|[iufc]\d{1,2}|[SU]\d{1,6}')
 _STATISTICS = ('min', 'max', 'current', 'mean')
 
 
 class Inert:
-    """Stands for any class: a call makes an empty mapping and runs nothing.
+    """Replaces any class: a call creates an empty mapping and runs nothing.
 
-    What the file then puts into the mapping, or has as attributes of the object, can
-    be read there.
+    Items that the file adds to the mapping, and attributes of the object, can be read.
     """
 
     def __new__(cls, *_: Any) -> OrderedDict:
@@ -36,7 +35,7 @@ class Inert:
 
 
 class _Dtype:
-    """Stands for ``numpy.dtype``."""
+    """Replaces ``numpy.dtype``."""
 
     def __init__(self, code: str, *_: Any) -> None:
         if not (isinstance(code, str) and _DTYPES.fullmatch(code)):
@@ -50,7 +49,7 @@ class _Dtype:
 
 
 class _Array(np.ndarray):
-    """Stands for ``numpy.ndarray``."""
+    """Replaces ``numpy.ndarray``."""
 
     def __new__(cls, *_: Any) -> _Array:
         raise UnpicklingError('numpy.ndarray is called with a shape')
@@ -68,14 +67,14 @@ class _Array(np.ndarray):
 
 
 def _new_array(kind: type, *_: Any) -> _Array:
-    """Stands for numpy's ``_reconstruct``."""
+    """Replaces numpy's ``_reconstruct``."""
     if kind is not _Array:
         raise UnpicklingError('numpy makes an array of something that is none')
     return np.ndarray.__new__(_Array, (0,), 'b')
 
 
 def _new_scalar(dtype: _Dtype, data: bytes) -> np.generic:
-    """Stands for numpy's ``scalar``."""
+    """Replaces numpy's ``scalar``."""
     if type(dtype) is not _Dtype or type(data) is not bytes:
         raise UnpicklingError('numpy makes a number of something that is none')
     if len(data) != dtype.dtype.itemsize:
@@ -84,7 +83,7 @@ def _new_scalar(dtype: _Dtype, data: bytes) -> np.generic:
 
 
 class _History:
-    """Stands for mmengine's ``HistoryBuffer``, and becomes one when it is filled."""
+    """Replaces mmengine's ``HistoryBuffer``, and becomes one when it is filled."""
 
     def __setstate__(self, state: Mapping) -> None:
         histories = [state.get(name) for name in ('_log_history', '_count_history')]
@@ -99,7 +98,7 @@ class _History:
 
 
 def _statistic(owner: type, name: str) -> Callable:
-    """Stands for ``getattr``, which a ``HistoryBuffer`` is saved with."""
+    """Replaces ``getattr``, which a saved ``HistoryBuffer`` uses."""
     if owner is not _History or name not in _STATISTICS:
         raise UnpicklingError(f'getattr is called for {name!r}')
     return getattr(HistoryBuffer, name)

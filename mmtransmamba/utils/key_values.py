@@ -1,4 +1,4 @@
-"""Values on a command line, as mmengine's ``DictAction`` reads them."""
+"""Values on a command line, in the syntax of mmengine's ``DictAction``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ def parse_value(text: str) -> Any:
     """Read a number, bool, None, list, tuple or string.
 
     ``1,2`` and ``[1,2]`` are lists, ``(1,2)`` is a tuple; both may be nested. The rules
-    are those of mmengine, except that spaces within a string stay.
+    are those of mmengine, except that spaces within a string are kept.
 
     Raises:
-        ValueError: Brackets are not in pairs.
+        ValueError: Brackets are not balanced.
     """
     text = text.strip('\'" ')
     parts, ends = _split(text)
@@ -27,10 +27,10 @@ def parse_value(text: str) -> Any:
 
 
 def _split(text: str) -> tuple[list[str], int]:
-    """The parts between the commas that no bracket surrounds.
+    """The parts between the commas outside any bracket.
 
     Returns:
-        The parts, and where the first outermost pair of brackets ends.
+        The parts, and the end of the first outermost pair of brackets.
     """
     parts, opened, start, ends = [], [], 0, 0
     for place, char in enumerate(text):

@@ -1,4 +1,5 @@
-"""What ``tools/train.py`` and ``tools/test.py`` share: configs, processes, devices."""
+"""Shared parts of ``tools/train.py`` and ``tools/test.py``: configs, processes,
+devices."""
 
 import datetime
 import os
@@ -19,7 +20,7 @@ from mmtransmamba.utils.checkpoint_files import find_resumable, is_complete
 from mmtransmamba.utils.config_keys import check_keys, check_options
 from mmtransmamba.utils.run_config import check_run
 
-# Where each launcher says which process this is: rank, world size, local rank.
+# Variables in which each launcher sets rank, world size and local rank.
 _RANK_VARIABLES = {
     'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
@@ -35,16 +36,16 @@ _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 def load_config(path: str, work_dir: str | None = None) -> Config:
-    """Read a config file and decide where the run writes to.
+    """Read a config file and determine the run's work directory.
 
     Args:
         path: The config file.
-        work_dir: Goes before ``work_dir`` in the config, and that before
-            ``work_dirs/NAME-OF-THE-CONFIG``.
+        work_dir: Takes precedence over ``work_dir`` in the config, which takes
+            precedence over ``work_dirs/NAME-OF-THE-CONFIG``.
 
     Raises:
         FileNotFoundError: If the file or one of its bases does not exist.
-        ValueError: If the file is no config, or has a key that nobody reads; see
+        ValueError: If the file is not a config, or has an unused key; see
             :mod:`mmtransmamba.utils.config_keys`.
     """
     cfg = read_config(path)
@@ -63,8 +64,8 @@ def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
 
     Raises:
         FileNotFoundError: If the file or one of its bases does not exist.
-        ValueError: If the file is no config, has a key that nobody reads, or an option
-            names no place in it.
+        ValueError: If the file is not a config, has an unused key, or an option does
+            not match any entry.
     """
     if Path(path).is_dir():
         raise ValueError(f'the config "{path}" is a folder; give a file in it')
@@ -80,7 +81,7 @@ def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
             f'cannot read the config "{path}": {place}{error.msg}'
         ) from error
     except Exception as error:
-        # A config is a program, so anything can go wrong in it.
+        # A config is a program, so any error can occur in it.
         raise ValueError(
             f'cannot read the config "{path}": {type(error).__name__}: {error}'
         ) from error
@@ -89,10 +90,11 @@ def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
 
 
 def override(cfg: Config, options: dict[str, Any] | None) -> Config:
-    """Put the values of ``--cfg-options`` into a config.
+    """Apply the values of ``--cfg-options`` to a config.
 
     Raises:
-        ValueError: If an option names no place in the config, or has no effect.
+        ValueError: If an option does not match any entry of the config, or has no
+        effect.
     """
     check_options(cfg, options or {})
     for key, value in (options or {}).items():
@@ -107,15 +109,16 @@ def override(cfg: Config, options: dict[str, Any] | None) -> Config:
 
 
 def check_checkpoint_file(path: str) -> str:
-    """Check that a checkpoint exists and was written to its end.
+    """Check that a checkpoint exists and is complete.
 
     Returns:
-        ``path``, also when it is a URL, which is not checked.
+        ``path``. A URL is returned without a check.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is cut off or is no checkpoint. Files in the formats
-            of safetensors and of old PyTorch versions are left to who reads them.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is truncated or is not a checkpoint. Files in the
+            formats of safetensors and of old PyTorch versions are left to their
+            readers.
     """
     if '://' in path:
         return path
@@ -131,15 +134,15 @@ def check_checkpoint_file(path: str) -> str:
 def _has_other_format(path: Path) -> bool:
     if path.suffix == '.safetensors':
         return True
-    # Before zip archives torch.save wrote pickles, as published models often are.
+    # Before zip archives, torch.save wrote pickles; many published models still are.
     with path.open('rb') as file:
         return file.read(2)[:1] == b'\x80'
 
 
 def resume(cfg: Config) -> None:
-    """Have a run go on from its last complete checkpoint.
+    """Resume a run from its last complete checkpoint.
 
-    If there is none it starts from the beginning, with a line that says so.
+    If there is none, it starts from the beginning and logs this.
 
     Raises:
         ValueError: All checkpoints in its ``work_dir`` are damaged.
@@ -154,9 +157,9 @@ def resume(cfg: Config) -> None:
 
 
 def save_reliably(cfg: Config) -> None:
-    """Have a run save its checkpoints with this package's ``CheckpointHook``."""
+    """Make a run save its checkpoints with this package's ``CheckpointHook``."""
     hooks = dict(cfg.get('default_hooks') or {})
-    # What mmengine adds where the config has none.
+    # mmengine's default if the config has none.
     hook = hooks.get('checkpoint', dict(type='CheckpointHook', interval=1))
     if hook is not None and hook.get('type') in ('CheckpointHook', None):
         hooks['checkpoint'] = dict(hook, type='mmtransmamba.CheckpointHook')
@@ -164,7 +167,7 @@ def save_reliably(cfg: Config) -> None:
 
 
 def prepare(cfg: Config) -> None:
-    """Check and complete the config of a run, whoever starts it.
+    """Check and complete the config of a run, for any launcher.
 
     Raises:
         ValueError: See :func:`mmtransmamba.utils.run_config.check_run`.
@@ -177,7 +180,7 @@ def prepare(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """The Runner of a complete config, of the type that the config asks for."""
+    """The Runner of a complete config, of the type that the config specifies."""
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     quiet_logger(runner.logger)
     return runner
@@ -187,7 +190,7 @@ def use_amp(cfg: Config) -> None:
     """Train with automatic mixed precision.
 
     Raises:
-        ValueError: There is no GPU, or the config has an optimizer wrapper of its own.
+        ValueError: There is no GPU, or the config sets its own optimizer wrapper.
     """
     if get_device() == 'cpu':
         raise ValueError('--amp needs a GPU; none is available')
@@ -202,9 +205,9 @@ def use_amp(cfg: Config) -> None:
 
 
 def accept_released_checkpoints(cfg: Config) -> None:
-    """Have a run load what ``load_from`` or ``--resume`` names, or refuse it.
+    """Make a run load the file of ``load_from`` or ``--resume``, or refuse it.
 
-    That is whoever wrote it; see
+    This works for files from any source; see
     :class:`~mmtransmamba.engine.hooks.ReleasedCheckpointHook`.
     """
     hook = dict(type='mmtransmamba.ReleasedCheckpointHook')
@@ -217,14 +220,14 @@ def accept_released_checkpoints(cfg: Config) -> None:
 
 
 def watch_numbers(cfg: Config) -> None:
-    """Have a training end at the first number that is none, unless it is to go on.
+    """Make a training end at the first non-finite number, unless this is disabled.
 
-    See :class:`~mmtransmamba.engine.hooks.NonFiniteHook`; it is left out by
-    ``default_hooks=dict(non_finite=None)``.
+    See :class:`~mmtransmamba.engine.hooks.NonFiniteHook`;
+    ``default_hooks=dict(non_finite=None)`` disables it.
     """
     hooks = dict(cfg.get('default_hooks') or {})
     if hooks.setdefault('non_finite', dict(type='mmtransmamba.NonFiniteHook')) is None:
-        # mmengine knows None for its own hooks alone.
+        # mmengine accepts None for its own hooks only.
         del hooks['non_finite']
     cfg.default_hooks = hooks
 
@@ -234,7 +237,7 @@ def _hooks(cfg: Config) -> list[dict]:
 
 
 def set_dataloader_defaults(cfg: Config) -> None:
-    """Fill in what dataloader configs usually leave out, for the device in use."""
+    """Fill in common dataloader settings for the device in use."""
     on_cpu = get_device() == 'cpu'
     stacked = cfg.get('default_scope') not in _UNSTACKED
     collate = 'default_collate' if stacked else 'pseudo_collate'
@@ -244,7 +247,7 @@ def set_dataloader_defaults(cfg: Config) -> None:
             continue
         dataloader.setdefault('collate_fn', dict(type=collate))
         dataloader.setdefault('pin_memory', not on_cpu)
-        # Without workers there is nothing to keep, and torch refuses the option.
+        # Without workers, nothing can be kept, and torch refuses the option.
         dataloader.setdefault(
             'persistent_workers', dataloader.get('num_workers', 0) > 0
         )
@@ -273,7 +276,7 @@ def init_processes(cfg: Config, launcher: str) -> None:
             f'launcher sets ({", ".join(missing)} not found); start with '
             'tools/dist_train.sh, tools/slurm_train.sh or mpirun'
         )
-    # mmengine names it to torch, which prefers another name since 2.15.
+    # mmengine passes it to torch, which prefers another name since 2.15.
     warnings.filterwarnings('ignore', '`broadcast_buffers` is deprecated')
     if get_device() != 'cpu':
         return

@@ -1,4 +1,4 @@
-"""What a config says about the input of its model."""
+"""The input shape that a config implies for its model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def input_shape(model: dict[str, Any], sizes: Sequence[int] | None) -> tuple[int
         ``(channels, (frames,) height, width)``.
 
     Raises:
-        ValueError: ``sizes`` are more than three.
+        ValueError: ``sizes`` has more than three entries.
     """
     backbone = model.get('backbone', model)
     if sizes is None:

@@ -1,4 +1,4 @@
-"""Numbers on command lines, each within its bounds. They cost no import."""
+"""Bounded numbers on command lines, importable without heavy dependencies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 def whole(least: int | None = None, most: int | None = None) -> Callable[[str], int]:
-    """A type for ``argparse``: an integer within bounds, both included."""
+    """A type for ``argparse``: an integer within inclusive bounds."""
 
     def number(text: str) -> int:
         try:
@@ -28,8 +28,8 @@ def real(
     """A type for ``argparse``: a finite number within bounds.
 
     Args:
-        least, most: Bounds that are included.
-        above: A lower bound that is not.
+        least, most: Inclusive bounds.
+        above: An exclusive lower bound.
     """
 
     def number(text: str) -> float:

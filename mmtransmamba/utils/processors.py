@@ -10,7 +10,7 @@ def load_tokenizer(folder: str | Path) -> Any:
     """The tokenizer of a folder; nothing is downloaded, and no code there is run.
 
     Raises:
-        ValueError: The folder has none that can be read.
+        ValueError: The folder has no readable tokenizer.
     """
     from transformers import AutoTokenizer
 
@@ -30,8 +30,8 @@ def _load(auto_class: Any, folder: str | Path, what: str) -> Any:
             str(folder), local_files_only=True, trust_remote_code=False
         )
     except Exception as error:
-        # A broken file ends in whatever its reader meets. The first sentence says
-        # what; the others are advice on a hub that is not asked here.
+        # A broken file raises any error of its reader. The first sentence gives the
+        # cause; the others are advice about a hub that is not used here.
         reason = str(error).strip().split('\n')[0].split('. ')[0]
         raise ValueError(
             f'No {what} can be read from "{folder}": {reason or type(error).__name__}'

@@ -1,7 +1,7 @@
 """Responses in four tagged sections: the tags, the parts, the answer.
 
-TransMamba (§3.4) takes the format from LLaVA-CoT. Plain functions on text, which the
-head that generates and the metrics that judge share.
+TransMamba (§3.4) takes the format from LLaVA-CoT. These are plain functions on text,
+shared by the head that generates and the metrics that score.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Section:
     """One section of a response.
 
     Attributes:
-        name: Which.
-        text: What is in it, without white space around.
+        name: Name of the section.
+        text: Its content, without surrounding white space.
         closed: Whether its own closing tag is the next tag.
     """
 
@@ -53,11 +53,11 @@ class Response:
     """The parts of a response; see :func:`parse_response`.
 
     Attributes:
-        sections: In the order of the text, also those that come twice.
+        sections: In the order of the text, including duplicates.
         outside: Pieces of text that are in no section.
-        stray_tags: Closing tags that close nothing.
-        truncated: The text ends in a section or within a tag, as one does that has
-            reached its greatest length.
+        stray_tags: Closing tags without an opening tag.
+        truncated: Whether the text ends within a section or a tag, as a response does
+            that has reached its maximum length.
     """
 
     sections: tuple[Section, ...]
@@ -70,7 +70,7 @@ class Response:
         return [section for section in self.sections if section.name == name]
 
     def has(self, name: str) -> bool:
-        """Whether there is such a section, closed and with a text."""
+        """Whether there is such a section, closed and not empty."""
         return any(section.closed and section.text for section in self.all(name))
 
     @property
@@ -80,23 +80,24 @@ class Response:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Names of sections that are not there, not even unclosed."""
+        """Names of sections that are absent, even unclosed."""
         return tuple(name for name in SECTIONS if not self.all(name))
 
     @property
     def duplicates(self) -> tuple[str, ...]:
-        """Names of sections that are there more than once."""
+        """Names of sections that occur more than once."""
         return tuple(name for name in SECTIONS if len(self.all(name)) > 1)
 
     @property
     def in_order(self) -> bool:
-        """Whether all four are there and begin in their order."""
+        """Whether all four sections are present and start in order."""
         first = list(dict.fromkeys(section.name for section in self.sections))
         return tuple(first) == SECTIONS
 
     @property
     def well_formed(self) -> bool:
-        """Four sections, each once, in order, closed, with a text; nothing beside."""
+        """Four sections, each once, in order, closed, not empty; nothing outside
+        them."""
         return (
             tuple(section.name for section in self.sections) == SECTIONS
             and all(section.closed and section.text for section in self.sections)
@@ -105,12 +106,12 @@ class Response:
 
 
 def parse_response(text: str) -> Response:
-    """Take a response apart, whatever is wrong with it.
+    """Parse a response, even if it is malformed.
 
-    A section begins at its opening tag and ends at the next tag of any kind, or with
-    the text. If that tag is its closing one it is closed, else it is not; so sections
-    do not nest. Tags are written exactly as ``<SUMMARY>``; anything else is text. A tag
-    that has been cut off at the end of the text is no text.
+    A section starts at its opening tag and ends at the next tag of any kind, or with
+    the text. It is closed if that tag is its closing tag; sections do not nest. Tags
+    are written exactly as ``<SUMMARY>``; anything else is text. A tag that is cut off
+    at the end of the text does not count as text.
     """
     text, cut = _without_cut_tag(text)
     tags = list(_TAG.finditer(text))
@@ -139,10 +140,10 @@ def parse_response(text: str) -> Response:
 
 
 def _without_cut_tag(text: str) -> tuple[str, bool]:
-    """The text without the part of a tag that ends it, and whether there was one."""
+    """The text without a partial tag at its end, and whether there was one."""
     begin = text.rfind('<')
     rest = text[begin:].rstrip() if begin >= 0 else ''
-    # A single "<" may as well be a sign of comparison; white space follows that.
+    # A single "<" may be a comparison sign, which is followed by white space.
     if rest and any(tag != rest and tag.startswith(rest) for tag in TAGS):
         if rest != '<' or text.endswith('<'):
             return text[:begin], True
@@ -155,8 +156,8 @@ class Answer:
 
     Attributes:
         text: The answer; empty if there is none.
-        source: ``'conclusion'``; ``'unclosed'`` for a conclusion that does not end with
-            its tag; ``'text'`` for all of a text without any tag; ``'none'``.
+        source: ``'conclusion'``; ``'unclosed'`` for a conclusion without its closing
+            tag; ``'text'`` for the whole of a text without tags; ``'none'``.
     """
 
     text: str
@@ -164,20 +165,20 @@ class Answer:
 
 
 def extract_answer(text: str, untagged: str = 'empty') -> Answer:
-    """The answer of a response: what its conclusion says.
+    """The answer of a response, which is the text of its conclusion.
 
-    The first closed conclusion that is not empty counts, as generation stops there.
-    Without one the last unclosed one that is not empty counts: it may lack no more than
-    the tag. A response that ends before its conclusion has no answer: no other section
-    is searched for one.
+    The first closed conclusion that is not empty counts, because generation stops
+    there. Otherwise, the last unclosed one that is not empty counts: possibly only its
+    tag is missing. A response that ends before its conclusion has no answer: no other
+    section is searched for one.
 
     Args:
         text: The response.
-        untagged: What the answer is of a text without any tag, such as a model gives
-            that was never trained to reason: ``'empty'``, or ``'text'`` for all of it.
+        untagged: The answer of a text without tags, such as the output of a model that
+            was never trained to reason: ``'empty'``, or ``'text'`` for the whole text.
 
     Raises:
-        ValueError: ``untagged`` is something else.
+        ValueError: ``untagged`` has another value.
     """
     if untagged not in ('empty', 'text'):
         raise ValueError(f"untagged={untagged!r} must be 'empty' or 'text'.")

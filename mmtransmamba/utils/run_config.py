@@ -1,6 +1,6 @@
-"""What a run's config must have, checked before the Runner meets what it lacks.
+"""Early checks of the parts that a run's config must have.
 
-mmengine finds these mistakes too, but late, and in words about its own code.
+mmengine finds these mistakes too, but late, and describes them in terms of its code.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _COUNTS = ('max_epochs', 'max_iters', 'val_interval')
 
 
 def check_run(cfg: Config) -> None:
-    """Check what training and testing need.
+    """Check the parts that training and testing need.
 
     Raises:
-        ValueError: The config has no model, counts nothing, warms up for longer than
-            it trains, or names an optimizer that nobody knows.
+        ValueError: The config has no model, has no training length, warms up for longer
+            than it trains, or names an unknown optimizer.
     """
     where = f'the config "{cfg.filename}"' if cfg.filename else 'the config'
     model = cfg.get('model')
@@ -43,7 +43,7 @@ def _check_counts(training: dict[str, Any]) -> None:
 
 
 def _check_schedule(training: dict[str, Any], schedulers: Any) -> None:
-    """Schedulers end with the training, unless they say when."""
+    """Schedulers end with the training, unless the config sets their end."""
     if isinstance(schedulers, dict):
         schedulers = [schedulers]
     for number, scheduler in enumerate(schedulers or ()):

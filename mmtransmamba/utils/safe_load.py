@@ -1,4 +1,4 @@
-"""Reading what ``torch.save`` wrote without running anything that it names."""
+"""Reading of ``torch.save`` files without running anything that they name."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ TRUST_VARIABLE = 'MMTRANSMAMBA_TRUST_CHECKPOINTS'
 """Set to 1, checkpoints are read with Python's pickle, and run what they name."""
 
 _KNOWN = {name for _, name in STAND_INS} | SETTINGS
-_PICKLES = 4  # of a file from before zip archives: three of its head, and the content
+_PICKLES = 4  # in a file from before zip archives: three in its head, and the content
 _config_texts: set[str] = set()  # found in checkpoints
-_weights_only: set[str] = set()  # files of which nothing but the weights is used
+_weights_only: set[str] = set()  # files of which only the weights are used
 
 
 class UnsafeFileError(ValueError):
-    """A file that can only be read by running what it names."""
+    """A file that can only be read by running code that it names."""
 
 
 def trusts_files() -> bool:
-    """Whether the user has said that checkpoints may run code."""
+    """Whether the user has allowed checkpoints to run code."""
     return os.environ.get(TRUST_VARIABLE, '').lower() in ('1', 'true', 'yes', 'on')
 
 
 def use_weights_only(path: str | Path) -> None:
-    """Have foreign classes in a file read as empty mappings from now on.
+    """Read foreign classes in a file as empty mappings from now on.
 
-    It is for a file whose weights alone are used: there is nothing to lose then.
+    Use this for a file of which only the weights are used: nothing is lost then.
     """
     _weights_only.add(os.path.abspath(path))
 
@@ -54,23 +54,23 @@ def load_file(
     map_location: Any = 'cpu',
     foreign: str = 'refuse',
 ) -> Any:
-    """Read a file of ``torch.save``, in the format of zip archives or an older one.
+    """Read a ``torch.save`` file, in the zip format or an older one.
 
-    Tensors and plain Python data are read as they are, numpy's arrays and numbers and
-    mmengine's ``HistoryBuffer`` too, and the settings of training scripts as mappings.
-    Nothing else that the file names is imported or called.
+    Tensors and plain Python data are returned unchanged, and so are numpy's arrays and
+    numbers and mmengine's ``HistoryBuffer``. The settings of training scripts become
+    mappings. Nothing else that the file names is imported or called.
 
     Args:
-        file: Its path, or the open file.
+        file: A path or an open file.
         map_location: As for ``torch.load``.
-        foreign: What to do with classes of other packages: ``'refuse'`` them or read
-            them as :class:`~mmtransmamba.utils.inert_types.Inert`. What Python,
-            PyTorch and numpy have beside data is refused always.
+        foreign: Treatment of classes of other packages: ``'refuse'`` them, or read them
+            as :class:`~mmtransmamba.utils.inert_types.Inert`. Anything of Python,
+            PyTorch and numpy other than data is always refused.
 
     Raises:
-        UnsafeFileError: The file names something else. The message has the name, and
-            how to permit it.
-        ValueError: The file is damaged, or none of ``torch.save``.
+        UnsafeFileError: The file names something else. The message contains the name
+            and how to permit it.
+        ValueError: The file is damaged, or was not written by ``torch.save``.
         OSError: The file cannot be read.
     """
     if trusts_files():
@@ -96,10 +96,10 @@ def load_file(
 
 
 def check_config(text: str) -> None:
-    """Check that a config to be run does not come from a checkpoint.
+    """Check that a config to be executed does not come from a checkpoint.
 
     Raises:
-        UnsafeFileError: ``text`` is a config that a checkpoint held.
+        UnsafeFileError: ``text`` is a config from a checkpoint.
     """
     if text in _config_texts:
         raise UnsafeFileError(
@@ -110,7 +110,7 @@ def check_config(text: str) -> None:
 
 
 def _remember_configs(content: Any) -> None:
-    """Note the configs in a checkpoint, which are Python code."""
+    """Record the configs in a checkpoint, which are Python code."""
     for *parts, last in (
         ('meta', 'cfg'),
         ('meta', 'config'),
@@ -125,7 +125,7 @@ def _remember_configs(content: Any) -> None:
 
 
 def _may_be_saved(file: str | Path | IO[bytes]) -> bool:
-    """Whether a file begins as those of ``torch.save``: a zip archive or a pickle."""
+    """Whether a file starts like one of ``torch.save``: a zip archive or a pickle."""
     if not isinstance(file, (str, Path)):
         return True
     with open(file, 'rb') as start:
@@ -133,7 +133,7 @@ def _may_be_saved(file: str | Path | IO[bytes]) -> bool:
 
 
 def _explained(file: str | Path | IO[bytes], error: Exception) -> ValueError:
-    """What to tell the user of a file that could not be read."""
+    """The error for a file that could not be read."""
     name = f'"{file}"' if isinstance(file, (str, Path)) else 'the checkpoint'
     found = _foreign(_named(file))
     if not found and not (isinstance(error, UnpicklingError) and _may_be_saved(file)):
@@ -152,14 +152,14 @@ def _explained(file: str | Path | IO[bytes], error: Exception) -> ValueError:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what torch's reader met, without its advice."""
+    """The first line of the error of torch's reader, without its advice."""
     text = str(error).partition('\n\nCheck the documentation')[0]
     text = re.sub(r'(?s).*\n\n|.*WeightsUnpickler error: ', '', text).strip()
     return text.splitlines()[0] if text else ''
 
 
 def _foreign(names: list[str]) -> list[str]:
-    """Of the names in a file, those that torch does not know as safe."""
+    """The names in a file that torch does not know as safe."""
     reader = torch._weights_only_unpickler
     safe = {*reader._get_allowed_globals(), *reader._get_user_allowed_globals()}
     return [
@@ -170,15 +170,15 @@ def _foreign(names: list[str]) -> list[str]:
 
 
 def _has_code(name: str) -> bool:
-    """Whether a name is of a package that is always there and has more than data."""
+    """Whether a name belongs to a package that is always present and contains code."""
     package = _of_python_3(name).partition('.')[0]
     return package in sys.stdlib_module_names | {'torch', 'numpy', 'mmengine'}
 
 
 def _of_python_3(name: str) -> str:
-    """A name that pickle has written as that of Python 2, as it is now.
+    """The Python 3 name for a name that pickle wrote for Python 2.
 
-    torch's reader knows but some of these names.
+    torch's reader knows only some of these names.
     """
     module, _, attribute = name.rpartition('.')
     renamed = _compat_pickle.IMPORT_MAPPING.get(module, module), attribute
@@ -186,7 +186,7 @@ def _of_python_3(name: str) -> str:
 
 
 def _named(file: str | Path | IO[bytes]) -> list[str]:
-    """The names in a file's pickles, as ``module.name``; of a damaged one, some."""
+    """The names in a file's pickles, as ``module.name``; some of them if damaged."""
     opened: IO[bytes] = open(file, 'rb') if isinstance(file, (str, Path)) else file
     names: list[str] = []
     try:
@@ -220,7 +220,7 @@ def _names_of_pickle(content: bytes | IO[bytes], add: Callable[[str], None]) -> 
     for code, argument, _ in pickletools.genops(content):
         if code.name == 'GLOBAL':
             module, _, name = argument.partition(' ')
-            # Protocol 2 has the names of Python 2.
+            # Protocol 2 uses the names of Python 2.
             renamed = reader.IMPORT_MAPPING.get(module, module), name
             add('.'.join(reader.NAME_MAPPING.get((module, name), renamed)))
         elif code.name == 'STACK_GLOBAL':

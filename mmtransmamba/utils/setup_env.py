@@ -10,7 +10,7 @@ def register_all_modules(init_default_scope: bool = True) -> None:
         init_default_scope: Make ``mmtransmamba`` the default scope, in which
             types without a scope are looked up.
     """
-    # Command lines import this package, and answer before mmengine is there.
+    # Command lines import this package, and respond before mmengine is loaded.
     from mmengine.registry import Registry
     from mmengine.registry import init_default_scope as set_default_scope
 

@@ -1,4 +1,4 @@
-"""Reading text files, whatever wrote them: encodings, line ends, JSON and tables."""
+"""Reading of text files from any source: encodings, line ends, JSON and tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _CHUNK = 1 << 22  # bytes that are read at once
-# UTF-32's first, as UTF-16's are the beginning of one.
+# UTF-32's first, because UTF-16's are prefixes of them.
 _MARKS = (
     (codecs.BOM_UTF32_LE, 'UTF-32'),
     (codecs.BOM_UTF32_BE, 'UTF-32'),
@@ -27,21 +27,22 @@ _ACCEPTED = 'accepted is UTF-8, or UTF-16 with a byte order mark'
 
 
 class TextFileError(ValueError):
-    """A file that is no text, or no text of the form it should have."""
+    """A file that is not text, or not text of the expected form."""
 
 
 def text_encoding(head: bytes, name: str | Path) -> tuple[str, int]:
-    """The encoding that a file's first bytes tell, and how many bytes tell it.
+    """The encoding implied by a file's first bytes, and the length of its mark.
 
     Args:
         head: The first four bytes, or all of a shorter file.
-        name: What messages call the file.
+        name: Name of the file in messages.
 
     Returns:
         ``'utf-8'``, ``'utf-16-le'`` or ``'utf-16-be'``, and the length of the mark.
 
     Raises:
-        TextFileError: The mark is that of another encoding, or UTF-16's is missing.
+        TextFileError: The mark belongs to another encoding, or UTF-16's mark is
+        missing.
     """
     for mark, encoding in _MARKS:
         if head.startswith(mark):
@@ -57,15 +58,15 @@ def text_encoding(head: bytes, name: str | Path) -> tuple[str, int]:
 
 
 def decode_text(content: bytes, name: str | Path) -> str:
-    """Text from bytes, without byte order mark, its lines ended by ``\\n`` alone.
+    """Text from bytes, without a byte order mark, with ``\\n`` as the only line end.
 
     Args:
         content: UTF-8 with or without a mark, or UTF-16 with one. Lines may end with
             LF, CRLF or CR.
-        name: What messages call the file.
+        name: Name of the file in messages.
 
     Raises:
-        TextFileError: It is no such text; the message names the byte.
+        TextFileError: The content is not such text; the message names the byte.
     """
     encoding, size = text_encoding(content[:4], name)
     text = decode_part(content[size:], name, encoding, size)
@@ -73,16 +74,16 @@ def decode_text(content: bytes, name: str | Path) -> str:
 
 
 def decode_part(part: bytes, name: str | Path, encoding: str, begin: int) -> str:
-    """Text of a part of a file, its line ends as they are.
+    """Text of a part of a file, with its original line ends.
 
     Args:
         part: Whole characters.
-        name: What messages call the file.
+        name: Name of the file in messages.
         encoding: See :func:`text_encoding`.
-        begin: Where the part begins in the file, in bytes.
+        begin: Start of the part in the file, in bytes.
 
     Raises:
-        TextFileError: It is no text; the message names the byte.
+        TextFileError: The content is not text; the message names the byte.
     """
     try:
         text = part.decode(encoding)
@@ -92,7 +93,7 @@ def decode_part(part: bytes, name: str | Path, encoding: str, begin: int) -> str
             f'{name} is no text in {kind}: byte {begin + error.start} '
             f'(0x{part[error.start]:02x}) does not belong there; {_ACCEPTED}.'
         ) from error
-    # A binary file, or UTF-16 without its mark, which may well decode as UTF-8.
+    # A binary file, or UTF-16 without its mark, which may decode as UTF-8.
     place = text.find('\0')
     if place >= 0:
         place = begin + len(text[:place].encode(encoding))
@@ -107,8 +108,8 @@ def read_text(path: str | Path) -> str:
     """The text of a file, plain or with ``.gz``; see :func:`decode_text`.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        TextFileError: It is no text.
+        FileNotFoundError: The file does not exist.
+        TextFileError: The file is not text.
     """
     path = Path(path)
     if not path.is_file():
@@ -123,11 +124,11 @@ def read_text(path: str | Path) -> str:
 
 
 def read_json(path: str | Path) -> Any:
-    """The one document in a JSON file, plain or with ``.gz``.
+    """The single document in a JSON file, plain or with ``.gz``.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        TextFileError: It is no JSON document.
+        FileNotFoundError: The file does not exist.
+        TextFileError: The file is not a JSON document.
     """
     text = read_text(path)
     try:
@@ -137,11 +138,11 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
-    """Number and value of each line of JSON Lines that is not blank.
+    """Number and value of each non-blank line of a JSON Lines file.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        TextFileError: A line is no JSON.
+        FileNotFoundError: The file does not exist.
+        TextFileError: A line is not JSON.
     """
     for number, line in enumerate(read_text(path).split('\n'), 1):
         if line.strip():
@@ -156,14 +157,14 @@ def read_table(
 ) -> tuple[list[str], list[dict[str, Any]]]:
     """The columns and rows of a table whose first line names the columns.
 
-    Cells in quotes may hold line ends, and be of any length. Blank lines are left out.
+    Quoted cells may contain line ends, and be of any length. Blank lines are left out.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        TextFileError: It is no table.
+        FileNotFoundError: The file does not exist.
+        TextFileError: The file is not a table.
     """
-    csv.field_size_limit(sys.maxsize)  # a cell may hold a whole image
-    # Not splitlines, which takes U+2028 and others in a cell for the end of a line.
+    csv.field_size_limit(sys.maxsize)  # a cell may contain a whole image
+    # Not splitlines, which treats U+2028 and others in a cell as the end of a line.
     lines = io.StringIO(read_text(path).lstrip('\n'), newline='')
     reader = csv.DictReader(lines, delimiter=delimiter)
     try:
@@ -175,14 +176,15 @@ def read_table(
 
 
 def scan_lines(path: str | Path) -> Iterator[tuple[int, bytes, str]]:
-    """Where each line of a file begins, its bytes, and their encoding.
+    """The start of each line of a file, its bytes, and their encoding.
 
-    A few lines are in memory at a time. The bytes include the line's end, but not the
-    file's byte order mark.
+    Only a few lines are in memory at a time. The bytes include the line's end, but not
+    the file's byte order mark.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        TextFileError: The file's mark is of another encoding than UTF-8 and UTF-16.
+        FileNotFoundError: The file does not exist.
+        TextFileError: The file's mark belongs to an encoding other than UTF-8 and
+            UTF-16.
     """
     path = Path(path)
     if not path.is_file():
@@ -202,8 +204,8 @@ def _split_lines(file: BinaryIO, encoding: str) -> Iterator[bytes]:
     rest, searched = b'', 0
     while True:
         chunk = file.read(_CHUNK)
-        # A CR at the end of what was read may belong to a CRLF, or to the middle of a
-        # character of UTF-16.
+        # A CR at the end of the chunk may belong to a CRLF, or to the middle of a
+        # UTF-16 character.
         keep = 2 * unit if chunk else 0
         data, start = rest + chunk, 0
         for found in ends.finditer(data, searched):
@@ -222,11 +224,11 @@ def _split_lines(file: BinaryIO, encoding: str) -> Iterator[bytes]:
 
 
 def stream_lines(path: str | Path) -> Iterator[str]:
-    """The lines of a large file, ``\\n`` at their ends, a few of them in memory.
+    """The lines of a large file, ending in ``\\n``, with only a few in memory.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        TextFileError: It is no text, which shows only where that begins.
+        FileNotFoundError: The file does not exist.
+        TextFileError: The file is not text; this is raised where the fault starts.
     """
     for begin, data, encoding in scan_lines(path):
         line = decode_part(data, path, encoding, begin)

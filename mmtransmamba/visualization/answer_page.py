@@ -1,4 +1,4 @@
-"""A page of pictures with questions and what several models answer."""
+"""A page of pictures with questions and the answers of several models."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class AnsweredQuestion:
 
     Attributes:
         picture: uint8 ``[H, W, 3]``.
-        question: What was asked.
+        question: The question.
         gold: The right answer.
-        answers: By the model's name what it says, and whether that is right.
+        answers: By the model's name, its answer and whether it is right.
     """
 
     picture: np.ndarray
@@ -41,7 +41,7 @@ def plot_answers(
         columns: Questions side by side.
 
     Raises:
-        ValueError: There is no question.
+        ValueError: There are no questions.
     """
     if not questions:
         raise ValueError('plot_answers: there is no question to draw.')
@@ -84,4 +84,4 @@ def _write(axes, each: AnsweredQuestion, lines: int) -> None:
             size=8,
             va='center',
         )
-        found.set_in_layout(False)  # or a long one makes its column wide
+        found.set_in_layout(False)  # otherwise a long text widens its column

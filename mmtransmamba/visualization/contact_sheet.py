@@ -1,4 +1,4 @@
-"""Sheets of the clips that queries found."""
+"""Contact sheets of the clips found by queries."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class FoundClip:
 
     Attributes:
         frames: uint8 ``[T, H, W, 3]``.
-        title: What stands above it.
-        right: Whether it is what was asked for; None if nobody knows.
+        title: Text above the clip.
+        right: Whether it is the requested clip; None if unknown.
     """
 
     frames: np.ndarray
@@ -36,8 +36,7 @@ def plot_contact_sheet(
     Args:
         answers: Clips by query; each row of the sheet is one query.
         path: The PNG to write.
-        num_frames: Frames that are shown of each clip, the first and the last among
-            them.
+        num_frames: Frames to show of each clip, including the first and the last.
     """
     pyplot = _pyplot()
     columns = max(map(len, answers.values()))
@@ -57,7 +56,7 @@ def plot_contact_sheet(
         text = row[0].text(
             0, 1.45, query, transform=row[0].transAxes, weight='bold', size=9
         )
-        text.set_in_layout(False)  # or a long one makes the first column wide
+        text.set_in_layout(False)  # otherwise a long text widens the first column
         for axes, clip in zip(row, clips, strict=False):
             axes.set_axis_on()
             axes.imshow(_strip(clip.frames, num_frames))

@@ -17,8 +17,8 @@ class RunScalars:
 
     Attributes:
         accuracy: ``(epoch, top-1 in percent)`` of each validation.
-        loss: ``(epoch, mean training loss)`` of each epoch with a record; of a loop
-            over iterations the iteration of each record in place of the epoch.
+        loss: ``(epoch, mean training loss)`` of each epoch with a record. For a loop
+            over iterations, the iteration of each record instead of the epoch.
         layer_weights: ``(iteration, weight)`` of each layer, by scalar name.
         retrieval: ``(epoch, value)`` of each validation, by the name of the metric
             of text-video retrieval.
@@ -47,8 +47,8 @@ class RunScalars:
 def read_scalars(work_dir: str | Path) -> RunScalars:
     """Read the scalars of a run.
 
-    A run that was interrupted and resumed wrote one file each time; where they
-    overlap, the later one counts.
+    An interrupted and resumed run has one file per start. If they overlap, the later
+    one counts.
 
     Args:
         work_dir: The run's folder, with ``TIME/vis_data/scalars.json`` in it.
@@ -91,8 +91,8 @@ def plot_runs(
     """Draw accuracy and training loss per epoch of several runs into a PNG.
 
     Args:
-        runs: Runs by the label of their curve. All are expected to count epochs of
-            the same length.
+        runs: Runs by the label of their curve. Their epochs should have the same
+            length.
         path: The PNG to write.
         title: Title of the figure.
         reference: Label and accuracy, in percent, of a horizontal line.

@@ -1,4 +1,4 @@
-"""The scalars that mmengine's visualizer writes, line by line."""
+"""The scalars that mmengine's visualizer writes, one line per record."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ LAYER_WEIGHT = 'layer_weight/'
 def scalar_files(work_dir: str | Path) -> list[Path]:
     """Files with the scalars of a run, in the order in which they were written.
 
-    A run that was interrupted and resumed wrote one each time.
+    An interrupted and resumed run has one file per start.
     """
     return sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
 
 
 def read_records(work_dir: str | Path) -> tuple[list[dict[str, float]], int]:
-    """The records of a run, and how many lines are none.
+    """The records of a run, and the number of invalid lines.
 
-    A run that was killed may end in half a line, and a full disk leaves anything.
-    Of a record the numbers are kept, NaN and infinity among them; ``'step'`` and
-    ``'epoch'`` are whole numbers.
+    A killed run may end with a partial line, and a full disk may leave arbitrary
+    content. Only the numbers of a record are kept, including NaN and infinity;
+    ``'step'`` and ``'epoch'`` are integers.
 
     Args:
         work_dir: The run's folder, with ``TIME/vis_data/scalars.json`` in it.

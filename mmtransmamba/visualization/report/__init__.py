@@ -1,4 +1,4 @@
-"""One HTML file about a training run, which a browser shows without a network."""
+"""One HTML file about a training run, viewable in a browser without a network."""
 
 from .page import write_report
 from .reading import Run, read_run

@@ -1,4 +1,4 @@
-"""Line charts and heat maps as SVG, whose colours the page's style sheet gives."""
+"""Line charts and heat maps as SVG, with colours from the page's style sheet."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ COLOURS = 8
 _WIDTH, _HEIGHT = 420, 220
 _MAP_WIDTH = 560
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 38
-_POINTS = 300  # of a curve; a longer one keeps the least and greatest of each stretch
-_MARKS = 40  # curves of fewer points show each, with its value in a tooltip
+_POINTS = 300  # per curve; longer ones keep the minimum and maximum of each stretch
+_MARKS = 40  # shorter curves show each point, with its value in a tooltip
 _COLUMNS = 48  # of a heat map
-_DECADES = 100  # of a ratio above which an axis is logarithmic
+_DECADES = 100  # ratio above which an axis is logarithmic
 
 
 def number(value: float) -> str:
-    """A value in at most four figures, as labels and tables show it."""
+    """A value with at most four digits, for labels and tables."""
     if not math.isfinite(value):
         return 'NaN' if math.isnan(value) else '∞' if value > 0 else '−∞'
     if value == int(value) and abs(value) < 1e7:
@@ -40,14 +40,14 @@ def line_chart(
 ) -> str:
     """A figure with one or several curves.
 
-    Values that are not finite interrupt a curve, and are marked at its foot.
+    Non-finite values interrupt a curve and are marked at the bottom.
 
     Args:
         curves: ``(time, value)`` by label.
         title: Caption.
-        x_label: What time is counted in.
+        x_label: Unit of time.
         reference: Label and value of a horizontal line.
-        log: Draw the logarithm of values that are positive and far apart.
+        log: Use a logarithmic axis for positive values that are far apart.
     """
     times = [x for points in curves.values() for x, _ in points]
     finite = [y for points in curves.values() for _, y in points if math.isfinite(y)]
@@ -98,9 +98,9 @@ def heat_map(rows: Mapping[str, Points], title: str, neutral: float = 1.0) -> st
     """A figure with one row of cells per label; time runs to the right.
 
     Args:
-        rows: ``(iteration, value)`` by label. Cells have the mean of their stretch.
+        rows: ``(iteration, value)`` by label. Each cell shows the mean of its stretch.
         title: Caption.
-        neutral: Value without a colour; those above and below have one each.
+        neutral: Value without a colour; higher and lower values have one colour each.
     """
     steps = sorted({step for points in rows.values() for step, _ in points})
     columns = min(len(steps), _COLUMNS)
@@ -160,7 +160,7 @@ def _figure(title: str, body: str, below: str = '') -> str:
 
 
 def _spoken(curves: Mapping[str, Points], x_label: str) -> str:
-    """The curves in words, for who does not see them."""
+    """The curves in words, for screen readers."""
     words = []
     for label, points in curves.items():
         (first, begin), (last, end) = points[0], points[-1]
@@ -187,7 +187,7 @@ def _legend(
 
 
 def _axis(low: float, high: float, begin: float, end: float):
-    """A function from values to places; of one value alone to the middle."""
+    """A function from values to positions; a single value is placed in the middle."""
     if high == low:
         return lambda value: (begin + end) / 2
     return lambda value: begin + (value - low) / (high - low) * (end - begin)
@@ -235,7 +235,7 @@ def _curve(label: str, points: Points, x, y, index: int) -> str:
 
 
 def _thin(points: Points) -> Points:
-    """At most some hundred points, with every extreme and one value not finite."""
+    """At most a few hundred points, with all extremes and one non-finite value."""
     if len(points) <= _POINTS:
         return points
     kept = []
@@ -271,7 +271,7 @@ def _ticks(low: float, high: float, count: int = 5) -> list[float]:
     step = next((m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough), 0)
     if step == 0 or max(abs(low), abs(high)) / step > 1e12:
         return [low, high]
-    # A little beyond the outer ticks is no reason for another.
+    # Slightly exceeding the outer ticks is not a reason for another tick.
     first, last = math.floor(low / step + 0.05), math.ceil(high / step - 0.05)
     digits = 12 - math.floor(math.log10(step))
     return [round(i * step, digits) for i in range(first, last + 1)]

@@ -1,4 +1,4 @@
-"""Where a run took place: what its log says, and the machine at hand."""
+"""The environment of a run from its log, and that of this machine."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _TIME = re.compile(r'^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) - ', re.MULTILINE)
 
 
 def log_files(work_dir: Path) -> list[Path]:
-    """One log of each start of a run, ``TIME/TIME….log``, the oldest first.
+    """One log per start of a run, ``TIME/TIME….log``, oldest first.
 
-    Of several processes each may have one, and a name of its own after the time.
+    If several processes each have a log, its name has a suffix after the time.
     """
     logs = {}
     for path in sorted(work_dir.glob('*/*.log')):
@@ -30,7 +30,7 @@ def log_files(work_dir: Path) -> list[Path]:
 
 
 def logged_environment(log: Path) -> dict[str, str]:
-    """Versions and settings in the first lines of mmengine's log; maybe nothing."""
+    """Versions and settings from the first lines of mmengine's log; may be empty."""
     fields = {}
     for line in _read(log)[0].split('\n'):
         found = _FIELD.match(line)
@@ -43,7 +43,7 @@ def logged_environment(log: Path) -> dict[str, str]:
 
 
 def logged_seconds(logs: list[Path]) -> float | None:
-    """Seconds between the first and the last line of each log, in all."""
+    """Total seconds between the first and the last line of each log."""
     total = None
     for log in logs:
         times = [time for part in _read(log) for time in _TIME.findall(part)]
@@ -59,7 +59,7 @@ def logged_seconds(logs: list[Path]) -> float | None:
 
 
 def this_machine() -> dict[str, str]:
-    """Processor, threads and versions here, where the report is written."""
+    """Processor, threads and versions of the machine that writes the report."""
     fields = {
         'Processor': _processor(),
         'Logical CPUs': str(os.cpu_count()),

@@ -1,4 +1,4 @@
-"""What became of the weights, from the report that a transfer of them has saved."""
+"""Account of the inherited weights, from the saved report of a transfer."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _ORDER = ('copied', 'block', 'selected', 'interpolated', 'fresh', KEPT)
 
 @dataclass
 class Part:
-    """Tensors that fared alike.
+    """Tensors with the same treatment.
 
     Attributes:
         name: The action, or the tensors' name with ``*`` for numbers.
-        tensors: How many there are.
-        values: Numbers in them.
-        inherited: Those among the values that come from the source.
-        words: Action, source and what was taken, of the detailed table.
+        tensors: Number of tensors.
+        values: Number of values in them.
+        inherited: Number of values that come from the source.
+        words: Action, source and taken part, for the detailed table.
     """
 
     name: str
@@ -48,12 +48,12 @@ class Inheritance:
     Attributes:
         file: Name of the report's file.
         title: Weight map, layers, width policy and seed.
-        actions: Target tensors by what was done.
-        details: The same by name.
-        unused: Source tensors of which nothing was taken.
-        unused_names: The same by name.
-        fresh: Values of the target that began anew by a rule.
-        kept: Values that kept the model's own initialisation.
+        actions: Target tensors by action.
+        details: Target tensors by name.
+        unused: Unused source tensors.
+        unused_names: Unused source tensors by name.
+        fresh: Target values that a rule initialised.
+        kept: Target values that kept the model's own initialisation.
     """
 
     file: str
@@ -78,7 +78,7 @@ def read_inheritance(path: Path) -> Inheritance:
     """Read a report.
 
     Raises:
-        ValueError: The file is none.
+        ValueError: The file is not a report.
     """
     try:
         return _summarise(path.name, read_json(path))

@@ -1,4 +1,4 @@
-"""The page of a run: its sections, one after another."""
+"""The page of a run and its sections."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from mmtransmamba.visualization.report.reading import (
 from mmtransmamba.visualization.report.style import CSS
 
 _CHARTS = 24
-_ROWS = 400  # of a table of tensors
+_ROWS = 400  # in a table of tensors
 
-# Nothing is loaded and nothing runs, whatever a run's files say.
+# Nothing is loaded and nothing runs, whatever the run's files contain.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -31,8 +31,8 @@ def write_report(work_dir: str | Path, path: str | Path | None = None) -> Path:
     """Write the report of a run, or of a converted model, as one HTML file.
 
     The page shows final results, curves, layer weights, inherited weights, pictures,
-    the config and the environment, as far as the folder has them. It needs neither a
-    network nor scripts.
+    the config and the environment, as far as the folder contains them. It needs neither
+    a network nor scripts.
 
     Args:
         work_dir: The run's folder.
@@ -42,8 +42,8 @@ def write_report(work_dir: str | Path, path: str | Path | None = None) -> Path:
         The file.
 
     Raises:
-        FileNotFoundError: There is no run in the folder.
-        ValueError: ``path`` is a folder, or in one that does not exist.
+        FileNotFoundError: The folder contains no run.
+        ValueError: ``path`` is a folder, or its parent folder does not exist.
 
     Example:
         >>> from mmtransmamba.visualization.report import write_report
@@ -54,7 +54,7 @@ def write_report(work_dir: str | Path, path: str | Path | None = None) -> Path:
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f'{path} must be a file in a folder that exists.')
     partial = path.with_name(f'{path.name}.part')
-    # Names in JSON may hold halves of surrogate pairs, which no encoding has.
+    # Names in JSON may contain unpaired surrogates, which cannot be encoded.
     partial.write_bytes(render(run).encode('utf-8', 'replace'))
     os.replace(partial, path)
     return path
@@ -127,7 +127,7 @@ def _short(name: Any) -> str:
 
 
 def _model_name(model: Any) -> str:
-    """The backbone's name where there is one, else the model's."""
+    """The backbone's name if there is one, otherwise the model's."""
     inner = part(model, 'backbone') or part(model, 'model')
     return _short(part(inner, 'type') or part(model, 'type'))
 

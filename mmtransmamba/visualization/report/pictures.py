@@ -1,4 +1,4 @@
-"""Pictures that a run has left in its folder."""
+"""Pictures in a run's folder."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Picture:
 
 
 def read_pictures(work_dir: Path) -> tuple[list[Picture], int]:
-    """Pictures by name, and how many further ones are too many or too large.
+    """Pictures by name, and the number of further ones that are too many or too large.
 
-    What a link brings in from elsewhere is left alone.
+    Links are ignored.
     """
     pictures, left = [], 0
     paths = {

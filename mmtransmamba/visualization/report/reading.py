@@ -1,4 +1,4 @@
-"""What a run has left in its folder, read as data; nothing of it is executed."""
+"""Reading of a run's folder as data; nothing in it is executed."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ Points = list[tuple[int, float]]
 TEACHER = 'teacher/'
 _NO_METRICS = {'step', 'epoch', 'iter', 'time', 'data_time', 'memory'}
 _LOWER = ('loss', 'nll', 'ppl', 'perplexity', 'error', 'mdr', 'mnr')
-# With fewer epochs than these, curves run over iterations.
+# With fewer epochs than this, curves are drawn over iterations.
 _EPOCHS = 5
 
 
 @dataclass
 class Run:
-    """A training run, or a conversion of a model. What it lacks is empty or None.
+    """A training run, or a conversion of a model. Missing parts are empty or None.
 
     Attributes:
         work_dir: Its folder.
@@ -49,21 +49,21 @@ class Run:
         iterations: The last iteration on record.
         losses: Training losses by name, over :attr:`train_axis`.
         rates: Learning rates.
-        extras: Further scalars of the training.
+        extras: Other scalars of the training.
         train_axis: ``'epoch'`` or ``'iteration'``.
         metrics: Results of each validation, by the metric's name.
         layer_weights: ``(iteration, weight)`` by ``TERM/LAYER``.
-        teacher: The teacher's own results, as TeacherCheckHook has measured them.
-        resumed: How often the run was taken up again.
+        teacher: The teacher's own results, as measured by TeacherCheckHook.
+        resumed: Number of times the run was resumed.
         seconds: Wall-clock time.
-        parameters: Parameters of the model that remains.
-        inheritance: What became of the weights.
-        config: The dumped config as dictionaries, None if it is no plain data.
+        parameters: Parameters of the final model.
+        inheritance: Account of the inherited weights.
+        config: The dumped config as dictionaries, None if it is not plain data.
         config_file: Name of the config's file.
         config_text: Its text.
         pictures: Pictures in the folder.
         environment: From the run's log.
-        notes: What could not be read or shown, a sentence each.
+        notes: Parts that could not be read or shown, one sentence each.
     """
 
     work_dir: Path
@@ -91,12 +91,12 @@ class Run:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a metric of this name is one that falls as a model gets better."""
+    """Whether lower values of the metric with this name are better."""
     return any(word in metric.lower().rpartition('/')[2] for word in _LOWER)
 
 
 def best(metric: str, points: Points) -> tuple[int, float] | None:
-    """The first ``(time, value)`` that is the best, None if no value is finite."""
+    """The first ``(time, value)`` with the best value; None if no value is finite."""
     sign = -1 if lower_is_better(metric) else 1
     finite = [point for point in points if math.isfinite(point[1])]
     return max(finite, key=lambda point: sign * point[1], default=None)
@@ -105,10 +105,10 @@ def best(metric: str, points: Points) -> tuple[int, float] | None:
 def read_run(work_dir: str | Path) -> Run:
     """Read a run's folder, or that of a converted model.
 
-    Parts that are missing stay empty; of parts that are damaged the run's notes tell.
+    Missing parts stay empty; damaged parts are listed in the run's notes.
 
     Raises:
-        FileNotFoundError: There is no such folder, or no part of a run in it.
+        FileNotFoundError: The folder does not exist, or contains no part of a run.
     """
     work_dir = Path(work_dir)
     if not work_dir.is_dir():
@@ -178,7 +178,7 @@ def _read_scalars(run: Run) -> None:
     run.epochs = max(epochs, default=None)
     run.iterations = max((r['step'] for r in training), default=None)
     run.train_axis = 'epoch' if len(epochs) >= _EPOCHS else 'iteration'
-    # A later record of the same step, of a resumed run, takes the earlier one's place.
+    # A later record of the same step, from a resumed run, replaces the earlier one.
     series: dict[str, dict[int, dict[int, float]]] = defaultdict(
         lambda: defaultdict(dict)
     )
@@ -216,7 +216,7 @@ def _read_scalars(run: Run) -> None:
 
 
 def _read_result(run: Run) -> None:
-    """Parameters and seconds as :func:`mmtransmamba.train` notes them."""
+    """Parameters and seconds as recorded by :func:`mmtransmamba.train`."""
     path = run.work_dir / 'result.json'
     if not path.is_file():
         return
@@ -233,7 +233,7 @@ def _read_result(run: Run) -> None:
 
 
 def part(config: Any, *keys: str) -> Any:
-    """An entry of nested dictionaries, None where there is none."""
+    """An entry of nested dictionaries, None if it does not exist."""
     for key in keys:
         if not isinstance(config, dict):
             return None

@@ -1,4 +1,4 @@
-"""The style sheet of the report: calm, without a font or file from elsewhere."""
+"""The style sheet of the report; it needs no external font or file."""
 
 CSS = """
 :root { color-scheme: light dark;
