@@ -50,6 +50,7 @@ __all__ = [
     'OPTIM_WRAPPER_CONSTRUCTORS',
     'PARAM_SCHEDULERS',
     'RUNNERS',
+    'STUDENT_KINDS',
     'TASK_UTILS',
     'TRANSFORMS',
     'VISBACKENDS',
@@ -125,3 +126,6 @@ CONVERSIONS = Registry(
 Models that are converted when they are built look theirs up here: they must not import
 what transfers weights between models.
 """
+
+STUDENT_KINDS = Registry('student kind', scope=SCOPE, locations=['mmtransmamba.models'])
+"""How students of each kind are run beside a teacher of images or videos."""

@@ -63,7 +63,7 @@ class Distilled(nn.Module):
             student=None,
             feature=None,
             logits=None,
-            pairs=student,
+            extra=student,
             teacher=type('Output', (), dict(pairs=teacher)),
             teacher_tokens=None,
             layer_map=[],

@@ -3,7 +3,7 @@
 A backbone places a :class:`LayerTap` after every block and a mixer a
 :class:`DirectionTap` beside its scan. Nobody listening, a tap returns at once and
 the mixer computes nothing extra; so training without a teacher, inference and
-export pay nothing. :mod:`mmtransmamba.transfer.taps` listens.
+export pay nothing. :mod:`mmtransmamba.transfer.tap_recorder` listens.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from mmtransmamba.registry import MODELS
 class UniformWeighting(nn.Module):
     """Weight 1 for every layer (TransMamba Eq. 4 and 5)."""
 
-    def build(self, num_layers: int, dim: int) -> None:
-        """Nothing to build: see :meth:`AdaptiveWeighting.build`."""
+    def bind(self, num_layers: int, dim: int) -> None:
+        """Nothing to create: see :meth:`AdaptiveWeighting.bind`."""
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Weights ``[G, N]`` for pooled features ``[G, N, C]``."""
@@ -82,7 +82,7 @@ class AdaptiveWeighting(nn.Module):
         self.temperature = temperature
         self.entropy_weight = entropy_weight
 
-    def build(self, num_layers: int, dim: int) -> None:
+    def bind(self, num_layers: int, dim: int) -> None:
         """Create the network.
 
         Args:

@@ -237,7 +237,7 @@ class TestRefusals:
         term = MODELS.build(TERMS['similarity'])
         pair = type('Pair', (), dict(teacher=torch.nn.Identity()))
         with pytest.raises(ValueError, match='the teacher Identity does not tell'):
-            term.build(pair)
+            term.bind(pair)
 
     def test_temperature(self):
         with pytest.raises(ValueError, match='temperature=0 must be greater'):

@@ -5,6 +5,7 @@ from .clip4clip import CLIP4Clip
 from .contrastive import ContrastiveLoss
 from .data_preprocessor import RetrievalDataPreprocessor
 from .pairs import PairEmbeddings
+from .student_kind import RetrieverKind
 from .teacher import CLIP4ClipTeacher
 from .video_mamba import VideoMambaRetriever
 
@@ -14,6 +15,7 @@ __all__ = [
     'ContrastiveLoss',
     'PairEmbeddings',
     'RetrievalDataPreprocessor',
+    'RetrieverKind',
     'TextVideoRetriever',
     'VideoMambaRetriever',
 ]

@@ -9,6 +9,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
+from mmtransmamba.models.trainable.step_average import zero_of
+
 # Parts of the mixers that come from the attention; the rest is new.
 _INHERITED = {
     'mamba2': ('x_proj', 'B_proj', 'C_proj', 'B_norm', 'C_norm'),
@@ -151,13 +153,12 @@ def parameters_for_images(model: nn.Module) -> list[nn.Parameter]:
 def touch_image_parameters(logits: Tensor, model: nn.Module) -> Tensor:
     """Logits in whose graph the parameters that serve images have a part, of zero.
 
-    DDP demands that every trained parameter takes part in every step, on every
-    process. A batch may well have no image, and of a vision tower the layers behind
+    A batch may well have no image, and of a vision tower the layers behind
     the one that is read are never used.
     """
     if not torch.is_grad_enabled():
         return logits
-    return logits + sum(p.sum() * 0.0 for p in parameters_for_images(model))
+    return logits + zero_of(parameters_for_images(model), logits.device)
 
 
 def check_history(

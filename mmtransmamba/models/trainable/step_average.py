@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mmtransmamba.models.trainable.partial_backward import PartialBackward
@@ -57,6 +57,15 @@ def times(share: Share | None, unit: str, loss: Any) -> Any:
     if isinstance(loss, Tensor):
         return loss * share[unit]
     return [part * share[unit] for part in loss]
+
+
+def zero_of(parameters: Iterable[nn.Parameter], device: torch.device) -> Tensor:
+    """Zero, in whose graph parameters take part that a step has no other use for.
+
+    Every parameter takes part in every step, as DDP demands.
+    """
+    zero = torch.zeros((), device=device)
+    return sum((0.0 * parameter.sum() for parameter in parameters), zero)
 
 
 class StepAverage(BaseModel):

@@ -16,7 +16,6 @@ from mmtransmamba.models.language.padding import has_gaps
 from mmtransmamba.models.token_losses import score_tokens
 from mmtransmamba.models.trainable.answering import answer, build_head
 from mmtransmamba.models.trainable.base import TransformersModel, count_tokens
-from mmtransmamba.models.trainable.naming import use_names_of
 from mmtransmamba.models.trainable.partial_backward import PartialBackward
 from mmtransmamba.models.trainable.stages import (
     STAGES,
@@ -28,14 +27,14 @@ from mmtransmamba.models.trainable.stages import (
 from mmtransmamba.models.trainable.step_average import (
     BATCHES,
     Share,
-    StepAverage,
     times,
+    zero_of,
 )
 from mmtransmamba.models.trainable.token_check import TokenCheck
 from mmtransmamba.registry import MODELS
-from mmtransmamba.transfer.frozen import FrozenReference
-from mmtransmamba.transfer.terms.base import check_switched_off
+from mmtransmamba.transfer.distillers.base import Distiller, scaled_losses
 from mmtransmamba.transfer.terms.language import (
+    ForcedLayer,
     ForcedTerm,
     LanguageBatch,
     LanguagePair,
@@ -45,7 +44,7 @@ from mmtransmamba.transfer.watch import LayerCall, layers_of, watch
 
 
 @MODELS.register_module()
-class LanguageDistiller(StepAverage):
+class LanguageDistiller(Distiller):
     r"""Trains a hybrid language model under the Transformer it was made from.
 
     The loss is the sum of named terms (:mod:`mmtransmamba.transfer.terms.language`).
@@ -111,52 +110,28 @@ class LanguageDistiller(StepAverage):
         self._average_over(average, 'tokens', BATCHES)
         self._check_tokens = TokenCheck()
         self._check_teacher_tokens = TokenCheck()
-        self.student, self.companions, own_head = _unpack(student)
+        student, self.companions, own_head = _unpack(student)
+        teacher, teacher_companions, _ = _unpack(teacher)
+        self._hold(student, teacher.requires_grad_(False).eval())
         # It is saved at the end of the training.
         repair_generation_config(self.student)
         self.head = own_head if head is None else build_head(head)
         if stage is not None:
             check_history(self.student, stage, requires)
-        teacher, teacher_companions, _ = _unpack(teacher)
-        self._teacher = FrozenReference(teacher.requires_grad_(False).eval())
         self.stage = stage
         self.compare = compare
-        check_switched_off('LanguageDistiller', terms)
-        self.terms = nn.ModuleDict(
-            {
-                name: MODELS.build(term)
-                for name, term in terms.items()
-                if term is not None
-            }
-        )
-        if not self.terms:
-            raise ValueError(
-                'LanguageDistiller: terms is empty; configure at least one, or train '
-                'the student as a CausalLM.'
-            )
+        built = self._build_terms(terms, 'train the student as a CausalLM')
         pair = LanguagePair(
             self.student, self.teacher, (self.companions, teacher_companions)
         )
-        for term in self.terms.values():
-            term.build(pair)
+        for term in built:
+            term.bind(pair)
         self.mamba_layers = pair.mamba_layers
         if trains is None and stage is not None:
             trains = STAGES[stage].trains
         table = freeze_all_but(self.student, trains)
         name = 'no stage' if stage is None else f'stage {stage!r}'
         print_log(f'LanguageDistiller, {name}:\n{table}', logger='current')
-        use_names_of(self, 'student')
-
-    @property
-    def teacher(self) -> nn.Module:
-        """The frozen teacher; not a submodule, see :class:`FrozenReference`."""
-        return self._teacher.module
-
-    def _apply(self, fn: Callable, recurse: bool = True) -> LanguageDistiller:
-        """Move the teacher along with the student (``to``, ``cuda``, …)."""
-        super()._apply(fn, recurse)
-        self.teacher._apply(fn)
-        return self
 
     def init_weights(self) -> None:
         """Nothing; see :meth:`CausalLM.init_weights`."""
@@ -251,15 +226,14 @@ class LanguageDistiller(StepAverage):
             (self._check_teacher_tokens, self.teacher),
         ):
             check(model, inputs['input_ids'], inputs.get('pixel_values'))
-        forced = self._active(ForcedTerm)
-        free = self._active(ModelTerm)
+        forced = self.active(ForcedTerm)
+        free = self.active(ModelTerm)
         # Every parameter takes part in every step, as DDP demands. Layers that are fed
         # with the teacher's hidden states need no connector.
         idle = [] if free else parameters_for_images(self.student)
         losses = {
-            f'loss_{key}': sum(
-                (0.0 * p.sum() for p in [*term.parameters(), *idle]),
-                torch.zeros((), device=inputs['input_ids'].device),
+            f'loss_{key}': zero_of(
+                [*term.parameters(), *idle], inputs['input_ids'].device
             )
             for key, term in self.terms.items()
         }
@@ -282,15 +256,16 @@ class LanguageDistiller(StepAverage):
                 teacher_hidden[call.index] = call.output
             if call.index not in self.mamba_layers:
                 return
+            batch = ForcedLayer(layers[call.index], call, mask, rows)
             for key, term in forced.items():
                 # The teacher runs without gradients.
                 with torch.enable_grad():
-                    loss = term.scale * term(layers[call.index], call, mask, rows)
-                    loss = times(share, term.unit, loss)
-                    if backward is not None:
-                        backward(loss)
-                        loss = loss.detach()
-                    losses[f'loss_{key}'] = losses[f'loss_{key}'] + loss
+                    for name, _, loss in scaled_losses(key, term, batch):
+                        loss = times(share, term.unit, loss)
+                        if backward is not None:
+                            backward(loss)
+                            loss = loss.detach()
+                        losses[name] = losses[name] + loss
 
         watched = teacher_layers | (set(self.mamba_layers) if forced else set())
         teacher_logits = self._run_teacher(
@@ -305,14 +280,6 @@ class LanguageDistiller(StepAverage):
                 free_losses = {k: loss.detach() for k, loss in free_losses.items()}
             losses |= free_losses
         return losses
-
-    def _active(self, kind: type) -> dict[str, Any]:
-        """The terms of one kind that have not faded out, by name."""
-        return {
-            key: term
-            for key, term in self.terms.items()
-            if isinstance(term, kind) and term.scale > 0
-        }
 
     @torch.no_grad()
     def _run_teacher(
@@ -361,21 +328,10 @@ class LanguageDistiller(StepAverage):
         )
         losses = {}
         for key, term in free.items():
-            for part, value in term(batch).items():
-                name = f'loss_{key}_{part}' if part else f'loss_{key}'
+            for name, part, loss in scaled_losses(key, term, batch):
                 # The parts beside a term's loss are of its weighting.
-                unit = BATCHES if part else term.unit
-                losses[name] = times(share, unit, term.scale * value)
+                losses[name] = times(share, BATCHES if part else term.unit, loss)
         return losses
-
-    @torch.no_grad()
-    def layer_weights(self) -> dict[str, Tensor]:
-        """The last step's weight of each layer, ``[N]``, by the term's name."""
-        return {
-            name: term.layer_weights.mean(0)
-            for name, term in self.terms.items()
-            if term.scale > 0 and getattr(term, 'layer_weights', None) is not None
-        }
 
 
 def _unpack(

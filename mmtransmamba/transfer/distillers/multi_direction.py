@@ -9,26 +9,25 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
+from mmtransmamba.models.student_kinds import kind_of
 from mmtransmamba.models.teachers import BaseTeacher
-from mmtransmamba.models.trainable.naming import use_names_of
 from mmtransmamba.models.trainable.step_average import (
     BATCHES,
     IMAGES,
     Share,
     StepAverage,
     times,
+    zero_of,
 )
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.alignment import TeacherTokens, match_layers
-from mmtransmamba.transfer.distillers.students import kind_of
-from mmtransmamba.transfer.frozen import FrozenReference
-from mmtransmamba.transfer.taps import TapRecorder
-from mmtransmamba.transfer.terms import DistillBatch, DistillTerm, TransferPair
-from mmtransmamba.transfer.terms.base import check_switched_off
+from mmtransmamba.transfer.distillers.base import Distiller, scaled_losses
+from mmtransmamba.transfer.tap_recorder import TapRecorder
+from mmtransmamba.transfer.terms import DistillBatch, TransferPair
 
 
 @MODELS.register_module()
-class MultiDirectionDistiller(StepAverage):
+class MultiDirectionDistiller(Distiller):
     r"""Trains a student under a frozen teacher (TransMamba Eq. 4 to 12).
 
     .. math:: L = \alpha L_{task} + (1 - \alpha) \sum_j L_j
@@ -110,43 +109,25 @@ class MultiDirectionDistiller(StepAverage):
                 f'MultiDirectionDistiller: channel_order={channel_order!r} must be '
                 "'rgb', 'bgr' or None."
             )
-        self.student = student
         self.student_kind = student_kind
         if not isinstance(teacher, nn.Module):
             teacher = MODELS.build(teacher)
         student_kind.check_teacher(student, teacher)
-        self._teacher = FrozenReference(teacher)
+        self._hold(student, teacher)
         self.channel_order = channel_order or _channel_order(self.data_preprocessor)
         self.alpha = alpha
         self.distill_weight = 1 - alpha if distill_weight is None else distill_weight
 
-        check_switched_off('MultiDirectionDistiller', terms)
-        self.terms = nn.ModuleDict(
-            {
-                name: MODELS.build(term)
-                for name, term in terms.items()
-                if term is not None
-            }
-        )
-        if not self.terms:
-            raise ValueError(
-                'MultiDirectionDistiller: terms is empty; configure at least one, or '
-                'train the student without a distiller.'
-            )
-        terms_ = self._terms()
+        built = self._build_terms(terms, 'train the student without a distiller')
         self.recorder = TapRecorder(
-            student, num_tokens, any(term.needs_directions for term in terms_)
+            student, num_tokens, any(term.needs_directions for term in built)
         )
         self.layer_map = match_layers(
             len(self.recorder.layer_taps), teacher.num_layers, teacher_layer
         )
         pair = self._pair()
-        for term in terms_:
-            term.build(pair)
-        use_names_of(self, 'student')
-
-    def _terms(self) -> list[DistillTerm]:
-        return list(self.terms.values())
+        for term in built:
+            term.bind(pair)
 
     def _pair(self) -> TransferPair:
         layer_taps = self.recorder.layer_taps
@@ -162,17 +143,6 @@ class MultiDirectionDistiller(StepAverage):
             teacher=self.teacher,
             layer_map=self.layer_map,
         )
-
-    @property
-    def teacher(self) -> BaseTeacher:
-        """The frozen teacher; not a submodule, see :class:`FrozenReference`."""
-        return self._teacher.module
-
-    def _apply(self, fn, recurse: bool = True) -> MultiDirectionDistiller:
-        """Move the teacher along with the student (``to``, ``cuda``, …)."""
-        super()._apply(fn, recurse)
-        self.teacher._apply(fn)
-        return self
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth for layer-wise learning rate decay; aligners count as the head."""
@@ -266,7 +236,7 @@ class MultiDirectionDistiller(StepAverage):
             student=self.recorder.stop(),
             feature=step.feature,
             logits=step.logits,
-            pairs=step.pairs,
+            extra=step.extra,
             teacher=teacher_output,
             teacher_tokens=TeacherTokens(teacher_output.layers),
             layer_map=self.layer_map,
@@ -280,26 +250,12 @@ class MultiDirectionDistiller(StepAverage):
                 losses[name] = value
         for key, term in self.terms.items():
             if term.scale == 0:
-                # Every parameter takes part in every step, as DDP demands.
-                parts = [p.sum() for p in term.parameters()]
-                losses[f'loss_{key}'] = 0.0 * sum(parts, inputs.new_zeros(()))
+                zero = zero_of(term.parameters(), inputs.device)
+                losses[f'loss_{key}'] = zero
                 continue
-            for part, value in term(batch).items():
-                name = f'loss_{key}_{part}' if part else f'loss_{key}'
-                losses[name] = self.distill_weight * term.scale * value
+            for name, _, value in scaled_losses(key, term, batch):
+                losses[name] = self.distill_weight * value
         return losses
-
-    @torch.no_grad()
-    def layer_weights(self) -> dict[str, Tensor]:
-        """The last step's weight of each layer, averaged over directions: ``[N]``.
-
-        Terms that have faded out are not among them.
-        """
-        return {
-            name: term.layer_weights.mean(0)
-            for name, term in self.terms.items()
-            if term.scale > 0 and getattr(term, 'layer_weights', None) is not None
-        }
 
 
 def _channel_order(preprocessor: nn.Module) -> str:

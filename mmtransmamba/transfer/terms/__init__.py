@@ -1,4 +1,4 @@
-from .base import DistillBatch, DistillTerm, TransferPair
+from .base import DistillBatch, Term, TransferPair
 from .language import (
     ForcedLayerTerm,
     HiddenStatesTerm,
@@ -13,7 +13,7 @@ from .similarity import SimilarityTerm
 __all__ = [
     'DirectionTerm',
     'DistillBatch',
-    'DistillTerm',
+    'Term',
     'FeatureTerm',
     'ForcedLayerTerm',
     'HiddenStatesTerm',

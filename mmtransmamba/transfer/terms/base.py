@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmtransmamba.models.retrieval import PairEmbeddings
 from mmtransmamba.models.teachers import BaseTeacher, TeacherOutput
 from mmtransmamba.models.trainable.step_average import IMAGES
 from mmtransmamba.transfer.alignment import TeacherTokens
-from mmtransmamba.transfer.taps import TapRecord
+from mmtransmamba.transfer.tap_recorder import TapRecord
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -92,7 +91,8 @@ class DistillBatch:
         student: What the taps recorded.
         feature: The student's final feature, ``[B, C]``; None without one.
         logits: The student's logits, ``[B, num_classes]``; None likewise.
-        pairs: The student's embeddings of videos and captions; None likewise.
+        extra: What the student's kind gives besides, see
+            :class:`~mmtransmamba.models.student_kinds.StudentStep`.
         teacher: The teacher's output.
         teacher_tokens: Its tokens on any grid.
         layer_map: See :class:`TransferPair`.
@@ -103,15 +103,25 @@ class DistillBatch:
     student: TapRecord
     feature: Tensor | None
     logits: Tensor | None
-    pairs: PairEmbeddings | None
+    extra: Any
     teacher: TeacherOutput
     teacher_tokens: TeacherTokens
     layer_map: list[int]
     token_index: Callable[[int, torch.device], Tensor | None]
 
 
-class DistillTerm(nn.Module):
+class Term(nn.Module):
     """One named summand of the distillation loss.
+
+    A distiller calls :meth:`bind` once and then the term with the batch of each step.
+    What a batch is depends on the distiller and on when it has its features:
+
+    * whole step: the term is called once, after both models have run, with a
+      :class:`DistillBatch` (vision) or a
+      :class:`~mmtransmamba.transfer.terms.language.LanguageBatch`;
+    * one layer: a :class:`~mmtransmamba.transfer.terms.language.ForcedTerm` is called
+      for each layer, while the teacher runs, with a
+      :class:`~mmtransmamba.transfer.terms.language.ForcedLayer`.
 
     Args:
         weight: Factor of the term.
@@ -131,7 +141,7 @@ class DistillTerm(nn.Module):
         self.weight = weight
         self.scale = 1.0
 
-    def _apply(self, fn: Callable, recurse: bool = True) -> DistillTerm:
+    def _apply(self, fn: Callable, recurse: bool = True) -> Term:
         """Move what the term learns; a cast to half precision leaves it as it is.
 
         It is small, orthogonal maps cannot be computed in half precision, and what is
@@ -144,9 +154,17 @@ class DistillTerm(nn.Module):
 
         return super()._apply(moved, recurse)
 
-    def build(self, pair: TransferPair) -> None:
-        """Create what the term learns; raise ValueError if the pair cannot be used."""
+    def bind(self, pair: Any) -> None:
+        """Create what the term learns, now that student and teacher are known.
 
-    def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
+        Args:
+            pair: Facts about both: a :class:`TransferPair`, or a
+                :class:`~mmtransmamba.transfer.terms.language.LanguagePair`.
+
+        Raises:
+            ValueError: The term cannot be used with this pair.
+        """
+
+    def forward(self, batch: Any) -> dict[str, Tensor]:
         """Losses times ``weight``: the term's own under ``''``, others by name."""
         raise NotImplementedError

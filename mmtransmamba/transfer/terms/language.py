@@ -19,7 +19,7 @@ from mmtransmamba.models.token_losses import (
 from mmtransmamba.models.trainable.step_average import KEPT, PREDICTED
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.alignment import Aligner, match_layers
-from mmtransmamba.transfer.terms.base import DistillTerm
+from mmtransmamba.transfer.terms.base import Term
 from mmtransmamba.transfer.terms.layers import WeightedLayersTerm
 from mmtransmamba.transfer.vocabulary import check_shared_tokens, read_tokens
 from mmtransmamba.transfer.watch import (
@@ -115,6 +115,29 @@ class LanguageBatch:
         return self.labels[:, 1:][self._predicted]
 
 
+@dataclass
+class ForcedLayer:
+    """One Mamba layer of the student beside the teacher's.
+
+    Attributes:
+        layer: The student's decoder layer, with a Mamba mixer.
+        call: What happened in the teacher's.
+        mask: Bool ``[B, L]``, False for padding.
+        rows: What a mixer is told of the rows: ``padding_mask`` with ``gaps``, and
+            ``packing``, where there is any.
+    """
+
+    layer: nn.Module
+    call: LayerCall
+    mask: Tensor
+    rows: dict[str, Any]
+
+    @property
+    def input(self) -> Tensor:
+        """The teacher's hidden state, in the dtype in which the student has its own."""
+        return self.call.hidden.to(self.layer.input_layernorm.weight.dtype)
+
+
 def token_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean over the tokens that are no padding, of ``[B, L]`` or ``[B, L, C]``."""
     weights = mask.to(values.dtype)
@@ -122,7 +145,7 @@ def token_mean(values: Tensor, mask: Tensor) -> Tensor:
     return torch.einsum('bl...,bl->...', values, weights) / count
 
 
-class ModelTerm(DistillTerm):
+class ModelTerm(Term):
     """A term on what the free-running student says.
 
     Attributes:
@@ -140,9 +163,6 @@ class NextTokenTerm(ModelTerm):
     """Cross-entropy of the next token: the task's own loss, mean over the tokens."""
 
     unit = PREDICTED
-
-    def build(self, pair: LanguagePair) -> None:
-        """Nothing to build."""
 
     def forward(self, batch: LanguageBatch) -> dict[str, Tensor]:
         loss = mean_over_tokens(token_nll, batch.rows, batch.targets)
@@ -190,7 +210,7 @@ class TokenKLTerm(ModelTerm):
             )
         self.temperature = temperature
 
-    def build(self, pair: LanguagePair) -> None:
+    def bind(self, pair: LanguagePair) -> None:
         student, teacher = pair.vocabularies
         self.shared = min(student, teacher)
         if student == teacher or self.vocabulary == 'shared':
@@ -248,7 +268,7 @@ class HiddenStatesTerm(ModelTerm, WeightedLayersTerm):
         super().__init__(weight, loss, weighting)
         self.teacher_layer = teacher_layer
 
-    def build(self, pair: LanguagePair) -> None:
+    def bind(self, pair: LanguagePair) -> None:
         depth, teacher_depth = pair.depths
         width, teacher_width = pair.widths
         self.layers = list(range(depth))
@@ -257,7 +277,7 @@ class HiddenStatesTerm(ModelTerm, WeightedLayersTerm):
             nn.Identity() if width == teacher_width else Aligner(width, teacher_width)
             for _ in self.layers
         )
-        self.weighting.build(depth, teacher_width)
+        self.weighting.bind(depth, teacher_width)
 
     def forward(self, batch: LanguageBatch) -> dict[str, Tensor]:
         distances, means, teacher_means = [], [], []
@@ -276,7 +296,7 @@ class HiddenStatesTerm(ModelTerm, WeightedLayersTerm):
         )
 
 
-class ForcedTerm(DistillTerm):
+class ForcedTerm(Term):
     """A term on single layers of the student, fed with what the teacher's are.
 
     The layers' errors do not add up, and each layer can be trained on its own.
@@ -284,7 +304,7 @@ class ForcedTerm(DistillTerm):
 
     unit = KEPT
 
-    def build(self, pair: LanguagePair) -> None:
+    def bind(self, pair: LanguagePair) -> None:
         name = type(self).__name__
         if not pair.mamba_layers:
             raise ValueError(f'{name}: the student has no Mamba layer.')
@@ -299,18 +319,8 @@ class ForcedTerm(DistillTerm):
                     'they are alike. HiddenStatesTerm compares models that differ.'
                 )
 
-    def forward(
-        self, layer: nn.Module, call: LayerCall, mask: Tensor, rows: dict[str, Any]
-    ) -> Tensor:
-        """Loss of one layer.
-
-        Args:
-            layer: The student's decoder layer, with a Mamba mixer.
-            call: What happened in the teacher's.
-            mask: Bool ``[B, L]``, False for padding.
-            rows: What a mixer is told of the rows: ``padding_mask`` with ``gaps``, and
-                ``packing``, where there is any.
-        """
+    def forward(self, batch: ForcedLayer) -> dict[str, Tensor]:
+        """Loss of one layer times ``weight``, under ``''``."""
         raise NotImplementedError
 
 
@@ -338,8 +348,8 @@ class MixerOutputTerm(ForcedTerm):
             )
         self.at = at
 
-    def build(self, pair: LanguagePair) -> None:
-        super().build(pair)
+    def bind(self, pair: LanguagePair) -> None:
+        super().bind(pair)
         if self.at != 'heads':
             return
         layers, teacher_layers = layers_of(pair.student), layers_of(pair.teacher)
@@ -355,21 +365,15 @@ class MixerOutputTerm(ForcedTerm):
                     f"student and {teacher} in the teacher. Use at='projected'."
                 )
 
-    def forward(
-        self, layer: nn.Module, call: LayerCall, mask: Tensor, rows: dict[str, Any]
-    ) -> Tensor:
-        mixer, normed = layer.self_attn, layer.input_layernorm(_input(layer, call))
+    def forward(self, batch: ForcedLayer) -> dict[str, Tensor]:
+        mixer = batch.layer.self_attn
+        normed = batch.layer.input_layernorm(batch.input)
         if self.at == 'heads':
-            student, target = _heads_of(mixer, normed, rows), call.heads
+            student, target = _heads_of(mixer, normed, batch.rows), batch.call.heads
         else:
-            student, target = mixer(normed, **rows)[0], call.mixed
+            student, target = mixer(normed, **batch.rows)[0], batch.call.mixed
         error = (student.float() - target.float()).square().mean(-1)
-        return self.weight * token_mean(error, mask)
-
-
-def _input(layer: nn.Module, call: LayerCall) -> Tensor:
-    """The teacher's hidden state, in the dtype in which the student has its own."""
-    return call.hidden.to(layer.input_layernorm.weight.dtype)
+        return {'': self.weight * token_mean(error, batch.mask)}
 
 
 def _heads_of(mixer: nn.Module, normed: Tensor, rows: dict[str, Any]) -> Tensor:
@@ -394,10 +398,9 @@ class ForcedLayerTerm(ForcedTerm):
     mean over tokens without padding, so that it does not grow with batch and length.
     """
 
-    def forward(
-        self, layer: nn.Module, call: LayerCall, mask: Tensor, rows: dict[str, Any]
-    ) -> Tensor:
-        output = layer(_input(layer, call), **rows)
+    def forward(self, batch: ForcedLayer) -> dict[str, Tensor]:
+        output = batch.layer(batch.input, **batch.rows)
         output = output[0] if isinstance(output, tuple) else output
-        error = torch.linalg.vector_norm(output.float() - call.output.float(), dim=-1)
-        return self.weight * token_mean(error, mask)
+        difference = output.float() - batch.call.output.float()
+        error = torch.linalg.vector_norm(difference, dim=-1)
+        return {'': self.weight * token_mean(error, batch.mask)}

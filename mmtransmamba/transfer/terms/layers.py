@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.alignment import Aligner, ReverseProjection
 from mmtransmamba.transfer.losses import standardize
-from mmtransmamba.transfer.terms.base import DistillBatch, DistillTerm, TransferPair
+from mmtransmamba.transfer.terms.base import DistillBatch, Term, TransferPair
 from mmtransmamba.transfer.terms.outputs import make_aligner
 
 TARGET_NORMS = ('none', 'center', 'standardize')
 DIRECTION_FEATURES = ('inner', 'projected')
 
 
-class WeightedLayersTerm(DistillTerm):
+class WeightedLayersTerm(Term):
     """A sum over layers, weighed by a layer weighting.
 
     Args:
@@ -99,10 +99,10 @@ class LayerTerm(WeightedLayersTerm):
         super().__init__(weight, loss, weighting)
         self.target_norm = _check_target_norm('LayerTerm', target_norm)
 
-    def build(self, pair: TransferPair) -> None:
+    def bind(self, pair: TransferPair) -> None:
         width = _one_width('LayerTerm', pair.target_dims)
         self.aligners = nn.ModuleList(Aligner(dim, width) for dim in pair.layer_dims)
-        self.weighting.build(len(self.aligners), width)
+        self.weighting.bind(len(self.aligners), width)
 
     def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
         distances, pooled_student, pooled_teacher = [], [], []
@@ -150,12 +150,12 @@ class PooledLayerTerm(WeightedLayersTerm):
         super().__init__(weight, loss, weighting)
         self.align = align
 
-    def build(self, pair: TransferPair) -> None:
+    def bind(self, pair: TransferPair) -> None:
         self.aligners = nn.ModuleList(
             make_aligner('PooledLayerTerm', dim, pair.teacher.feature_dim, self.align)
             for dim in pair.layer_dims[:-1]
         )
-        self.weighting.build(len(self.aligners), pair.teacher.feature_dim)
+        self.weighting.bind(len(self.aligners), pair.teacher.feature_dim)
 
     def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
         target = batch.teacher.feature
@@ -207,7 +207,7 @@ class DirectionTerm(WeightedLayersTerm):
         self.feature = feature
         self.target_norm = _check_target_norm('DirectionTerm', target_norm)
 
-    def build(self, pair: TransferPair) -> None:
+    def bind(self, pair: TransferPair) -> None:
         width = _one_width('DirectionTerm', pair.target_dims)
         if len(pair.direction_dims) != len(pair.layer_dims):
             raise ValueError(
@@ -224,7 +224,7 @@ class DirectionTerm(WeightedLayersTerm):
         dims = pair.direction_dims if inner else pair.layer_dims
         self.aligners = nn.ModuleList(Aligner(dim, width) for dim in dims)
         self.reverse = ReverseProjection(width, pair.num_directions[0])
-        self.weighting.build(len(self.aligners), width)
+        self.weighting.bind(len(self.aligners), width)
 
     def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
         features = batch.student.directions

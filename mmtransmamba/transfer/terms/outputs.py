@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.alignment import Aligner
 from mmtransmamba.transfer.losses import kl_divergence
-from mmtransmamba.transfer.terms.base import DistillBatch, DistillTerm, TransferPair
+from mmtransmamba.transfer.terms.base import DistillBatch, Term, TransferPair
 
 
 @MODELS.register_module()
-class LogitsTerm(DistillTerm):
+class LogitsTerm(Term):
     """KL divergence of the class distributions, see :func:`kl_divergence`.
 
     Args:
@@ -27,7 +27,7 @@ class LogitsTerm(DistillTerm):
             )
         self.temperature = temperature
 
-    def build(self, pair: TransferPair) -> None:
+    def bind(self, pair: TransferPair) -> None:
         check_describes_images('LogitsTerm', pair)
         classes = pair.teacher.num_classes
         if classes is None:
@@ -49,7 +49,7 @@ class LogitsTerm(DistillTerm):
 
 
 @MODELS.register_module()
-class FeatureTerm(DistillTerm):
+class FeatureTerm(Term):
     """Distance of the student's final feature to the teacher's.
 
     Args:
@@ -69,7 +69,7 @@ class FeatureTerm(DistillTerm):
         self.distance = MODELS.build(loss or dict(type='mmtransmamba.CosineDistance'))
         self.align = align
 
-    def build(self, pair: TransferPair) -> None:
+    def bind(self, pair: TransferPair) -> None:
         check_describes_images('FeatureTerm', pair)
         self.aligner = make_aligner(
             'FeatureTerm', pair.feature_dim, pair.teacher.feature_dim, self.align

@@ -7,11 +7,11 @@ from torch import Tensor
 from mmtransmamba.models.retrieval import CLIP4ClipTeacher
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.losses import kl_divergence
-from mmtransmamba.transfer.terms.base import DistillBatch, DistillTerm, TransferPair
+from mmtransmamba.transfer.terms.base import DistillBatch, Term, TransferPair
 
 
 @MODELS.register_module()
-class SimilarityTerm(DistillTerm):
+class SimilarityTerm(Term):
     r"""KL divergence of the rows and columns of the similarity matrix.
 
     .. math:: \frac{\tau^2}{2N} \sum_i \left(
@@ -35,7 +35,7 @@ class SimilarityTerm(DistillTerm):
             )
         self.temperature = temperature
 
-    def build(self, pair: TransferPair) -> None:
+    def bind(self, pair: TransferPair) -> None:
         if not isinstance(pair.teacher, CLIP4ClipTeacher):
             raise ValueError(
                 'SimilarityTerm: it compares similarities of captions and videos, '
@@ -44,7 +44,7 @@ class SimilarityTerm(DistillTerm):
             )
 
     def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
-        pairs = batch.pairs
+        pairs = batch.extra
         both = [
             kl_divergence(student, teacher, self.temperature)
             for student, teacher in zip(

@@ -8,12 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmtransmamba.models.retrieval import (
-    CLIP4ClipTeacher,
-    PairEmbeddings,
-    TextVideoRetriever,
-)
 from mmtransmamba.models.teachers import BaseTeacher, TeacherOutput
+from mmtransmamba.registry import STUDENT_KINDS
 
 
 @dataclass
@@ -25,23 +21,34 @@ class StudentStep:
             tensors.
         feature: Final feature ``[B, C]``, None if the student has none.
         logits: Logits of the whole images ``[B, num_classes]``, None likewise.
-        pairs: Embeddings of videos and captions, None without captions.
+        extra: What only the terms for its kind read, such as the embeddings of videos
+            and captions.
     """
 
     losses: dict[str, Any]
     feature: Tensor | None = None
     logits: Tensor | None = None
-    pairs: PairEmbeddings | None = None
+    extra: Any = None
 
 
 class StudentKind(ABC):
     """How to run a student of one kind, and its teacher beside it.
 
+    A family of models joins by registering its kind in
+    :data:`~mmtransmamba.registry.STUDENT_KINDS`.
+
     Attributes:
+        members: What its students are, for messages.
         teacher_type: What its teachers must be.
     """
 
+    members: str
     teacher_type: type[BaseTeacher] = BaseTeacher
+
+    @staticmethod
+    @abstractmethod
+    def includes(student: nn.Module) -> bool:
+        """Whether a model is a student of this kind."""
 
     @staticmethod
     @abstractmethod
@@ -82,8 +89,15 @@ class StudentKind(ABC):
         """Depth of a parameter, and number of depths, for layer-wise decay."""
 
 
+@STUDENT_KINDS.register_module()
 class Classifier(StudentKind):
     """A classifier of mmpretrain."""
+
+    members = 'a classifier of mmpretrain'
+
+    @staticmethod
+    def includes(student: nn.Module) -> bool:
+        return hasattr(getattr(student, 'head', None), 'pre_logits')
 
     @staticmethod
     def feature_dim(student: nn.Module, token_dim: int) -> int:
@@ -110,8 +124,15 @@ class DensePredictor(StudentKind):
     """A model with labels for parts of an image: mmseg's segmentors, mmdet's detectors.
 
     What its heads say depends on the task, so only the backbone's layers and
-    directions can be compared with a teacher's.
+    directions can be compared with a teacher's. A model is one if no other kind
+    includes it.
     """
+
+    members = 'a segmentor of mmseg or a detector of mmdet'
+
+    @staticmethod
+    def includes(student: nn.Module) -> bool:
+        return hasattr(student, 'backbone') and callable(getattr(student, 'loss', None))
 
     @staticmethod
     def feature_dim(student: nn.Module, token_dim: int) -> None:
@@ -126,52 +147,19 @@ class DensePredictor(StudentKind):
         return student.backbone.get_layer_depth(name, 'backbone.')
 
 
-class Retriever(StudentKind):
-    """A text-video retriever of this package; its teacher reads captions too.
-
-    Its feature is the embedding of a video, in the space they share with captions.
-    """
-
-    teacher_type = CLIP4ClipTeacher
-
-    @staticmethod
-    def feature_dim(student: nn.Module, token_dim: int) -> int:
-        return student.dim
-
-    @staticmethod
-    def teach(
-        teacher: BaseTeacher, images: Tensor, data_samples: dict
-    ) -> TeacherOutput:
-        return teacher(images, data_samples)
-
-    @staticmethod
-    def step(student: nn.Module, inputs: Tensor, data_samples: dict) -> StudentStep:
-        pairs = student.embed_pairs(inputs, data_samples)
-        return StudentStep(
-            losses=student.pair_losses(pairs, data_samples),
-            feature=pairs.video,
-            pairs=pairs,
-        )
-
-    @staticmethod
-    def layer_depth(student: nn.Module, name: str) -> tuple[int, int]:
-        return student.backbone.get_layer_depth(name, 'backbone.')
-
-
 def kind_of(student: nn.Module) -> StudentKind:
     """Tell which kind of student a model is.
 
     Raises:
         ValueError: It is none that can be distilled.
     """
-    if hasattr(getattr(student, 'head', None), 'pre_logits'):
-        return Classifier()
-    if isinstance(student, TextVideoRetriever) and hasattr(student, 'backbone'):
-        return Retriever()
-    if hasattr(student, 'backbone') and callable(getattr(student, 'loss', None)):
-        return DensePredictor()
+    STUDENT_KINDS.import_from_location()
+    kinds = [*STUDENT_KINDS.module_dict.values(), DensePredictor]
+    for kind in kinds:
+        if kind.includes(student):
+            return kind()
+    members = ', '.join(kind.members for kind in kinds)
     raise ValueError(
-        f'MultiDirectionDistiller: the student {type(student).__name__} must be a '
-        'classifier of mmpretrain, a segmentor of mmseg, a detector of mmdet or a '
-        'VideoMambaRetriever: a model with a backbone and loss(inputs, data_samples).'
+        f'MultiDirectionDistiller: the student {type(student).__name__} must be '
+        f'{members}: a model with a backbone and loss(inputs, data_samples).'
     )

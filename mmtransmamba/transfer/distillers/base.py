@@ -1,0 +1,115 @@
+"""What distillers share: a student, its frozen teacher, and a sum of named terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmtransmamba.models.trainable.naming import use_names_of
+from mmtransmamba.models.trainable.step_average import StepAverage
+from mmtransmamba.registry import MODELS
+from mmtransmamba.transfer.frozen import FrozenReference
+from mmtransmamba.transfer.terms.base import Term, check_switched_off
+
+
+class Distiller(StepAverage):
+    """A student that learns from a frozen teacher.
+
+    The loss is a sum of named terms (:class:`~mmtransmamba.transfer.terms.Term`). Each
+    is switched on by a config and off by None, so a child config can change one term
+    of its base.
+
+    In the state dict the student's tensors have the names they have in the student
+    alone and what terms learn starts with ``distiller.``; the teacher is not in it. So
+    a checkpoint of the distiller is a checkpoint of the student.
+
+    A subclass calls :meth:`_hold` and then :meth:`_build_terms`.
+
+    Attributes:
+        student: The model that is trained.
+        terms: The terms that are switched on, by name.
+    """
+
+    student: nn.Module
+    terms: nn.ModuleDict
+
+    def _hold(self, student: nn.Module, teacher: nn.Module) -> None:
+        """Set student and teacher."""
+        self.student = student
+        self._teacher = FrozenReference(teacher)
+        use_names_of(self, 'student')
+
+    def _build_terms(
+        self, terms: dict[str, dict | None], alternative: str
+    ) -> list[Term]:
+        """Build the terms of a config, which :meth:`Term.bind` has yet to complete.
+
+        Args:
+            terms: Configs by name, None for a term that is switched off.
+            alternative: How to train without terms, for the message.
+
+        Raises:
+            ValueError: There is no term, or a name that switches nothing off.
+        """
+        name = type(self).__name__
+        check_switched_off(name, terms)
+        self.terms = nn.ModuleDict(
+            {key: MODELS.build(term) for key, term in terms.items() if term is not None}
+        )
+        if not self.terms:
+            raise ValueError(
+                f'{name}: terms is empty; configure at least one, or {alternative}.'
+            )
+        return list(self.terms.values())
+
+    @property
+    def teacher(self) -> Any:
+        """The frozen teacher; not a submodule, see :class:`FrozenReference`."""
+        return self._teacher.module
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> Distiller:
+        """Move the teacher along with the student (``to``, ``cuda``, …)."""
+        super()._apply(fn, recurse)
+        self.teacher._apply(fn)
+        return self
+
+    def active(self, kind: type[Term] = Term) -> dict[str, Any]:
+        """The terms of one kind that have not faded out, by name."""
+        return {
+            key: term
+            for key, term in self.terms.items()
+            if isinstance(term, kind) and term.scale > 0
+        }
+
+    @torch.no_grad()
+    def layer_weights(self) -> dict[str, Tensor]:
+        """The last step's weight of each layer, averaged over directions: ``[N]``.
+
+        Terms that have faded out are not among them.
+        """
+        return {
+            key: term.layer_weights.mean(0)
+            for key, term in self.active().items()
+            if getattr(term, 'layer_weights', None) is not None
+        }
+
+
+def scaled_losses(
+    key: str, term: Term, batch: Any
+) -> Iterator[tuple[str, str, Tensor]]:
+    """A term's losses of a batch times its scale.
+
+    Args:
+        key: The term's name.
+        term: The term.
+        batch: What it compares.
+
+    Yields:
+        Name ``loss_KEY`` or ``loss_KEY_PART``, the part (``''`` for the term's own
+        loss) and the loss.
+    """
+    for part, loss in term(batch).items():
+        yield f'loss_{key}_{part}' if part else f'loss_{key}', part, term.scale * loss
