@@ -1,6 +1,12 @@
 """Tensor functions: scans, WKV, scan orders and the choice of backend."""
 
 from . import backends, scan_order
+from .delta_rule import (
+    gated_delta_rule,
+    gated_delta_rule_step,
+    kda,
+    kda_step,
+)
 from .selective_scan import selective_scan_directions, selective_scan_fn
 from .ssd import ssd_scan, ssd_step
 from .wkv import bi_wkv, bi_wkv6
@@ -9,6 +15,10 @@ __all__ = [
     'backends',
     'bi_wkv',
     'bi_wkv6',
+    'gated_delta_rule',
+    'gated_delta_rule_step',
+    'kda',
+    'kda_step',
     'scan_order',
     'selective_scan_directions',
     'selective_scan_fn',

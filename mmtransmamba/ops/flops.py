@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 # They define the ops counted here.
+from .delta_rule import native as delta_rule_native  # noqa: F401
 from .selective_scan import native  # noqa: F401
 from .ssd import native as ssd_native  # noqa: F401
 from .wkv import native as wkv_native  # noqa: F401
@@ -91,6 +92,24 @@ def _ssd(
     return ssd_flops(*x, B[-1], D is not None)
 
 
+def delta_rule_flops(
+    batch: int, length: int, heads: int, keys: int, values: int
+) -> int:
+    """``7 B L H K V``.
+
+    Per step and entry of the state: the decay, product and sum of what the key
+    recalls, those of the update, and those of the read-out. The form by chunks
+    computes something else, but is to be compared with other scans.
+    """
+    return 7 * batch * length * heads * keys * values
+
+
+def _delta_rule(
+    q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: Any, **__: Any
+) -> int:
+    return delta_rule_flops(*v[:3], q[-1], v[-1])
+
+
 def bi_wkv_flops(batch: int, length: int, channels: int) -> int:
     """``21 B T C``.
 
@@ -131,6 +150,7 @@ def _bi_wkv6(
 FORMULAS: dict[Any, Callable[..., int]] = {
     torch.ops.mmtransmamba.selective_scan: _selective_scan,
     torch.ops.mmtransmamba.ssd: _ssd,
+    torch.ops.mmtransmamba.delta_rule: _delta_rule,
     torch.ops.mmtransmamba.bi_wkv: _bi_wkv,
     torch.ops.mmtransmamba.bi_wkv6: _bi_wkv6,
 }

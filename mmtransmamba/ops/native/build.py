@@ -62,7 +62,7 @@ def build(
         jobs = {f'{name}.o': [f'{name}.cpp'] for name in ('api', 'parallel')}
         for level, (lanes, flags) in _LEVELS.items():
             define = [f'-DMMT_LANES={lanes}', f'-DMMT_LEVEL={level}']
-            for name in ('selective_scan', 'ssd', 'wkv', 'wkv6'):
+            for name in ('selective_scan', 'ssd', 'delta_rule', 'wkv', 'wkv6'):
                 jobs[f'{name}_{level}.o'] = [f'{name}.cpp', *define, *flags]
 
         def compile_one(job: tuple[str, list[str]]) -> str:

@@ -3,7 +3,7 @@
 import ctypes
 import functools
 import os
-from ctypes import c_char_p, c_int, c_int64, c_void_p
+from ctypes import c_char_p, c_double, c_int, c_int64, c_void_p
 from pathlib import Path
 
 import torch
@@ -67,6 +67,21 @@ class SsdArgs(ctypes.Structure):
     ]
 
 
+class DeltaRuleArgs(ctypes.Structure):
+    """The arguments of the delta rule's kernels, field by field as in delta_rule.h."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ('batch', 'length', 'heads', 'groups')),
+        *((name, c_int64) for name in ('keys', 'values', 'chunk', 'channel_gate')),
+        ('scale', c_double),
+        *((name, View) for name in ('q', 'k', 'v', 'gate', 'beta')),
+        *((name, View) for name in ('initial_state', 'y', 'last_state')),
+        ('checkpoints', c_void_p),
+        *((name, View) for name in ('grad_q', 'grad_k', 'grad_v', 'grad_gate')),
+        *((name, View) for name in ('grad_beta', 'grad_initial')),
+    ]
+
+
 class WkvArgs(ctypes.Structure):
     """The arguments of the RWKV v4 kernels, field by field as in wkv.h."""
 
@@ -92,6 +107,7 @@ class Wkv6Args(ctypes.Structure):
 _OPS = {
     'selective_scan': ('scan', ScanArgs),
     'ssd': ('ssd', SsdArgs),
+    'delta_rule': ('delta_rule', DeltaRuleArgs),
     'wkv': ('wkv', WkvArgs),
     'wkv6': ('wkv6', Wkv6Args),
 }
@@ -149,7 +165,8 @@ class Library:
         """Run the ``'forward'`` or the ``'backward'`` kernel on torch's threads.
 
         Args:
-            op (str): ``'selective_scan'``, ``'ssd'``, ``'wkv'`` or ``'wkv6'``.
+            op (str): ``'selective_scan'``, ``'ssd'``, ``'delta_rule'``, ``'wkv'`` or
+                ``'wkv6'``.
             direction (str): Which of its kernels.
             args (Structure): Their arguments.
 
@@ -175,6 +192,20 @@ def load() -> Library:
     from .build import LIBRARY_NAME
 
     return Library(Path(__file__).parent / LIBRARY_NAME)
+
+
+def rows(x: Tensor | None) -> Tensor | None:
+    """Unit stride in the last dimension, copied only if needed.
+
+    For the ops themselves, because torch.compile may hand over other strides than the
+    ones they were traced with.
+    """
+    return x if x is None or x.stride(-1) == 1 else x.contiguous()
+
+
+def pointer(x: Tensor | None) -> int | None:
+    """Address of a contiguous tensor, None of an absent or empty one."""
+    return None if x is None or x.numel() == 0 else x.data_ptr()
 
 
 def _openmp_of_torch() -> int | None:

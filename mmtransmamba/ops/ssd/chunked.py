@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .autocast import without_autocast
+from ..autocast import without_autocast
 
 CHUNK = 64
 STRONGEST = -1e5

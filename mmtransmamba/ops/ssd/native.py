@@ -121,24 +121,11 @@ def _arguments(
     )
 
 
-def _rows(x: Tensor | None) -> Tensor | None:
-    """Unit stride in the last dimension, copied only if needed.
-
-    The op itself looks after it, because torch.compile may hand over other strides
-    than the ones it was traced with.
-    """
-    return x if x is None or x.stride(-1) == 1 else x.contiguous()
-
-
 def _with_rows(operands: Sequence[Tensor | None]) -> list[Tensor | None]:
     return [
-        _rows(x) if name in _ROW_OPERANDS else x
+        library.rows(x) if name in _ROW_OPERANDS else x
         for name, x in zip(_OPERANDS, operands, strict=True)
     ]
-
-
-def _pointer(x: Tensor | None) -> int | None:
-    return None if x is None or x.numel() == 0 else x.data_ptr()
 
 
 # Schemas are written out because older torch does not infer them from these
@@ -172,7 +159,7 @@ def _scan_op(
     args = _arguments(*operands)
     args.y = library.View.of(y)
     args.last_state = library.View.of(last_state)
-    args.checkpoints = _pointer(checkpoints)
+    args.checkpoints = library.pointer(checkpoints)
     library.load().run('ssd', 'forward', args)
     return outputs
 
@@ -223,17 +210,20 @@ def _scan_backward_op(
             'SSD required a gradient when it ran'
         )
     # Both outlive the call below.
-    grad_y = x.new_zeros(x.shape) if grad_y is None else _rows(grad_y)
-    grad_last_state, checkpoints = _rows(grad_last_state), checkpoints.contiguous()
+    grad_y = x.new_zeros(x.shape) if grad_y is None else library.rows(grad_y)
+    grad_last_state, checkpoints = (
+        library.rows(grad_last_state),
+        checkpoints.contiguous(),
+    )
     args = _arguments(*operands)
     args.y = library.View.of(grad_y)
     args.last_state = library.View.of(grad_last_state)
-    args.checkpoints = _pointer(checkpoints)
+    args.checkpoints = library.pointer(checkpoints)
     args.grad_x = library.View.of(parts['x'])
     args.grad_dt = library.View.of(parts['dt'])
     args.grad_a = library.View.of(parts['A'])
-    args.grad_b = _pointer(parts['B'])
-    args.grad_c = _pointer(parts['C'])
+    args.grad_b = library.pointer(parts['B'])
+    args.grad_c = library.pointer(parts['C'])
     args.grad_d = library.View.of(parts['D'])
     args.grad_initial = library.View.of(parts['initial_state'])
     library.load().run('ssd', 'backward', args)

@@ -6,7 +6,7 @@ Shape suffixes: B batch, H heads, P channels of a head, G groups of heads, N sta
 import torch
 from torch import Tensor
 
-from .autocast import without_autocast
+from ..autocast import without_autocast
 
 
 def step(

@@ -6,6 +6,7 @@
 #include <new>
 #include <vector>
 
+#include "delta_rule.h"
 #include "kernels.h"
 #include "parallel.h"
 #include "selective_scan.h"
@@ -18,13 +19,16 @@ namespace mmtransmamba {
 
 extern const Kernels kernels_baseline;
 extern const OpKernels<SsdArgs> ssd_kernels_baseline;
+extern const OpKernels<DeltaRuleArgs> delta_rule_kernels_baseline;
 extern const OpKernels<WkvArgs> wkv_kernels_baseline;
 extern const OpKernels<Wkv6Args> wkv6_kernels_baseline;
 #if defined(__x86_64__)
 extern const Kernels kernels_avx2;
 extern const Kernels kernels_avx512;
 extern const OpKernels<SsdArgs> ssd_kernels_avx2;
+extern const OpKernels<DeltaRuleArgs> delta_rule_kernels_avx2;
 extern const OpKernels<SsdArgs> ssd_kernels_avx512;
+extern const OpKernels<DeltaRuleArgs> delta_rule_kernels_avx512;
 extern const OpKernels<WkvArgs> wkv_kernels_avx2;
 extern const OpKernels<WkvArgs> wkv_kernels_avx512;
 extern const OpKernels<Wkv6Args> wkv6_kernels_avx2;
@@ -48,6 +52,13 @@ const OpKernels<SsdArgs> *const kSsdLevels[] = {
 #if defined(__x86_64__)
     &ssd_kernels_avx2,
     &ssd_kernels_avx512,
+#endif
+};
+const OpKernels<DeltaRuleArgs> *const kDeltaRuleLevels[] = {
+    &delta_rule_kernels_baseline,
+#if defined(__x86_64__)
+    &delta_rule_kernels_avx2,
+    &delta_rule_kernels_avx512,
 #endif
 };
 const OpKernels<WkvArgs> *const kWkvLevels[] = {
@@ -173,6 +184,7 @@ extern "C" {
 // Guards against a library that was built from other sources than the caller.
 MMT_EXPORT int64_t mmt_scan_args_size() { return sizeof(ScanArgs); }
 MMT_EXPORT int64_t mmt_ssd_args_size() { return sizeof(SsdArgs); }
+MMT_EXPORT int64_t mmt_delta_rule_args_size() { return sizeof(DeltaRuleArgs); }
 MMT_EXPORT int64_t mmt_wkv_args_size() { return sizeof(WkvArgs); }
 MMT_EXPORT int64_t mmt_wkv6_args_size() { return sizeof(Wkv6Args); }
 
@@ -204,6 +216,16 @@ MMT_EXPORT int mmt_ssd_forward(const SsdArgs *args, int level, int64_t threads) 
 
 MMT_EXPORT int mmt_ssd_backward(const SsdArgs *args, int level, int64_t threads) {
   return run_op(*args, kSsdLevels[level]->backward, threads);
+}
+
+MMT_EXPORT int mmt_delta_rule_forward(const DeltaRuleArgs *args, int level,
+                                      int64_t threads) {
+  return run_op(*args, kDeltaRuleLevels[level]->forward, threads);
+}
+
+MMT_EXPORT int mmt_delta_rule_backward(const DeltaRuleArgs *args, int level,
+                                       int64_t threads) {
+  return run_op(*args, kDeltaRuleLevels[level]->backward, threads);
 }
 
 MMT_EXPORT int mmt_wkv_forward(const WkvArgs *args, int level, int64_t threads) {

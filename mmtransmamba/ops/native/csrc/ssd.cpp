@@ -29,12 +29,6 @@ inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 // and no growth that a float can express makes up for one of them.
 constexpr double kStrongest = -1e5;
 
-// exp of a log decay, 0 below the smallest normal number. There `exp` stops, and what
-// is left would count again when the gradient multiplies it with a large rate.
-inline Vec decay_of(Vec log_decay) {
-  return select((IntVec)(log_decay < broadcast(-86.98f)), Vec{}, exp(log_decay));
-}
-
 Tile tile_of(Arena &arena, int64_t rows, int64_t columns) {
   return {arena.floats(padded(rows) * padded(columns)), padded(columns)};
 }
@@ -76,18 +70,10 @@ IntVec lanes() {
   return lane;
 }
 
-float sum(Vec v) {
-  alignas(64) float lanes[kLanes];
-  store(lanes, v);
-  float total = 0;
-  for (float x : lanes) total += x;
-  return total;
-}
-
 float dot(const float *a, const float *b, int64_t count) {
   Vec total = {};
   for (int64_t j = 0; j < count; j += kLanes) total += load(a + j) * load(b + j);
-  return sum(total);
+  return sum_of(total);
 }
 
 // The heads [begin, end) of group g of batch entry b.
@@ -178,8 +164,8 @@ struct Decays {
     }
     for (int64_t i = 0; i < count; i += kLanes) {
       const Vec h = load(high + i), l = load(low + i);
-      store(from_start + i, decay_of(h));
-      store(to_end + i, decay_of((high[count - 1] - h) + (low[count - 1] - l)));
+      store(from_start + i, exp_or_zero(h));
+      store(to_end + i, exp_or_zero((high[count - 1] - h) + (low[count - 1] - l)));
     }
     total = from_start[count - 1];
     attend(chunk);
@@ -195,7 +181,7 @@ struct Decays {
       for (; j <= i; j += kLanes) {
         const Vec gap = (high[i] - load(high + j)) + (low[i] - load(low + j));
         const IntVec seen = (IntVec)(lane <= static_cast<int32_t>(i - j));
-        const Vec e = select(seen, decay_of(gap), Vec{});
+        const Vec e = select(seen, exp_or_zero(gap), Vec{});
         store(decay + j, e);
         store(weight + j, e * load(scores + j));
       }
@@ -376,7 +362,7 @@ void backward_attention(const Chunk &chunk, BackwardScratch &s) {
       store(later + j, sums);
       pairs += select(earlier, sums, Vec{});
     }
-    s.crossing[i] = sum(pairs);
+    s.crossing[i] = sum_of(pairs);
   }
 }
 

@@ -72,6 +72,12 @@ constexpr float kLn2 = 0.6931471805599453f;
 
 inline Vec exp(Vec x) { return exp2(x * kLog2E); }
 
+// exp of a log decay, 0 below the smallest normal number. There `exp` stops, and what
+// is left would count again when the gradient multiplies it with a large rate.
+inline Vec exp_or_zero(Vec x) {
+  return select((IntVec)(x < broadcast(-86.98f)), Vec{}, exp(x));
+}
+
 inline Vec sigmoid(Vec x) { return 1.0f / (1.0f + exp(-x)); }
 
 // log(1 + e) for e in [0, 1] as 2 atanh(e / (2 + e)), accurate for tiny e as well.
@@ -149,6 +155,14 @@ inline Vec sum_lanes(const float *rows) {
     }
   }
   return partial[0];
+}
+
+inline float sum_of(Vec v) {
+  alignas(64) float lanes[kLanes];
+  store(lanes, v);
+  float total = 0;
+  for (float x : lanes) total += x;
+  return total;
 }
 
 }  // namespace

@@ -1,0 +1,48 @@
+"""The gated delta rule as a loop over the steps: readable, any dtype, any device.
+
+Shape suffixes: B batch, H heads, K key channels, V value channels.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def unavailable() -> str | None:
+    """Plain torch always runs."""
+    return None
+
+
+def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
+    """No tensor that passed the checks of the interface is refused."""
+    return None
+
+
+def scan(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    beta: Tensor,
+    initial_state: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """See ``gated_delta_rule`` and ``kda``; returns the output and the last state."""
+    state_BHKV = initial_state
+    if state_BHKV is None:
+        state_BHKV = v.new_zeros(v.shape[0], v.shape[2], q.shape[-1], v.shape[-1])
+    repeats = v.shape[2] // q.shape[2]
+    outputs = []
+    # One unbind per operand: indexing every step would add a gradient of full length
+    # for each.
+    steps = zip(*(operand.unbind(1) for operand in (q, k, v, g, beta)), strict=True)
+    for q_BGK, k_BGK, v_BHV, g_BH, beta_BH in steps:
+        q_BHK, k_BHK = (x.repeat_interleave(repeats, dim=1) for x in (q_BGK, k_BGK))
+        decay = g_BH.exp().reshape(*beta_BH.shape, -1, 1)
+        decayed_BHKV = decay * state_BHKV
+        recalled_BHV = (decayed_BHKV * k_BHK[..., None]).sum(-2)
+        delta_BHV = beta_BH[..., None] * (v_BHV - recalled_BHV)
+        state_BHKV = decayed_BHKV + k_BHK[..., None] * delta_BHV[..., None, :]
+        outputs.append((state_BHKV * (scale * q_BHK)[..., None]).sum(-2))
+    return torch.stack(outputs, dim=1), state_BHKV

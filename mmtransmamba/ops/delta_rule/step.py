@@ -1,0 +1,33 @@
+"""One step of the gated delta rule in plain torch, with little traffic of memory.
+
+Shape suffixes: B batch, G heads of q and k, H heads, K key channels, V value channels.
+"""
+
+from torch import Tensor
+
+from ..autocast import without_autocast
+
+
+def step(
+    state_BHKV: Tensor,
+    q_BGK: Tensor,
+    k_BGK: Tensor,
+    v_BHV: Tensor,
+    g: Tensor,
+    beta_BH: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """See ``gated_delta_rule_step``; all tensors have the dtype to compute in."""
+    repeats = v_BHV.shape[1] // q_BGK.shape[1]
+    q_BHK, k_BHK = (x.repeat_interleave(repeats, dim=1) for x in (q_BGK, k_BGK))
+    decay = g.exp().reshape(*beta_BH.shape, -1, 1)
+    # Decoding is bound by the memory that it touches: one new tensor of the size of
+    # the state, added to in place, and products that make none.
+    new_BHKV = decay * state_BHKV
+    with without_autocast(v_BHV.device.type):
+        key_BH1K = (decay * k_BHK[..., None]).mT
+        recalled_BHV = (key_BH1K @ state_BHKV).squeeze(-2)
+        delta_BHV = beta_BH[..., None] * (v_BHV - recalled_BHV)
+        new_BHKV.addcmul_(k_BHK[..., None], delta_BHV[..., None, :])
+        y_BHV = ((scale * q_BHK)[..., None, :] @ new_BHKV).squeeze(-2)
+    return y_BHV, new_BHKV
