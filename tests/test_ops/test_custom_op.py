@@ -1,10 +1,8 @@
 """The native kernels as torch citizens: opcheck, compile, autocast, memory."""
 
-import gc
-from pathlib import Path
-
 import pytest
 import torch
+from memory_cases import needs_resettable_peak, peak_growth
 from scan_cases import (
     assert_close,
     direction_operands,
@@ -158,25 +156,8 @@ def test_no_states_are_kept_without_gradients():
         torch.ops.mmtransmamba.selective_scan(*args[:-1], False)[0].sum().backward()
 
 
-def peak_growth(step):
-    """Peak resident bytes during a step beyond those before it."""
-    status, reset = Path('/proc/self/status'), Path('/proc/self/clear_refs')
-
-    def read(key):
-        line = next(s for s in status.read_text().splitlines() if s.startswith(key))
-        return int(line.split()[1]) * 1024
-
-    gc.collect()
-    reset.write_text('5')
-    before = read('VmRSS')
-    step()
-    return read('VmHWM') - before
-
-
 @needs_native
-@pytest.mark.skipif(
-    not Path('/proc/self/clear_refs').exists(), reason='no resettable memory peak'
-)
+@needs_resettable_peak
 @pytest.mark.parametrize('states', [16, 64])
 def test_memory_does_not_grow_with_the_states(states):
     operands = plain_operands(1, 512, 8192, states, optional=False)

@@ -6,6 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmtransmamba.ops import (
     bi_wkv,
     bi_wkv6,
+    gated_delta_rule,
+    kda,
     scan_order,
     selective_scan_directions,
     selective_scan_fn,
@@ -69,6 +71,19 @@ def test_ssd():
     scan = 5 * B * L * 4 * D * N
     assert counted(ssd_scan, x, dt, A, drive, drive) == scan
     assert counted(ssd_scan, x, dt, A, drive, drive, A) == scan + B * L * 4 * D
+
+
+def test_delta_rule():
+    with torch.device('meta'):
+        q, v, gate = (
+            torch.empty(B, L, 2, N),
+            torch.empty(B, L, 4, D),
+            torch.empty(B, L, 4),
+        )
+        channels = torch.empty(B, L, 4, N)
+    recurrence = 7 * B * L * 4 * N * D
+    assert counted(gated_delta_rule, q, q, v, gate, gate) == recurrence
+    assert counted(kda, q, q, v, channels, gate) == recurrence
 
 
 def test_wkv():

@@ -1,10 +1,8 @@
 """The compiled SSD kernels: instruction sets, threads, memory, and torch's tools."""
 
-import gc
-from pathlib import Path
-
 import pytest
 import torch
+from memory_cases import needs_resettable_peak, peak_growth
 from scan_cases import assert_close, outputs_and_gradients
 from ssd_cases import operands
 from torch.utils.checkpoint import checkpoint
@@ -155,24 +153,7 @@ def test_what_native_leaves_to_plain_torch():
         native(**case | {'A': case['A'].double()})
 
 
-def peak_growth(step):
-    """Peak resident bytes during a step beyond those before it."""
-    status, reset = Path('/proc/self/status'), Path('/proc/self/clear_refs')
-
-    def read(key):
-        line = next(s for s in status.read_text().splitlines() if s.startswith(key))
-        return int(line.split()[1]) * 1024
-
-    gc.collect()
-    reset.write_text('5')
-    before = read('VmRSS')
-    step()
-    return read('VmHWM') - before
-
-
-@pytest.mark.skipif(
-    not Path('/proc/self/clear_refs').exists(), reason='no resettable memory peak'
-)
+@needs_resettable_peak
 @pytest.mark.parametrize('states', [16, 128])
 def test_memory_is_that_of_the_inputs_and_a_state_per_chunk(states):
     case = operands(1, 8192, 8, 64, 1, states, optional=False)

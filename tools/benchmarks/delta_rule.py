@@ -1,10 +1,10 @@
 """Time the gated delta rule's implementations side by side, and check its target.
 
-Forward and backward at batch 2, 2,048 steps, 8 heads of 64 channels, float32 on the CPU,
-for one decay per head (``gdn``, Gated DeltaNet) and one per key channel (``kda``): the
-native kernel, matrix products by chunks in plain PyTorch, the loop over the steps, and
-for ``gdn`` transformers' fallback by chunks of 64. The native kernel is to be at least
-20 times as fast as the loop.
+Forward and backward at batch 2, 2,048 steps, 8 heads of 64 channels, float32 on the
+CPU, for one decay per head (``gdn``, Gated DeltaNet) and one per key channel (``kda``):
+the native kernel, matrix products by chunks in plain PyTorch, the loop over the steps,
+and for ``gdn`` transformers' fallback by chunks of 64. The native kernel is to be at
+least 20 times as fast as the loop.
 
 Contenders take turns, so that a change of the machine's load meets all of them; the
 table gives medians. The exit status is 1 when the target is missed.

@@ -1,6 +1,7 @@
 """One step of the gated delta rule in plain torch, with little traffic of memory.
 
-Shape suffixes: B batch, G heads of q and k, H heads, K key channels, V value channels.
+Shape suffixes: B batch, G heads of q and k, H heads, K key channels, V value channels;
+D is K, or 1 for one decay of all key channels.
 """
 
 from torch import Tensor
@@ -20,12 +21,13 @@ def step(
     """See ``gated_delta_rule_step``; all tensors have the dtype to compute in."""
     repeats = v_BHV.shape[1] // q_BGK.shape[1]
     q_BHK, k_BHK = (x.repeat_interleave(repeats, dim=1) for x in (q_BGK, k_BGK))
-    decay = g.exp().reshape(*beta_BH.shape, -1, 1)
+    g_BHD = g[..., None] if g.dim() == 2 else g
+    decay_BHD1 = g_BHD.exp()[..., None]
     # Decoding is bound by the memory that it touches: one new tensor of the size of
     # the state, added to in place, and products that make none.
-    new_BHKV = decay * state_BHKV
+    new_BHKV = decay_BHD1 * state_BHKV
     with without_autocast(v_BHV.device.type):
-        key_BH1K = (decay * k_BHK[..., None]).mT
+        key_BH1K = (decay_BHD1 * k_BHK[..., None]).mT
         recalled_BHV = (key_BH1K @ state_BHKV).squeeze(-2)
         delta_BHV = beta_BH[..., None] * (v_BHV - recalled_BHV)
         new_BHKV.addcmul_(k_BHK[..., None], delta_BHV[..., None, :])
