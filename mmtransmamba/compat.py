@@ -356,12 +356,22 @@ def _adjust_hue(img: Any, factor: float) -> Any:
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).astype(np.float32)
 
 
-_MIXER_PROJECTIONS = {
-    'q_proj': ('C_proj', 'in_proj'),
-    'k_proj': ('B_proj', 'in_proj'),
-    'v_proj': ('x_proj', 'in_proj'),
-}
-"""What does in a mixer (Mamba-2, Mamba-1) what a projection does in attention."""
+_MIXER_PROJECTIONS: dict[str, tuple[str, ...]] = {}
+"""What does in a mixer what a projection does in attention."""
+
+
+def announce_adapters(projections: dict[str, tuple[str, ...]]) -> None:
+    """Have PEFT know where adapters go in a mixer, now or when it is imported.
+
+    Args:
+        projections: Modules of the mixer by the module of attention to which they
+            correspond.
+    """
+    for name, modules in projections.items():
+        known = _MIXER_PROJECTIONS.get(name, ())
+        _MIXER_PROJECTIONS[name] = tuple(dict.fromkeys([*known, *modules]))
+    if 'peft.utils.constants' in sys.modules:
+        _fill_tables_of_peft()
 
 
 @_bridges('peft.utils.constants')
@@ -371,6 +381,10 @@ def _announce_hybrids_to_peft(execute: Callable[[], None]) -> None:
     A hybrid's are those of its Transformer, and what corresponds to them in a mixer.
     """
     execute()
+    _fill_tables_of_peft()
+
+
+def _fill_tables_of_peft() -> None:
     for name, table in vars(sys.modules['peft.utils.constants']).items():
         if not name.endswith('_TARGET_MODULES_MAPPING'):
             continue

@@ -37,6 +37,7 @@ __all__ = [
     'CONVERSIONS',
     'DATASETS',
     'DATA_SAMPLERS',
+    'DECODER_MIXERS',
     'EVALUATORS',
     'FUNCTIONS',
     'HOOKS',
@@ -112,6 +113,11 @@ METRICS = _child(MMENGINE_METRICS, _EVALUATION)
 EVALUATORS = _child(MMENGINE_EVALUATOR)
 VISUALIZERS = _child(MMENGINE_VISUALIZERS)
 VISBACKENDS = _child(MMENGINE_VISBACKENDS)
+
+DECODER_MIXERS = Registry(
+    'decoder mixer', scope=SCOPE, locations=['mmtransmamba.models.language.mixers']
+)
+"""What may take the place of a decoder's attention."""
 
 WEIGHT_MAPS = Registry(
     'weight map', scope=SCOPE, locations=['mmtransmamba.transfer.weight_maps']

@@ -9,6 +9,7 @@ once, to measure what converting each layer costs.
 """
 
 import argparse
+import importlib
 import re
 from pathlib import Path
 
@@ -17,6 +18,15 @@ from _tool import KeyValues, Parser, positive, real, seed_number, tool
 from mmtransmamba.utils.choices import INITS, POSITIONS, RANKINGS
 
 INDICES = r'-?\d+(,-?\d+)*'
+
+
+class MixerFields(KeyValues):
+    """Reads ``TYPE KEY=VALUE …``, the type being optional."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        first, *rest = values
+        first = first if '=' in first else f'type={first}'
+        super().__call__(parser, namespace, [first, *rest], option_string)
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,7 +45,24 @@ def parse_args() -> argparse.Namespace:
         help='share of Mamba layers, where --layers names none (default: 1)',
     )
     parser.add_argument(
-        '--init', choices=INITS, default='mimic', help='default: mimic (mmMamba)'
+        '--init',
+        default='mimic',
+        help=f'{", ".join(INITS)}, or one of another mixer; default: mimic (mmMamba)',
+    )
+    parser.add_argument(
+        '--mixer',
+        nargs='+',
+        action=MixerFields,
+        metavar=('TYPE', 'KEY=VALUE'),
+        help='registered mixer and its fields, such as Mamba2 d_conv=2; default: the '
+        'one that goes with --init',
+    )
+    parser.add_argument(
+        '--imports',
+        nargs='+',
+        default=[],
+        metavar='MODULE',
+        help='Python modules that register mixers of your own',
     )
     parser.add_argument('--mamba-checkpoint', help='Mamba-1 model, for --init subclone')
     parser.add_argument('--out', type=Path, help='folder to write')
@@ -97,7 +124,10 @@ def main(args: argparse.Namespace) -> None:
         plan_vlm_conversion,
     )
 
+    for module in args.imports:
+        importlib.import_module(module)
     layers, ranking = args.layers, None
+    fields = dict(args.fields, mixer=args.mixer)
     plan_of, rank = plan_conversion, automatic_layers
     if is_vision_language(args.teacher):
         plan_of, rank = plan_vlm_conversion, automatic_text_layers
@@ -110,7 +140,7 @@ def main(args: argparse.Namespace) -> None:
             args.ranking,
             args.seed,
             args.mamba_checkpoint,
-            **args.fields,
+            **fields,
         )
         print(ranking)
     plan = plan_of(
@@ -120,7 +150,7 @@ def main(args: argparse.Namespace) -> None:
         args.init,
         args.seed,
         args.mamba_checkpoint,
-        **args.fields,
+        **fields,
     )
     print(plan.report())
     if args.dry_run:

@@ -22,34 +22,35 @@ from transformers import (
 
 from mmtransmamba.models.language import ATTENTION, HEADS, HYBRIDS, MAMBA
 from mmtransmamba.models.language.cache_names import returned_cache
-from mmtransmamba.models.language.precision import is_ssm_parameter
+from mmtransmamba.models.language.precision import float32_parameters
 
 SLIDING = 'sliding_attention'
 M, A, S = MAMBA, ATTENTION, SLIDING
-BIASES = dict(attention_bias=True, mamba_in_bias=True, mamba_out_bias=True)
+BIASES = dict(in_bias=True, out_bias=True)
 DECODERS = {
-    'llama': ('llama', [M, A], 'mamba2', {}),
-    'llama, attention first': ('llama', [A, M], 'mamba', {}),
-    'llama, pure': ('llama', [M, M], 'mamba2', dict(mamba_skip=False)),
-    'llama, attention only': ('llama', [A, A], 'mamba2', {}),
-    'internlm2': ('llama', [M, A], 'mamba2', BIASES),
-    'mistral': ('mistral', [S, M], 'mamba', dict(sliding_window=4)),
-    'mistral, pure': ('mistral', [M, M], 'mamba', {}),
-    'phi': ('phi', [M, A], 'mamba2', {}),
-    'phi, pure': ('phi', [M, M], 'mamba', dict(mamba_in_bias=True)),
+    'llama': ('llama', [M, A], 'Mamba2', {}),
+    'llama, attention first': ('llama', [A, M], 'Mamba', {}),
+    'llama, pure': ('llama', [M, M], 'Mamba2', dict(skip=False)),
+    'llama, attention only': ('llama', [A, A], 'Mamba2', {}),
+    'internlm2': ('llama', [M, A], 'Mamba2', BIASES, dict(attention_bias=True)),
+    'mistral': ('mistral', [S, M], 'Mamba', {}, dict(sliding_window=4)),
+    'mistral, pure': ('mistral', [M, M], 'Mamba', {}),
+    'phi': ('phi', [M, A], 'Mamba2', {}),
+    'phi, pure': ('phi', [M, M], 'Mamba', dict(in_bias=True)),
     'qwen2': (
         'qwen2',
         [M, S, A],
-        'mamba',
+        'Mamba',
+        {},
         dict(use_sliding_window=True, sliding_window=4),
     ),
-    'qwen3': ('qwen3', [A, M], 'mamba2', dict(mamba_qk_norm=True)),
-    'qwen3, pure': ('qwen3', [M, M], 'mamba2', dict(mamba_norm='per_head')),
+    'qwen3': ('qwen3', [A, M], 'Mamba2', dict(qk_norm=True)),
+    'qwen3, pure': ('qwen3', [M, M], 'Mamba2', dict(norm='per_head')),
 }
 MULTIMODAL = {
     'llava': lambda: (hybrid_llava('llama', 'mamba first'), prompts()),
     'llava, pure': lambda: (
-        hybrid_llava('phi', 'pure', mamba_mixer='mamba'),
+        hybrid_llava('phi', 'pure', mixer='Mamba'),
         prompts(),
     ),
     'patch decoder': lambda: (tiny_patch_decoder('mamba first'), image_text_batch()),
@@ -60,10 +61,10 @@ EVERY = [*DECODERS, *MULTIMODAL]
 
 
 def config_of(name):
-    family, layers, mixer, fields = DECODERS[name]
+    family, layers, mixer, own, *fields = DECODERS[name]
     sizes = SIZES | FAMILIES[family] | dict(num_hidden_layers=len(layers))
-    chosen = dict(layer_types=layers, mamba_mixer=mixer)
-    return HYBRIDS[family][0](**sizes | chosen | fields)
+    chosen = dict(layer_types=layers, mixer=dict(type=mixer, **own))
+    return HYBRIDS[family][0](**sizes | chosen | dict(*fields))
 
 
 def enlarged(model):
@@ -225,8 +226,9 @@ def test_a_model_made_in_half_precision_has_its_ssm_parameters_in_float32(name):
     for pattern in model._keep_in_fp32_modules_strict:
         pattern = re.compile(rf'(?:^|\.){pattern}(?:\.|$)')
         assert any(pattern.search(parameter) for parameter in names)
+    float32 = float32_parameters(half)
     for parameter, value in half.named_parameters():
-        kept = is_ssm_parameter(parameter)
+        kept = parameter in float32
         assert value.dtype == (torch.float32 if kept else torch.bfloat16), parameter
         assert kept == any(
             re.search(rf'(?:^|\.){kept}(?:\.|$)', parameter)
@@ -274,7 +276,7 @@ def test_outputs_have_the_form_of_other_hybrids(name):
             window = 4 - 1 if kinds(model)[i] == SLIDING else length
             assert layer.keys.shape[:3] == (rows, text.num_key_value_heads, window)
         else:
-            assert layer.conv_states[0].shape[::2] == (rows, text.mamba_d_conv)
+            assert layer.conv_states[0].shape[::2] == (rows, text.mixer['d_conv'])
             assert len(layer.recurrent_states[0]) == rows
 
 

@@ -87,9 +87,11 @@ def test_the_folders_share_one_start():
 
 def test_offered_names_are_those_of_the_package():
     from mmtransmamba.evaluation.vlm import BENCHMARKS
-    from mmtransmamba.transfer.language import INITS
+    from mmtransmamba.registry import DECODER_MIXERS
     from mmtransmamba.utils import launch
 
     assert choices.VLM_BENCHMARKS == tuple(BENCHMARKS)
-    assert choices.INITS == tuple(INITS)
+    DECODER_MIXERS.import_from_location()
+    mixers = DECODER_MIXERS.module_dict.values()
+    assert set(choices.INITS) == {init for mixer in mixers for init in mixer.inits}
     assert choices.LAUNCHERS == ('none', *launch._RANK_VARIABLES)

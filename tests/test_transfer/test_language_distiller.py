@@ -575,7 +575,7 @@ def test_bad_language_model(kwargs, error, message):
         ),
         (
             dict(mixer=HEADS),
-            dict(init='subclone', mamba_expand=2.0, layers=[0]),
+            dict(init='subclone', mixer=dict(expand=2.0), layers=[0]),
             'in layer 0 that is 32 channels wide in the student and 16',
         ),
     ],

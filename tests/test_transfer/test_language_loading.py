@@ -115,9 +115,11 @@ def test_a_checkpoint_of_other_layers(tmp_path):
 
 
 def test_a_checkpoint_of_other_shapes(tmp_path):
-    file = save(distiller_of(init='subclone', mamba_d_state=8), tmp_path / 'a.pth')
+    file = save(
+        distiller_of(init='subclone', mixer=dict(d_state=8)), tmp_path / 'a.pth'
+    )
     with pytest.raises(CheckpointError, match=r'A_log \(checkpoint \[32, 8\], model '):
-        load_checkpoint(distiller_of(init='subclone', mamba_d_state=4), file)
+        load_checkpoint(distiller_of(init='subclone', mixer=dict(d_state=4)), file)
 
 
 def test_the_student_alone_is_enough(tmp_path):

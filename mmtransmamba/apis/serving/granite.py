@@ -142,11 +142,13 @@ def _decoder_obstacles(config: Any) -> Iterator[str]:
 
 
 def _mixer_obstacles(model: nn.Module) -> Iterator[str]:
-    """Of the first Mamba layer: all are alike."""
+    """Of the first Mamba layer, for all."""
     config = model.config
     mixers = [model.model.layers[i].self_attn for i in config.mamba_layers]
     if not mixers:
         return
+    if config.layer_mixers:
+        yield 'layer_mixers: all mixers of a Granite are alike'
     mixer = mixers[0]
     if not isinstance(mixer, Mamba2Mixer):
         yield (
@@ -154,7 +156,7 @@ def _mixer_obstacles(model: nn.Module) -> Iterator[str]:
             "with init='vkq'"
         )
         return
-    norm, eps = _norm_of(mixer), config.rms_norm_eps
+    norm, eps = mixer.norm_kind, config.rms_norm_eps
     if norm != 'gated_per_head':
         yield (
             f'the norm of the mixers is {norm!r}: Granite has gated_per_head; convert '
@@ -162,20 +164,12 @@ def _mixer_obstacles(model: nn.Module) -> Iterator[str]:
         )
     elif mixer.norm.eps != eps:
         yield (f'norm_eps={mixer.norm.eps} of the mixers must equal rms_norm_eps={eps}')
-    if _activation_of(mixer) != 'silu':
+    if mixer.conv_activation != 'silu':
         yield "the convolution's activation must be silu"
     if mixer.conv1d.kernel_size[0] not in TAPS:
         yield f'd_conv={mixer.conv1d.kernel_size[0]} is not one of {TAPS}'
     if mixer.B_norm is not None:
         yield 'qk_norm=True: Granite does not normalise B and C'
-
-
-def _norm_of(mixer: Mamba2Mixer) -> str:
-    return mixer.config.mamba_norm
-
-
-def _activation_of(mixer: Mamba2Mixer) -> str:
-    return mixer.config.mamba_conv_activation
 
 
 def to_granite(model: nn.Module) -> GraniteMoeHybridForCausalLM:

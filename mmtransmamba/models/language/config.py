@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmtransmamba.models.language.mixers import complete
+from mmtransmamba.models.language.mixers.fields import DEFAULT
+from mmtransmamba.models.language.old_fields import take_old_fields
+
 ATTENTION, MAMBA = 'full_attention', 'linear_attention'
 SLIDING = 'sliding_attention'
-NORMS = ('gated', 'gated_per_head', 'per_head', 'none')
-ACTIVATIONS = ('silu', 'identity')
 
 
 @dataclass(kw_only=True)
@@ -21,16 +23,12 @@ class HybridFields:
             families that have ``sliding_window``; by default the Transformer's own
             attention everywhere. Mistral's ``sliding_window`` becomes None if
             no attention layer slides.
-        mamba_mixer: ``'mamba2'``, shaped as the attention, or ``'mamba'``.
-        mamba_d_conv: Taps of the causal convolution.
-        mamba_conv_activation: ``'silu'`` or ``'identity'``, after the convolution.
-        mamba_d_state: States per channel of ``'mamba'``.
-        mamba_expand: Inner width of ``'mamba'`` by the hidden size.
-        mamba_norm: See :class:`~mmtransmamba.models.language.mixers.Mamba2Mixer`.
-        mamba_norm_eps: Its epsilon.
-        mamba_gate, mamba_skip: Whether ``'mamba2'`` has z and D.
-        mamba_in_bias, mamba_out_bias: Whether the projections have biases.
-        mamba_qk_norm: Whether B and C are normalised as Qwen3's k and q.
+        mixer: The mixer of these layers: its ``type`` in
+            :data:`~mmtransmamba.registry.DECODER_MIXERS` and its fields, ``'Mamba2'``
+            by default. Configs from before this field have ``mamba_*`` instead, which
+            are read.
+        layer_mixers: Mixers of single layers, by number: fields that differ from
+            ``mixer``, or another ``type`` with its fields.
         transfer_history: How the weights came about: the initialisation, then the
             stages of training that have been completed.
         layer_ranking: What the Mamba layers were chosen by if it was measured, see
@@ -38,18 +36,8 @@ class HybridFields:
     """
 
     layer_types: list[str] | None = None
-    mamba_mixer: str = 'mamba2'
-    mamba_d_conv: int = 4
-    mamba_conv_activation: str = 'silu'
-    mamba_d_state: int = 16
-    mamba_expand: float = 1.0
-    mamba_norm: str = 'gated'
-    mamba_norm_eps: float = 1e-5
-    mamba_gate: bool = True
-    mamba_skip: bool = True
-    mamba_in_bias: bool = False
-    mamba_out_bias: bool = False
-    mamba_qk_norm: bool = False
+    mixer: str | dict[str, Any] | None = None
+    layer_mixers: dict[str, Any] | None = None
     transfer_history: list[str] = field(default_factory=list)
     layer_ranking: dict[str, Any] | None = None
 
@@ -57,21 +45,15 @@ class HybridFields:
     slides = False  # whether attention layers may have a sliding window
 
     def __post_init__(self, **kwargs) -> None:
+        old = take_old_fields(kwargs)
+        if old is not None and self.mixer is not None:
+            raise ValueError('The config has mixer and mamba_* fields: leave one out.')
         super().__post_init__(**kwargs)
         if self.layer_types is None:
             window = getattr(self, 'sliding_window', None) if self.slides else None
             kind = ATTENTION if window is None else SLIDING
             self.layer_types = [kind] * self.num_hidden_layers
-        for name, accepted in (
-            ('mamba_mixer', ('mamba', 'mamba2')),
-            ('mamba_norm', NORMS),
-            ('mamba_conv_activation', ACTIVATIONS),
-        ):
-            if getattr(self, name) not in accepted:
-                raise ValueError(
-                    f'{name}={getattr(self, name)!r} must be one of '
-                    f'{", ".join(accepted)}.'
-                )
+        self.mixer = complete(self.mixer or old or DEFAULT)
         if len(self.layer_types) != self.num_hidden_layers:
             raise ValueError(
                 f'layer_types names {len(self.layer_types)} layers, but '
@@ -84,6 +66,27 @@ class HybridFields:
                 f'{self.model_type} are of one kind.'
             )
         self._check_kinds(kinds)
+        self._complete_layer_mixers()
+
+    def _complete_layer_mixers(self) -> None:
+        """As JSON has them: by a number that is text."""
+        given = {str(i): mixer for i, mixer in (self.layer_mixers or {}).items()}
+        layers = {str(i) for i in self.mamba_layers}
+        if not given.keys() <= layers:
+            raise ValueError(
+                f'layer_mixers names {", ".join(sorted(given.keys() - layers))}; the '
+                f'layers with a mixer are {", ".join(sorted(layers)) or "none"}.'
+            )
+        for layer, mixer in given.items():
+            mixer = {'type': mixer} if isinstance(mixer, str) else dict(mixer)
+            kind = complete({'type': mixer.get('type', self.mixer['type'])})['type']
+            base = self.mixer if kind == self.mixer['type'] else {}
+            given[layer] = complete(base | mixer)
+        self.layer_mixers = given or None
+
+    def mixer_of(self, layer: int) -> dict[str, Any]:
+        """Type and fields of one layer's mixer, a copy."""
+        return dict((self.layer_mixers or {}).get(str(layer), self.mixer))
 
     def _check_kinds(self, kinds: list[str]) -> None:
         """That each kind of attention is what the Transformer's layers then do."""

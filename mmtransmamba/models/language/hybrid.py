@@ -16,8 +16,7 @@ from mmtransmamba.models.language.arguments import known_arguments
 from mmtransmamba.models.language.cache import count_in
 from mmtransmamba.models.language.cache_names import CACHE, as_argument, either_name
 from mmtransmamba.models.language.config import MAMBA
-from mmtransmamba.models.language.mixers import MIXERS
-from mmtransmamba.models.language.mixers.base import DecoderMixer
+from mmtransmamba.models.language.mixers import DecoderMixer, build_mixer
 from mmtransmamba.models.language.packing import (
     Packing,
     TracedPacking,
@@ -32,7 +31,6 @@ from mmtransmamba.models.language.padding import (
     positions_from,
     read_values,
 )
-from mmtransmamba.models.language.precision import is_ssm_parameter
 
 NO_COMMON_STATE = (
     'position_ids begin anew within a row: sequences packed into one row have no '
@@ -60,9 +58,9 @@ class HybridModelMixin(HybridInitMixin):
     def post_init(self) -> None:
         kept = set(self._keep_in_fp32_modules_strict or ())
         for i in self.config.mamba_layers:
-            mixer = MIXERS[self.config.mamba_mixer](self.config, i)
+            mixer = build_mixer(self.config, i)
             self.layers[i].self_attn = mixer
-            kept |= {n for n, _ in mixer.named_parameters() if is_ssm_parameter(n)}
+            kept |= {n for n, _ in mixer.named_parameters() if mixer.keeps_float32(n)}
         # Only names of parameters that there are; a model around this one takes them
         # over, so that no other class needs a list.
         self._keep_in_fp32_modules_strict = kept

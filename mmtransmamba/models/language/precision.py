@@ -5,23 +5,24 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-# Names as transformers wants them in ``_keep_in_fp32_modules_strict``.
-SSM_PARAMETERS = ('A_log', 'dt_bias', 'D', 'dt_proj.bias')
-_ENDINGS = tuple(f'.{name}' for name in SSM_PARAMETERS)
+from mmtransmamba.models.language.mixers import DecoderMixer
 
 
-def is_ssm_parameter(name: str) -> bool:
-    """Whether a parameter loses its meaning in half precision.
-
-    Args:
-        name: Its name, in a model or in a mixer.
-    """
-    return f'.{name}'.endswith(_ENDINGS)
+def float32_parameters(model: nn.Module) -> set[str]:
+    """Names of the parameters that lose their meaning in half precision."""
+    return {
+        f'{prefix}.{name}' if prefix else name
+        for prefix, module in model.named_modules()
+        if isinstance(module, DecoderMixer)
+        for name, _ in module.named_parameters()
+        if module.keeps_float32(name)
+    }
 
 
 def cast_parameters(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Give a model's parameters a dtype, and its SSM parameters float32, in place."""
+    kept = float32_parameters(model)
     for name, parameter in model.named_parameters():
-        wanted = torch.float32 if is_ssm_parameter(name) else dtype
+        wanted = torch.float32 if name in kept else dtype
         parameter.data = parameter.data.to(wanted)
     return model

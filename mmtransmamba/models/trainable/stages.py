@@ -11,11 +11,6 @@ from torch import Tensor, nn
 
 from mmtransmamba.models.trainable.step_average import zero_of
 
-# Parts of the mixers that come from the attention; the rest is new.
-_INHERITED = {
-    'mamba2': ('x_proj', 'B_proj', 'C_proj', 'B_norm', 'C_norm'),
-    'mamba': ('in_proj',),
-}
 GROUPS = {
     'ssm': 'new parameters of the Mamba mixers',
     'qkv': 'their projections in the place of v, k, q',
@@ -96,7 +91,7 @@ STAGES = {
 
 def group_of_parameters(model: nn.Module) -> dict[str, str]:
     """The group in :data:`GROUPS` of each parameter, by its name."""
-    from mmtransmamba.models.language.mixers.base import DecoderMixer
+    from mmtransmamba.models.language.mixers import DecoderMixer
 
     mixers = {
         name: module
@@ -109,11 +104,7 @@ def group_of_parameters(model: nn.Module) -> dict[str, str]:
         if owner is None:
             groups[name] = _outside(name)
             continue
-        part = name[len(owner) + 1 :].split('.')[0]
-        inherited = _INHERITED[mixers[owner].config.mamba_mixer]
-        groups[name] = (
-            'qkv' if part in inherited else 'out_proj' if part == 'out_proj' else 'ssm'
-        )
+        groups[name] = mixers[owner].group_of(name[len(owner) + 1 :])
     return groups
 
 

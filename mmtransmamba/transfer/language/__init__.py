@@ -4,11 +4,10 @@ from .calibration import read_calibration
 from .convert import convert_lm
 from .plan import plan_conversion
 from .ranking import LayerRanking, automatic_layers, rank_layers
-from .student import INITS, hybrid_config
+from .student import hybrid_config
 from .writer import write_model
 
 __all__ = [
-    'INITS',
     'LayerRanking',
     'automatic_layers',
     'convert_lm',

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,19 +23,11 @@ from mmtransmamba.models.folders.sources import (
     open_folder,
 )
 from mmtransmamba.models.language import causal_lm_class
-from mmtransmamba.models.language.mixers import MIXERS
-from mmtransmamba.models.language.precision import is_ssm_parameter
+from mmtransmamba.models.language.mixers import Init, build_mixer, mixer_class
 from mmtransmamba.models.values import fault_of
 from mmtransmamba.transfer.language.blocks import block_of
-from mmtransmamba.transfer.language.mixers import (
-    FreshMixer,
-    Value,
-    from_attention,
-    from_mamba,
-    mimic,
-    normal_conv,
-)
-from mmtransmamba.transfer.language.student import FROM_ATTENTION, hybrid_config
+from mmtransmamba.transfer.language.seeding import MixerSeeding
+from mmtransmamba.transfer.language.student import hybrid_config, init_of
 from mmtransmamba.transfer.subclone import Entry, SubcloneReport, Unused
 
 _LAYER = re.compile(r'^(model\.layers\.(\d+)\.)(.*)$')
@@ -102,9 +93,12 @@ class ConversionPlan:
         self._teacher = teacher
         self._mamba = mamba
         self._mamba_prefix = None if mamba is None else _mamba_prefix(mamba)
-        self._fresh: dict[int, FreshMixer] = {}
+        self._blocks = init_of(config.mixer['type'], init).blocks
         if shapes is None:
             shapes = target_shapes(self.model_class, config)
+        self._seeding = {
+            layer: self._seed(layer, shapes) for layer in config.mamba_layers
+        }
         self.steps = [self._step(name, shape) for name, shape in shapes]
         check_kinds(self.steps, *([teacher] if mamba is None else [teacher, mamba]))
 
@@ -124,11 +118,11 @@ class ConversionPlan:
         for layer, group in groupby(steps, _layer_of):
             for step in group:
                 name = step.entry.target
-                wanted = torch.float32 if is_ssm_parameter(name) else self.dtype
+                wanted = torch.float32 if self._keeps_float32(name) else self.dtype
                 tensor = step.tensor().to(wanted)
                 yield name, tensor.contiguous().clone()
-            if layer in self._fresh:
-                self._fresh[layer].forget()
+            if layer in self._seeding:
+                self._seeding[layer].fresh.forget()
 
     @property
     def model_class(self) -> type[nn.Module]:
@@ -144,7 +138,7 @@ class ConversionPlan:
         """The mixer of one layer, without the rest of the hybrid."""
         prefix = f'model.layers.{layer}.{_MIXER}'
         with torch.device('meta'):
-            mixer = MIXERS[self.config.mamba_mixer](self.config, layer)
+            mixer = build_mixer(self.config, layer)
         state = {n.removeprefix(prefix): t for n, t in self.tensors(prefix)}
         mixer.load_state_dict(state, assign=True)
         return mixer.eval()
@@ -157,7 +151,7 @@ class ConversionPlan:
         return SubcloneReport(
             weight_map=f'{self.config.model_type}, init={self.init}',
             layers=list(range(self.config.num_hidden_layers)),
-            width='block' if self.init == 'subclone' else 'whole',
+            width='block' if self._blocks else 'whole',
             seed=self.seed,
             entries=entries,
             unused=[
@@ -168,21 +162,46 @@ class ConversionPlan:
             ],
         )
 
-    def _step(self, name: str, shape: tuple[int, ...]) -> Step:
-        found = _LAYER.match(name)
-        if found and int(found[2]) in self.config.mamba_layers:
-            prefix, layer, rest = found[1], int(found[2]), found[3]
-            if rest.startswith(_MIXER):
-                return self._mixer_step(name, rest[len(_MIXER) :], shape, prefix, layer)
-        return inherited_step(name, shape, self._teacher, self.init)
+    def _seed(
+        self, layer: int, shapes: Sequence[tuple[str, tuple[int, ...]]]
+    ) -> MixerSeeding:
+        prefix = f'model.layers.{layer}.{_MIXER}'
+        own = {n.removeprefix(prefix): s for n, s in shapes if n.startswith(prefix)}
+        return MixerSeeding(
+            self.config,
+            layer,
+            self.init,
+            self.seed,
+            own,
+            self._teacher,
+            prefix,
+            self._mamba,
+            f'{self._mamba_prefix}{layer}.mixer.',
+        )
 
-    def _mixer_step(
-        self, name: str, tensor: str, shape: tuple[int, ...], prefix: str, layer: int
-    ) -> Step:
-        fresh = self._fresh.setdefault(layer, FreshMixer(self.config, layer, self.seed))
-        value = self._mixer_value(tensor, shape, prefix, layer, fresh)
-        if value is None:
-            value = Value(lambda: fresh[tensor], detail='as in a new Mamba')
+    def _mixer_part(self, name: str) -> tuple[int, str] | None:
+        """Layer and name within its mixer of a tensor, None for any other tensor."""
+        found = _LAYER.match(name)
+        if not found or int(found[2]) not in self.config.mamba_layers:
+            return None
+        if not found[3].startswith(_MIXER):
+            return None
+        return int(found[2]), found[3].removeprefix(_MIXER)
+
+    def _keeps_float32(self, name: str) -> bool:
+        part = self._mixer_part(name)
+        if part is None:
+            return False
+        layer, tensor = part
+        kind = self.config.mixer_of(layer)['type']
+        return mixer_class(kind).keeps_float32(tensor)
+
+    def _step(self, name: str, shape: tuple[int, ...]) -> Step:
+        part = self._mixer_part(name)
+        if part is None:
+            return inherited_step(name, shape, self._teacher, self._blocks)
+        layer, tensor = part
+        value = self._seeding[layer].value(tensor)
         entry = Entry(name, shape, 'fresh', rest=value.detail)
         if value.source is not None:
             entry = Entry(
@@ -194,35 +213,6 @@ class ConversionPlan:
                 detail=value.detail,
             )
         return Step(entry, value.make)
-
-    def _mixer_value(
-        self,
-        tensor: str,
-        shape: tuple[int, ...],
-        prefix: str,
-        layer: int,
-        fresh: FreshMixer,
-    ) -> Value | None:
-        value = None
-        if self.init in FROM_ATTENTION:
-            value = from_attention(
-                tensor, shape, prefix + _MIXER, self._teacher, self.config
-            )
-        if value is None and self.init == 'mimic':
-            value = mimic(tensor, fresh, self.config)
-        if self.init == 'subclone':
-            if self._mamba is not None:
-                value = from_mamba(
-                    tensor,
-                    shape,
-                    f'{self._mamba_prefix}{layer}.mixer.',
-                    self._mamba,
-                    _mamba_sizes(self.config),
-                )
-            if value is None:
-                seed = self.seed + zlib.crc32(f'{layer}.{tensor}'.encode())
-                value = normal_conv(tensor, fresh, self.config, seed)
-        return value
 
 
 def check_kinds(steps: Sequence[Step], *sources: TensorSource) -> None:
@@ -241,7 +231,7 @@ def check_kinds(steps: Sequence[Step], *sources: TensorSource) -> None:
 
 
 def inherited_step(
-    name: str, shape: tuple[int, ...], teacher: TensorSource, init: str
+    name: str, shape: tuple[int, ...], teacher: TensorSource, blocks: bool
 ) -> Step:
     """The step that takes a tensor from the teacher, or the block of it that fits.
 
@@ -249,7 +239,7 @@ def inherited_step(
         name: The tensor, in student and teacher.
         shape: Its shape in the student.
         teacher: The teacher's tensors.
-        init: Kind of initialisation, of which one takes blocks.
+        blocks: Whether blocks are taken.
 
     Raises:
         ValueError: The teacher has no such tensor, or one that does not fit.
@@ -263,7 +253,7 @@ def inherited_step(
     entry = Entry(name, shape, 'copied', math.prod(shape), name, have)
     if have == shape:
         return Step(entry, lambda: teacher[name])
-    if init != 'subclone' or len(have) != len(shape):
+    if not blocks or len(have) != len(shape):
         raise ValueError(
             f"{name}: the student's shape {shape} is not the teacher's {have}. "
             "Only init='subclone' takes parts."
@@ -297,12 +287,12 @@ def plan_conversion(
     """
     config, source = read_lm(teacher)
     check_depth(config, source, 'The teacher')
-    mamba = open_mamba(mamba_checkpoint, init)
     student = hybrid_config(config, layers, ratio, init, **fields)
+    mamba = open_mamba(mamba_checkpoint, init_of(student.mixer['type'], init))
     return ConversionPlan(student, source, init, seed, mamba)
 
 
-def open_mamba(checkpoint: str | Path | None, init: str) -> TensorSource | None:
+def open_mamba(checkpoint: str | Path | None, init: Init) -> TensorSource | None:
     """The tensors of a Mamba-1 model in a file or folder, None without one.
 
     Raises:
@@ -310,8 +300,11 @@ def open_mamba(checkpoint: str | Path | None, init: str) -> TensorSource | None:
     """
     if checkpoint is None:
         return None
-    if init != 'subclone':
-        raise ValueError(f"mamba_checkpoint needs init='subclone', not init={init!r}.")
+    if not init.from_checkpoint:
+        raise ValueError(
+            "mamba_checkpoint needs init='subclone' with a mixer that has checkpoints, "
+            'such as Mamba.'
+        )
     path = Path(checkpoint)
     return (
         open_folder(path) if path.is_dir() else StateDictSource(read_state_dict(path))
@@ -347,8 +340,3 @@ def _mamba_prefix(source: TensorSource) -> str:
         'mamba_checkpoint holds no mixers under names such as '
         f"'backbone.layers.0.mixer.A_log'; it has {list(source)[:4]}."
     )
-
-
-def _mamba_sizes(config: Any) -> tuple[int, int]:
-    """dt rank and d_state of a hybrid's Mamba-1 mixers."""
-    return math.ceil(config.hidden_size / 16), config.mamba_d_state

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmtransmamba.models.folders.config import check_sizes
 from mmtransmamba.models.language import ATTENTION, HYBRIDS, MAMBA, choose_layers
+from mmtransmamba.models.language.mixers import DecoderMixer, Init, mixer_class
+from mmtransmamba.models.language.mixers.fields import DEFAULT, name_of
+from mmtransmamba.registry import DECODER_MIXERS
 
-_MMMAMBA = dict(
-    mamba_mixer='mamba2', mamba_d_conv=2, mamba_norm='per_head', mamba_skip=False
-)
-INITS = {
-    'mimic': _MMMAMBA,
-    'inherit': _MMMAMBA,
-    'vkq': dict(mamba_mixer='mamba2', mamba_d_conv=4, mamba_norm='gated_per_head'),
-    'subclone': dict(mamba_mixer='mamba', mamba_d_conv=4, mamba_expand=2.0),
-    'scratch': _MMMAMBA,
-}
-"""Kinds of initialisation, and the mixer of the paper that uses them."""
-
-FROM_ATTENTION = ('mimic', 'inherit', 'vkq')
-"""Those that take the attention's projections."""
+_MIXER_OF = {'subclone': 'Mamba'}
+"""The mixer of the paper that an initialisation comes from, where it is not Mamba-2."""
 
 # Not the hybrid's: its own, or pointing at code in the teacher's folder.
 _DROPPED = ('model_type', 'architectures', 'transformers_version', 'dtype', 'auto_map')
@@ -35,6 +26,7 @@ def hybrid_config(
     layers: str | Sequence[int] = 'evenly',
     ratio: float = 1.0,
     init: str = 'mimic',
+    mixer: str | Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> Any:
     """Config of the hybrid that a Transformer's config becomes.
@@ -44,13 +36,19 @@ def hybrid_config(
             :data:`~mmtransmamba.models.language.HYBRIDS`.
         layers, ratio: See :func:`~mmtransmamba.models.language.choose_layers`.
         init: See :func:`~mmtransmamba.transfer.language.convert_lm`.
-        **fields: Fields that differ from those of the teacher or of ``init``.
+        mixer: Its type, or fields (``type`` among them or not) that differ from those
+            that go with ``init``. By default the mixer of the paper of ``init``.
+        **fields: Fields that differ from those of the teacher.
 
     Raises:
         ValueError: Unknown family, initialisation or field, a quantised teacher, or
-            one with more than a Mamba layer can take over; k and q for Mamba-1.
+            one with more than a mixer can take over; an initialisation that the
+            mixer does not have.
     """
-    _check_teacher(teacher, init)
+    given_mixer = {'type': mixer} if isinstance(mixer, str) else dict(mixer or {})
+    mixer_cls = mixer_class(given_mixer.pop('type', _MIXER_OF.get(init, DEFAULT)))
+    chosen_init = init_of(mixer_cls, init)
+    _check_teacher(teacher, init, chosen_init)
     config_cls = HYBRIDS[teacher.model_type][0]
     _check_fields(config_cls, teacher, fields)
     given = teacher.to_dict() | fields
@@ -61,27 +59,55 @@ def hybrid_config(
     for name in _DROPPED:
         given.pop(name, None)
     history = given.pop('transfer_history', None) or []
-    own = INITS[init] | {
-        'mamba_in_bias': has_in_bias(teacher),
-        'mamba_out_bias': has_out_bias(teacher),
-        'mamba_qk_norm': has_qk_norm(teacher),
+    has = dict(
+        in_bias=has_in_bias(teacher),
+        out_bias=has_out_bias(teacher),
+        qk_norm=has_qk_norm(teacher),
+        norm_eps=getattr(teacher, 'rms_norm_eps', 1e-5),
+    )
+    whole_mixer = {
+        'type': name_of(mixer_cls),
+        **chosen_init.fields,
+        **{name: has[name] for name in (*mixer_cls.follows, *chosen_init.follows)},
+        **given_mixer,
     }
-    if init == 'vkq':
-        # Native architectures have one epsilon, so the mixers take the decoder's.
-        own['mamba_norm_eps'] = getattr(teacher, 'rms_norm_eps', 1e-5)
-    if own['mamba_mixer'] == 'mamba':
-        own |= dict(mamba_in_bias=False, mamba_out_bias=False)
     student = config_cls(
-        **(given | own | fields | {'layer_types': kinds}),
+        **(given | {'layer_types': kinds, 'mixer': whole_mixer}),
         # A vision-language teacher's own stages come first.
         transfer_history=[*history, f'init:{init}'],
     )
-    _check_mixer(student, init)
+    _check_layer_mixers(student, init)
     _check_heads(teacher, student)
     return student
 
 
-def _check_teacher(teacher: Any, init: str) -> None:
+def init_of(mixer: str | type[DecoderMixer], init: str) -> Init:
+    """A mixer's initialisation of a name.
+
+    Raises:
+        ValueError: The mixer has none of this name.
+    """
+    cls = mixer_class(mixer) if isinstance(mixer, str) else mixer
+    if init in cls.inits:
+        return cls.inits[init]
+    others = [
+        name
+        for name, other in DECODER_MIXERS.module_dict.items()
+        if init in other.inits
+    ]
+    hint = f' init={init!r} is for mixer={" or ".join(map(repr, others))}.'
+    raise ValueError(
+        f'init={init!r} must be one of {", ".join(cls.inits)} for '
+        f'mixer={name_of(cls)!r}.' + (hint if others else '')
+    )
+
+
+def _check_layer_mixers(student: Any, init: str) -> None:
+    for mixer in (student.layer_mixers or {}).values():
+        init_of(mixer['type'], init)
+
+
+def _check_teacher(teacher: Any, init: str, chosen: Init) -> None:
     if teacher.get_text_config() is not teacher:
         raise ValueError(
             f'The teacher is a {teacher.model_type!r}, a vision-language model: '
@@ -92,14 +118,12 @@ def _check_teacher(teacher: Any, init: str) -> None:
             f'The teacher is a {teacher.model_type!r}; hybrids exist of '
             f'{", ".join(HYBRIDS)} and InternLM2.'
         )
-    if init not in INITS:
-        raise ValueError(f'init={init!r} must be one of {", ".join(INITS)}.')
     if getattr(teacher, 'quantization_config', None) is not None:
         raise ValueError(
             'The teacher is quantised (its config has a quantization_config); convert '
             'the model it was made from.'
         )
-    if getattr(teacher, 'qk_layernorm', False) and init in FROM_ATTENTION:
+    if getattr(teacher, 'qk_layernorm', False) and chosen.from_attention:
         raise ValueError(
             'The teacher has qk_layernorm=True; its LayerNorms of q and k have no '
             f"place in a Mamba layer. Use init='subclone' or 'scratch', not {init!r}."
@@ -151,20 +175,6 @@ def has_qk_norm(config: Any) -> bool:
 
 def _family(config: Any) -> str:
     return config.model_type.removeprefix('hybrid_')
-
-
-def _check_mixer(student: Any, init: str) -> None:
-    """Mamba-1 has nothing shaped as k and q."""
-    if init in FROM_ATTENTION and student.mamba_mixer == 'mamba':
-        heads = student.num_attention_heads
-        size = getattr(student, 'head_dim', None) or student.hidden_size // heads
-        raise ValueError(
-            f'init={init!r} makes B and C of k and q, which have {size} channels for '
-            "each head. mamba_mixer='mamba' has one B and one C of "
-            f'{student.mamba_d_state} states for all channels, computed from the '
-            "convolution's output, not from the layer's input. Use "
-            "mamba_mixer='mamba2', or init='subclone' or 'scratch'."
-        )
 
 
 def _check_heads(teacher: Any, student: Any) -> None:

@@ -34,7 +34,7 @@ from mmtransmamba.transfer.language.plan import (
     target_shapes,
 )
 from mmtransmamba.transfer.language.ranking import LayerRanking, automatic_layers
-from mmtransmamba.transfer.language.student import hybrid_config
+from mmtransmamba.transfer.language.student import hybrid_config, init_of
 from mmtransmamba.transfer.subclone import Entry, SubcloneReport, Unused
 
 
@@ -80,8 +80,9 @@ class VisionLanguagePlan:
             mamba,
             shapes=[(text_name(name), shape) for name, shape in decoder],
         )
+        blocks = init_of(self.text.config.mixer['type'], init).blocks
         self._inherited = [
-            inherited_step(canonical(name), shape, teacher, init)
+            inherited_step(canonical(name), shape, teacher, blocks)
             for name, shape in shapes
             if not name.startswith(DECODER)
         ]
@@ -135,8 +136,8 @@ def plan_vlm_conversion(
     """Check a conversion and say what it would do; see :func:`convert_vlm`."""
     config, source = read_vlm(teacher)
     check_depth(config, language_part(source), 'The teacher')
-    mamba = open_mamba(mamba_checkpoint, init)
     text = hybrid_config(config.get_text_config(), layers, ratio, init, **fields)
+    mamba = open_mamba(mamba_checkpoint, init_of(text.mixer['type'], init))
     student = _with_text(config, text)
     model_class = AutoModelForImageTextToText._model_mapping.get(type(student), None)
     if model_class is None or not issubclass(model_class, HybridCausalLMMixin):

@@ -95,12 +95,12 @@ def test_folder_equals_the_hybrid(teacher, layers, tmp_path):
 @pytest.mark.parametrize(
     'fields',
     [
-        dict(mamba_gate=False),
-        dict(mamba_skip=False),
-        dict(mamba_d_conv=2),
-        dict(mamba_d_conv=3, mamba_gate=False, mamba_skip=False),
-        dict(mamba_in_bias=True),
-        dict(mamba_out_bias=True),
+        dict(mixer=dict(gate=False)),
+        dict(mixer=dict(skip=False)),
+        dict(mixer=dict(d_conv=2)),
+        dict(mixer=dict(d_conv=3, gate=False, skip=False)),
+        dict(mixer=dict(in_bias=True)),
+        dict(mixer=dict(out_bias=True)),
     ],
     ids=str,
 )
@@ -115,17 +115,24 @@ OBSTACLES = {
     'mamba-1': (dict(init='subclone'), 'the mixer is MambaMixer'),
     'norm before the gate': (dict(init='mimic'), "norm of the mixers is 'per_head'"),
     'norm over all channels': (
-        dict(mamba_norm='gated'),
+        dict(mixer=dict(norm='gated')),
         "norm of the mixers is 'gated'",
     ),
-    'no norm': (dict(mamba_norm='none'), "norm of the mixers is 'none'"),
-    'epsilon': (dict(mamba_norm_eps=0.5), 'norm_eps=0.5 of the mixers must equal'),
+    'no norm': (dict(mixer=dict(norm='none')), "norm of the mixers is 'none'"),
+    'epsilon': (
+        dict(mixer=dict(norm_eps=0.5)),
+        'norm_eps=0.5 of the mixers must equal',
+    ),
     'activation': (
-        dict(mamba_conv_activation='identity'),
+        dict(mixer=dict(conv_activation='identity')),
         "the convolution's activation must be silu",
     ),
     'window': (dict(teacher='mistral'), 'attention layers have sliding_window=4096'),
-    'taps': (dict(mamba_d_conv=5), 'd_conv=5 is not one of'),
+    'single layers': (
+        dict(layer_mixers={0: dict(d_conv=2)}),
+        'all mixers of a Granite are alike',
+    ),
+    'taps': (dict(mixer=dict(d_conv=5)), 'd_conv=5 is not one of'),
     'rope': (
         dict(rope_parameters=dict(rope_type='dynamic', factor=2.0, rope_theta=1e4)),
         "rope_type='dynamic' is not one of",
@@ -147,7 +154,7 @@ def test_what_granite_cannot_express_is_refused(case, tmp_path):
 
 
 def test_every_obstacle_is_reported_at_once():
-    hybrid = make_hybrid(init='mimic', mamba_conv_activation='identity')
+    hybrid = make_hybrid(init='mimic', mixer=dict(conv_activation='identity'))
     assert len(granite_obstacles(hybrid)) == 2
 
 

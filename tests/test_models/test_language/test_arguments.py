@@ -33,9 +33,9 @@ def test_a_model_refuses_what_it_does_not_know(make_hybrid, kind, name):
             part(torch.full((1, 3), 7), **{name: torch.ones(1, 3)})
 
 
-@pytest.mark.parametrize('mixer', ['mamba', 'mamba2'])
+@pytest.mark.parametrize('mixer', ['Mamba', 'Mamba2'])
 def test_a_mixer_refuses_what_it_does_not_know(make_hybrid, mixer):
-    layer = make_hybrid('llama', 'pure', mamba_mixer=mixer).model.layers[0].self_attn
+    layer = make_hybrid('llama', 'pure', mixer=mixer).model.layers[0].self_attn
     tokens = torch.randn(1, 3, 32)
     for name in ('cache_params', 'kv_cache', 'block_table', 'cache_position'):
         with pytest.raises(TypeError, match=f"Mixer got an argument '{name}'"):

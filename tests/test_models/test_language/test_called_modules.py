@@ -9,8 +9,8 @@ from torch import nn
 from mmtransmamba.models.language import MAMBA
 from mmtransmamba.models.language.mixers.base import DecoderMixer
 
-MIXERS = ['mamba', 'mamba2']
-FIELDS = dict(mamba_in_bias=True, mamba_out_bias=True)
+MIXERS = ['Mamba', 'Mamba2']
+FIELDS = dict(in_bias=True, out_bias=True)
 
 
 @pytest.fixture
@@ -18,10 +18,8 @@ def make_mixed(make_hybrid):
     """A hybrid with every projection a mixer can have."""
 
     def make(mixer, family='qwen3', layout='mamba first'):
-        more = (
-            dict(mamba_qk_norm=True) if (family, mixer) == ('qwen3', 'mamba2') else {}
-        )
-        return make_hybrid(family, layout, mamba_mixer=mixer, **FIELDS, **more)
+        more = dict(qk_norm=True) if (family, mixer) == ('qwen3', 'Mamba2') else {}
+        return make_hybrid(family, layout, mixer=dict(type=mixer, **FIELDS, **more))
 
     return make
 
@@ -82,8 +80,8 @@ def test_offloaded_weights_say_the_same(make_mixed, mixer, layout, tmp_path):
 @pytest.mark.parametrize(
     'mixer, target',
     [
-        *(('mamba', name) for name in ('in_proj', 'x_proj', 'dt_proj', 'out_proj')),
-        *(('mamba2', f'{name}_proj') for name in ('x', 'B', 'C', 'dt', 'z', 'out')),
+        *(('Mamba', name) for name in ('in_proj', 'x_proj', 'dt_proj', 'out_proj')),
+        *(('Mamba2', f'{name}_proj') for name in ('x', 'B', 'C', 'dt', 'z', 'out')),
     ],
 )
 def test_lora_learns_on_every_projection(make_mixed, mixer, target):
@@ -112,13 +110,13 @@ def test_lora_learns_on_every_projection(make_mixed, mixer, target):
 
 def test_every_projection_has_been_named(make_mixed):
     """By the test above."""
-    assert projections(make_mixed('mamba')) == [
+    assert projections(make_mixed('Mamba')) == [
         'dt_proj',
         'in_proj',
         'out_proj',
         'x_proj',
     ]
-    assert projections(make_mixed('mamba2')) == [
+    assert projections(make_mixed('Mamba2')) == [
         'B_proj',
         'C_proj',
         'dt_proj',

@@ -48,11 +48,11 @@ def generate(model, ids, **kwargs):
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
-@pytest.mark.parametrize('mixer', ['mamba', 'mamba2'])
+@pytest.mark.parametrize('mixer', ['Mamba', 'Mamba2'])
 @pytest.mark.parametrize('family', FAMILIES)
 def test_cached_equals_uncached_generation(make_hybrid, family, layout, mixer, prompt):
-    model = make_hybrid(family, layout, mamba_mixer=mixer)
-    kind = Mamba2Mixer if mixer == 'mamba2' else MambaMixer
+    model = make_hybrid(family, layout, mixer=mixer)
+    kind = Mamba2Mixer if mixer == 'Mamba2' else MambaMixer
     for i, layer in enumerate(model.model.layers):
         assert isinstance(layer.self_attn, kind) == (
             model.config.layer_types[i] == MAMBA
@@ -86,10 +86,10 @@ def test_a_conversation_goes_on_from_its_cache(make_hybrid, family, layout, prom
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
-@pytest.mark.parametrize('mixer', ['mamba', 'mamba2'])
+@pytest.mark.parametrize('mixer', ['Mamba', 'Mamba2'])
 @pytest.mark.parametrize('family', FAMILIES)
 def test_padding_changes_nothing(make_hybrid, family, layout, mixer, prompt):
-    model = make_hybrid(family, layout, mamba_mixer=mixer)
+    model = make_hybrid(family, layout, mixer=mixer)
     ids, mask = padded(prompt)
     positions = (mask.cumsum(-1) - 1).clamp_min(0)
     with torch.no_grad():
@@ -99,9 +99,9 @@ def test_padding_changes_nothing(make_hybrid, family, layout, mixer, prompt):
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
-@pytest.mark.parametrize('mixer', ['mamba', 'mamba2'])
+@pytest.mark.parametrize('mixer', ['Mamba', 'Mamba2'])
 def test_logits_of_pieces_equal_those_of_the_whole(make_hybrid, layout, mixer, prompt):
-    model = make_hybrid('llama', layout, mamba_mixer=mixer)
+    model = make_hybrid('llama', layout, mixer=mixer)
     with torch.no_grad():
         whole = model(prompt, use_cache=False).logits
         for cache in (
@@ -131,10 +131,10 @@ def test_a_pure_models_cache_does_not_grow(make_hybrid):
     assert kept(4) == kept(64) > 0
 
 
-@pytest.mark.parametrize('mixer', ['mamba', 'mamba2'])
+@pytest.mark.parametrize('mixer', ['Mamba', 'Mamba2'])
 @pytest.mark.parametrize('family', FAMILIES)
 def test_saves_and_loads(make_hybrid, family, mixer, prompt, tmp_path):
-    model = make_hybrid(family, mamba_mixer=mixer, transfer_history=['init:mimic'])
+    model = make_hybrid(family, mixer=mixer, transfer_history=['init:mimic'])
     model.save_pretrained(tmp_path)
     config = AutoConfig.from_pretrained(tmp_path)
     assert type(config) is HYBRIDS[family][0]
@@ -150,14 +150,14 @@ def test_saves_and_loads(make_hybrid, family, mixer, prompt, tmp_path):
 @pytest.mark.parametrize(
     'mixer, kept',
     [
-        ('mamba', {'A_log', 'D', 'dt_proj.bias'}),
-        ('mamba2', {'A_log', 'D', 'dt_bias'}),
+        ('Mamba', {'A_log', 'D', 'dt_proj.bias'}),
+        ('Mamba2', {'A_log', 'D', 'dt_bias'}),
     ],
 )
 def test_half_precision_keeps_the_ssm_parameters_in_float32(
     make_hybrid, family, mixer, kept, prompt, tmp_path
 ):
-    original = make_hybrid(family, mamba_mixer=mixer)
+    original = make_hybrid(family, mixer=mixer)
     original.save_pretrained(tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
     for model in (loaded, cast_parameters(original, torch.bfloat16)):
@@ -192,12 +192,12 @@ def test_gradient_checkpointing_has_the_same_gradients(make_hybrid, family, prom
 @pytest.mark.usefixtures('compilable')
 @pytest.mark.parametrize(
     'family, layout, mixer',
-    [(family, 'mamba first', 'mamba2') for family in FAMILIES]
-    + [('llama', 'pure', 'mamba2'), ('llama', 'pure', 'mamba')],
+    [(family, 'mamba first', 'Mamba2') for family in FAMILIES]
+    + [('llama', 'pure', 'Mamba2'), ('llama', 'pure', 'Mamba')],
 )
 def test_the_decode_step_compiles(make_hybrid, family, layout, mixer, prompt):
     """In one graph, with padding before a row too."""
-    model = make_hybrid(family, layout, mamba_mixer=mixer)
+    model = make_hybrid(family, layout, mixer=mixer)
     torch.compiler.reset()
     compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
     caches = [StaticCache(config=model.config, max_cache_len=32) for _ in range(2)]
@@ -242,16 +242,42 @@ def test_beam_search_reorders_a_pure_models_states(make_hybrid, prompt):
     'fields, message',
     [
         (
-            dict(mamba_mixer='mamba3'),
-            "mamba_mixer='mamba3' must be one of mamba, mamba2.",
+            dict(mixer='Mamba3'),
+            "mixer: type='Mamba3' must be one of Mamba, Mamba2",
         ),
         (
-            dict(mamba_norm='batch'),
-            "mamba_norm='batch' must be one of gated, gated_per_head, per_head, none.",
+            dict(mixer=dict(type='Mamba', norm='gated')),
+            "mixer: Mamba has no field 'norm'; it takes d_conv, conv_activation, "
+            'd_state, expand, in_bias, out_bias.',
         ),
         (
-            dict(mamba_conv_activation='tanh'),
-            "mamba_conv_activation='tanh' must be one of silu, identity.",
+            dict(mixer=dict(d_conv=0)),
+            'mixer: d_conv=0 of Mamba2 must be a positive integer.',
+        ),
+        (
+            dict(mixer=dict(gate='yes')),
+            "mixer: gate='yes' of Mamba2 must be True or False.",
+        ),
+        (
+            dict(mixer=dict(type='Mamba', expand=float('nan'))),
+            'mixer: expand=nan of Mamba must be a positive number.',
+        ),
+        (
+            dict(layer_mixers={0: dict(d_conv=2)}),
+            'layer_mixers names 0; the layers with a mixer are 1, 2.',
+        ),
+        (
+            dict(layer_mixers={1: dict(type='Mamba', norm='gated')}),
+            "mixer: Mamba has no field 'norm'",
+        ),
+        (
+            dict(mixer=dict(norm='batch')),
+            "mixer: norm='batch' of Mamba2 must be one of gated, gated_per_head, "
+            'per_head, none.',
+        ),
+        (
+            dict(mixer=dict(conv_activation='tanh')),
+            "mixer: conv_activation='tanh' of Mamba2 must be one of silu, identity.",
         ),
         (
             dict(layer_types=[MAMBA]),

@@ -73,10 +73,10 @@ def check(model, sequences):
 
 
 @pytest.mark.parametrize('layout', ['attention first', 'pure'])
-@pytest.mark.parametrize('mixer', ['mamba', 'mamba2'])
+@pytest.mark.parametrize('mixer', ['Mamba', 'Mamba2'])
 @pytest.mark.parametrize('family', list(HYBRIDS))
 def test_packed_equals_alone(make_hybrid, family, mixer, layout, sequences):
-    check(make_hybrid(family, layout, mamba_mixer=mixer), sequences)
+    check(make_hybrid(family, layout, mixer=mixer), sequences)
 
 
 @pytest.mark.parametrize('implementation', ['sdpa', 'eager'])
@@ -192,10 +192,10 @@ def test_one_graph_tells_sequences_apart(make_hybrid, sequences):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize('slowest', [-30.0, 0.0])
-@pytest.mark.parametrize('mixer', ['mamba', 'mamba2'])
+@pytest.mark.parametrize('mixer', ['Mamba', 'Mamba2'])
 def test_beginning_anew_equals_rows_of_their_own(make_hybrid, mixer, slowest, dtype):
     """Also where a state would be kept for ever."""
-    model = make_hybrid(mamba_mixer=mixer, mamba_in_bias=True)
+    model = make_hybrid(mixer=dict(type=mixer, in_bias=True))
     mixer = cast_parameters(model, dtype).model.layers[1].self_attn
     nn.init.constant_(mixer.A_log, slowest)
     generator = torch.Generator().manual_seed(3)

@@ -13,7 +13,7 @@ LAYOUTS = ['attention first', 'mamba first', 'pure']
 MODELS = [
     pytest.param(family, mixer, layout, id=f'{family}-{mixer}-{layout}')
     for family in HYBRIDS
-    for mixer in ('mamba', 'mamba2')
+    for mixer in ('Mamba', 'Mamba2')
     for layout in ('mamba first', 'pure')
 ]
 # Which tokens of two rows are none, and the lengths of the pieces they come in.
@@ -43,9 +43,7 @@ def tell(make_hybrid, family, mixer, layout, **fields):
     model = make_hybrid(
         family,
         layout,
-        mamba_mixer=mixer,
-        mamba_in_bias=True,
-        mamba_out_bias=True,
+        mixer=dict(type=mixer, in_bias=True, out_bias=True),
         **fields,
     )
     with torch.no_grad():
@@ -115,7 +113,7 @@ def test_padding_changes_nothing(make_hybrid, family, mixer, layout):
                 raise AssertionError(f'{case}, {kind}') from error
 
 
-@pytest.mark.parametrize('mixer', ['mamba', 'mamba2'])
+@pytest.mark.parametrize('mixer', ['Mamba', 'Mamba2'])
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_positions_may_be_given(make_hybrid, layout, mixer):
     """As generation gives them, and those of padding say nothing."""
@@ -130,7 +128,7 @@ def test_positions_may_be_given(make_hybrid, layout, mixer):
         assert_alike(out.logits[mask.bool()], alone(model, ids, mask))
 
 
-@pytest.mark.parametrize('mixer', ['mamba', 'mamba2'])
+@pytest.mark.parametrize('mixer', ['Mamba', 'Mamba2'])
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_padding_within_packed_sequences_changes_nothing(make_hybrid, layout, mixer):
     model = tell(make_hybrid, 'qwen2', mixer, layout)
@@ -152,7 +150,7 @@ def test_padding_within_packed_sequences_changes_nothing(make_hybrid, layout, mi
 @pytest.mark.usefixtures('compilable')
 @pytest.mark.parametrize(
     'layout, mixer',
-    [('attention first', 'mamba2'), ('pure', 'mamba2'), ('pure', 'mamba')],
+    [('attention first', 'Mamba2'), ('pure', 'Mamba2'), ('pure', 'Mamba')],
 )
 def test_a_compiled_model_passes_over_padding_too(make_hybrid, layout, mixer):
     """Though it cannot look where there is any."""

@@ -46,14 +46,14 @@ def generate(model, batch, **kwargs):
 @pytest.mark.parametrize(
     'family, mixer, tower',
     [
-        ('llama', 'mamba', 'clip'),
-        ('llama', 'mamba2', 'siglip'),
-        ('phi', 'mamba2', 'clip'),
-        ('qwen3', 'mamba2', 'siglip'),
+        ('llama', 'Mamba', 'clip'),
+        ('llama', 'Mamba2', 'siglip'),
+        ('phi', 'Mamba2', 'clip'),
+        ('qwen3', 'Mamba2', 'siglip'),
     ],
 )
 def test_cached_equals_uncached_generation(family, mixer, tower, layout):
-    model, batch = hybrid_llava(family, layout, tower, mamba_mixer=mixer), prompts()
+    model, batch = hybrid_llava(family, layout, tower, mixer=mixer), prompts()
     for how in (dict(do_sample=False), dict(do_sample=True), dict(num_beams=3)):
         fast = generate(model, batch, **how)
         assert torch.equal(fast, generate(model, batch, use_cache=False, **how)), how
@@ -124,9 +124,9 @@ def test_saves_and_loads(family, tmp_path):
     )
 
 
-@pytest.mark.parametrize('mixer', ['mamba', 'mamba2'])
+@pytest.mark.parametrize('mixer', ['Mamba', 'Mamba2'])
 def test_half_precision_leaves_the_ssm_parameters(mixer, tmp_path):
-    hybrid_llava(mamba_mixer=mixer).save_pretrained(tmp_path)
+    hybrid_llava(mixer=mixer).save_pretrained(tmp_path)
     model = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.bfloat16)
     kept = {
         name.split('self_attn.')[1]
@@ -136,8 +136,8 @@ def test_half_precision_leaves_the_ssm_parameters(mixer, tmp_path):
     assert (
         kept
         == {
-            'mamba': {'A_log', 'D', 'dt_proj.bias'},
-            'mamba2': {'A_log', 'D', 'dt_bias'},
+            'Mamba': {'A_log', 'D', 'dt_proj.bias'},
+            'Mamba2': {'A_log', 'D', 'dt_bias'},
         }[mixer]
     )
     written = generate(model, prompts(), do_sample=False)

@@ -10,7 +10,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from mmtransmamba.models.language import MAMBA, HybridLlamaConfig, MambaMixer
-from mmtransmamba.transfer.language import INITS, convert_lm
+from mmtransmamba.transfer.language import convert_lm
+from mmtransmamba.utils.choices import INITS
 
 
 def attention_outputs(layer):
@@ -84,9 +85,7 @@ def test_without_decay_convolution_and_gate_mimic_is_linear_attention(family):
         teacher,
         [1],
         init='mimic',
-        mamba_conv_activation='identity',
-        mamba_norm='none',
-        mamba_gate=False,
+        mixer=dict(conv_activation='identity', norm='none', gate=False),
     )
     mixer = hybrid.model.layers[1].self_attn
     with torch.no_grad():
@@ -110,7 +109,7 @@ def test_mimic_begins_with_decay_near_one_and_an_identity():
     decay = torch.exp(-dt * mixer.A_log.exp())
     assert (decay > 0.75).all() and (decay < 1).all()
     assert not mixer.dt_proj.weight.any()
-    hybrid.config.mamba_conv_activation = 'identity'
+    mixer.conv_activation = 'identity'
     x = torch.randn(1, 5, mixer.conv1d.in_channels)
     assert torch.equal(mixer.convolve(x, None, None), x)
     std = 2**-2.5 * (2 / (32 + 32)) ** 0.5
@@ -144,14 +143,12 @@ def test_seeds():
 
 def mamba_state(hidden=48, layers=4, d_state=8, prefix='backbone.'):
     """Mixers of a Mamba model wider and deeper than the students here."""
-    config = HybridLlamaConfig(
-        hidden_size=hidden, num_attention_heads=4, mamba_d_state=d_state
-    )
-    config.mamba_expand = 2.0
+    config = HybridLlamaConfig(hidden_size=hidden, num_attention_heads=4)
     torch.manual_seed(5)
     state = {}
     for i in range(layers):
-        for name, tensor in MambaMixer(config, i).state_dict().items():
+        mixer = MambaMixer(config, i, d_state=d_state, expand=2.0)
+        for name, tensor in mixer.state_dict().items():
             state[f'{prefix}layers.{i}.mixer.{name}'] = torch.randn_like(tensor)
     return state
 
@@ -170,7 +167,7 @@ def test_subcloning_takes_first_layers_and_blocks(tmp_path):
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=8,
-        mamba_d_state=4,
+        mixer=dict(d_state=4),
     )
     state, source = hybrid.state_dict(), teacher.state_dict()
     mamba = mamba_state()
@@ -319,9 +316,10 @@ def test_no_random_model_is_made_in_between(monkeypatch):
 
 @pytest.mark.parametrize('init', ['vkq', 'inherit', 'mimic'])
 def test_keys_and_queries_do_not_fit_into_mamba_1(init):
-    with pytest.raises(ValueError, match='k and q, which have 8 channels for each'):
-        convert_lm(tiny_teacher(), init=init, mamba_mixer='mamba', mamba_d_state=8)
-    hybrid, _ = convert_lm(tiny_teacher(), init='scratch', mamba_mixer='mamba')
+    message = f"init='{init}' must be one of subclone, scratch for mixer='Mamba'."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        convert_lm(tiny_teacher(), init=init, mixer=dict(type='Mamba', d_state=8))
+    hybrid, _ = convert_lm(tiny_teacher(), init='scratch', mixer='Mamba')
     assert hybrid(tokens()).logits.isfinite().all()
 
 

@@ -8,7 +8,8 @@ import torch
 from tiny_decoders import tiny_teacher, tokens
 from transformers import AutoConfig
 
-from mmtransmamba.models.language import MAMBA, MambaMixer
+from mmtransmamba.models.language import MAMBA
+from mmtransmamba.models.language.mixers import build_mixer
 from mmtransmamba.transfer.language import (
     LayerRanking,
     automatic_layers,
@@ -94,7 +95,7 @@ def test_mixers_of_a_mamba_checkpoint_are_what_is_ranked(teacher, tmp_path):
     state = {
         f'layers.{i}.mixer.{name}': tensor
         for i in range(3)
-        for name, tensor in MambaMixer(config, i).state_dict().items()
+        for name, tensor in build_mixer(config, i).state_dict().items()
     }
     torch.save(state, tmp_path / 'mamba.pt')
     rankings = [

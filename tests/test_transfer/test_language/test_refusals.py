@@ -67,7 +67,7 @@ def test_a_tensor_of_the_attention_that_is_missing_is_named(
 
 
 def test_a_bias_that_no_layer_has_is_fresh(teacher):
-    plan = plan_conversion(teacher(), [1], mamba_in_bias=True)
+    plan = plan_conversion(teacher(), [1], mixer=dict(in_bias=True))
     entries = {step.entry.target: step.entry for step in plan.steps}
     assert entries[ATTENTION + 'x_proj.bias'].action == 'fresh'
 
@@ -115,7 +115,7 @@ def test_layers_that_are_not_there_are_missed_at_once(teacher):
 
 
 def test_a_mamba_that_lacks_a_tensor_is_refused(teacher, tmp_path):
-    mixer = MambaMixer(HybridLlamaConfig(hidden_size=32, mamba_expand=2.0), 0)
+    mixer = MambaMixer(HybridLlamaConfig(hidden_size=32), 0, expand=2.0)
     state = {
         f'backbone.layers.{i}.mixer.{name}': tensor
         for i in range(4)

@@ -28,8 +28,9 @@ from mmtransmamba.models.folders import (
     load_vlm,
 )
 from mmtransmamba.models.multimodal import HybridLlavaForConditionalGeneration
-from mmtransmamba.transfer.language import INITS, convert_lm, write_model
+from mmtransmamba.transfer.language import convert_lm, write_model
 from mmtransmamba.transfer.vision_language import convert_vlm, plan_vlm_conversion
+from mmtransmamba.utils.choices import INITS
 
 TOOL = Path(__file__).resolve().parents[3] / 'tools' / 'convert_lm.py'
 

@@ -1,12 +1,19 @@
 """Token mixers that take the place of a decoder's attention."""
 
-from __future__ import annotations
-
-from torch import nn
-
+from .base import DecoderMixer
+from .fields import build_mixer, complete, fields_of, mixer_class
+from .inits import Fill, Init
 from .mamba import MambaMixer
 from .mamba2 import Mamba2Mixer
 
-MIXERS: dict[str, type[nn.Module]] = {'mamba': MambaMixer, 'mamba2': Mamba2Mixer}
-
-__all__ = ['MIXERS', 'Mamba2Mixer', 'MambaMixer']
+__all__ = [
+    'DecoderMixer',
+    'Fill',
+    'Init',
+    'Mamba2Mixer',
+    'MambaMixer',
+    'build_mixer',
+    'complete',
+    'fields_of',
+    'mixer_class',
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.cache_utils import Cache
 
+from mmtransmamba.compat import announce_adapters
 from mmtransmamba.models.language.arguments import known_arguments
 from mmtransmamba.models.language.cache_names import either_name
+from mmtransmamba.models.language.mixers.inits import Init
 from mmtransmamba.models.language.packing import Packing, TracedPacking, windows
 from mmtransmamba.models.language.padding import places
 from mmtransmamba.models.mixers.step_sizes import init_step_sizes
@@ -21,14 +23,62 @@ from mmtransmamba.models.mixers.step_sizes import init_step_sizes
 class DecoderMixer(nn.Module):
     """A causal mixer called as a decoder layer calls its attention.
 
-    A subclass has a depthwise causal ``conv1d`` over its channels, whose inputs, with
-    the state of its recurrence, are what a cache keeps for the layer.
+    A subclass may have a depthwise causal ``conv1d`` over its channels, then
+    ``conv_activation`` too. What a cache keeps for the layer are the convolution's
+    inputs and the state of the recurrence.
+
+    It is registered in :data:`~mmtransmamba.registry.DECODER_MIXERS`. The keyword-only
+    arguments of its constructor are the fields of ``mixer`` in a hybrid's config, and
+    its class attributes declare what other parts of the package have to know.
 
     Args:
         config: The decoder's config, with the fields of
             :class:`~mmtransmamba.models.language.config.HybridFields`.
         layer_idx: Number of the layer, under which the cache keeps its states.
+
+    Attributes:
+        choices: Accepted values of fields that are names.
+        follows: Fields that a conversion sets to what the teacher has, among
+            ``in_bias``, ``out_bias``, ``qk_norm`` and ``norm_eps``.
+        inits: Ways to initialise it, by name.
+        attention: Modules of the attention (names in different families) by the
+            module of the mixer that takes their weights.
+        stacked: Sizes of the parts that a tensor's rows consist of, from the shapes of
+            the mixer's tensors, for tensors that hold several things.
+        own_init: Linear layers whose weights :meth:`reset_parameters` or PyTorch
+            initialises, not the decoder's normal distribution.
+        groups: Modules and parameters in the groups ``'qkv'`` and ``'out_proj'`` of
+            the stages of training; all others are new, ``'ssm'``.
+        float32: Endings of the names of parameters that stay in float32.
+        adapters: Modules that PEFT gives adapters to by default, by the attention's
+            module to which they correspond.
     """
+
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {}
+    follows: ClassVar[tuple[str, ...]] = ()
+    inits: ClassVar[dict[str, Init]] = {}
+    attention: ClassVar[dict[str, tuple[str, ...]]] = {}
+    stacked: ClassVar[dict[str, Callable[[Callable], tuple[int, ...]]]] = {}
+    own_init: ClassVar[tuple[str, ...]] = ()
+    groups: ClassVar[dict[str, tuple[str, ...]]] = {'out_proj': ('out_proj',)}
+    float32: ClassVar[tuple[str, ...]] = ()
+    adapters: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        announce_adapters(cls.adapters)
+
+    @classmethod
+    def group_of(cls, name: str) -> str:
+        """The group of stages that a parameter of the mixer belongs to."""
+        part = name.partition('.')[0]
+        found = (group for group, parts in cls.groups.items() if part in parts)
+        return next(found, 'ssm')
+
+    @classmethod
+    def keeps_float32(cls, name: str) -> bool:
+        """Whether a parameter of the mixer loses its meaning in half precision."""
+        return f'.{name}'.endswith(tuple(f'.{ending}' for ending in cls.float32))
 
     def __init__(self, config: Any, layer_idx: int) -> None:
         super().__init__()
@@ -93,9 +143,20 @@ class DecoderMixer(nn.Module):
             )
             if cache is not None:
                 cache.update_recurrent_state(state, self.layer_idx)
+                if getattr(self, 'conv1d', None) is None:
+                    self._note_tokens(cache, parts[0])
             return output
 
         return self.mix(hidden_states, recur), None
+
+    def _note_tokens(self, cache: Cache, x: Tensor) -> None:
+        """Have a cache know of tokens, which it else notes with the convolution."""
+        cache.update_conv_state(
+            x.new_zeros(len(x), 0, 1),
+            self.layer_idx,
+            conv_kernel_size=1,
+            new_tokens=x.shape[1],
+        )
 
     def mix(self, hidden_states: Tensor, recur: Callable[..., Tensor]) -> Tensor:
         """Output ``[B, L, C]``.
@@ -175,11 +236,14 @@ class DecoderMixer(nn.Module):
 
     def activate(self, x: Tensor) -> Tensor:
         """What follows the convolution."""
-        return F.silu(x) if self.config.mamba_conv_activation == 'silu' else x
+        return F.silu(x) if self.conv_activation == 'silu' else x
 
     def reset_parameters(self) -> None:
         """Initialise what a decoder's own initialisation does not know."""
         raise NotImplementedError
+
+
+CONV_ACTIVATIONS = ('silu', 'identity')
 
 
 def causal_conv(channels: int, size: int) -> nn.Conv1d:

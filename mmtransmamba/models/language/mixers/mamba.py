@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +13,17 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache
 
 from mmtransmamba.models.language.mixers.base import (
+    CONV_ACTIVATIONS,
     DecoderMixer,
     causal_conv,
     float32_parameter,
     init_conv,
     new_step_sizes,
 )
+from mmtransmamba.models.language.mixers.inits import NORMAL_CONV, Init
 from mmtransmamba.models.language.packing import restart
 from mmtransmamba.ops import selective_scan_fn
+from mmtransmamba.registry import DECODER_MIXERS
 
 
 class StepSizeProjection(nn.Linear):
@@ -30,23 +34,61 @@ class StepSizeProjection(nn.Linear):
         return F.linear(x, self.weight).float() + self.bias.float()
 
 
+@DECODER_MIXERS.register_module('Mamba')
 class MambaMixer(DecoderMixer):
     """Mamba-1 (arXiv:2312.00752), with ``mamba_ssm``'s parameter names.
 
     Args:
-        config: See :class:`DecoderMixer`; ``mamba_expand``, ``mamba_d_state`` and
-            ``mamba_d_conv`` set the sizes, dt has rank ``hidden_size / 16``.
-        layer_idx: See :class:`DecoderMixer`.
+        config, layer_idx: See :class:`DecoderMixer`; dt has rank ``hidden_size / 16``.
+        d_conv: Taps of the causal convolution.
+        conv_activation: ``'silu'`` or ``'identity'``, after the convolution.
+        d_state: States per channel.
+        expand: Inner width by the hidden size.
+        in_bias, out_bias: Whether the projections have biases.
     """
 
-    def __init__(self, config, layer_idx: int) -> None:
+    choices = {'conv_activation': CONV_ACTIVATIONS}
+    inits = {
+        'subclone': Init(
+            dict(d_conv=4, expand=2.0),
+            from_checkpoint=True,
+            blocks=True,
+            fills=NORMAL_CONV,
+        ),
+        'scratch': Init(dict(d_conv=2)),
+    }
+    stacked = {
+        'in_proj.weight': lambda shape: (shape('in_proj.weight')[0] // 2,) * 2,
+        'x_proj.weight': lambda shape: (
+            shape('dt_proj.weight')[1],
+            *(shape('A_log')[1],) * 2,
+        ),
+    }
+    own_init = ('dt_proj',)
+    groups = {'qkv': ('in_proj',), 'out_proj': ('out_proj',)}
+    float32 = ('A_log', 'D', 'dt_proj.bias')
+    adapters = dict.fromkeys(('q_proj', 'k_proj', 'v_proj'), ('in_proj',))
+
+    def __init__(
+        self,
+        config: Any,
+        layer_idx: int,
+        *,
+        d_conv: int = 4,
+        conv_activation: str = 'silu',
+        d_state: int = 16,
+        expand: float = 1.0,
+        in_bias: bool = False,
+        out_bias: bool = False,
+    ) -> None:
         super().__init__(config, layer_idx)
         hidden = config.hidden_size
-        self.d_inner = int(config.mamba_expand * hidden)
-        self.d_state = config.mamba_d_state
+        self.d_inner = int(expand * hidden)
+        self.d_state = d_state
+        self.conv_activation = conv_activation
         self.dt_rank = math.ceil(hidden / 16)
-        self.in_proj = nn.Linear(hidden, 2 * self.d_inner, bias=config.mamba_in_bias)
-        self.conv1d = causal_conv(self.d_inner, config.mamba_d_conv)
+        self.in_proj = nn.Linear(hidden, 2 * self.d_inner, bias=in_bias)
+        self.conv1d = causal_conv(self.d_inner, d_conv)
         self.x_proj = nn.Linear(
             self.d_inner, self.dt_rank + 2 * self.d_state, bias=False
         )
@@ -54,7 +96,7 @@ class MambaMixer(DecoderMixer):
         self.dt_proj.bias = float32_parameter(self.d_inner)
         self.A_log = float32_parameter(self.d_inner, self.d_state)
         self.D = float32_parameter(self.d_inner)
-        self.out_proj = nn.Linear(self.d_inner, hidden, bias=config.mamba_out_bias)
+        self.out_proj = nn.Linear(self.d_inner, hidden, bias=out_bias)
         self.reset_parameters()
 
     @torch.no_grad()

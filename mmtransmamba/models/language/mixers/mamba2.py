@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,16 +12,34 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache
 
 from mmtransmamba.models.language.mixers.base import (
+    CONV_ACTIVATIONS,
     DecoderMixer,
     causal_conv,
     float32_parameter,
     init_conv,
     new_step_sizes,
 )
+from mmtransmamba.models.language.mixers.inits import (
+    IDENTITY_CONV,
+    NORMAL_CONV,
+    SMALL_GATE,
+    ZEROS,
+    Fill,
+    Init,
+)
 from mmtransmamba.models.language.packing import restart
 from mmtransmamba.ops import ssd_scan, ssd_step
+from mmtransmamba.registry import DECODER_MIXERS
 
 A_RANGE = (1.0, 16.0)
+NORMS = ('gated', 'gated_per_head', 'per_head', 'none')
+_MMMAMBA = dict(d_conv=2, norm='per_head', skip=False)
+# The decay starts close to 1: dt without input dependence, A = -e.
+_MIMIC = IDENTITY_CONV | {
+    'dt_proj.weight': ZEROS,
+    'A_log': Fill('ones, A = -e', lambda fresh, *_: torch.ones_like(fresh)),
+    'z_proj.weight': SMALL_GATE,
+}
 
 
 class HeadRMSNorm(nn.Module):
@@ -45,6 +64,7 @@ class HeadRMSNorm(nn.Module):
         return parts.flatten(-2) * self.weight.float()
 
 
+@DECODER_MIXERS.register_module('Mamba2')
 class Mamba2Mixer(DecoderMixer):
     r"""Mamba-2 (arXiv:2405.21060) whose x, B and C are shaped as v, k and q.
 
@@ -65,47 +85,97 @@ class Mamba2Mixer(DecoderMixer):
     that come from the Transformer.
 
     Args:
-        config: See :class:`DecoderMixer`. ``mamba_norm``: ``'gated_per_head'``, of the
-            gated output, for each head alone (MaTVLM and Mamba2InLlama, and what
-            ``mamba_ssm`` and serving engines compute with as many groups as heads);
-            ``'gated'``, of the gated output, over all channels (Mamba-2 with one
-            group); ``'per_head'``, before the gate and for each head alone (mmMamba);
-            ``'none'``. ``mamba_gate`` and ``mamba_skip`` switch z and D.
-        layer_idx: See :class:`DecoderMixer`.
+        config, layer_idx: See :class:`DecoderMixer`.
+        d_conv: Taps of the causal convolution.
+        conv_activation: ``'silu'`` or ``'identity'``, after the convolution.
+        norm: ``'gated_per_head'``, of the gated output, for each head alone (MaTVLM and
+            Mamba2InLlama, and what ``mamba_ssm`` and serving engines compute with as
+            many groups as heads); ``'gated'``, of the gated output, over all channels
+            (Mamba-2 with one group); ``'per_head'``, before the gate and for each head
+            alone (mmMamba); ``'none'``.
+        norm_eps: Its epsilon.
+        gate, skip: Whether there are z and D.
+        in_bias, out_bias: Whether the projections have biases.
+        qk_norm: Whether B and C are normalised as Qwen3's k and q.
     """
 
-    def __init__(self, config, layer_idx: int) -> None:
+    choices = {'conv_activation': CONV_ACTIVATIONS, 'norm': NORMS}
+    follows = ('in_bias', 'out_bias', 'qk_norm')
+    inits = {
+        'mimic': Init(_MMMAMBA, from_attention=True, fills=_MIMIC),
+        'inherit': Init(_MMMAMBA, from_attention=True),
+        'vkq': Init(
+            dict(d_conv=4, norm='gated_per_head'),
+            # Native architectures have one epsilon, so the mixers take the decoder's.
+            follows=('norm_eps',),
+            from_attention=True,
+        ),
+        'subclone': Init(dict(d_conv=4), blocks=True, fills=NORMAL_CONV),
+        'scratch': Init(_MMMAMBA),
+    }
+    attention = {
+        'x_proj': ('v_proj',),
+        'B_proj': ('k_proj',),
+        'C_proj': ('q_proj',),
+        'B_norm': ('k_norm',),
+        'C_norm': ('q_norm',),
+        'out_proj': ('o_proj', 'dense'),
+    }
+    own_init = ('dt_proj',)
+    groups = {
+        'qkv': ('x_proj', 'B_proj', 'C_proj', 'B_norm', 'C_norm'),
+        'out_proj': ('out_proj',),
+    }
+    float32 = ('A_log', 'D', 'dt_bias')
+    adapters = {'q_proj': ('C_proj',), 'k_proj': ('B_proj',), 'v_proj': ('x_proj',)}
+
+    def __init__(
+        self,
+        config: Any,
+        layer_idx: int,
+        *,
+        d_conv: int = 4,
+        conv_activation: str = 'silu',
+        norm: str = 'gated',
+        norm_eps: float = 1e-5,
+        gate: bool = True,
+        skip: bool = True,
+        in_bias: bool = False,
+        out_bias: bool = False,
+        qk_norm: bool = False,
+    ) -> None:
         super().__init__(config, layer_idx)
+        self.conv_activation = conv_activation
         hidden = config.hidden_size
         self.num_heads = config.num_attention_heads
         self.num_groups = config.num_key_value_heads or self.num_heads
         self.head_dim = getattr(config, 'head_dim', None) or hidden // self.num_heads
         self.d_inner = self.num_heads * self.head_dim
         self.d_groups = self.num_groups * self.head_dim
-        bias = config.mamba_in_bias
-        self.x_proj = nn.Linear(hidden, self.d_groups, bias=bias)
-        self.B_proj = nn.Linear(hidden, self.d_groups, bias=bias)
-        self.C_proj = nn.Linear(hidden, self.d_inner, bias=bias)
+        self.x_proj = nn.Linear(hidden, self.d_groups, bias=in_bias)
+        self.B_proj = nn.Linear(hidden, self.d_groups, bias=in_bias)
+        self.C_proj = nn.Linear(hidden, self.d_inner, bias=in_bias)
         self.dt_proj = nn.Linear(hidden, self.num_heads, bias=False)
         self.z_proj = None
-        if config.mamba_gate:
+        if gate:
             self.z_proj = nn.Linear(hidden, self.d_inner, bias=False)
         self.B_norm = self.C_norm = None
-        if config.mamba_qk_norm:
+        if qk_norm:
             eps = config.rms_norm_eps
             self.B_norm = nn.RMSNorm(self.head_dim, eps=eps)
             self.C_norm = nn.RMSNorm(self.head_dim, eps=eps)
-        self.conv1d = causal_conv(2 * self.d_groups + self.d_inner, config.mamba_d_conv)
+        self.conv1d = causal_conv(2 * self.d_groups + self.d_inner, d_conv)
         self.dt_bias = float32_parameter(self.num_heads)
         self.A_log = float32_parameter(self.num_heads)
         self.D = None
-        if config.mamba_skip:
+        if skip:
             self.D = float32_parameter(self.num_heads)
         self.norm = None
-        if config.mamba_norm != 'none':
-            group = self.d_inner if config.mamba_norm == 'gated' else self.head_dim
-            self.norm = HeadRMSNorm(self.d_inner, group, eps=config.mamba_norm_eps)
-        self.out_proj = nn.Linear(self.d_inner, hidden, bias=config.mamba_out_bias)
+        self.norm_kind = norm
+        if norm != 'none':
+            group = self.d_inner if norm == 'gated' else self.head_dim
+            self.norm = HeadRMSNorm(self.d_inner, group, eps=norm_eps)
+        self.out_proj = nn.Linear(self.d_inner, hidden, bias=out_bias)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -194,7 +264,7 @@ class Mamba2Mixer(DecoderMixer):
         z = None
         if self.z_proj is not None:
             z = F.silu(self.z_proj(hidden_states).to(y_BLD.dtype))
-        if self.config.mamba_norm in ('gated', 'gated_per_head'):
+        if self.norm_kind in ('gated', 'gated_per_head'):
             return self.norm(y_BLD if z is None else y_BLD * z)
         if self.norm is not None:
             y_BLD = self.norm(y_BLD)

@@ -1,8 +1,13 @@
-"""First values of a Mamba mixer, from the attention it replaces or a Mamba model."""
+"""First values of a mixer, as its class declares them.
+
+They come from the attention it replaces, from a checkpoint of such mixers, or from a
+new mixer.
+"""
 
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtransmamba.models.folders.sources import TensorSource
-from mmtransmamba.models.language.mixers import MIXERS
+from mmtransmamba.models.language.mixers import DecoderMixer, build_mixer, mixer_class
 from mmtransmamba.transfer.language.blocks import (
     block_of,
     cat_blocks,
@@ -22,11 +27,6 @@ from mmtransmamba.transfer.language.student import (
     has_out_bias,
     has_qk_norm,
 )
-
-# Tensor of the mixer, and of the attention: by value, key and query.
-_PROJECTIONS = {'x_proj': 'v_proj', 'B_proj': 'k_proj', 'C_proj': 'q_proj'}
-_NORMS = {'B_norm.weight': 'k_norm.weight', 'C_norm.weight': 'q_norm.weight'}
-_OUTPUTS = ('o_proj', 'dense')
 
 
 @dataclass
@@ -64,11 +64,10 @@ class FreshMixer:
             config, layer, seed = self._make
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed * 100_003 + layer)
-                mixer = MIXERS[config.mamba_mixer](config, layer)
+                mixer = build_mixer(config, layer)
+                own = [getattr(mixer, name, None) for name in mixer.own_init]
                 for module in mixer.modules():
-                    if isinstance(module, nn.Linear) and module is not getattr(
-                        mixer, 'dt_proj', None
-                    ):
+                    if isinstance(module, nn.Linear) and module not in own:
                         nn.init.normal_(module.weight, std=config.initializer_range)
                         if module.bias is not None:
                             nn.init.zeros_(module.bias)
@@ -80,16 +79,90 @@ class FreshMixer:
         self._state = None
 
 
+class MixerSeeding:
+    """Chooses the first values of one layer's mixer.
+
+    Args:
+        config: Config of the hybrid.
+        layer: Number of the layer.
+        init: Name of the initialisation, one of the mixer's own.
+        seed: Seed of what is drawn.
+        shapes: Shapes of the mixer's tensors, by their names in it.
+        teacher: The teacher's tensors.
+        attention: Beginning of the names of the attention's tensors.
+        checkpoint: Tensors of a model with such mixers, or None.
+        prefix: Beginning of the names of the checkpoint's mixer.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        layer: int,
+        init: str,
+        seed: int,
+        shapes: dict[str, tuple[int, ...]],
+        teacher: TensorSource,
+        attention: str,
+        checkpoint: TensorSource | None = None,
+        prefix: str = '',
+    ) -> None:
+        self.fresh = FreshMixer(config, layer, seed)
+        self._config = config
+        self._seed = seed, layer
+        self._shapes = shapes
+        self._teacher = teacher, attention
+        self._checkpoint = checkpoint, prefix
+        self._class: type[DecoderMixer] = mixer_class(config.mixer_of(layer)['type'])
+        self._init = self._class.inits[init]
+
+    def value(self, name: str) -> Value:
+        """The first value of a tensor of the mixer.
+
+        Raises:
+            ValueError: What it should come from is missing, or has another shape.
+        """
+        value = None
+        if name in self._init.fills:
+            return self._filled(name)
+        if self._init.from_attention:
+            value = from_attention(
+                self._class,
+                name,
+                self._shapes[name],
+                self._teacher[1],
+                self._teacher[0],
+                self._config,
+            )
+        source, prefix = self._checkpoint
+        if value is None and source is not None and self._init.from_checkpoint:
+            value = from_checkpoint(self._class, name, self._shapes, prefix, source)
+        if value is None:
+            value = Value(lambda: self.fresh[name], detail='as in a new mixer')
+        return value
+
+    def _filled(self, name: str) -> Value:
+        fill, (seed, layer) = self._init.fills[name], self._seed
+
+        def make() -> Tensor:
+            own = seed + zlib.crc32(f'{layer}.{name}'.encode())
+            generator = torch.Generator().manual_seed(own)
+            return fill.make(self.fresh[name], self._config, generator)
+
+        return Value(make, detail=fill.detail)
+
+
 def from_attention(
+    mixer: type[DecoderMixer],
     name: str,
     shape: tuple[int, ...],
     attention: str,
     source: TensorSource,
     config: Any,
 ) -> Value | None:
-    """v, k, q and the output projection as x, B, C and out_proj, with their biases.
+    """The attention's tensor that a mixer's class names for one of its own.
 
     Args:
+        mixer: The class.
         name: Tensor of the mixer.
         shape: Its shape.
         attention: Beginning of the names of the attention's tensors.
@@ -103,16 +176,11 @@ def from_attention(
         ValueError: The attention's tensor has another shape, or is not there.
     """
     module, _, leaf = name.partition('.')
-    candidates = []
-    if module in _PROJECTIONS:
-        candidates = [f'{attention}{_PROJECTIONS[module]}.{leaf}']
-    elif module == 'out_proj':
-        candidates = [f'{attention}{output}.{leaf}' for output in _OUTPUTS]
-    elif name in _NORMS:
-        candidates = [attention + _NORMS[name]]
+    modules = mixer.attention.get(module, ())
+    candidates = [f'{attention}{other}.{leaf}' for other in modules]
     origin = next((c for c in candidates if c in source), None)
     if origin is None:
-        if candidates and _attention_has(module, leaf, config, candidates, source):
+        if candidates and _attention_has(modules[0], leaf, config, candidates, source):
             raise ValueError(
                 f'The teacher has no {" or ".join(candidates)}, of which {name} in '
                 f'its place is made. It has {list(source)[:3]} ({len(source)} '
@@ -132,84 +200,35 @@ def _attention_has(
     module: str, leaf: str, config: Any, candidates: list[str], source: TensorSource
 ) -> bool:
     """Whether a teacher of this family must have one of some tensors."""
-    if module in ('B_norm', 'C_norm'):
+    if module in ('q_norm', 'k_norm'):
         expected = has_qk_norm(config)
     elif leaf == 'bias':
-        expected = (has_out_bias if module == 'out_proj' else has_in_bias)(config)
+        expected = (has_out_bias if module == 'o_proj' else has_in_bias)(config)
     else:
         expected = True
     return expected or any(others_have(source, name) for name in candidates)
 
 
-def mimic(name: str, fresh: FreshMixer, config: Any) -> Value | None:
-    r"""mmMamba's seeding of what attention does not have.
-
-    The decay :math:`\gamma` starts close to 1 (dt without input dependence, A = -e),
-    the convolution passes its input on, the gate starts small.
-    """
-    if name == 'conv1d.weight':
-        taps = config.mamba_d_conv
-
-        def last_tap() -> Tensor:
-            weight = torch.zeros_like(fresh[name])
-            weight[:, 0, taps - 1] = 1
-            return weight
-
-        return Value(last_tap, detail='identity')
-    if name in ('conv1d.bias', 'dt_proj.weight'):
-        return Value(lambda: torch.zeros_like(fresh[name]), detail='zeros')
-    if name == 'A_log':
-        return Value(lambda: torch.ones_like(fresh[name]), detail='ones, A = -e')
-    if name == 'z_proj.weight':
-
-        def small() -> Tensor:
-            weight = fresh[name]
-            std = 2**-2.5 * (2 / sum(weight.shape)) ** 0.5
-            return weight * (std / config.initializer_range)
-
-        return Value(small, detail='Xavier normal, gain 2^-2.5')
-    return None
-
-
-def normal_conv(name: str, fresh: FreshMixer, config: Any, seed: int) -> Value | None:
-    """A convolution from a normal distribution, which TransMamba finds stable."""
-    if name == 'conv1d.bias':
-        return Value(lambda: torch.zeros_like(fresh[name]), detail='zeros')
-    if name != 'conv1d.weight':
-        return None
-    std = config.mamba_d_conv**-0.5
-
-    def draw() -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        return std * torch.randn(fresh[name].shape, generator=generator)
-
-    return Value(draw, detail=f'normal, std {std:.3g}')
-
-
-def from_mamba(
+def from_checkpoint(
+    mixer: type[DecoderMixer],
     name: str,
-    shape: tuple[int, ...],
-    mixer: str,
+    shapes: dict[str, tuple[int, ...]],
+    prefix: str,
     source: TensorSource,
-    sizes: tuple[int, int],
 ) -> Value | None:
-    """The tensor of a published Mamba-1 model, or the block of it that fits.
-
-    The convolution is not taken (TransMamba, Section 3.2).
+    """The tensor of a published model with such mixers, or the block of it that fits.
 
     Args:
+        mixer: The mixer's class.
         name: Tensor of the mixer.
-        shape: Its shape.
-        mixer: Beginning of the names of the Mamba model's mixer.
+        shapes: Shapes of the mixer's tensors.
+        prefix: Beginning of the names of the model's mixer.
         source: Its tensors.
-        sizes: The mixer's dt rank and d_state.
 
     Raises:
         ValueError: The Mamba model is smaller than the student, or lacks the tensor.
     """
-    origin = mixer + name
-    if name.startswith('conv1d'):
-        return None
+    origin, shape = prefix + name, shapes[name]
     if origin not in source:
         # Models of this kind need not have biases beside that of dt.
         if name.endswith('proj.bias') and not others_have(source, origin):
@@ -226,20 +245,16 @@ def from_mamba(
         )
     if have == shape:
         return Value(lambda: source[origin], origin, math.prod(shape))
-    if name == 'in_proj.weight':
-        parts = [(have[0] // 2, shape[0] // 2)] * 2
-    elif name == 'x_proj.weight':
-        dt_rank, d_state = sizes
-        rank = source.shape(mixer + 'dt_proj.weight')[1]
-        state = source.shape(mixer + 'A_log')[1]
-        parts = [(rank, dt_rank), (state, d_state), (state, d_state)]
-    else:
+    if name not in mixer.stacked:
         return Value(
             lambda: block_of(source[origin], shape),
             origin,
             math.prod(shape),
             f'[{", ".join(f"0:{s}" for s in shape)}]',
         )
+    sizes_of = mixer.stacked[name]
+    there = sizes_of(lambda other: source.shape(prefix + other))
+    parts = list(zip(there, sizes_of(shapes.__getitem__), strict=True))
     return Value(
         lambda: cat_blocks(source[origin], parts, shape[1]),
         origin,

@@ -1,0 +1,111 @@
+"""The mixer of a hybrid's config: a type and its fields, checked and complete."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from mmtransmamba.models.language.mixers.base import DecoderMixer
+from mmtransmamba.registry import DECODER_MIXERS, SCOPE
+
+DEFAULT = 'Mamba2'
+
+
+def mixer_class(kind: Any) -> type[DecoderMixer]:
+    """The mixer that is registered under a name, with or without the scope.
+
+    Only what is registered is found: a config.json names no module to import.
+
+    Raises:
+        ValueError: There is none of this name.
+    """
+    DECODER_MIXERS.import_from_location()
+    known = DECODER_MIXERS.module_dict
+    name = str(kind).removeprefix(f'{SCOPE}.')
+    if name not in known:
+        raise ValueError(
+            f'mixer: type={kind!r} must be one of {", ".join(sorted(known))}. The '
+            'module that registers another mixer has to be imported first '
+            '(custom_imports in a config, --imports of a tool).'
+        )
+    return known[name]
+
+
+def fields_of(mixer: type[DecoderMixer]) -> dict[str, Any]:
+    """Names and defaults of the fields that a mixer takes."""
+    parameters = inspect.signature(mixer).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def complete(mixer: str | Mapping[str, Any]) -> dict[str, Any]:
+    """A mixer's type under its short name, with all of its fields.
+
+    Args:
+        mixer: Its type, or ``type`` and fields that differ from the defaults.
+
+    Raises:
+        ValueError: The type, a field or a value is unknown.
+    """
+    given = {'type': mixer} if isinstance(mixer, str) else dict(mixer)
+    cls = mixer_class(given.pop('type', DEFAULT))
+    fields = fields_of(cls)
+    check_fields(cls, given)
+    for name, default in fields.items():
+        if default is inspect.Parameter.empty and name not in given:
+            raise ValueError(f'mixer: {name_of(cls)} needs the field {name!r}.')
+    return {'type': name_of(cls)} | fields | given
+
+
+def check_fields(mixer: type[DecoderMixer], given: Mapping[str, Any]) -> None:
+    """Refuse fields that a mixer does not take, and values of a wrong kind.
+
+    Raises:
+        ValueError: There is such a field; the message names it and what is accepted.
+    """
+    fields, name = fields_of(mixer), name_of(mixer)
+    for key, value in given.items():
+        if key not in fields:
+            raise ValueError(
+                f'mixer: {name} has no field {key!r}; it takes {", ".join(fields)}.'
+            )
+        accepted = mixer.choices.get(key)
+        if accepted is not None and value not in accepted:
+            raise ValueError(
+                f'mixer: {key}={value!r} of {name} must be one of '
+                f'{", ".join(map(str, accepted))}.'
+            )
+        expected = _expected(fields[key])
+        if accepted is None and expected and not expected[1](value):
+            raise ValueError(f'mixer: {key}={value!r} of {name} must be {expected[0]}.')
+
+
+def _expected(default: Any):
+    """In words and as a test, what kind of value a field with a default has."""
+    if isinstance(default, bool):
+        return 'True or False', lambda value: isinstance(value, bool)
+    if isinstance(default, int):
+        return 'a positive integer', lambda value: type(value) is int and value > 0
+    if isinstance(default, float):
+        return (
+            'a positive number',
+            lambda value: type(value) in (int, float) and value > 0,
+        )
+    return None
+
+
+def name_of(mixer: type[DecoderMixer]) -> str:
+    """The short name under which a mixer is registered."""
+    return next(n for n, cls in DECODER_MIXERS.module_dict.items() if cls is mixer)
+
+
+def build_mixer(config: Any, layer_idx: int) -> DecoderMixer:
+    """The mixer of one layer of a hybrid, new.
+
+    Args:
+        config: Config of the hybrid, a
+            :class:`~mmtransmamba.models.language.HybridFields`.
+        layer_idx: Number of the layer.
+    """
+    fields = config.mixer_of(layer_idx)
+    return mixer_class(fields.pop('type'))(config, layer_idx, **fields)

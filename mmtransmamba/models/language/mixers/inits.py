@@ -1,0 +1,82 @@
+"""What a mixer declares about its first values, carried out by the conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Fill:
+    """A first value that comes neither from attention nor from a checkpoint.
+
+    Attributes:
+        detail: How it is made, for the report.
+        make: Computes it from the tensor of a new mixer, the config of the hybrid and
+            a seeded generator.
+    """
+
+    detail: str
+    make: Callable[[Tensor, Any, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Init:
+    """One way to initialise a mixer.
+
+    A tensor is filled if ``fills`` names it, else taken from attention or from a
+    checkpoint if there is one for it, else that of a new mixer.
+
+    Attributes:
+        fields: Fields of the mixer that go with it.
+        follows: Fields besides :attr:`DecoderMixer.follows` that a conversion sets to
+            what the teacher has.
+        from_attention: Whether the projections come from the attention that the mixer
+            replaces, see :attr:`DecoderMixer.attention`.
+        from_checkpoint: Whether a checkpoint of such mixers may be given.
+        blocks: Whether a narrower student takes the top-left blocks of the teacher's
+            tensors.
+        fills: By name of a tensor of the mixer.
+    """
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    follows: tuple[str, ...] = ()
+    from_attention: bool = False
+    from_checkpoint: bool = False
+    blocks: bool = False
+    fills: Mapping[str, Fill] = field(default_factory=dict)
+
+
+ZEROS = Fill('zeros', lambda fresh, config, generator: torch.zeros_like(fresh))
+
+
+def _last_tap(fresh: Tensor, config: Any, generator: torch.Generator) -> Tensor:
+    weight = torch.zeros_like(fresh)
+    weight[..., -1] = 1
+    return weight
+
+
+def _normal_taps(fresh: Tensor, config: Any, generator: torch.Generator) -> Tensor:
+    return fresh.shape[-1] ** -0.5 * torch.randn(fresh.shape, generator=generator)
+
+
+def _small(fresh: Tensor, config: Any, generator: torch.Generator) -> Tensor:
+    std = 2**-2.5 * (2 / sum(fresh.shape)) ** 0.5
+    return fresh * (std / config.initializer_range)
+
+
+IDENTITY_CONV = {'conv1d.weight': Fill('identity', _last_tap), 'conv1d.bias': ZEROS}
+"""A convolution that passes its input on (mmMamba)."""
+
+NORMAL_CONV = {
+    'conv1d.weight': Fill('normal, std taps^-0.5', _normal_taps),
+    'conv1d.bias': ZEROS,
+}
+"""A convolution from a normal distribution, which TransMamba finds stable."""
+
+SMALL_GATE = Fill('Xavier normal, gain 2^-2.5', _small)
+"""A gate that starts small (mmMamba)."""
