@@ -35,10 +35,8 @@ def test_norm_and_gate_are_as_published(norm):
         num_key_value_heads=HEADS,
         num_hidden_layers=1,
         layer_types=[MAMBA],
-        mamba_norm=norm,
-        mamba_norm_eps=EPS,
     )
-    mixer = Mamba2Mixer(config, 0)
+    mixer = Mamba2Mixer(config, 0, norm=norm, norm_eps=EPS)
     weight = torch.ones(width)
     if mixer.norm is not None:
         torch.nn.init.normal_(mixer.norm.weight)

@@ -14,8 +14,8 @@ from mmtransmamba.compat import announce_adapters
 from mmtransmamba.models.language import HYBRIDS, MAMBA, Mamba2Mixer, cast_parameters
 from mmtransmamba.models.language.cache_names import as_argument, returned_cache
 from mmtransmamba.models.language.mixers import mixer_class
+from mmtransmamba.models.trainable.stages import freeze_all_but, group_of_parameters
 from mmtransmamba.registry import DECODER_MIXERS
-from mmtransmamba.transfer.distillers.stages import freeze_all_but, group_of_parameters
 from mmtransmamba.transfer.language import convert_lm
 
 TOY = dict(type='RunningMean', gate='none')

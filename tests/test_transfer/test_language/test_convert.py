@@ -243,7 +243,8 @@ def test_sliding_attention_that_stays_keeps_sliding():
     [
         (
             dict(init='magic'),
-            "init='magic' must be one of mimic, inherit, vkq, subclone, scratch for mixer='Mamba2'.",
+            "init='magic' must be one of mimic, inherit, vkq, subclone, scratch for "
+            "mixer='Mamba2'.",
         ),
         (dict(layers='sometimes'), "layers='sometimes' must be one of evenly, early"),
         (
