@@ -59,7 +59,7 @@ def convert_lm(
         ranking: How ``'auto'`` ranks, see
             :func:`~mmtransmamba.transfer.language.rank_layers`.
         **fields: Fields of the student's config that differ, such as
-            ``num_hidden_layers`` or ``mamba_d_state``.
+            ``num_hidden_layers``, and ``mixer``, the type or fields of the mixers.
 
     Returns:
         The hybrid, in the teacher's dtype with float32 SSM parameters, and the account
