@@ -41,6 +41,14 @@ def check_tensors(**tensors: Tensor | None) -> torch.dtype:
     return compute
 
 
+def in_float64(tensors: Mapping[str, Tensor | None]) -> str | None:
+    """Name of the first tensor in float64, which makes the op compute in it."""
+    for name, x in tensors.items():
+        if x is not None and x.dtype == torch.float64:
+            return name
+    return None
+
+
 def upcast(
     named: Mapping[str, Tensor | None], dtype: torch.dtype
 ) -> dict[str, Tensor | None]:

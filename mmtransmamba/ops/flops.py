@@ -12,7 +12,7 @@ import torch
 
 # They define the ops counted here.
 from .delta_rule import native as delta_rule_native  # noqa: F401
-from .selective_scan import native  # noqa: F401
+from .selective_scan import native, triton  # noqa: F401
 from .ssd import native as ssd_native  # noqa: F401
 from .wkv import native as wkv_native  # noqa: F401
 
@@ -149,6 +149,7 @@ def _bi_wkv6(
 
 FORMULAS: dict[Any, Callable[..., int]] = {
     torch.ops.mmtransmamba.selective_scan: _selective_scan,
+    torch.ops.mmtransmamba.selective_scan_triton: _selective_scan,
     torch.ops.mmtransmamba.ssd: _ssd,
     torch.ops.mmtransmamba.delta_rule: _delta_rule,
     torch.ops.mmtransmamba.bi_wkv: _bi_wkv,

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from .. import backends
 from ..arguments import check_tensors, finite_rates, upcast
-from . import mamba_ssm, native, portable, reference, shapes
+from . import mamba_ssm, native, portable, reference, shapes, triton
 from .arguments import check_directions, check_scan
 
 OP = 'selective_scan'
@@ -12,6 +12,7 @@ OP = 'selective_scan'
 backends.register(
     OP,
     {
+        'triton': triton,
         'mamba_ssm': mamba_ssm,
         'native': native,
         'shapes': shapes,
@@ -78,8 +79,9 @@ def selective_scan_fn(
     compute = check_tensors(**named)
     check_scan(**named)
     named['A'] = finite_rates(A)
-    named = upcast(named, compute)
     module = backends.resolve(OP, named, backend)
+    if not getattr(module, 'TAKES_HALF_PRECISION', False):
+        named = upcast(named, compute)
     y, last_state = module.scan(**named, delta_softplus=delta_softplus)
     y = y.to(u.dtype)
     return (y, last_state) if return_last_state else y
@@ -138,8 +140,9 @@ def selective_scan_directions(
     compute = check_tensors(**named)
     check_directions(**named, order=order, tap_index=tap_index)
     named['A'] = finite_rates(A)
-    named = upcast(named, compute)
     module = backends.resolve(OP, named, backend)
+    if not getattr(module, 'TAKES_HALF_PRECISION', False):
+        named = upcast(named, compute)
     y, taps = module.scan_directions(
         **named,
         order=order,

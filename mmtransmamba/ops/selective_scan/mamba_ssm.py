@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from ..arguments import in_float64
 from . import reference
 from .reference import directions_by_gather
 
@@ -40,8 +41,9 @@ def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
     u, A = tensors['u'], tensors['A']
     if u.device.type != 'cuda':
         return f'it runs on CUDA, u is on {u.device}'
-    if u.dtype != A.dtype or str(u.dtype) != 'torch.float32':
-        return f'it computes in float32, not {u.dtype}'
+    name = in_float64(tensors)
+    if name is not None:
+        return f'it computes in float32, {name} is in {tensors[name].dtype}'
     if u.numel() == 0:
         return 'it takes no empty batch'
     if A.shape[-1] > MAX_STATES:

@@ -7,18 +7,24 @@ L steps, M tapped steps. A dimension written 1|K is 1 when the directions share 
 operand.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..arguments import in_float64
 from ..native import library
+from .operator_form import (
+    BACKWARD_SCHEMA,
+    FORWARD_SCHEMA,
+    OPERANDS,
+    direction_operands,
+    plain_operands,
+    recording,
+    register_gradient,
+)
 
 WARN_WHEN_UNAVAILABLE = True
-
-_OPERANDS = ('u', 'delta', 'A', 'B', 'C', 'D', 'z', 'delta_bias')
 
 
 def unavailable() -> str | None:
@@ -34,8 +40,9 @@ def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
     """Why these tensors need another backend, or None."""
     if tensors['u'].device.type != 'cpu':
         return f'it runs on the CPU, u is on {tensors["u"].device}'
-    if tensors['u'].dtype != torch.float32:
-        return f'it computes in float32, not {tensors["u"].dtype}'
+    name = in_float64(tensors)
+    if name is not None:
+        return f'it computes in float32, {name} is in {tensors[name].dtype}'
     for name in ('B', 'C'):
         if tensors[name].dim() == 2:
             return f'{name} of shape [D, N], constant over time, is not implemented'
@@ -54,21 +61,9 @@ def scan(
     delta_softplus: bool,
 ) -> tuple[Tensor, Tensor]:
     """See ``selective_scan_fn``; returns the output and the last state."""
-    B, C = _same_groups(*(x[:, None] if x.dim() == 3 else x for x in (B, C)))
+    operands = plain_operands(u, delta, A, B, C, D, z, delta_bias)
     y, _, last_state, _ = _scan_op(
-        u[:, None],
-        delta[:, None],
-        A[None],
-        B[:, None].transpose(-1, -2),
-        C[:, None].transpose(-1, -2),
-        None if D is None else D[None],
-        z,
-        None if delta_bias is None else delta_bias[None],
-        None,
-        None,
-        False,
-        delta_softplus,
-        _recording(u, delta, A, B, C, D, z, delta_bias),
+        *operands, None, None, False, delta_softplus, recording(*operands)
     )
     return y, last_state
 
@@ -87,38 +82,16 @@ def scan_directions(
     delta_softplus: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """See ``selective_scan_directions``."""
+    operands = direction_operands(u, delta, A, B, C, D, delta_bias)
     y, taps, _, _ = _scan_op(
-        u,
-        delta,
-        A,
-        B[:, :, None].transpose(-1, -2),
-        C[:, :, None].transpose(-1, -2),
-        D,
-        None,
-        delta_bias,
+        *operands,
         order,
         tap_index,
         permute_params,
         delta_softplus,
-        _recording(u, delta, A, B, C, D, delta_bias),
+        recording(*operands),
     )
     return y, None if tap_index is None else taps
-
-
-def _same_groups(B_BGNL: Tensor, C_BGNL: Tensor) -> tuple[Tensor, Tensor]:
-    groups = math.lcm(B_BGNL.shape[1], C_BGNL.shape[1])
-    B_BGNL, C_BGNL = (
-        x if x.shape[1] == groups else x.repeat_interleave(groups // x.shape[1], dim=1)
-        for x in (B_BGNL, C_BGNL)
-    )
-    return B_BGNL, C_BGNL
-
-
-def _recording(*tensors: Tensor | None) -> bool:
-    """Whether a gradient may be asked for, so that states are kept for it."""
-    return torch.is_grad_enabled() and any(
-        x is not None and x.requires_grad for x in tensors
-    )
 
 
 def _states_last(x: Tensor) -> Tensor:
@@ -244,21 +217,10 @@ def _index(index: Tensor | None) -> Tensor | None:
     return None if index is None else index.contiguous()
 
 
-# Schemas are written out because older torch does not infer them from these
-# annotations.
-_OPERAND_SCHEMA = (
-    'Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, '
-    'Tensor? delta_bias, Tensor? order, Tensor? tap_index'
-)
-
-
 @torch.library.custom_op(
     'mmtransmamba::selective_scan',
     mutates_args=(),
-    schema=(
-        f'({_OPERAND_SCHEMA}, bool permute_params, bool delta_softplus, '
-        'bool keep_states) -> (Tensor, Tensor, Tensor, Tensor)'
-    ),
+    schema=FORWARD_SCHEMA,
 )
 def _scan_op(
     u: Tensor,
@@ -331,11 +293,7 @@ def _(
 @torch.library.custom_op(
     'mmtransmamba::selective_scan_backward',
     mutates_args=(),
-    schema=(
-        '(Tensor? grad_y, Tensor? grad_taps, Tensor? grad_last_state, '
-        f'{_OPERAND_SCHEMA}, Tensor checkpoints, bool permute_params, '
-        'bool delta_softplus, bool[] wanted) -> Tensor[]'
-    ),
+    schema=BACKWARD_SCHEMA,
 )
 def _scan_backward_op(
     grad_y: Tensor | None,
@@ -424,7 +382,7 @@ def _empty_parts(
     batch, channels = u.shape[0], u.shape[2]
     segments = _segments(batch, B.shape[2], channels, A.shape[2])
     parts = {}
-    for name, x, want in zip(_OPERANDS, operands, wanted, strict=True):
+    for name, x, want in zip(OPERANDS, operands, wanted, strict=True):
         if not want or x is None:
             parts[name] = None
         elif name in ('B', 'C'):
@@ -446,25 +404,4 @@ def _sum_parts(parts: dict[str, Tensor | None]) -> list[Tensor]:
     ]
 
 
-def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
-    *operands, order, tap_index, permute_params, delta_softplus, _ = inputs
-    ctx.save_for_backward(*operands, order, tap_index, output[3])
-    ctx.flags = permute_params, delta_softplus
-    ctx.set_materialize_grads(False)
-
-
-def _backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
-    grad_y, grad_taps, grad_last_state, _ = grad_outputs
-    wanted = [bool(want) for want in ctx.needs_input_grad[: len(_OPERANDS)]]
-    grads = iter(
-        _scan_backward_op(
-            *(grad_y, grad_taps, grad_last_state),
-            *ctx.saved_tensors,
-            *ctx.flags,
-            wanted,
-        )
-    )
-    return *(next(grads) if want else None for want in wanted), *[None] * 5
-
-
-_scan_op.register_autograd(_backward, setup_context=_setup_context)
+register_gradient(_scan_op, _scan_backward_op)
