@@ -1,6 +1,6 @@
-"""The start of every tool: finds the package, and what all command lines share.
+"""Common start of all tools: finds the package, and imports the shared command line.
 
-A clean checkout needs no installation of the package itself.
+A clean checkout works without installing the package itself.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""Make the tags of reasoning (<SUMMARY>, …) tokens of a vision-language model.
+"""Turn the reasoning tags (<SUMMARY>, …) into tokens of a vision-language model.
 
-Optional: by default the tags are text as any other. Do this before the model learns to
-reason, and convert the student from the result.
+This is optional: by default, the tags are ordinary text. Run it before the model learns
+to reason, and convert the student from the result.
 """
 
 import argparse

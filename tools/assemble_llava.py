@@ -1,7 +1,7 @@
-"""Put a LLaVA together from a vision tower and a language model.
+"""Assemble a LLaVA from a vision tower and a language model.
 
-Works offline on local folders. The projector between them is new: train it with
-configs/multimodal/llava.
+Works offline on local folders. The projector between them is randomly initialised:
+train it with configs/multimodal/llava.
 """
 
 import argparse

@@ -1,7 +1,8 @@
-"""Put image patches and holistic layers before a language model, as HoVLE does.
+"""Add image patches and holistic layers to a language model, as HoVLE does.
 
-Writes a folder with a decoder-only vision-language model and its processor, which has
-yet to be trained on images. Nothing is downloaded, and no code in the folders is run.
+Writes a folder with a decoder-only vision-language model and its processor. The model
+still has to be trained on images. Nothing is downloaded, and no code in the folders is
+run.
 """
 
 import argparse
@@ -44,7 +45,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def holistic_of(text: str) -> int | list[int] | str:
-    """What ``--holistic`` stands for."""
+    """The value of ``--holistic``."""
     if text.isdigit():
         return int(text)
     parts = text.rstrip(',').split(',')

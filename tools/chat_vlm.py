@@ -3,12 +3,12 @@
     chat_vlm.py MODEL --image FILE --question "What is this?"   # one answer
     chat_vlm.py MODEL [--image FILE]                            # a conversation
 
-MODEL is a folder as transformers saves it, a hybrid included, or OWNER/NAME on the hub;
-with --checkpoint it is a config, and that the checkpoint of its training. In a
-conversation a line is a question, and commands are
+MODEL is a folder as transformers saves it (hybrids included) or OWNER/NAME on the hub.
+With --checkpoint, MODEL is a config and the option is the checkpoint of its training.
+In a conversation, each line is a question. The commands are
 
     /image FILE   show an image with the next question
-    /new          begin anew
+    /new          start a new conversation
     /quit         end (so does the end of the input)
 """
 

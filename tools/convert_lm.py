@@ -1,11 +1,12 @@
 """Convert a language or vision-language model to a Mamba hybrid.
 
-The model is in Hugging Face format. Of a vision-language model the language model
-inside is converted; vision tower, projector and processor are the teacher's.
+The model is in Hugging Face format. For a vision-language model, only the inner
+language model is converted; vision tower, projector and processor are copied from the
+teacher.
 
 Works offline on a local folder. Weights are read and written one tensor at a time, so
-that an 8B model needs the memory of one shard. With --layers auto the teacher is loaded
-once, to measure what converting each layer costs.
+an 8B model needs the memory of one shard. With --layers auto, the teacher is loaded
+once to measure the cost of converting each layer.
 """
 
 import argparse

@@ -4,12 +4,12 @@
     eval_vlm.py CONFIG CHECKPOINT --benchmarks pope  # of a training run
     eval_vlm.py --predictions FOLDER --benchmarks pope
 
-A model's answers are written to OUT/predictions/NAME.jsonl as they come; after an
-interruption the same command goes on where it was. Files of predictions are JSON lines
-with question_id (or id, index), text (or prediction) and, if there, the prompt:
---predictions takes the file of the one benchmark, NAME=FILE for each, or a folder with
-NAME.jsonl for each. Questions and images are read from DATA_ROOT/FOLDER, in the layout
-they are published in (docs/evaluation.md).
+A model's answers are written to OUT/predictions/NAME.jsonl as they arrive. After an
+interruption, the same command continues where it stopped. Files of predictions are JSON
+lines with question_id (or id, index), text (or prediction) and, optionally, the prompt.
+--predictions takes the file of a single benchmark, NAME=FILE for each, or a folder with
+NAME.jsonl for each. Questions and images are read from DATA_ROOT/FOLDER, in their
+published layout (docs/evaluation.md).
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def image_folders(args: argparse.Namespace) -> Callable[[Benchmark], list[Path]]:
-    """Gives the folders of a benchmark's images.
+    """A function that returns the folders of a benchmark's images.
 
     Raises:
         ValueError: A folder is for a benchmark that is not run, or there are two.
@@ -133,7 +133,7 @@ def image_folders(args: argparse.Namespace) -> Callable[[Benchmark], list[Path]]
 
 
 def answers_of_model(args: argparse.Namespace) -> Callable:
-    """Answers of the model, once all images are known to be there."""
+    """Answers of the model, after a check that all images exist."""
     from mmtransmamba.evaluation.vlm import BENCHMARKS, find_images
 
     folders = image_folders(args)
@@ -183,7 +183,7 @@ def prediction_files(paths: list[str], names: list[str]) -> dict[str, Path]:
     """The file of each benchmark.
 
     Raises:
-        ValueError: A benchmark has none.
+        ValueError: A benchmark has no file.
     """
     pairs = dict(path.split('=', 1) for path in paths if '=' in path)
     files = {name: Path(path) for name, path in pairs.items()}
@@ -272,7 +272,7 @@ def main(args: argparse.Namespace) -> None:
             print(f'{name}: {result.note}')
         if 'answers to submit' in result.headline:
             print(f'{name}: {result.count} answers in {options["submission"]}')
-        # After each one, so that a later failure loses nothing.
+        # After each benchmark, so that a later failure loses nothing.
         save(results, args.out / 'scores.json')
     print_table(results)
     print(f'All figures: {args.out / "scores.json"}')

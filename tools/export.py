@@ -1,8 +1,8 @@
 """Export a trained vision model to ONNX, TorchScript or torch.export.
 
-The model is what remains after training (of a distiller the student), as a function
-from normalised images to logits. The file is compared with PyTorch before it gets its
-name. docs/export.md says what works.
+The exported model (for a distiller, its student) is a function from normalised images
+to logits. The file is compared with PyTorch before it gets its final name.
+docs/export.md lists the supported models.
 """
 
 from __future__ import annotations

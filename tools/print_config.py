@@ -1,8 +1,8 @@
-"""Print a config with all that its bases say, as training would read it.
+"""Print a config merged with all its bases, as training would read it.
 
 print_config.py CONFIG                          # the whole config
-print_config.py CONFIG --files                  # the files that it is made of
-print_config.py CONFIG --cfg-options KEY=VALUE  # with values in place of its own
+print_config.py CONFIG --files                  # the files that make up the config
+print_config.py CONFIG --cfg-options KEY=VALUE  # with values overridden
 """
 
 import argparse

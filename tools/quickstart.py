@@ -1,8 +1,8 @@
 """From a Transformer to a Mamba in minutes, on digits that ship with scikit-learn.
 
 Trains a small DeiT teacher on all 1,200 training digits, then the same PlainMamba
-student twice on 30 of them: from scratch, and by transfer from the teacher.
-Prints a table and draws the curves. A finished part is not trained again.
+student twice on 30 of them: from scratch, and with transfer from the teacher. Prints a
+table and draws the curves. Finished parts are not trained again.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def train(work_dir: Path, seed: int) -> dict:
     for name in RUNS:
         if name == 'teacher':
             folder = work_dir / name
-            # Half of the config's schedule, to stay within minutes.
+            # Half of the config's schedule, to finish within minutes.
             options = {'train_cfg.max_epochs': TEACHER_EPOCHS}
         else:
             folder = work_dir / f'{name}_seed{seed}'

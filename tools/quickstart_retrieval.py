@@ -1,9 +1,10 @@
 """Text-video retrieval from a Transformer to a Mamba in minutes, on generated clips.
 
 Trains a small CLIP4Clip on 4,096 clips of moving shapes, then the same VideoMamba twice
-on 1,024 of them: from scratch, and by transfer from CLIP4Clip. Both read captions
-with CLIP4Clip's text encoder. Prints the retrieval table of clips of other combinations
-and draws what some queries find. A finished part is not trained again.
+on 1,024 of them: from scratch, and with transfer from CLIP4Clip. Both students read
+captions with CLIP4Clip's text encoder. Prints the retrieval table for clips of other
+combinations and draws the results of some queries. Finished parts are not trained
+again.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def summary(values: list[float]) -> str:
 
 
 def draw_answers(config: Path, checkpoint: str, path: Path) -> None:
-    """Draw the first clips that the first caption of some test clips finds."""
+    """Draw the top clips for the first caption of some test clips."""
     import torch
     from mmengine.config import Config
 

@@ -1,11 +1,11 @@
 """Questions about pictures, from a LLaVA to a pure Mamba in minutes.
 
-Trains, on generated pictures of coloured shapes, a vision tower and a small LLaVA
-around it, the teacher. Its language model then becomes a hybrid (the first of every
-four layers stays attention) and a pure Mamba, each by mmMamba's three stages; beside
-them stands the same pure Mamba learned from the labels alone. Prints accuracy by
-category, agreement with the teacher, speed and the size of the state, and draws
-pictures with the answers. A finished part is not trained again.
+Trains a vision tower on generated pictures of coloured shapes, and around it a small
+LLaVA, the teacher. Its language model then becomes a hybrid (the first of every four
+layers keeps attention) and a pure Mamba, each with mmMamba's three stages. The control
+is the same pure Mamba trained from the labels alone. Prints accuracy by category,
+agreement with the teacher, speed and the size of the state, and draws pictures with the
+answers. Finished parts are not trained again.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def train(work_dir: Path, seed: int, scratch: bool) -> dict[str, Path]:
 
 
 def converted(teacher: Path, name: str) -> nn.Module:
-    """A student as the conversion leaves it."""
+    """A student directly after conversion."""
     from mmengine.config import Config
 
     from mmtransmamba.transfer.vision_language import convert_vlm
@@ -93,7 +93,7 @@ def converted(teacher: Path, name: str) -> nn.Module:
 def report(
     results: dict[str, Evaluated], baseline: dict[str, float], categories: list[str]
 ) -> list[dict]:
-    """One record for each model, the most frequent answer being the first."""
+    """One record for each model; the first is the most frequent answer."""
     from rich.console import Console
     from rich.table import Table
 
@@ -141,7 +141,8 @@ def _shown(value: float | None) -> str:
 
 
 def draw(results: dict[str, Evaluated], dataset: Any, path: Path) -> None:
-    """Two questions of each category: the first, and the first that fools a student."""
+    """Two questions of each category: the first, and the first that a student
+    misses."""
     import numpy as np
 
     from mmtransmamba.visualization import AnsweredQuestion, plot_answers

@@ -1,11 +1,12 @@
-"""Write one HTML page about a training run, which opens without a network.
+"""Write one HTML page about a training run that can be viewed without a network.
 
 report.py WORK_DIR                  # writes WORK_DIR/report.html
 report.py WORK_DIR --out FILE.html
 
 The page has the final results, the curves, the layer weights of a distillation, the
-inherited weights, pictures, the config and the environment, as far as the folder has
-them. Folders of converted models have a page, too. Nothing in the folder is executed.
+inherited weights, pictures, the config and the environment, as far as the folder
+contains them. Folders of converted models are supported too. Nothing in the folder is
+executed.
 """
 
 import argparse

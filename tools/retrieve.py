@@ -98,7 +98,7 @@ def query(args: argparse.Namespace) -> None:
 
 
 def without_settings(path: Path, index: VideoIndex) -> str:
-    """What to say of an index that does not hold its model's settings."""
+    """The message for an index that does not contain its model's settings."""
     if 'config' in index.info:
         return (
             f'{path} is of an older version and names a config, '

@@ -84,10 +84,10 @@ def prepare_config(args: argparse.Namespace) -> Config:
     if args.amp:
         cfg.test_cfg.fp16 = True
     launch.prepare(cfg)
-    # The checkpoint of a distiller is its student's, which is tested without teacher,
-    # unless the distiller is to compare the two.
+    # A distiller's checkpoint holds the student, which is tested without the teacher,
+    # unless the distiller should compare the two.
     if is_distiller(cfg.model) and not cfg.model.get('compare', False):
-        # What answers for a vision-language student is the distiller's head.
+        # For a vision-language student, the distiller's head generates the answers.
         head = cfg.model.get('head')
         cfg.model = student_config(cfg.model)
         if head is not None:
@@ -99,7 +99,7 @@ def prepare_config(args: argparse.Namespace) -> Config:
 def check_weights(runner: Runner, checkpoint: str) -> None:
     """Refuse a checkpoint that lacks weights of the model.
 
-    mmengine loads what fits and goes on with random weights for the rest.
+    mmengine loads whatever fits and continues with random weights for the rest.
 
     Raises:
         CheckpointError: If the checkpoint does not fit the model.
@@ -111,7 +111,7 @@ def check_weights(runner: Runner, checkpoint: str) -> None:
     if '://' in checkpoint:
         return
     model = trained_part(unwrapped_model(runner))
-    # The checkpoint of a language model has the names of the transformers model in it.
+    # A language model's checkpoint uses the names of the inner transformers model.
     load_pretrained(getattr(model, 'lm', model), checkpoint)
 
 

@@ -1,5 +1,5 @@
-# Losses, transforms and classifiers come from mmpretrain; what this project adds is
-# written with its scope, `mmtransmamba.X`.
+# Losses, transforms and classifiers come from mmpretrain; types of this project carry
+# its scope, `mmtransmamba.X`.
 default_scope = 'mmpretrain'
 
 default_hooks = dict(

@@ -1,4 +1,4 @@
-# Models and metrics of language; nothing here is mmpretrain's.
+# Models and metrics for language; nothing here comes from mmpretrain.
 _base_ = './default_runtime.py'
 
 default_scope = 'mmengine'

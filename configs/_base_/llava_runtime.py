@@ -1,4 +1,4 @@
-# A model without teacher; its folder is called by what it is.
+# A model without a teacher: it is saved as `model/`, not `student/`.
 _base_ = './language_runtime.py'
 
 custom_hooks = [dict(type='mmtransmamba.SaveStudentHook', folder='model')]

@@ -1,4 +1,4 @@
-# Few short epochs; the last one's checkpoint is the result.
+# A few short epochs; the checkpoint of the last one is the result.
 _base_ = './default_runtime.py'
 
 default_hooks = dict(

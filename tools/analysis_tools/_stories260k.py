@@ -1,4 +1,4 @@
-"""What ``stories260k.py`` does: stages of students, and the tables of them."""
+"""Implementation of ``stories260k.py``: stages of students, and their tables."""
 
 import argparse
 import json
@@ -65,7 +65,7 @@ def tables(order: list[int]) -> list[Table]:
     """The tables, given the layers in the order of their cost."""
     pure = layers_at('evenly', 1.0)
     share = Table('share', 'Share of Mamba layers (evenly spread, stages 1, 2, 3)')
-    # Of five layers no number is 50 %.
+    # Five layers cannot be split at 50 %.
     for count in range(1, NUM_LAYERS + 1):
         layers = layers_at('evenly', count / NUM_LAYERS)
         share.rows.append((f'{len(layers)} of 5', Student(layers)))
@@ -112,7 +112,7 @@ class Trainings:
         return self.args.work_dir / run
 
     def finish(self, student: Student) -> None:
-        """Convert a student and run its stages, as far as that has not been done."""
+        """Convert a student and run those of its stages that are not finished."""
         with self.guard:
             lock = self.locks.setdefault(student.name, threading.Lock())
         with lock:
@@ -158,7 +158,7 @@ class Trainings:
         print(f'trained {student.name}', flush=True)
 
     def _convert(self, student: Student) -> None:
-        # One at a time: they draw from the same generator of random numbers.
+        # One at a time, because they share one random number generator.
         with self.guard:
             teacher, layers = self.args.data / 'hf', list(student.layers)
             hybrid, _ = convert_lm(teacher, layers, 1.0, student.init, self.args.seed)
@@ -196,7 +196,7 @@ def run(args: argparse.Namespace) -> None:
     """Train what is not trained yet, and print the tables.
 
     Raises:
-        ValueError: The teacher is not there, or another one.
+        ValueError: The teacher is missing or differs.
     """
     if not (args.data / 'hf').is_dir():
         raise ValueError(

@@ -1,7 +1,7 @@
 """Train several configs over several seeds and tabulate them.
 
-Each run is a process of its own with its own folder; finished runs are not trained
-again and interrupted ones go on, so the command can be stopped and repeated.
+Each run is a separate process with its own folder. Finished runs are not trained again
+and interrupted ones are resumed, so the command can be stopped and repeated.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def train_in_process(args: argparse.Namespace, config: Path, seed: int) -> None:
 
 
 def spread(values: list[float], digits: int = 2) -> str:
-    """Mean and standard deviation, or the value when there is but one."""
+    """Mean and standard deviation, or the value if there is only one."""
     mean = statistics.mean(values)
     if len(values) == 1:
         return f'{mean:.{digits}f}'

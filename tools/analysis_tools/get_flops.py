@@ -1,9 +1,9 @@
-"""Parameters and FLOPs of a config's model, the scans included.
+"""Count parameters and FLOPs of a config's model, including scans.
 
-A distiller is counted as its student, which is what remains. A multiplication and its
-addition are one FLOP, as papers on vision models report them; a scan is 9 B K L D N,
-plus B K L D for the skip, as the authors of Mamba and VMamba count. Norms, activations
-and sums are not counted. Nothing is computed, so any size takes about a second.
+For a distiller, the student is counted. A multiplication and its addition are one FLOP,
+as papers on vision models report them. A scan takes 9 B K L D N, plus B K L D for the
+skip, as the authors of Mamba and VMamba count. Norms, activations and sums are not
+counted. Nothing is computed, so any size takes about a second.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def model_config(cfg: Config) -> dict:
-    """The config of the model that remains.
+    """The config of the model to count.
 
     Raises:
-        ValueError: The config has none.
+        ValueError: The config has no model.
     """
     from mmtransmamba.engine.student import student_config
 
@@ -85,8 +85,8 @@ def main(args: argparse.Namespace) -> None:
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     stage = {}
     if 'cls_head' in config:
-        # A recogniser of mmaction2 takes several clips of a video, and stops before
-        # its head unless told otherwise.
+        # A recogniser of mmaction2 expects several clips of a video, and stops before
+        # its head unless configured otherwise.
         shape, stage = (1, *shape), dict(stage='head')
     count = count_complexity(MODELS.build(config), shape, **stage)
     if args.depth:

@@ -1,8 +1,8 @@
 """Write docs/model_zoo.md: a row for each registered architecture.
 
-Parameters and FLOPs are counted anew each time. Throughput is measured with
-``--measure`` only and kept in docs/model_zoo.json: an architecture that is in it is not
-measured again, so an interrupted run goes on where it was.
+Parameters and FLOPs are recomputed each time. Throughput is measured only with
+``--measure`` and kept in docs/model_zoo.json. Architectures in that file are not
+measured again, so an interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ CLASSES = 1000
 
 @dataclass(frozen=True)
 class Release:
-    """Where the weights of a family come from.
+    """The source of a family's weights.
 
     Attributes:
-        repository: On GitHub.
-        container: How its files hold the weights.
+        repository: Repository on GitHub.
+        container: Format in which its files hold the weights.
         unreleased: Architectures without published weights.
     """
 
@@ -54,7 +54,7 @@ RELEASES = {
     'VideoMamba': Release('OpenGVLab/VideoMamba', '`model` (images), flat (videos)'),
     'VRWKV': Release('OpenGVLab/Vision-RWKV', 'names under `backbone.` and `head`'),
 }
-# Files of tests/data/golden by architecture, each perhaps with other resolutions.
+# Files of tests/data/golden by architecture; names may have a resolution appended.
 GOLDEN = {
     ('PlainMamba', 'L1'): ('plainmamba_l1',),
     ('VMamba', 'vanilla_tiny'): ('vmamba_vanilla_tiny',),
@@ -187,7 +187,7 @@ def page(record: dict[str, Any]) -> str:
 def throughput(
     family: type[VisionBackbone], arch: str, args: argparse.Namespace
 ) -> float:
-    """Images per second: the median of as many batches as there is time for."""
+    """Images per second: the median of as many batches as fit into the time."""
     import torch
 
     model = family(arch).eval()
@@ -210,10 +210,10 @@ def cpu_name() -> str:
 
 
 def measure(args: argparse.Namespace) -> None:
-    """Bring the record up to date, architecture by architecture.
+    """Update the record, architecture by architecture.
 
     Raises:
-        ValueError: The record is of another machine or other settings.
+        ValueError: The record comes from another machine or other settings.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""Say how well responses keep to the four sections of reasoning.
+"""Report how well responses follow the format of four reasoning sections.
 
-Reads files of responses: JSON lines with the whole response in "text", such as
-tools/eval_vlm.py leaves in OUT/predictions/responses for a model that reasons.
+Reads files of responses: JSON lines with the whole response in "text", such as those
+that tools/eval_vlm.py writes to OUT/predictions/responses for a model that reasons.
 """
 
 import argparse
@@ -11,12 +11,12 @@ from _tool import Parser, tool
 
 
 def read_responses(path: Path) -> list[dict]:
-    """The responses in a file, of each question the last one."""
+    """The responses in a file; for each question, the last one."""
     from mmtransmamba.evaluation.vlm.files import read_rows
 
     found = {}
     for number, row in enumerate(read_rows(path)):
-        # Without an id every row is a question of its own.
+        # Without an id, every row is a separate question.
         key = row.get('question_id', number), row.get('prompt')
         found[key] = dict(text=row['text'])
     return list(found.values())

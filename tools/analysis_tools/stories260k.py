@@ -1,11 +1,11 @@
-"""Repeat the papers' ablations on a Llama of 260K parameters that tells stories.
+"""Repeat the papers' ablations on a Llama of 260K parameters that generates stories.
 
-Every stage of every student is a training of its own (configs/language/stories260k),
-kept in a folder of its own; finished ones are not repeated, so the command can be
-stopped and started again. Perplexity, and the KL divergence from the teacher per token,
-are computed here, on 400 stories that no student has seen.
+Every stage of every student is a separate training (configs/language/stories260k) in
+its own folder. Finished ones are not repeated, so the command can be stopped and
+restarted. Perplexity and the KL divergence per token from the teacher are computed
+here, on 400 stories that no student has seen.
 
-docs/data.md says where the teacher and its stories come from.
+docs/data.md explains how to get the teacher and its stories.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What ``decode.py`` does: models take turns, each in a process of its own."""
+"""Implementation of ``decode.py``: models take turns, each in its own process."""
 
 import argparse
 import json
@@ -73,7 +73,8 @@ def build(name: str, args: argparse.Namespace, context: int) -> torch.nn.Module:
     if ratio > 0:
         config = hybrid_config(config, 'interleaved_head', ratio)
     dtype = getattr(torch, args.dtype)
-    # Made in its dtype: a float32 model in between would be the peak of the memory.
+    # Created in its dtype: an intermediate float32 model would be the peak of the
+    # memory.
     with torch.device(args.device):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     return cast_parameters(model, dtype).eval()
@@ -91,7 +92,7 @@ def peak_memory(device: str) -> int:
 
 
 def state_bytes(cache: Cache) -> int:
-    """What has to be kept between two tokens."""
+    """Bytes that must be kept between two tokens."""
     total = 0
     for layer in cache.layers:
         kept = [getattr(layer, 'keys', None), getattr(layer, 'values', None)]
@@ -105,10 +106,10 @@ class Runner:
     """One model at one context length.
 
     Args:
-        name: Of :data:`MODELS`.
-        step: Of :data:`STEPS`, how tokens are decoded.
-        context: Tokens before the first one that is decoded.
-        args: The command line's.
+        name: One of :data:`MODELS`.
+        step: One of :data:`STEPS`, the way in which tokens are decoded.
+        context: Number of tokens before the first decoded one.
+        args: The command line's arguments.
     """
 
     def __init__(
@@ -130,10 +131,11 @@ class Runner:
 
     @torch.inference_mode()
     def round(self) -> dict[str, Any]:
-        """Prefill, then decode; seconds, of each decoded token."""
+        """Prefill, then decode; the seconds of the prefill and of each decoded
+        token."""
         args, model = self.args, self.model
         length = self.context + args.new_tokens + WARM_UP
-        # A compiled step wants a cache of fixed shapes.
+        # A compiled step needs a cache of fixed shapes.
         if self.step == 'compiled':
             cache = StaticCache(config=model.config, max_cache_len=length)
         else:
@@ -148,7 +150,7 @@ class Runner:
         for _ in range(WARM_UP + args.new_tokens):
             start, start_processor = time.perf_counter(), time.thread_time()
             token = self.decode(token, **as_argument(cache)).logits[:, -1:].argmax(-1)
-            # generate waits for every token too, to see whether it is the last.
+            # generate waits for every token as well, to check whether it is the last.
             synchronize(args.device)
             decode.append(time.perf_counter() - start)
             processor.append(time.thread_time() - start_processor)
@@ -187,21 +189,21 @@ class Apart:
             ) from None
 
     def close(self) -> None:
-        with suppress(BrokenPipeError):  # one that has failed
+        with suppress(BrokenPipeError):  # the process has failed
             self.process.stdin.close()
         self.process.wait()
 
 
 def serve(runner: Runner) -> None:
-    """A round for every line of the standard input."""
+    """Run one round for every line of the standard input."""
     for _ in sys.stdin:
         print(json.dumps(runner.round()), flush=True)
 
 
 def take_turns(runners: list[Any], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rounds of all runners in turn, and what is reported of each runner.
+    """Rounds of all runners in turn, and the report of each runner.
 
-    The first round pays for what is made once, for compiling too, and does not count.
+    The first round includes one-time costs, such as compiling, and does not count.
     """
     rounds = [[runner.round() for runner in runners] for _ in range(args.repeats + 1)]
     return [
@@ -213,7 +215,7 @@ def take_turns(runners: list[Any], args: argparse.Namespace) -> list[dict[str, A
 def summary(
     runner: Any, rounds: list[dict[str, Any]], args: argparse.Namespace
 ) -> dict[str, Any]:
-    """Medians; of decoding over all tokens, so that interruptions do not count."""
+    """Medians; for decoding over all tokens, so that interruptions do not count."""
 
     def median_token(key: str) -> float:
         return statistics.median(t for turn in rounds for t in turn[key])
@@ -238,7 +240,7 @@ def measure_all(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for context in args.contexts:
         cases = [(name, step) for step in args.steps for name in args.models]
-        # Alone on a GPU, where nothing else disturbs and memory may be short.
+        # One at a time on a GPU, where nothing else interferes and memory may be short.
         turns = [cases] if args.device == 'cpu' else [[case] for case in cases]
         for together in turns:
             names = ', '.join(f'{name} ({step})' for name, step in together)
@@ -253,7 +255,7 @@ def measure_all(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def settings(args: argparse.Namespace) -> str:
-    """What was measured on what."""
+    """A description of the measurement and the machine."""
     if args.device == 'cpu':
         where = f'{torch.get_num_threads()} thread(s) of {processor_name()}'
         where += f', load average {os.getloadavg()[1]:.1f} of {os.cpu_count()} cores'
@@ -305,7 +307,7 @@ QUANTITIES = (
 
 
 def markdown(rows: list[dict[str, Any]], header: str) -> str:
-    """A table per quantity: contexts down, models across."""
+    """A table per quantity, with contexts as rows and models as columns."""
     columns = list(dict.fromkeys((row['model'], row['step']) for row in rows))
     contexts = list(dict.fromkeys(row['context'] for row in rows))
     by_case = {(row['model'], row['step'], row['context']): row for row in rows}
@@ -333,7 +335,7 @@ def markdown(rows: list[dict[str, Any]], header: str) -> str:
 
 
 def write_between_marks(path: Path, text: str) -> None:
-    """Into a file: between its marks, or the whole file if it has none."""
+    """Write to a file: between its marks, or the whole file if it has none."""
     begin, end = MARKS
     old = path.read_text() if path.exists() else ''
     if begin in old and end in old:
@@ -343,7 +345,7 @@ def write_between_marks(path: Path, text: str) -> None:
 
 
 def complete(args: argparse.Namespace) -> argparse.Namespace:
-    """Decide what the command line leaves open."""
+    """Set the defaults of the command line."""
     if args.device is None:
         args.device = 'cuda' if torch.cuda.is_available() else 'cpu'
     if args.dtype is None:
@@ -354,7 +356,7 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    """All models, or with ``--one`` the one that this process is for."""
+    """All models, or with ``--one`` the one that this process measures."""
     args = complete(args)
     if args.one:
         name, step, context = args.one.split(',')

@@ -1,4 +1,4 @@
-"""What ``distillation_overhead.py`` does."""
+"""Implementation of ``distillation_overhead.py``."""
 
 import argparse
 import statistics
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     if args.device is None:
         args.device = 'cuda' if torch.cuda.is_available() else 'cpu'
     config = read_config(args.config)
-    # Random weights take the same time.
+    # Random weights take the same time as trained ones.
     config.model.teacher.checkpoint = 'random'
     override(config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmpretrain'))
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     median = {name: statistics.median(values) for name, values in times.items()}
     for name, value in median.items():
         print(f'{name:18s} {1000 * value:9.1f} ms')
-    # Each round's own difference: a slow moment of the machine hits all three.
+    # The difference within each round: a slow moment of the machine affects all three.
     shares = [(c - a - b) / c for a, b, c in zip(*times.values(), strict=True)]
     print(
         f'overhead           {100 * statistics.median(shares):9.1f} % of the step, '

@@ -1,4 +1,4 @@
-"""What ``export.py`` measures."""
+"""Implementation of ``export.py``."""
 
 import argparse
 import json

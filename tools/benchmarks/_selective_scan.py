@@ -1,4 +1,4 @@
-"""What ``selective_scan.py`` does."""
+"""Implementation of ``selective_scan.py``."""
 
 import argparse
 import gc
@@ -48,7 +48,7 @@ class Target:
 
 
 def plain_inputs(batch: int, channels: int, length: int) -> dict[str, Tensor]:
-    """Operands as a Mamba layer makes them: delta, B and C from linear layers."""
+    """Operands as a Mamba layer creates them: delta, B and C from linear layers."""
     generator = torch.Generator().manual_seed(0)
     randn = partial(torch.randn, generator=generator)
     steps = torch.arange(1, STATES + 1, dtype=torch.float32)
@@ -73,7 +73,7 @@ def with_pscan(
     D: Tensor,
     delta_bias: Tensor,
 ) -> Tensor:
-    """mambapy's parallel scan, fed as its own Mamba block feeds it."""
+    """mambapy's parallel scan, with the inputs of its own Mamba block."""
     from mambapy.pscan import pscan
 
     u, delta, B, C = (x.transpose(1, 2) for x in (u, delta, B, C))
@@ -93,7 +93,7 @@ def with_loop(
     D: Tensor,
     delta_bias: Tensor,
 ) -> Tensor:
-    """Indexing step by step, as the slow paths of model libraries do."""
+    """Step-by-step indexing, as in the slow paths of model libraries."""
     delta = F.softplus(delta + delta_bias[:, None])
     decay = torch.exp(delta.unsqueeze(-1) * A[:, None])
     drive = (delta * u).unsqueeze(-1) * B.transpose(1, 2).unsqueeze(1)
@@ -158,14 +158,14 @@ def report(
 
 
 def agree(reference: Tensor, other: Tensor, name: str) -> None:
-    """Refuse to time something that computes something else."""
+    """Check that two implementations compute the same before timing them."""
     gap = (reference - other).abs().max() / reference.abs().max()
     if not gap < 1e-4:
         raise RuntimeError(f'{name} differs from the native kernel by {gap:.1e}')
 
 
 def peak_units(step: Callable[[], object], unit: int) -> float | None:
-    """Peak resident memory during a step beyond that before it, in units of bytes.
+    """Additional peak resident memory during a step, in units of ``unit`` bytes.
 
     None where the kernel does not offer a resettable peak (outside Linux).
     """

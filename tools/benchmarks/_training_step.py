@@ -1,4 +1,4 @@
-"""What ``training_step.py`` does."""
+"""Implementation of ``training_step.py``."""
 
 import argparse
 import gc
@@ -33,7 +33,7 @@ class Step:
 
     Args:
         backbone: Its last output is a class token ``[B, C]`` or a map to be averaged.
-        batch: Images.
+        batch: Number of images.
         size: Their side in pixels.
     """
 
@@ -45,7 +45,7 @@ class Step:
         with torch.no_grad():
             self.head = nn.Linear(self._features().shape[1], CLASSES)
         parameters = [*backbone.parameters(), *self.head.parameters()]
-        # At a rate of 0 an update costs the same, and every run has the same weights.
+        # At a rate of 0, an update costs the same, and all runs have the same weights.
         self.optimizer = torch.optim.AdamW(parameters, lr=0.0)
 
     def _features(self) -> Tensor:
@@ -53,7 +53,7 @@ class Step:
         return features.flatten(2).mean(2) if features.ndim > 2 else features
 
     def __call__(self) -> float:
-        """The loss."""
+        """Run the step and return the loss."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = F.cross_entropy(self.head(self._features()), self.labels)
         loss.backward()
@@ -69,7 +69,7 @@ def seconds(function: Callable[[], Any]) -> float:
 
 
 def scan_share(step: Callable[[], Any], repeat: int) -> float:
-    """The part of a step's time that the scans take, forward and backward."""
+    """The share of the scans in a step's time, forward and backward."""
     cpu = torch.profiler.ProfilerActivity.CPU
     with torch.profiler.profile(activities=[cpu]) as profile:
         for _ in range(repeat):
@@ -80,7 +80,7 @@ def scan_share(step: Callable[[], Any], repeat: int) -> float:
 
 
 def count_scans(step: Step) -> Counter:
-    """How many scans ``(B, D, L, N)`` of one direction a step's forward pass has."""
+    """The number of scans ``(B, D, L, N)`` of one direction in a forward pass."""
     seen: Counter = Counter()
 
     def note(u, delta, A, B, C, D, z, bias, order, *_, **__) -> int:
@@ -88,7 +88,7 @@ def count_scans(step: Step) -> Counter:
         seen[batch, channels, length, A[-1]] += order[0]
         return 0
 
-    # A counter of FLOPs sees the shapes that reach an operator.
+    # A FLOP counter sees the shapes that reach an operator.
     counter = FlopCounterMode(display=False, custom_mapping={SCAN: note})
     with torch.no_grad(), counter, backends.use_backend('native'):
         step.backbone(step.images)
@@ -96,10 +96,10 @@ def count_scans(step: Step) -> Counter:
 
 
 def transformers_scan() -> Callable[..., Tensor]:
-    """The scan of transformers' Mamba as its CPU path runs it.
+    """The scan of transformers' Mamba, as run by its CPU path.
 
     Raises:
-        ImportError: A transformers without it as a function.
+        ImportError: This transformers release does not have it as a function.
     """
     from transformers.models.mamba import modeling_mamba
 
@@ -137,7 +137,7 @@ def transformers_seconds(scans: Counter, steps: int, repeat: int) -> float:
     """Lower bound of the seconds that transformers' scan takes for all ``scans``.
 
     Raises:
-        RuntimeError: It computes something else than ours.
+        RuntimeError: It computes a different result from ours.
     """
     function = transformers_scan()
     total = 0.0

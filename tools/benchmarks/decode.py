@@ -1,10 +1,10 @@
 """Prefill and decode speed, and memory, of a Transformer, its hybrid and pure Mamba.
 
-Every model is a process of its own, so that one's memory does not count for another.
-On a CPU the processes of one context length take turns, so that other work on the
-machine disturbs all alike. The weights are random: speed does not depend on them. On
-the CPU the models are small; with --size llama-3.2-1b on a GPU, contexts up to 131072
-tokens give the comparison that mmMamba reports.
+Every model runs in its own process, so that memory is counted separately. On a CPU, the
+processes of one context length take turns, so that other load affects all of them
+equally. The weights are random, because speed does not depend on them. On the CPU the
+models are small; with --size llama-3.2-1b on a GPU, contexts up to 131072 tokens give
+the comparison that mmMamba reports.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""What distillation costs beyond running teacher and student.
+"""Measure the cost of distillation beyond running teacher and student.
 
-Times, in turn and repeatedly, (a) the teacher's forward pass, (b) forward and
-backward of the student on its task alone and (c) a full distillation step, and
-reports the share of (c) that is neither (a) nor (b): taps, aligners, losses, weights.
+Times, alternately and repeatedly, (a) the teacher's forward pass, (b) forward and
+backward of the student on its task alone and (c) a full distillation step. Reports the
+share of (c) that is neither (a) nor (b): taps, aligners, losses, weights.
 """
 
 import argparse

@@ -1,8 +1,9 @@
-"""Latency of exported vision models beside PyTorch, for one image.
+"""Latency of exported vision models compared with PyTorch, for one image.
 
-Every model is exported to each format and loaded again; then all take turns, so that a
-change of the machine's load meets all of them. The table gives medians in
-milliseconds, and of the ONNX file its size and nodes, those inside loops included.
+Every model is exported to each format and loaded again. Then all take turns, so that a
+change of the machine's load affects all of them. The table gives medians in
+milliseconds, and for the ONNX file its size and number of nodes, including those inside
+loops.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Time the selective scan's implementations side by side, and check its targets.
 
-Cases, all float32 with N = 16 on the CPU unless said otherwise:
+All cases are float32 with N = 16 on the CPU unless stated otherwise:
 
 * ``image``: (B, D, L) = (16, 384, 196), the native kernel against mambapy's ``pscan``,
   the reference backend and the step-by-step loop of the slow paths in use;
@@ -10,8 +10,8 @@ Cases, all float32 with N = 16 on the CPU unless said otherwise:
 * ``layer``: forward and backward of a whole PlainMamba mixer, to see the kernel among
   the other operators and their threads.
 
-Contenders take turns, so that a change of the machine's load meets all of them; the
-table gives medians. The exit status is 1 when a target is missed.
+Contenders take turns, so that a change of the machine's load affects all of them; the
+table gives medians. The exit status is 1 if a target is missed.
 """
 
 import argparse

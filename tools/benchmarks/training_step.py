@@ -1,22 +1,22 @@
-"""Time a whole training step of vision students, by the scan that is inside.
+"""Time a whole training step of vision students with different scans.
 
 A step is forward, cross-entropy, backward and AdamW of Vim-Ti and VMamba-T (v0) on four
-images of 224 pixels, float32 on the CPU. Side by side, with the same weights:
+images of 224 pixels, float32 on the CPU. These run side by side, with the same weights:
 
 * ``native``: the compiled kernels;
-* ``reference``: the same model on the plain PyTorch backend, whose scan is a loop over
-  the steps too, but one with a cheap gradient;
+* ``reference``: the same model on the plain PyTorch backend, whose scan is also a loop
+  over the steps, but has a cheap gradient;
 * ``transformers``: the same model with the step-by-step scan of the transformers
-  library, its own function, in the place of ours. Its gradient costs the square of
-  the length (hours for VMamba's first stage), so a whole step is not run. Each
-  distinct scan is timed on its own, on at most ``--scan-steps`` of its steps, and
+  library, its own function, instead of ours. The cost of its gradient grows with the
+  square of the length (hours for VMamba's first stage), so a whole step is not run.
+  Each distinct scan is timed separately, on at most ``--scan-steps`` of its steps, and
   multiplied by length and number of scans; the native step without its scans is
   added. That is a lower bound.
 
-Contenders take turns, so that a change of the machine's load meets all of them; the
+Contenders take turns, so that a change of the machine's load affects all of them; the
 table gives medians. The share of the scan is measured by the profiler. The exit status
-is 1 when the native step is not ten times as fast as that of the reference, which for
-VMamba-T keeps more than 10 GB for its backward pass.
+is 1 if the native step is not ten times as fast as the reference, which needs more than
+10 GB for VMamba-T's backward pass.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Write DiDeMo's official files as mmaction's JSON, for paragraph retrieval.
+"""Convert DiDeMo's official files to mmaction's JSON, for paragraph retrieval.
 
-A video's descriptions, joined in the order of the file, are its one caption. With
---videos a name stands for the file of the same name with any extension.
+The descriptions of a video are joined in the order of the file into a single caption.
+With --videos, a name matches the file of the same name with any extension.
 """
 
 import argparse

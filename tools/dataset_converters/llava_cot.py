@@ -1,8 +1,8 @@
 """Split LLaVA-CoT's train.jsonl into parts for teacher, student and validation.
 
-TransMamba fine-tunes the teacher on 80K samples and distils the student on 40K. Rows of
-which a response is not well-formed are left out, with --images also those without their
-image.
+TransMamba fine-tunes the teacher on 80K samples and distils the student on 40K. Rows
+with a response that is not well-formed are left out, and with --images also rows
+without their image.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Write MSR-VTT's official files as mmaction's JSON: {file name: [captions]}.
+"""Convert MSR-VTT's official files to mmaction's JSON: {file name: [captions]}.
 
-Makes train_9k.json of MSRVTT_train.9k.csv with the captions in MSRVTT_data.json, and
-test_1k_A.json of MSRVTT_JSFUSION_test.csv. Either part may be left out.
+Creates train_9k.json from MSRVTT_train.9k.csv with the captions in MSRVTT_data.json,
+and test_1k_A.json from MSRVTT_JSFUSION_test.csv. Either part may be omitted.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""Draw pictures of shapes, with questions that are answered by reasoning.
+"""Draw pictures of shapes, with questions that require reasoning.
 
-Writes OUT/train.jsonl and OUT/val.jsonl in LLaVA-CoT's format, their images, and in
+Writes OUT/train.jsonl and OUT/val.jsonl in LLaVA-CoT's format, their images, and to
 OUT/processor the processor of a model that reads characters.
 """
 

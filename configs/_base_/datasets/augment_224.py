@@ -1,5 +1,5 @@
-# The released code's augmentation at 224 pixels, which is that of DeiT. mmpretrain's
-# transforms expect BGR. What loads the image goes before `train_transforms`.
+# The released code's augmentation at 224 pixels, which equals DeiT's. mmpretrain's
+# transforms expect BGR. The loading transforms go before `train_transforms`.
 data_preprocessor = dict(
     type='ClsDataPreprocessor',
     num_classes=1000,

@@ -1,4 +1,4 @@
-# CIFAR-10 from JPEG shards (docs/data.md), at its own 32 pixels.
+# CIFAR-10 from JPEG shards (docs/data.md), at its native 32 pixels.
 data_preprocessor = dict(
     type='ClsDataPreprocessor',
     num_classes=10,

@@ -1,8 +1,8 @@
-# DiDeMo, paragraph retrieval: a video's descriptions, joined, are its one caption.
-# tools/dataset_converters/didemo.py makes the JSON files of the official ones.
+# DiDeMo, paragraph retrieval: a video's joined descriptions are its single caption.
+# tools/dataset_converters/didemo.py creates the JSON files from the official ones.
 _base_ = './msrvtt.py'
 
-# Paragraphs are longer; 64 is CLIP4Clip's number of words.
+# Paragraphs are longer; CLIP4Clip uses 64 words.
 tokenizer = dict(max_length=64)
 data_root = 'data/didemo'
 train_dataloader = dict(

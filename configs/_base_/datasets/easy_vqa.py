@@ -1,6 +1,7 @@
-# easy-VQA: 4,000 pictures of one coloured shape with 38,575 questions, and 1,000 with
-# 9,673. data/easy_vqa/start is from tools/dataset_converters/word_vqa.py. Validation
-# answers a part of the test questions, tools/test.py all of them.
+# easy-VQA: 4,000 pictures of one coloured shape with 38,575 questions for training, and
+# 1,000 with 9,673 for testing. tools/dataset_converters/word_vqa.py writes
+# data/easy_vqa/start. Validation uses a part of the test questions, tools/test.py all
+# of them.
 train_dataloader = dict(
     batch_size=64,
     num_workers=0,

@@ -1,5 +1,5 @@
-# 100 classes of ImageNet: data/imagenet100/{train,val}/WNID/*.JPEG. The paper drew
-# its classes at random and lists none: the folders are the class list.
+# 100 classes of ImageNet: data/imagenet100/{train,val}/WNID/*.JPEG. The paper drew its
+# classes at random and does not list them, so the folders define the classes.
 _base_ = './in1k_224.py'
 
 data_preprocessor = dict(num_classes=100)

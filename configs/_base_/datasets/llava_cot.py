@@ -1,6 +1,6 @@
-# LLaVA-CoT's responses in four sections, as tools/dataset_converters/llava_cot.py
-# splits them: 80K for the teacher. Validation generates responses; no row of it is
-# trained on. The processor is the model's.
+# LLaVA-CoT's responses in four sections, split by
+# tools/dataset_converters/llava_cot.py: 80K for the teacher. Validation generates
+# responses; its rows are not used for training. The processor is the model's.
 train_dataloader = dict(
     batch_size=16,
     num_workers=4,
@@ -12,7 +12,7 @@ train_dataloader = dict(
         processor='work_dirs/llava_finetune_8xb16_clip-vit-l_llama-3.2-1b/model',
         image_place='first',
         max_length=2048,
-        # One that is cut would teach not to come to a conclusion.
+        # A truncated sample would teach the model not to reach a conclusion.
         too_long='skip',
     ),
     sampler=dict(type='mmtransmamba.LengthGroupedSampler', batch_size=16),

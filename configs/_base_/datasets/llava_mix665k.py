@@ -1,6 +1,6 @@
-# LLaVA-1.5's mixture of 665K conversations, with and without images. Batches have
-# samples of similar length, all with images or all without. The processor is the
-# model's. A few hundred rows that are not trained on are the validation.
+# LLaVA-1.5's mixture of 665K conversations, with and without images. The samples of a
+# batch have similar lengths, and either all or none have images. The processor is the
+# model's. A few hundred rows held out from training are the validation set.
 train_dataloader = dict(
     batch_size=16,
     num_workers=4,

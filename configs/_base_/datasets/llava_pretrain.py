@@ -1,6 +1,6 @@
-# LLaVA's 558K images with captions, on which the projector begins to learn: the prompt
-# is the image alone. The processor is the model's. A few hundred rows that are not
-# trained on are the validation.
+# LLaVA's 558K images with captions, for pre-training the projector: the prompt is the
+# image alone. The processor is the model's. A few hundred rows held out from training
+# are the validation set.
 train_dataloader = dict(
     batch_size=32,
     num_workers=4,

@@ -1,7 +1,7 @@
-# Generated clips of 4 frames of 32x32 pixels with captions; nothing to download. The
-# combinations of attributes in the test clips are in no training clip.
+# Generated clips of 4 frames of 32x32 pixels with captions; needs no download. The
+# attribute combinations of the test clips do not occur in training clips.
 tokenizer = dict(type='mmtransmamba.ShapesTokenizer')
-# For video files: what tools/retrieve.py reads an index from.
+# For video files: the pipeline with which tools/retrieve.py builds an index.
 test_pipeline = [
     dict(type='mmtransmamba.DecodeVideo', num_frames=4),
     dict(type='mmaction.Resize', scale=(-1, 32)),

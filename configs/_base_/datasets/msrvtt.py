@@ -1,6 +1,6 @@
-# MSR-VTT, 9k / 1k-A: 180,000 pairs to train, 1,000 videos with one caption each to
-# test. tools/dataset_converters/msrvtt.py makes the JSON files of the official ones.
-# Frames, words and size are CLIP4Clip's.
+# MSR-VTT, 9k / 1k-A: 180,000 pairs for training, 1,000 videos with one caption each for
+# testing. tools/dataset_converters/msrvtt.py creates the JSON files from the official
+# ones. Frames, words and size follow CLIP4Clip.
 tokenizer = dict(
     type='mmtransmamba.CLIPTextTokenizer',
     name='checkpoints/clip-vit-base-patch32',

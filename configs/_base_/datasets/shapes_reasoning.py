@@ -1,6 +1,5 @@
-# Pictures of four cells with coloured shapes, and questions that are answered by
-# counting them, from tools/dataset_converters/shapes_reasoning.py. Validation generates
-# responses.
+# Pictures of four cells with coloured shapes, and questions answered by counting them,
+# from tools/dataset_converters/shapes_reasoning.py. Validation generates responses.
 train_dataloader = dict(
     batch_size=12,
     num_workers=0,

@@ -1,7 +1,7 @@
-# Generated pictures of one to four coloured shapes with questions; nothing is
-# downloaded. data/shapes_vqa is from tools/dataset_converters/word_vqa.py. No scene of
-# the test is one of the training's. Questions how one shape lies to another
-# ('relation') are left out: they take several times as long to learn.
+# Generated pictures of one to four coloured shapes with questions; needs no download.
+# tools/dataset_converters/word_vqa.py writes data/shapes_vqa. No test scene is in the
+# training set. Questions about the relative position of two shapes ('relation') are
+# left out, because they take several times as long to learn.
 categories = ('colour', 'shape', 'place', 'count', 'exists')
 train_dataloader = dict(
     batch_size=128,

@@ -1,5 +1,4 @@
-# ShareGPT4V's 665K conversations: LLaVA-1.5's, 23K captions of which GPT-4V has
-# written.
+# ShareGPT4V's 665K conversations: LLaVA-1.5's, with 23K captions written by GPT-4V.
 _base_ = './llava_mix665k.py'
 
 train_dataloader = dict(

@@ -1,6 +1,6 @@
-# SOLO's supervised fine-tuning data, 1.7M samples of text alone and of text with
-# images, in LLaVA's format. Batches have samples of similar length, all with images or
-# all without. The processor is the teacher's.
+# SOLO's supervised fine-tuning data in LLaVA's format: 1.7M samples, with text alone
+# and with images. The samples of a batch have similar lengths, and either all or none
+# have images. The processor is the teacher's.
 train_dataloader = dict(
     batch_size=16,
     num_workers=4,

@@ -1,4 +1,4 @@
-# 4,000 stories of 256 tokens that the teacher itself has told, and 400 for validation.
+# 4,000 stories of 256 tokens sampled from the teacher, and 400 for validation.
 train_dataloader = dict(
     batch_size=16,
     num_workers=0,

@@ -1,5 +1,5 @@
-# Text files in blocks of 2,048 tokens: .jsonl with a document per line, or anything
-# else as one document. The tokenizer is the teacher's.
+# Text files in blocks of 2,048 tokens: .jsonl with one document per line; any other
+# file is one document. The tokenizer is the teacher's.
 train_dataloader = dict(
     batch_size=16,
     num_workers=2,

@@ -1,8 +1,8 @@
 # CLIP4Clip with the sequential Transformer for clips of 4 frames of 32x32 pixels: the
-# mean over the frames alone would not tell a motion from its reverse.
+# mean over the frames alone could not distinguish a motion from its reverse.
 clip = dict(
     projection_dim=64,
-    # 51 ids: the words of mmtransmamba.ShapesTokenizer, padding, begin and end.
+    # 51 ids: the words of mmtransmamba.ShapesTokenizer, padding, start and end.
     text_config=dict(
         vocab_size=51,
         hidden_size=64,

@@ -1,6 +1,6 @@
-# Under DeiT-T: logits, final feature and every scan direction of every layer, weighed
-# by the meta-network (the last row of TransMamba's Table VII). Where student and
-# teacher differ in depth, the teacher's last layer is there for all (Eq. 5).
+# Distillation from DeiT-T: logits, final feature and every scan direction of every
+# layer, weighted by the meta-network (the last row of TransMamba's Table VII). If
+# student and teacher differ in depth, the teacher's last layer supervises all (Eq. 5).
 distiller = dict(
     type='mmtransmamba.MultiDirectionDistiller',
     teacher=dict(

@@ -1,5 +1,5 @@
-# Teacher and student from one folder with a decoder-only vision-language model, see
-# docs/decoder_only_vlm.md. The weights that are trained are float32.
+# Teacher and student start from one folder with a decoder-only vision-language model,
+# see docs/decoder_only_vlm.md. Trained weights are float32.
 _base_ = '../datasets/solo_sft.py'
 
 model = dict(

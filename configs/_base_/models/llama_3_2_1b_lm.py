@@ -1,5 +1,5 @@
-# Teacher and student from one folder; a recipe says how the student is converted. The
-# weights that are trained are float32.
+# Teacher and student start from one folder; a recipe specifies how the student is
+# converted. Trained weights are float32.
 _base_ = '../datasets/text_2048.py'
 
 model = dict(

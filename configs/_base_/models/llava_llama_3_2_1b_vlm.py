@@ -1,5 +1,5 @@
-# Teacher and student from the folder that LLaVA's fine-tuning leaves; a recipe says how
-# the student is converted. The weights that are trained are float32.
+# Teacher and student start from the folder that LLaVA's fine-tuning writes; a recipe
+# specifies how the student is converted. Trained weights are float32.
 _base_ = '../datasets/llava_mix665k.py'
 
 model = dict(

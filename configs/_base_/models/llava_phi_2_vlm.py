@@ -1,5 +1,5 @@
-# Teacher and student from the folder that fine-tuning SigLIP and Phi-2 leaves; a recipe
-# says how the student is converted. The weights that are trained are float32.
+# Teacher and student start from the folder that fine-tuning of SigLIP and Phi-2 writes;
+# a recipe specifies how the student is converted. Trained weights are float32.
 _base_ = '../datasets/sharegpt4v_sft.py'
 
 model = dict(
@@ -7,7 +7,8 @@ model = dict(
     student=dict(
         type='mmtransmamba.VisionLanguageModel',
         path='work_dirs/llava_finetune_8xb16_siglip-so400m_phi-2/model',
-        # Dropout would move the targets, which the teacher gives without.
+        # Dropout would perturb the outputs, while the teacher's targets have no
+        # dropout.
         convert=dict(resid_pdrop=0.0),
         dtype='float32',
     ),

@@ -1,5 +1,5 @@
-# Teacher and student from the folder of the teacher that has learned to reason, and the
-# student's 40K samples; a recipe says how the student is converted.
+# Teacher and student start from the folder of the teacher that learned to reason; the
+# data are the student's 40K samples. A recipe specifies how the student is converted.
 _base_ = '../datasets/llava_cot.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# A Llama of 260K parameters that tells short stories.
+# A Llama of 260K parameters that generates short stories.
 _base_ = '../datasets/stories260k.py'
 
 model = dict(

@@ -1,6 +1,6 @@
-# VideoMamba-M under CLIP4Clip: similarities, embedding and both scan directions of
-# every layer, weighed by the meta-network. The teacher has 12 layers, the student 32:
-# the teacher's last is there for all (Eq. 5).
+# VideoMamba-M distilled from CLIP4Clip: similarities, embedding and both scan
+# directions of every layer, weighted by the meta-network. The teacher has 12 layers,
+# the student 32, so the teacher's last layer supervises all (Eq. 5).
 _base_ = './video_mamba_m_retriever.py'
 
 model = dict(

@@ -1,5 +1,5 @@
-# VMamba-T distilled from a DeiT. It inherits nothing: the paper's main runs leave
-# subcloning to PlainMamba (TransMamba, Section 3.3).
+# VMamba-T distilled from a DeiT, without subcloning: the paper uses subcloning only for
+# PlainMamba in its main runs (TransMamba, Section 3.3).
 _base_ = ['./vmamba_t.py', './distil_deit_t.py']
 
 model = dict(_delete_=True, student=_base_.model, **_base_.distiller)

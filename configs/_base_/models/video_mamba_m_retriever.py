@@ -1,5 +1,5 @@
-# VideoMamba-M with the weights it learned on Kinetics-400, and the text tower that
-# CLIP4Clip has tuned.
+# VideoMamba-M with weights pre-trained on Kinetics-400, and the text tower tuned by
+# CLIP4Clip.
 _base_ = './clip4clip_vit_b32.py'
 
 model = dict(

@@ -1,5 +1,5 @@
-# mmMamba's first stage from a LLaVA to a hybrid: the first of every four layers stays
-# attention. The paths are the set's.
+# mmMamba's first stage from a LLaVA to a hybrid: the first of every four layers keeps
+# attention. The paths are those of the data set.
 model = dict(
     type='mmtransmamba.LanguageDistiller',
     stage='stage1',

@@ -1,4 +1,4 @@
-# VRWKV-T; S differs in `arch`, which brings stochastic depth of 0.3 with it, and in
+# VRWKV-T; S differs in `arch`, which implies stochastic depth of 0.3, and in
 # `in_channels`.
 model = dict(
     type='ImageClassifier',

@@ -1,4 +1,4 @@
-# Fine-tuning of a pre-trained teacher. The paper does not say how it was done.
+# Fine-tuning of a pre-trained teacher. The paper does not describe it.
 _base_ = './adamw_300e.py'
 
 optim_wrapper = dict(optimizer=dict(lr=1e-4))

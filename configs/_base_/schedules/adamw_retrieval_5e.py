@@ -1,6 +1,6 @@
 # TransMamba, Section 4.2: 5 epochs of AdamW at 1e-4 with cosine decay, batches of 128.
-# The paper names no warm-up and no weight decay; a tenth of the steps and a thousandth
-# of the rate for what is CLIP's are CLIP4Clip's.
+# The paper specifies no warm-up and no weight decay. A tenth of the steps for warm-up
+# and a thousandth of the rate for CLIP's parameters follow CLIP4Clip.
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
     constructor='mmtransmamba.NoWeightDecayConstructor',
@@ -22,5 +22,5 @@ train_cfg = dict(by_epoch=True, max_epochs=5, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
 
-# The total batch size that the learning rate is for; used with --auto-scale-lr.
+# Total batch size of the learning rate; used with --auto-scale-lr.
 auto_scale_lr = dict(base_batch_size=128)

@@ -1,4 +1,4 @@
-# Passes over the student's 30 digits; one pass is one step.
+# Epochs over the student's 30 digits; one epoch is one step.
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
     constructor='mmtransmamba.NoWeightDecayConstructor',

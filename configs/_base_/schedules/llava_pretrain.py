@@ -16,5 +16,5 @@ train_cfg = dict(by_epoch=True, max_epochs=1)
 val_cfg = dict()
 test_cfg = dict()
 
-# The total batch size that the learning rate is for; used with --auto-scale-lr.
+# Total batch size of the learning rate; used with --auto-scale-lr.
 auto_scale_lr = dict(base_batch_size=256)

@@ -4,7 +4,7 @@ optim_wrapper = dict(
     dtype='bfloat16',
     optimizer=dict(type='AdamW', lr=2e-4, betas=(0.9, 0.95), weight_decay=0.01),
     constructor='mmtransmamba.NoWeightDecayConstructor',
-    # Embeddings that are also the head are met twice.
+    # Embeddings tied to the head occur twice.
     paramwise_cfg=dict(bypass_duplicate=True),
 )
 param_scheduler = dict(
@@ -14,5 +14,5 @@ train_cfg = dict(by_epoch=True, max_epochs=1)
 val_cfg = dict()
 test_cfg = dict()
 
-# The total batch size that the learning rate is for; used with --auto-scale-lr.
+# Total batch size of the learning rate; used with --auto-scale-lr.
 auto_scale_lr = dict(base_batch_size=64)

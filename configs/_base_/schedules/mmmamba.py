@@ -5,7 +5,7 @@ optim_wrapper = dict(
     dtype='bfloat16',
     optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
     constructor='mmtransmamba.NoWeightDecayConstructor',
-    # Embeddings that are also the head are met twice.
+    # Embeddings tied to the head occur twice.
     paramwise_cfg=dict(bypass_duplicate=True),
     clip_grad=dict(max_norm=5.0),
 )
@@ -14,5 +14,5 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=20000, val_interval=2000)
 val_cfg = dict()
 test_cfg = dict()
 
-# The total batch size that the learning rate is for; used with --auto-scale-lr.
+# Total batch size of the learning rate; used with --auto-scale-lr.
 auto_scale_lr = dict(base_batch_size=128)

@@ -3,7 +3,7 @@ optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
     constructor='mmtransmamba.NoWeightDecayConstructor',
-    # Embeddings that are also the head are met twice.
+    # Embeddings tied to the head occur twice.
     paramwise_cfg=dict(bypass_duplicate=True),
     clip_grad=dict(max_norm=5.0),
 )
