@@ -33,18 +33,21 @@ class ExperimentResult:
             distiller.
         seconds: Wall-clock time of the training, validations included; None if the
             run was interrupted.
+        tested: Metrics of the test set after the training; None without a test.
     """
 
     work_dir: Path
     scalars: RunScalars
     parameters: int
     seconds: float | None
+    tested: dict[str, float] | None = None
 
 
 def run_experiment(
     config: str | Path | Config,
     work_dir: str | Path,
     cfg_options: dict[str, Any] | None = None,
+    test: bool = False,
 ) -> ExperimentResult:
     """Train a config, or return the result of the run that finished in ``work_dir``.
 
@@ -56,6 +59,7 @@ def run_experiment(
             :func:`~mmtransmamba.apis.configs.list_models`).
         work_dir: Folder of this run alone.
         cfg_options: Values that override the config's, by dotted key.
+        test: Measure the trained model on the config's test set, too.
 
     Raises:
         ValueError: The run in ``work_dir`` has another config.
@@ -82,6 +86,7 @@ def run_experiment(
     start = time.perf_counter()
     runner.train()
     seconds = time.perf_counter() - start
+    tested = runner.test() if test else None
 
     model = trained_part(unwrapped_model(runner))
     result = ExperimentResult(
@@ -89,6 +94,7 @@ def run_experiment(
         scalars=read_scalars(work_dir),
         parameters=sum(p.numel() for p in model.parameters()),
         seconds=None if cfg.resume else seconds,
+        tested=tested,
     )
     record = asdict(result)
     del record['work_dir']

@@ -10,8 +10,10 @@ from .conversations import (
 )
 from .digits import Digits
 from .easy_vqa import EasyVQA, EasyVQAPatches
+from .imagenette import IMAGENETTE_CLASSES, IMAGENETTE_INDICES, ImagenetteShards
 from .markov_tokens import MarkovTokens
 from .packed_text import PackedText
+from .recorded_views import RecordedViews
 from .shapes_vqa import ShapesCells, ShapesVQA
 from .subset import Subset
 from .token_collate import collate_tokens
@@ -20,17 +22,21 @@ from .transforms import RandomAffine
 from .video_text import MovingShapes, VideoText, collate_video_text
 
 __all__ = [
+    'IMAGENETTE_CLASSES',
+    'IMAGENETTE_INDICES',
     'CIFAR10Shards',
     'ConversationDataset',
     'ConversationStream',
     'Digits',
     'EasyVQA',
     'EasyVQAPatches',
+    'ImagenetteShards',
     'LengthGroupedSampler',
     'MarkovTokens',
     'MovingShapes',
     'PackedText',
     'RandomAffine',
+    'RecordedViews',
     'ShapesCells',
     'ShapesVQA',
     'Subset',

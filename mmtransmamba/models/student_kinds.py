@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmtransmamba.models.teachers import BaseTeacher, TeacherOutput
+from mmtransmamba.models.teachers.recorded import recorded_output
 from mmtransmamba.registry import STUDENT_KINDS
 
 
@@ -91,13 +92,20 @@ class StudentKind(ABC):
 
 @STUDENT_KINDS.register_module()
 class Classifier(StudentKind):
-    """A classifier of mmpretrain."""
+    """A classifier of mmpretrain; its samples may bring the teacher's output."""
 
     members = 'a classifier of mmpretrain'
 
     @staticmethod
     def includes(student: nn.Module) -> bool:
         return hasattr(getattr(student, 'head', None), 'pre_logits')
+
+    @staticmethod
+    def teach(
+        teacher: BaseTeacher, images: Tensor, data_samples: list
+    ) -> TeacherOutput:
+        recorded = recorded_output(data_samples, images.device)
+        return teacher(images) if recorded is None else recorded
 
     @staticmethod
     def feature_dim(student: nn.Module, token_dim: int) -> int:

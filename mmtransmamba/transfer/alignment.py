@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -100,10 +100,12 @@ class TeacherTokens:
     """The teacher's layers of one step, resampled once per layer and grid.
 
     Args:
-        layers: Features of the teacher's layers.
+        layers: Features of the teacher's layers, by index.
     """
 
-    def __init__(self, layers: Sequence[LayerFeature]) -> None:
+    def __init__(
+        self, layers: Sequence[LayerFeature] | Mapping[int, LayerFeature]
+    ) -> None:
         self._layers = layers
         self._cache: dict[tuple[int, tuple[int, ...]], Tensor] = {}
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mmpretrain.datasets.categories import CIFAR10_CATEGORIES
 
-from mmtransmamba.datasets import CIFAR10Shards, cifar
+from mmtransmamba.datasets import CIFAR10Shards, image_shards
 
 
 def encode(value):
@@ -61,7 +61,7 @@ def test_corrupt_images_are_left_out(tmp_path, damage):
 
 def test_corrupt_images_are_reported(tmp_path, monkeypatch):
     logged = []
-    monkeypatch.setattr(cifar, 'print_log', lambda *args: logged.append(args))
+    monkeypatch.setattr(image_shards, 'print_log', lambda *args: logged.append(args))
     write_shard(tmp_path / 'test.npz', [encode(1), b''])
     CIFAR10Shards(tmp_path, 'test', max_corrupt=0.5)
     ((message, logger, level),) = logged

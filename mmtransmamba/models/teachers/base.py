@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -32,14 +32,15 @@ class TeacherOutput:
     """What a teacher says about a batch, float32 throughout.
 
     Attributes:
-        layers: Tokens after each block, before the final norm.
+        layers: Tokens after each block, before the final norm; of an output that was
+            recorded, those of the recorded blocks by their index.
         feature: Final feature ``[B, C]``: the class token after the final norm, the
             mean of the patch tokens in a model without class token, or what the
             head reads in a model that pools before its norm.
         logits: ``[B, num_classes]``, None without a classifier.
     """
 
-    layers: tuple[LayerFeature, ...]
+    layers: Sequence[LayerFeature] | Mapping[int, LayerFeature]
     feature: Tensor
     logits: Tensor | None
 

@@ -7,21 +7,25 @@ from .language import (
     TokenKLTerm,
 )
 from .layers import DirectionTerm, LayerTerm, PooledLayerTerm
-from .outputs import FeatureTerm, LogitsTerm
+from .outputs import FeatureTerm, HardLabelTerm, LogitsTerm
+from .rivals import AttentionMapTerm, RelationTerm
 from .similarity import SimilarityTerm
 
 __all__ = [
+    'AttentionMapTerm',
     'DirectionTerm',
     'DistillBatch',
     'Term',
     'FeatureTerm',
     'ForcedLayerTerm',
+    'HardLabelTerm',
     'HiddenStatesTerm',
     'LayerTerm',
     'LogitsTerm',
     'MixerOutputTerm',
     'NextTokenTerm',
     'PooledLayerTerm',
+    'RelationTerm',
     'SimilarityTerm',
     'TokenKLTerm',
     'TransferPair',

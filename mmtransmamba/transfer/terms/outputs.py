@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtransmamba.registry import MODELS
@@ -28,24 +29,31 @@ class LogitsTerm(Term):
         self.temperature = temperature
 
     def bind(self, pair: TransferPair) -> None:
-        check_describes_images('LogitsTerm', pair)
-        classes = pair.teacher.num_classes
-        if classes is None:
-            raise ValueError(
-                'LogitsTerm: the teacher has no classification head. Give it one, or '
-                'leave the logits term out.'
-            )
-        if classes != pair.num_classes and not pair.teacher.ordered_by_names:
-            raise ValueError(
-                f"LogitsTerm: the teacher knows {classes} classes, the student's head "
-                f'has num_classes={pair.num_classes}. Fine-tune the teacher on the '
-                'target set, choose from its classes (class_order), or leave the '
-                'logits term out.'
-            )
+        check_classes('LogitsTerm', pair)
 
     def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
         loss = kl_divergence(batch.logits, batch.teacher.logits, self.temperature)
         return {'': self.weight * loss}
+
+
+@MODELS.register_module()
+class HardLabelTerm(Term):
+    """Cross-entropy with the class that the teacher finds most likely.
+
+    The hard-label distillation of Touvron et al., "Training data-efficient image
+    transformers & distillation through attention", 2021, Eq. 3, without their
+    distillation token: the student's own head learns from both labels.
+
+    Args:
+        weight: Factor of the term.
+    """
+
+    def bind(self, pair: TransferPair) -> None:
+        check_classes('HardLabelTerm', pair)
+
+    def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
+        labels = batch.teacher.logits.argmax(1)
+        return {'': self.weight * F.cross_entropy(batch.logits.float(), labels)}
 
 
 @MODELS.register_module()
@@ -78,6 +86,28 @@ class FeatureTerm(Term):
     def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
         loss = self.distance(self.aligner(batch.feature), batch.teacher.feature)
         return {'': self.weight * loss.mean()}
+
+
+def check_classes(term: str, pair: TransferPair) -> None:
+    """Refuse a teacher whose logits are not those of the student's classes.
+
+    Raises:
+        ValueError: It has none, or of another number of classes.
+    """
+    check_describes_images(term, pair)
+    classes = pair.teacher.num_classes
+    if classes is None:
+        raise ValueError(
+            f'{term}: the teacher has no classification head. Give it one, or leave '
+            'this term out.'
+        )
+    if classes != pair.num_classes and not pair.teacher.ordered_by_names:
+        raise ValueError(
+            f"{term}: the teacher knows {classes} classes, the student's head "
+            f'has num_classes={pair.num_classes}. Fine-tune the teacher on the '
+            'target set, choose from its classes (class_order), or leave this term '
+            'out.'
+        )
 
 
 def check_describes_images(term: str, pair: TransferPair) -> None:

@@ -1,0 +1,138 @@
+"""Letting a teacher speak of a data set once, for many trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmtransmamba.datasets.recorded_views import (
+    RECORD_FILE,
+    ViewRecord,
+    make_view,
+    read_view_record,
+    resize_view,
+)
+from mmtransmamba.models.teachers import BaseTeacher
+from mmtransmamba.transfer.alignment import resample_tokens
+
+
+def record_views(
+    dataset: Any,
+    teacher: BaseTeacher,
+    folder: str | Path,
+    source: dict[str, Any],
+    size: int,
+    teacher_size: int,
+    grid: tuple[int, int],
+    layers: Sequence[int],
+    views: int,
+    seed: int = 0,
+    on_image: Callable[[int, int], None] | None = None,
+) -> ViewRecord:
+    """Write views of a data set's images and what the teacher says of each.
+
+    A recording that was interrupted goes on; a finished one is left as it is.
+
+    Args:
+        dataset: Data set of mmengine that gives ``img``, uint8 ``[H, W, 3]``, RGB, and
+            ``gt_label`` in ``get_data_info``.
+        teacher: Teacher whose logits are those of the data set's classes.
+        folder: Where the arrays go, see :class:`ViewRecord`.
+        source: What tells this recording from others, as JSON can hold it; the sizes
+            and numbers below need not be repeated.
+        size: Side of the stored images in pixels.
+        teacher_size: Side to which the same views are brought for the teacher.
+        grid: Rows and columns to which the teacher's tokens are resampled, the
+            student's.
+        layers: Teacher layers to store, counted from 0.
+        views: Number of views of each image.
+        seed: Other seeds give other views.
+        on_image: Called with the number of complete images and their total.
+
+    Raises:
+        ValueError: ``folder`` holds another recording, or the teacher has no logits of
+            the data set's classes.
+    """
+    folder = Path(folder)
+    classes = list(dataset.metainfo['classes'])
+    if teacher.num_classes != len(classes):
+        raise ValueError(
+            f'record_views: the teacher knows {teacher.num_classes} classes, the data '
+            f"set has {len(classes)}; choose from the teacher's (class_order)."
+        )
+    numbers = dict(size=size, teacher_size=teacher_size, grid=list(grid), seed=seed)
+    record = ViewRecord(
+        source=source | numbers,
+        classes=classes,
+        images=len(dataset),
+        views=views,
+        layers=list(layers),
+    )
+    if (folder / RECORD_FILE).is_file():
+        found = read_view_record(folder)
+        same = ('source', 'classes', 'images', 'views', 'layers')
+        other = [n for n in same if getattr(found, n) != getattr(record, n)]
+        if other:
+            raise ValueError(
+                f'record_views: "{folder}" holds another recording ('
+                + ', '.join(f'{n}={getattr(found, n)!r}' for n in other)
+                + '); choose another folder, or remove this one.'
+            )
+        record = found
+    arrays = _arrays(folder, record, teacher, size, grid)
+    correct = round(record.teacher_top1 * record.done * views / 100)
+    for i in range(record.done, record.images):
+        sample = dataset.get_data_info(i)
+        cut = [make_view(sample['img'], (seed, i, v)) for v in range(views)]
+        shown = np.stack([resize_view(view, teacher_size) for view in cut])
+        output = teacher(torch.from_numpy(shown).permute(0, 3, 1, 2))
+        arrays['labels'][i] = sample['gt_label']
+        arrays['images'][i] = np.stack([resize_view(view, size) for view in cut])
+        arrays['logits'][i] = output.logits.numpy()
+        arrays['feature'][i] = output.feature.numpy()
+        for layer in layers:
+            found = output.layers[layer]
+            tokens = resample_tokens(found.tokens, found.grid, grid)
+            arrays[f'layer_{layer}'][i] = tokens.unflatten(1, tuple(grid)).numpy()
+        correct += int((output.logits.argmax(1) == sample['gt_label']).sum())
+        if (i + 1) % 50 == 0 or i + 1 == record.images:
+            for array in arrays.values():
+                array.flush()
+            record.done = i + 1
+            record.teacher_top1 = 100 * correct / ((i + 1) * views)
+            record.save(folder)
+        if on_image is not None:
+            on_image(i + 1, record.images)
+    return record
+
+
+def _arrays(
+    folder: Path,
+    record: ViewRecord,
+    teacher: BaseTeacher,
+    size: int,
+    grid: tuple[int, int],
+) -> dict[str, np.memmap]:
+    """The files of a recording, open for writing; new ones if nothing is done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    each = (record.images, record.views)
+    shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
+        'labels': (np.int64, (record.images,)),
+        'images': (np.uint8, (*each, size, size, 3)),
+        'logits': (np.float32, (*each, len(record.classes))),
+        'feature': (np.float16, (*each, teacher.feature_dim)),
+    }
+    for i in record.layers:
+        width = teacher.layer_dims[i]
+        shapes[f'layer_{i}'] = (np.float16, (*each, *grid, width))
+    mode = 'r+' if record.done else 'w+'
+    return {
+        name: np.lib.format.open_memmap(
+            folder / f'{name}.npy', mode=mode, dtype=dtype, shape=shape
+        )
+        for name, (dtype, shape) in shapes.items()
+    }

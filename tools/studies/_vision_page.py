@@ -1,0 +1,286 @@
+"""The page of the study of ``vision.py``, from the rows that there are."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from _vision_figures import plot_accuracies, plot_curves, plot_weights
+from _vision_plan import ROWS, Row
+from _vision_rows import Finished
+
+# Two-sided 95 % quantiles of Student's t by degrees of freedom; 1.96 beyond.
+T_95 = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+)
+COMMAND = 'MMTRANSMAMBA_DATA=data nice python tools/studies/vision.py'
+
+
+def mean_and_spread(values: list[float]) -> str:
+    """Mean ± standard deviation; the value alone if there is one; '–' for none."""
+    if not values:
+        return '–'
+    if len(values) == 1:
+        return f'{values[0]:.2f}'
+    return f'{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}'
+
+
+def t_interval(values: list[float]) -> tuple[float, float]:
+    """Mean and half width of its 95 % interval, of two values at least."""
+    freedom = len(values) - 1
+    quantile = T_95[freedom - 1] if freedom <= len(T_95) else 1.96
+    width = quantile * statistics.stdev(values) / math.sqrt(len(values))
+    return statistics.mean(values), width
+
+
+def differences(runs: list[Finished], row: str, other: str) -> list[float]:
+    """Accuracy of ``row`` minus that of ``other`` for each seed that both have."""
+    of_other = {run.seed: run.top1 for run in runs if run.row == other}
+    return [
+        run.top1 - of_other[run.seed]
+        for run in runs
+        if run.row == row and run.seed in of_other
+    ]
+
+
+def difference(runs: list[Finished], row: str, other: str) -> str:
+    """Paired difference with its interval; marked if zero lies outside."""
+    values = differences(runs, row, other)
+    if not values or row == other:
+        return '–'
+    if len(values) == 1:
+        return f'{values[0]:+.2f}'
+    mean, width = t_interval(values)
+    mark = '**' if abs(mean) > width else ''
+    return f'{mark}{mean:+.2f} ± {width:.2f}{mark}'
+
+
+def step_reaching(run: Finished, accuracy: float) -> int | None:
+    """First validated step with at least this accuracy, None without."""
+    return next((s for s, v in sorted(run.curve.items()) if v >= accuracy), None)
+
+
+def _of(runs: list[Finished], row: str) -> list[Finished]:
+    return sorted((r for r in runs if r.row == row), key=lambda r: r.seed)
+
+
+def _table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> list[str]:
+    head = list(head)
+    rows = [head, ['---'] * len(head), *lines]
+    return ['| ' + ' | '.join(row) + ' |' for row in rows] + ['']
+
+
+def _compared(runs: list[Finished], rows: list[Row]) -> list[str]:
+    return _table(
+        ('student learns from', 'seeds', 'top-1', 'minus baseline', 'minus logits'),
+        (
+            (
+                row.title,
+                str(len(_of(runs, row.name))),
+                mean_and_spread([r.top1 for r in _of(runs, row.name)]),
+                difference(runs, row.name, 'baseline'),
+                difference(runs, row.name, 'logits'),
+            )
+            for row in rows
+        ),
+    )
+
+
+def _fewer(runs: list[Finished]) -> list[str]:
+    lines = []
+    for part in (25, 50, 75, 100):
+        suffix = '' if part == 100 else f'_{part}pct'
+        names = [name + suffix for name in ('baseline', 'logits', 'full')]
+        scores = [mean_and_spread([r.top1 for r in _of(runs, n)]) for n in names]
+        gain = difference(runs, names[2], names[1])
+        lines.append(
+            (f'{part} %', *scores, gain, difference(runs, names[2], 'baseline'))
+        )
+    return _table(
+        (
+            *('images', 'baseline', 'logits', 'full', 'full minus logits'),
+            'full minus baseline on 100 %',
+        ),
+        lines,
+    )
+
+
+def _sooner(runs: list[Finished], rows: list[Row]) -> list[str]:
+    base = {r.seed: r for r in _of(runs, 'baseline')}
+    lines = []
+    for row in rows:
+        ratios, steps = [], []
+        for run in _of(runs, row.name):
+            if run.seed not in base or row.name == 'baseline':
+                continue
+            best = max(base[run.seed].curve.values())
+            own = step_reaching(run, best)
+            steps.append('–' if own is None else str(own))
+            if own is not None:
+                ratios.append(step_reaching(base[run.seed], best) / own)
+        seconds = [r.seconds for r in _of(runs, row.name) if r.seconds is not None]
+        lines.append(
+            (
+                row.title,
+                ', '.join(steps) or '–',
+                mean_and_spread(ratios),
+                f'{statistics.median(seconds):.0f}' if seconds else '–',
+            )
+        )
+    return _table(
+        (
+            'student learns from',
+            "steps to the baseline's best, by seed",
+            'times sooner',
+            'seconds a run (median)',
+        ),
+        lines,
+    )
+
+
+def _swept(runs: list[Finished]) -> list[str]:
+    alphas = sorted({r.alpha for r in runs if r.alpha is not None})
+    return _table(
+        ('α', 'logits', 'full'),
+        (
+            (
+                str(alpha),
+                *(
+                    mean_and_spread([r.top1 for r in _of(runs, n) if r.alpha == alpha])
+                    for n in ('logits', 'full')
+                ),
+            )
+            for alpha in alphas
+        ),
+    )
+
+
+def write_page(
+    out: Path,
+    runs: list[Finished],
+    sweep: list[Finished],
+    planned: int,
+    teacher: dict[str, Any] | None,
+) -> None:
+    """Write ``vision.md`` and its pictures.
+
+    Args:
+        out: Folder of the page; the pictures go to ``vision/`` in it.
+        runs: Finished runs.
+        sweep: Those of the sweep.
+        planned: How many runs the whole study has.
+        teacher: What the teacher scores, None if it was not recorded yet.
+    """
+    pictures = out / 'vision'
+    pictures.mkdir(parents=True, exist_ok=True)
+    decisive, terms = ROWS['decisive'], ROWS['terms']
+    lines = [
+        '# Imagenette: which part of the distillation pays?',
+        '',
+        f'**{len(runs) + len(sweep)} of {planned} runs** are in these tables. Each row',
+        'has as many seeds as its column says; one seed has no spread.',
+        '',
+        _SETTING,
+        *_about_teacher(teacher),
+        '```bash',
+        COMMAND,
+        '```',
+        '',
+        _READING,
+        '## Table VII in miniature',
+        '',
+        *_compared(runs, [*decisive, *terms]),
+    ]
+    if runs:
+        rows = [row for part in ROWS.values() for row in part]
+        accuracies = {row.name: [r.top1 for r in _of(runs, row.name)] for row in rows}
+        plot_accuracies(
+            {n: v for n, v in accuracies.items() if v}, pictures / 'accuracy.png'
+        )
+        plot_curves(
+            {row.title: [r.curve for r in _of(runs, row.name)] for row in decisive},
+            pictures / 'curves.png',
+        )
+        lines += [
+            '![Accuracy of every row](vision/accuracy.png)',
+            '',
+            '![Accuracy over the steps](vision/curves.png)',
+            '',
+        ]
+    lines += ['## Inherited weights', '', *_compared(runs, ROWS['subclone'])]
+    lines += ['## Rivals', '', *_compared(runs, ROWS['rivals'])]
+    lines += ['## Fewer images (Tables VIII and X)', '', _FEWER, *_fewer(runs)]
+    last = decisive[-1]
+    lines += ['## Which teacher layer (Table IX)', '']
+    lines += _compared(runs, [*ROWS['layers'], last])
+    lines += ['## How much sooner (Fig. 5)', '', *_SOONER]
+    lines += _sooner(runs, [*decisive, *ROWS['subclone']])
+    weighed = [r.weights for r in _of(runs, 'full') if r.weights]
+    if weighed:
+        plot_weights(weighed, pictures / 'weights.png')
+        lines += ['## What the adaptive weights learn', '']
+        lines += [_WEIGHTS, '![Weights of the layers](vision/weights.png)', '']
+    lines += ['## The sweep of α', '', _SWEEP, *(_swept(sweep) if sweep else ())]
+    (out / 'vision.md').write_text('\n'.join(lines).rstrip() + '\n')
+
+
+def _about_teacher(teacher: dict[str, Any] | None) -> list[str]:
+    if teacher is None:
+        return []
+    return [
+        f'The teacher is right in {teacher["views_top1"]:.1f} % of the '
+        f'{teacher["views"]:,} recorded views, and in',
+        f'{teacher["val_top1"]:.1f} % of the first {teacher["val_images"]} validation '
+        'images, all enlarged from 96 to 224',
+        'pixels.',
+        '',
+    ]
+
+
+_SETTING = """\
+Teacher: DeiT-Tiny of ImageNet-1k, whose logits are cut to the ten classes of
+Imagenette. Student: a PlainMamba of width 192, as PMamba-T, with six blocks instead of
+twelve, images of 72 pixels and 36 tokens, from random weights. It learns from 2,000 of
+the 9,469 training images for 500 steps of 32, the same for every row, and is tested on
+all 3,925 validation images after the last step. The curves are on an eighth of these.
+
+Every image has three fixed random views (crop of 35 to 100 % of the area, flip). The
+teacher has seen each of them once at 224 pixels; its outputs are read from disk, so a
+step costs little more than one of the student alone, and all rows learn from the same
+pixels. There is no mixup, which recorded outputs cannot follow.
+
+One thread of a shared core of an Intel Xeon (AVX-512), float32. Seconds depend on what
+else that core does; steps do not.
+"""
+_READING = """\
+Top-1 in percent, mean ± standard deviation over seeds. Differences are paired by seed,
+with the half width of their 95 % t-interval; **bold** ones exclude zero. With three
+seeds such an interval is wide: 2.5 times the standard deviation of the differences. No
+correction is made for the number of comparisons.
+
+Settings are those of the [digits](digits.md), taken over **untuned** and equal for all
+rows: α = 0.2, temperature 1, layer and direction terms as means over layers and
+directions, feature, layer and direction terms fading out until 60 % of the steps where
+logits take over. "Full" has adaptive weights in a layer term and in the direction term.
+Only the rows that say so start from inherited weights.
+"""
+_FEWER = """\
+The same number of steps for every part. The paper compares 75 % of the images by
+transfer with 100 % from scratch (Table X): the last column at 75 %.
+"""
+_SOONER = """\
+First validated step (every 50th) at which a run reaches the best validation accuracy of
+the baseline of its seed. The paper's figure is 2.7.
+"""
+_WEIGHTS = """\
+The last weights of layer and direction term in the full method before both have faded
+out; 1 is a layer that counts as much as the others.
+"""
+_SWEEP = """\
+One other seed (100), 1,000 training images that no student learns from: a check of
+whether another α would have favoured a row. The runs above do not use it.
+"""

@@ -1,0 +1,208 @@
+"""Which trainings the study of ``vision.py`` has, and in which order."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmtransmamba.apis.configs import read_config
+
+CONFIGS = Path(__file__).absolute().parents[2] / 'configs' / 'quickstart'
+SCRATCH, TRANSFER = 'imagenette_scratch.py', 'imagenette_transfer.py'
+RECORDED_LAYERS = (3, 7, 11)
+SWEEP_SEED = 100
+SWEEP_ALPHAS = (0.2, 0.5, 0.8)
+
+UNIFORM = dict(_delete_=True, type='mmtransmamba.UniformWeighting')
+FADING = ('feature', 'layer', 'direction')
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: what a student learns from.
+
+    Attributes:
+        name: In file names and tables.
+        title: What it is, in words.
+        terms: Terms of the transfer's config that are kept; none trains the student
+            alone.
+        uniform: Whether layers weigh the same, instead of adaptively.
+        extra: Other terms, by name.
+        proportion: Part of the images.
+        teacher_layer: Layer whose tokens supervise, counted from 0; None for the last.
+        subclone: Whether the student starts from the teacher's weights.
+    """
+
+    name: str
+    title: str
+    terms: tuple[str, ...] = ()
+    uniform: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+    proportion: float = 1.0
+    teacher_layer: int | None = None
+    subclone: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training."""
+
+    row: Row
+    seed: int
+    alpha: float | None = None
+
+    @property
+    def key(self) -> str:
+        """Its name: the row's, with the value of a sweep, and the seed."""
+        swept = '' if self.alpha is None else f'_alpha{self.alpha}'
+        return f'{self.row.name}{swept}_seed{self.seed}'
+
+
+LOGITS = ('logits',)
+BASIC = ('logits', 'feature')
+FULL = ('logits', 'feature', 'layer', 'direction')
+
+
+def _rival(kind: str, **arguments: Any) -> dict[str, Any]:
+    return {'rival': dict(type=f'mmtransmamba.{kind}', **arguments)}
+
+
+ROWS: dict[str, list[Row]] = {
+    'decisive': [
+        Row('baseline', 'the student alone'),
+        Row('logits', 'logits', LOGITS),
+        Row('full', 'direction + adaptive layer + feature + logits', FULL),
+    ],
+    'terms': [
+        Row('feature', 'feature (FitNets on the final feature)', ('feature',)),
+        Row('logits_feature', 'feature + logits', BASIC),
+        Row('layer', 'layer + feature + logits', (*BASIC, 'layer'), uniform=True),
+        Row(
+            'direction',
+            'direction + feature + logits',
+            (*BASIC, 'direction'),
+            uniform=True,
+        ),
+        Row('adapt_layer', 'adaptive layer + feature + logits', (*BASIC, 'layer')),
+    ],
+    'fewer': [
+        *(
+            Row(f'{name}_{100 * part:.0f}pct', f'{title}, {part:.0%}', terms, **more)
+            for part in (0.25, 0.75, 0.5)
+            for name, title, terms, more in (
+                ('baseline', 'the student alone', (), dict(proportion=part)),
+                ('logits', 'logits', LOGITS, dict(proportion=part)),
+                ('full', 'full', FULL, dict(proportion=part)),
+            )
+        )
+    ],
+    'subclone': [
+        Row('subclone', 'inherited weights alone', subclone=True),
+        Row('logits_subclone', 'logits, inherited weights', LOGITS, subclone=True),
+        Row('full_subclone', 'full, inherited weights', FULL, subclone=True),
+    ],
+    'rivals': [
+        Row('hard_label', "DeiT's hard labels", extra=_rival('HardLabelTerm')),
+        Row('relation', 'RKD + logits', LOGITS, extra=_rival('RelationTerm')),
+        Row(
+            'attention',
+            'attention transfer + logits',
+            LOGITS,
+            extra=_rival('AttentionMapTerm'),
+        ),
+    ],
+    'layers': [
+        Row('full_layer4', 'full, teacher layer 4 of 12', FULL, teacher_layer=3),
+        Row('full_layer8', 'full, teacher layer 8 of 12', FULL, teacher_layer=7),
+    ],
+}
+
+
+def plan(parts: list[str], seeds: list[int]) -> list[Run]:
+    """All runs of some parts of the study, seed by seed within each part."""
+    runs = []
+    for part in parts:
+        if part == 'sweep':
+            runs += sweep()
+        else:
+            runs += [Run(row, seed) for seed in seeds for row in ROWS[part]]
+    return runs
+
+
+def sweep() -> list[Run]:
+    """The sweep of alpha, of the two rows that are compared most."""
+    _, logits, full = ROWS['decisive']
+    return [
+        Run(row, SWEEP_SEED, alpha) for alpha in SWEEP_ALPHAS for row in (logits, full)
+    ]
+
+
+def _hooks(row: Row) -> list[dict]:
+    hooks: list[dict] = []
+    fading = [name for name in FADING if name in row.terms]
+    # Without logits nothing would take over from them.
+    if fading and 'logits' in row.terms:
+        hooks.append(dict(type='mmtransmamba.TermDecayHook', terms=fading, end=0.6))
+    if {'layer', 'direction'} & set(row.terms):
+        hooks.append(dict(type='mmtransmamba.LayerWeightsHook', interval=20))
+    return hooks
+
+
+def config_of(run: Run, args: argparse.Namespace) -> Config:
+    """The complete config of a run."""
+    row = run.row
+    learns = bool(row.terms or row.extra)
+    transfer = read_config(CONFIGS / TRANSFER)
+    cfg = transfer if learns else read_config(CONFIGS / SCRATCH)
+    images, teacher = str(args.data / 'imagenette96'), str(args.data / 'deit_tiny')
+    hooks = _hooks(row)
+    options: dict[str, Any] = {
+        'randomness.seed': run.seed,
+        'train_dataloader.dataset.proportion': row.proportion,
+        'train_dataloader.dataset.dataset.data_root': str(views_of(args)),
+        'val_dataloader.dataset.dataset.data_root': images,
+        'test_dataloader.dataset.data_root': images,
+    }
+    if learns:
+        options['model.teacher.model'] = teacher
+        for name in transfer.model.terms:
+            if name not in row.terms:
+                options[f'model.terms.{name}'] = None
+            elif row.uniform and 'weighting' in transfer.model.terms[name]:
+                options[f'model.terms.{name}.weighting'] = UNIFORM
+        for name, term in row.extra.items():
+            options[f'model.terms.{name}'] = term
+    if row.teacher_layer is not None:
+        options['model.teacher_layer'] = row.teacher_layer
+        options['train_dataloader.dataset.dataset.layers'] = [row.teacher_layer]
+    if run.alpha is not None:
+        # Images of the training split that no student learns from.
+        options['model.alpha'] = run.alpha
+        for place in ('val_dataloader.dataset.dataset', 'test_dataloader.dataset'):
+            options[f'{place}.split'] = 'train'
+            options[f'{place}.indices'] = HELD_OUT
+        options['val_dataloader.dataset.proportion'] = 0.5
+    if row.subclone:
+        hook = dict(type='mmtransmamba.SubcloneInitializer')
+        if not learns:
+            hook['teacher'] = dict(transfer.model.teacher, model=teacher)
+            hook['teacher'].pop('class_order')
+        hooks.insert(0, hook)
+    cfg.merge_from_dict(options)
+    cfg.custom_hooks = hooks
+    return cfg
+
+
+TRAINING_IMAGES = 8000
+"""Images of the training split from whose beginning the students' are drawn."""
+HELD_OUT = -1000
+"""Images from its end, for the sweep."""
+
+
+def views_of(args: argparse.Namespace) -> Path:
+    """Where the recorded views are."""
+    return args.work_dir / 'views'

@@ -1,0 +1,166 @@
+"""What ``vision.py`` does: record the teacher, train what is missing, report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from _vision_page import write_page
+from _vision_plan import (
+    RECORDED_LAYERS,
+    TRAINING_IMAGES,
+    Run,
+    config_of,
+    plan,
+    views_of,
+)
+from _vision_rows import RUNS_FILE, SWEEP_FILE, Finished, add_row, read_rows
+from mmengine.registry import DefaultScope
+
+from mmtransmamba.apis.experiment import run_experiment
+from mmtransmamba.apis.recording import record_views
+from mmtransmamba.datasets import IMAGENETTE_INDICES, ImagenetteShards, Subset
+from mmtransmamba.models.teachers import TransformersTeacher
+from mmtransmamba.utils.text_files import read_json
+
+IMAGES = 2000
+VIEWS = 3
+SIZE, TEACHER_SIZE, GRID = 72, 224, (6, 6)
+TEACHER_FILE = 'teacher.json'
+SHOWN_TO_TEACHER = 500
+
+
+def record_teacher(args: argparse.Namespace) -> None:
+    """Write the views and what the teacher says of them, and what it scores."""
+    folder = args.data / 'imagenette96'
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        train = Subset(
+            ImagenetteShards(str(folder), 'train', indices=TRAINING_IMAGES),
+            IMAGES / TRAINING_IMAGES,
+        )
+        val = ImagenetteShards(str(folder), 'val', indices=SHOWN_TO_TEACHER)
+    teacher = TransformersTeacher(
+        str(args.data / 'deit_tiny'),
+        input_size=TEACHER_SIZE,
+        class_order=IMAGENETTE_INDICES,
+    )
+
+    def show(done: int, total: int) -> None:
+        if done % 100 == 0 or done == total:
+            print(f'teacher: {done} of {total} images', flush=True)
+
+    record = record_views(
+        train,
+        teacher,
+        views_of(args),
+        source=dict(dataset='imagenette', teacher='deit_tiny'),
+        size=SIZE,
+        teacher_size=TEACHER_SIZE,
+        grid=GRID,
+        layers=RECORDED_LAYERS,
+        views=VIEWS,
+        on_image=show,
+    )
+    path = views_of(args) / TEACHER_FILE
+    if not path.is_file():
+        correct = 0
+        for i in range(len(val)):
+            sample = val.get_data_info(i)
+            image = torch.from_numpy(sample['img']).permute(2, 0, 1)[None]
+            correct += int(teacher(image).logits.argmax(1) == sample['gt_label'])
+        scores = dict(
+            views=len(train) * VIEWS,
+            views_top1=record.teacher_top1,
+            val_images=len(val),
+            val_top1=100 * correct / len(val),
+        )
+        path.write_text(json.dumps(scores))
+
+
+def rows_file(run: Run, args: argparse.Namespace) -> Path:
+    """The table that a run belongs to."""
+    return args.out / 'vision' / (RUNS_FILE if run.alpha is None else SWEEP_FILE)
+
+
+def train(run: Run, args: argparse.Namespace) -> Finished:
+    """Train a run, or read what it left."""
+    torch.set_num_threads(args.threads)
+    result = run_experiment(config_of(run, args), args.work_dir / run.key, test=True)
+    return Finished(
+        row=run.row.name,
+        seed=run.seed,
+        alpha=run.alpha,
+        top1=result.tested['accuracy/top1'],
+        curve=dict(result.scalars.accuracy),
+        weights={n: v[-1][1] for n, v in result.scalars.layer_weights.items()},
+        seconds=result.seconds,
+        parameters=result.parameters,
+    )
+
+
+def train_in_process(run: Run, args: argparse.Namespace) -> None:
+    """Train a run in a process of its own, whose output goes to a log file.
+
+    Raises:
+        SystemExit: It failed.
+    """
+    command = [sys.executable, str(Path(__file__).with_name('vision.py'))]
+    command += ['--one', run.key, '--data', str(args.data)]
+    command += ['--work-dir', str(args.work_dir), '--out', str(args.out)]
+    command += ['--threads', str(args.threads), '--seeds', *map(str, args.seeds)]
+    log = args.work_dir / f'{run.key}.log'
+    with log.open('a') as output:
+        code = subprocess.call(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {'OMP_NUM_THREADS': str(args.threads)},
+        )
+    if code:
+        raise SystemExit(f'vision.py: error: the run {run.key} failed, see {log}')
+
+
+def run(args: argparse.Namespace) -> None:
+    """The whole study, or one of its runs."""
+    runs = plan(args.parts, args.seeds)
+    if args.one is not None:
+        (wanted,) = (r for r in runs if r.key == args.one)
+        add_row(rows_file(wanted, args), train(wanted, args))
+        return
+    missing = [
+        r
+        for r in runs
+        if r.key not in {row.key for row in read_rows(rows_file(r, args))}
+    ]
+    missing = missing[: args.max_runs]
+    if missing:
+        args.work_dir.mkdir(parents=True, exist_ok=True)
+        record_teacher(args)
+    page(args, runs)
+    for number, each in enumerate(missing, 1):
+        train_in_process(each, args)
+        for checkpoint in (args.work_dir / each.key).glob('*.pth'):
+            checkpoint.unlink()
+        page(args, runs)
+        print(f'{each.key}: done, {number} of {len(missing)}', flush=True)
+
+
+def page(args: argparse.Namespace, runs: list[Run]) -> None:
+    """Write the page and its pictures from the rows that there are."""
+    path = views_of(args) / TEACHER_FILE
+    kept = args.out / 'vision' / TEACHER_FILE
+    if path.is_file():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(path.read_text())
+    write_page(
+        args.out,
+        read_rows(args.out / 'vision' / RUNS_FILE),
+        read_rows(args.out / 'vision' / SWEEP_FILE),
+        len(runs),
+        read_json(kept) if kept.is_file() else None,
+    )

@@ -1,0 +1,61 @@
+"""Compare ways of distilling DeiT-Tiny into a PlainMamba on Imagenette, with seeds.
+
+Every run is a process of its own with its own folder. A finished run is a row of a
+table and is not trained again, an interrupted one goes on, so the command can be
+stopped and repeated; the page and its pictures are made from whatever rows there are.
+
+docs/data.md says where images and teacher come from.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from _tool import Parser, natural, positive, seed_number, tool
+
+PARTS = ('decisive', 'terms', 'fewer', 'subclone', 'rivals', 'layers', 'sweep')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser(__doc__)
+    parser.add_argument(
+        '--data',
+        type=Path,
+        default=Path(os.environ.get('MMTRANSMAMBA_DATA', 'data')),
+        help='folder with imagenette96 and deit_tiny; default: MMTRANSMAMBA_DATA, or '
+        'data',
+    )
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/vision'))
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('docs/results'),
+        help='gets vision.md, and the tables and pictures in vision/',
+    )
+    parser.add_argument('--seeds', nargs='+', type=seed_number, default=[0, 1, 2])
+    parser.add_argument(
+        '--parts',
+        nargs='+',
+        choices=PARTS,
+        default=list(PARTS),
+        help='which comparisons, in which order; default: all',
+    )
+    parser.add_argument(
+        '--max-runs', type=natural, help='stop after so many runs; 0 writes the page'
+    )
+    parser.add_argument(
+        '--threads', type=positive, default=1, help='of each run; one at a time'
+    )
+    parser.add_argument('--one', help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+@tool(parse_args, 'interrupted; the same command goes on with what is not trained yet')
+def main(args: argparse.Namespace) -> None:
+    import _vision_runs
+
+    _vision_runs.run(args)
+
+
+if __name__ == '__main__':
+    main()
