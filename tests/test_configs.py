@@ -38,6 +38,8 @@ DEPTH = 2
 NUM_SAMPLES = 16
 NUM_LABELS = 4
 TRANSFORMERS = 'mmtransmamba.TransformersTeacher'
+# Sides of images that a data set gives as pixels; of CIFAR they are 32.
+SIDES = {'mmtransmamba.ImagenetteShards': 96, 'mmtransmamba.RecordedViews': 72}
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +67,8 @@ def innermost(dataset: ConfigDict) -> ConfigDict:
 class GeneratedImages(BaseDataset):
     """Images in the form in which the dataset it stands for gives them.
 
-    They are of one ``colour`` (RGB), or noise.
+    They are of one ``colour`` (RGB), or noise, ``side`` pixels wide unless they are
+    files.
     """
 
     def __init__(
@@ -73,18 +76,20 @@ class GeneratedImages(BaseDataset):
         folder: str,
         as_files: bool,
         num_classes: int,
+        side: int = 32,
         colour: tuple[int, int, int] | None = None,
         **kwargs,
     ) -> None:
         self.folder = Path(folder)
         self.as_files = as_files
+        self.side = side
         self.colour = colour
         classes = tuple(str(i) for i in range(num_classes))
         super().__init__(ann_file='', metainfo=dict(classes=classes), **kwargs)
 
     def load_data_list(self) -> list[dict]:
         rng = np.random.default_rng(0)
-        shape = (60, 80, 3) if self.as_files else (32, 32, 3)
+        shape = (60, 80, 3) if self.as_files else (self.side, self.side, 3)
         samples = []
         for i in range(NUM_SAMPLES):
             image = rng.integers(0, 256, shape, dtype=np.uint8)
@@ -107,13 +112,14 @@ def shrink_data(cfg: Config, folder: Path) -> None:
         dataset = innermost(dataloader.dataset)
         if dataset.type == 'mmtransmamba.Digits':
             continue
-        pipeline = dataset.pipeline
+        pipeline, side = dataset.pipeline, SIDES.get(dataset.type, 32)
         dataset.clear()
         dataset.update(
             type='mmtransmamba.GeneratedImages',
             folder=str(folder),
             as_files=pipeline[0].type == 'LoadImageFromFile',
             num_classes=cfg.data_preprocessor.num_classes,
+            side=side,
             pipeline=pipeline,
         )
 
@@ -129,7 +135,8 @@ def shrink_model(cfg: Config) -> int:
     Returns:
         Side in pixels of the images they take.
     """
-    side = min(full_size(cfg), 32)
+    full = full_size(cfg)
+    side = next(s for s in range(min(full, 32), 0, -GRID) if full % s == 0)
     shrink_backbone(student(cfg).backbone, side, DEPTH)
     student(cfg).head.in_channels = WIDTH
     if 'teacher' in cfg.model:

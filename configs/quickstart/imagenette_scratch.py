@@ -7,7 +7,7 @@ _base_ = [
 ]
 
 default_hooks = dict(
-    logger=dict(interval=50),
+    logger=dict(interval=50, log_metric_by_epoch=False),
     checkpoint=dict(by_epoch=False, interval=50, max_keep_ckpts=1),
 )
 log_processor = dict(by_epoch=False)

@@ -80,7 +80,7 @@ def test_is_a_command_that_ends_in_one_line(name):
 def test_the_folders_share_one_start():
     forwards = sorted((ROOT / 'tools').glob('*/_tool.py'))
     assert [path.parent.name for path in forwards] == [
-        *('analysis_tools', 'benchmarks', 'dataset_converters')
+        *('analysis_tools', 'benchmarks', 'dataset_converters', 'studies')
     ]
     assert len({path.read_text() for path in forwards}) == 1
 
