@@ -245,7 +245,7 @@ _SETTING = """\
 Teacher: DeiT-Tiny of ImageNet-1k, whose logits are cut to the ten classes of
 Imagenette. Student: a PlainMamba of width 192, as PMamba-T, with six blocks instead of
 twelve, images of 72 pixels and 36 tokens, from random weights. It learns from 2,000 of
-the 9,469 training images for 500 steps of 32, the same for every row, and is tested on
+the 9,469 training images for 400 steps of 32, the same for every row, and is tested on
 all 3,925 validation images after the last step. The curves are on an eighth of these.
 
 Every image has three fixed random views (crop of 35 to 100 % of the area, flip). The
