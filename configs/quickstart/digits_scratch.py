@@ -1,4 +1,4 @@
-# The student alone on 30 of the 1,200 training digits, three of each kind.
+# The student alone on 30 of the 1,200 training digits, three of each class.
 _base_ = [
     '../_base_/models/plain_mamba_digits.py',
     '../_base_/datasets/digits.py',

@@ -1,10 +1,10 @@
-# The same student on the same 30 digits, under the teacher: both stages of
-# the transfer. Weights of the layer and direction terms make means of their sums over
-# four layers and four directions; docs/results/digits.md has the ablation.
+# The same student on the same 30 digits, with both stages of the transfer. The weights
+# of the layer and direction terms turn their sums over four layers and four directions
+# into means; docs/results/digits.md has the ablation.
 _base_ = './digits_scratch.py'
 
 adaptive = dict(type='mmtransmamba.AdaptiveWeighting')
-# Features lead the first part of the way, labels and logits the rest.
+# Features dominate early in training, labels and logits later.
 decay = dict(
     type='mmtransmamba.TermDecayHook', terms=['feature', 'layer', 'direction'], end=0.6
 )
@@ -17,7 +17,7 @@ model = dict(
         model='{{fileDirname}}/digits_teacher.py',
         checkpoint='work_dirs/digits_teacher/epoch_150.pth',
     ),
-    # With 30 labels the teacher has more to say than they have.
+    # The teacher carries more information than 30 labels.
     alpha=0.2,
     terms=dict(
         logits=dict(type='mmtransmamba.LogitsTerm'),

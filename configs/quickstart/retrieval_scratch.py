@@ -1,4 +1,4 @@
-# VideoMamba on 1,024 clips, with the text encoder that CLIP4Clip has learned.
+# VideoMamba on 1,024 clips, with the text encoder trained by CLIP4Clip.
 _base_ = [
     '../_base_/models/video_mamba_shapes.py',
     '../_base_/datasets/moving_shapes.py',

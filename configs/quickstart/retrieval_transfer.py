@@ -1,5 +1,6 @@
-# The same student on the same 1,024 clips, under CLIP4Clip. Weights of the layer and
-# direction terms make means of their sums over four layers and two directions.
+# The same student on the same 1,024 clips, distilled from CLIP4Clip. The weights of the
+# layer and direction terms turn their sums over four layers and two directions into
+# means.
 _base_ = './retrieval_scratch.py'
 
 adaptive = dict(type='mmtransmamba.AdaptiveWeighting')

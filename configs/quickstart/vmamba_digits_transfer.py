@@ -1,4 +1,4 @@
-# digits_transfer.py with a VMamba: it too has four layers and four directions.
+# digits_transfer.py with a VMamba, which also has four layers and four directions.
 _base_ = ['./digits_transfer.py', '../_base_/models/vmamba_digits.py']
 
 model = dict(student=dict(backbone=dict(_delete_=True, **_base_.backbone)))

@@ -1,4 +1,4 @@
-# The whole student learns to say what the teacher says.
+# The whole student learns to reproduce the teacher's outputs.
 _base_ = './vqa_hybrid_stage2.py'
 
 model = dict(

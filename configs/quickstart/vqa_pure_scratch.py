@@ -1,6 +1,6 @@
 # The control: the same pure student learns from the labels alone, for as many
 # iterations as the three stages. It has the same vision tower; language model and
-# projector begin anew.
+# projector are randomly initialised.
 _base_ = './vqa_teacher.py'
 
 model = dict(convert=dict(layers='evenly', ratio=1.0, init='scratch'))

@@ -1,4 +1,5 @@
-# The teacher: a LLaVA of the tower and a Llama with random weights, all trained.
+# The teacher: a LLaVA with the tower and a Llama with random weights; all parameters
+# are trained.
 _base_ = [
     '../_base_/datasets/shapes_vqa.py',
     '../_base_/schedules/vqa.py',

@@ -1,4 +1,4 @@
-# The vision tower learns what the cells of a picture show; it stands in for CLIP's
+# The vision tower learns the content of each cell of a picture, in place of CLIP's
 # pre-training.
 _base_ = [
     '../_base_/models/vqa_tower.py',

@@ -1,4 +1,4 @@
-# The teacher of DiDeMo. What is CLIP's learns at 1e-7, the rate of CLIP4Clip.
+# The teacher for DiDeMo. CLIP's parameters use a rate of 1e-7, as in CLIP4Clip.
 _base_ = [
     '../_base_/models/clip4clip_vit_b32.py',
     '../_base_/datasets/didemo.py',

@@ -1,4 +1,4 @@
-# The official rate is stated without a batch size; L1's is kept.
+# The official rate is published without a batch size; we keep that of L1.
 _base_ = './plain-mamba-l2_8xb256_in1k.py'
 
 model = dict(backbone=dict(arch='L3'), head=dict(in_channels=448))

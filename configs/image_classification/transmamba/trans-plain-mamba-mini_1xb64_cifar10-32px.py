@@ -1,4 +1,4 @@
-# The same student on the same 5,000 images, under the teacher.
+# The same student on the same 5,000 images, distilled from the teacher.
 _base_ = '../plain_mamba/plain-mamba-mini_1xb64_cifar10-32px.py'
 
 model = dict(

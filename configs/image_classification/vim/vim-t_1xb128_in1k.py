@@ -1,5 +1,5 @@
-# The paper names no batch size for Vim; PMamba's of the same widths is taken. Weight
-# decay is the official 0.1.
+# The paper specifies no batch size for Vim; we use that of PMamba of the same width.
+# Weight decay is the official 0.1.
 _base_ = [
     '../../_base_/models/vim_t.py',
     '../../_base_/datasets/in1k_224.py',

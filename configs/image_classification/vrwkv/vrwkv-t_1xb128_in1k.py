@@ -1,4 +1,4 @@
-# The paper names no batch size for RWKV; PMamba's of the same widths is taken.
+# The paper specifies no batch size for RWKV; we use that of PMamba of the same width.
 _base_ = [
     '../../_base_/models/vrwkv_t.py',
     '../../_base_/datasets/in1k_224.py',

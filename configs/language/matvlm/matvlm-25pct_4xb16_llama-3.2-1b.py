@@ -1,5 +1,5 @@
-# MaTVLM: 25 % of the layers, evenly spread, become Mamba-2, and learn in one stage
-# from the teacher's distribution and its hidden states.
+# MaTVLM: 25 % of the layers, evenly spread, become Mamba-2. They learn in one stage
+# from the teacher's distribution and hidden states.
 _base_ = [
     '../../_base_/models/llama_3_2_1b_lm.py',
     '../../_base_/schedules/matvlm.py',

@@ -1,5 +1,5 @@
-# mmMamba-linear: all attention is replaced. In
-# stage 1 the new SSM parameters learn to answer as the attention did, layer by layer.
+# mmMamba-linear: all attention is replaced. In stage 1, the new SSM parameters learn to
+# match the attention's output, layer by layer.
 _base_ = [
     '../../_base_/models/llama_3_2_1b_lm.py',
     '../../_base_/schedules/mmmamba.py',

@@ -1,4 +1,4 @@
-# Stage 2: x, B and C, once v, k and q, learn with them.
+# Stage 2 also trains x, B and C, which were initialised from v, k and q.
 _base_ = './linear_stage1_8xb16_llama-3.2-1b.py'
 
 model = dict(

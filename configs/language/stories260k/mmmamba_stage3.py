@@ -1,4 +1,4 @@
-# The paper's rate of 5e-5 is for 20K iterations of a model of 2.7B parameters.
+# The paper's rate of 5e-5 was chosen for 20K iterations of a model of 2.7B parameters.
 _base_ = './mmmamba_stage2.py'
 
 model = dict(

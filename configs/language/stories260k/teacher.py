@@ -1,4 +1,4 @@
-# The teacher alone, to be tested: it is not trained.
+# The teacher alone, for testing only.
 _base_ = [
     '../../_base_/datasets/stories260k.py',
     '../../_base_/iter_language_runtime.py',

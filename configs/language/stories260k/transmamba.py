@@ -1,5 +1,5 @@
 # TransMamba's cosines with the task and the teacher's distribution. No Mamba of this
-# width is published: the mixers begin anew.
+# width is published, so the mixers are randomly initialised.
 _base_ = [
     '../../_base_/models/stories260k_lm.py',
     '../../_base_/schedules/stories260k.py',

@@ -1,4 +1,5 @@
-# The 3B model. No Mamba-1 of its width is published: the mixers begin anew.
+# The 3B model. No Mamba-1 of its width is published, so the mixers are randomly
+# initialised.
 _base_ = './llama-mamba-hybrid-13pct-high_8xb16_llama-3.2-1b.py'
 
 model = dict(

@@ -1,5 +1,5 @@
-# mmMamba's hybrid: the first of every four layers stays attention. Its first stage
-# trains what the mixers have and attention has not.
+# mmMamba's hybrid: the first of every four layers keeps attention. Its first stage
+# trains the parameters that attention does not have.
 _base_ = [
     '../../_base_/models/vqa_mmmamba.py',
     '../../_base_/datasets/easy_vqa.py',

@@ -1,4 +1,4 @@
-# The projections in the place of q, k, v learn too.
+# The projections that replace q, k, v are trained as well.
 _base_ = './easy_vqa_hybrid_stage1.py'
 
 model = dict(

@@ -1,5 +1,5 @@
-# The teacher: a LLaVA of the tower, which stays as it is, and a Llama with random
-# weights. Trained along, the tower lost what it knew of shapes.
+# The teacher: a LLaVA with the frozen tower and a Llama with random weights. When
+# trained along, the tower forgot shapes.
 _base_ = [
     '../../_base_/datasets/easy_vqa.py',
     '../../_base_/schedules/vqa.py',
@@ -14,7 +14,8 @@ model = dict(
     language='data/easy_vqa/start',
     head=dict(type='mmtransmamba.AnswerHead', max_new_tokens=4),
 )
-# At twice the rate the loss stays on a plateau, which this one leaves at about a third.
+# At twice this rate, the loss stays on a plateau; at this rate, it leaves the plateau
+# after about a third of the training.
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 train_cfg = dict(max_iters=3000, val_interval=3000)
 custom_hooks = [

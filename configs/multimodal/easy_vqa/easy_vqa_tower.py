@@ -1,5 +1,5 @@
-# The vision tower learns shape and colour of each training picture; it stands in for
-# CLIP's pre-training.
+# The vision tower learns shape and colour of each training picture, in place of CLIP's
+# pre-training.
 _base_ = [
     '../../_base_/models/vqa_tower.py',
     '../../_base_/schedules/vqa.py',

@@ -1,4 +1,4 @@
-# LLaVA's first stage: the projector learns to say what is in an image, all else is
+# LLaVA's first stage: the projector learns from image captions; everything else is
 # frozen.
 _base_ = [
     '../../_base_/datasets/llava_pretrain.py',

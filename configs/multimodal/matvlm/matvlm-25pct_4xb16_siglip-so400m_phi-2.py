@@ -1,5 +1,5 @@
 # MaTVLM: 25 % of the layers, evenly spread, become Mamba-2. They and the connector
-# learn in one stage from the teacher's distribution and its hidden states.
+# learn in one stage from the teacher's distribution and hidden states.
 _base_ = [
     '../../_base_/models/llava_phi_2_vlm.py',
     '../../_base_/schedules/matvlm.py',

@@ -1,5 +1,5 @@
-# mmMamba-hybrid: of HoVLE's 32 layers the first of every four stays attention. In
-# stage 1 the new SSM parameters learn to answer as the attention did, layer by layer.
+# mmMamba-hybrid: the first of every four of HoVLE's 32 layers keeps attention. In stage
+# 1, the new SSM parameters learn to match the attention's output, layer by layer.
 _base_ = [
     '../../_base_/models/hovle_2_6b_vlm.py',
     '../../_base_/schedules/mmmamba.py',

@@ -1,5 +1,5 @@
-# mmMamba-linear: all 32 layers become Mamba-2. In
-# stage 1 the new SSM parameters learn to answer as the attention did, layer by layer.
+# mmMamba-linear: all 32 layers become Mamba-2. In stage 1, the new SSM parameters learn
+# to match the attention's output, layer by layer.
 _base_ = [
     '../../_base_/models/hovle_2_6b_vlm.py',
     '../../_base_/schedules/mmmamba.py',

@@ -1,5 +1,5 @@
-# The 3B model, that of Table VI. No Mamba-1 of its width is published: the mixers begin
-# anew.
+# The 3B model of Table VI. No Mamba-1 of its width is published, so the mixers are
+# randomly initialised.
 _base_ = './reasoning-llava-mamba-hybrid-13pct-high_8xb16_llama-3.2-1b.py'
 
 model = dict(

@@ -1,5 +1,5 @@
-# TransMamba-L that reasons: every attention of the teacher becomes Mamba-1, and follows
-# it as in configs/multimodal/transmamba, on 40K samples.
+# TransMamba-L with reasoning: all of the teacher's attention becomes Mamba-1 and is
+# distilled as in configs/multimodal/transmamba, on 40K samples.
 _base_ = [
     '../../_base_/models/reasoning_llama_3_2_1b_vlm.py',
     '../../_base_/schedules/transmamba_lm.py',

@@ -1,5 +1,5 @@
-# A LLaVA of 0.45M parameters learns from nothing to say what it sees, to count and to
-# conclude.
+# A randomly initialised LLaVA of 0.45M parameters learns to describe what it sees, to
+# count and to draw conclusions.
 _base_ = [
     '../../_base_/datasets/shapes_reasoning.py',
     '../../_base_/schedules/stories260k.py',

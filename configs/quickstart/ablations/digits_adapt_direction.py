@@ -1,4 +1,4 @@
-# Adaptive weights in the directions and no layer term: Eq. 12, as a mean.
+# Adaptive weights within the directions and no layer term: Eq. 12, as a mean.
 _base_ = '../digits_transfer.py'
 
 model = dict(terms=dict(layer=None))

@@ -1,4 +1,5 @@
-# Table VII, row "Feature"; at full weight to the end, as no logits would take over.
+# Table VII, row "Feature"; at full weight to the end, because there are no logits to
+# take over.
 _base_ = '../digits_transfer.py'
 
 model = dict(terms=dict(logits=None, layer=None, direction=None))

@@ -1,4 +1,4 @@
-# Distillation as in digits_transfer.py, without the subcloned start.
+# Distillation as in digits_transfer.py, without subcloning.
 _base_ = '../digits_transfer.py'
 
 custom_hooks = [

@@ -1,4 +1,4 @@
-# The subcloned start alone: the student inherits weights and sees no teacher.
+# Subcloning alone: the student inherits weights and is not distilled.
 _base_ = '../digits_scratch.py'
 
 custom_hooks = [

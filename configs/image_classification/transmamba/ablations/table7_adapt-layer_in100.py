@@ -1,4 +1,4 @@
-# Table VII: adaptively weighed layers, final feature and logits.
+# Table VII: adaptively weighted layers, final feature and logits.
 _base_ = '../trans-plain-mamba-t_1xb128_in100.py'
 
 model = dict(

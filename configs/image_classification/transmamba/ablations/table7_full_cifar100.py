@@ -1,2 +1,2 @@
-# Table VII: directions of adaptively weighed layers, final feature and logits.
+# Table VII: directions of adaptively weighted layers, final feature and logits.
 _base_ = '../trans-plain-mamba-t_1xb128_cifar100.py'
