@@ -87,11 +87,7 @@ def prepare_config(args: argparse.Namespace) -> Config:
     # A distiller's checkpoint holds the student, which is tested without the teacher,
     # unless the distiller should compare the two.
     if is_distiller(cfg.model) and not cfg.model.get('compare', False):
-        # For a vision-language student, the distiller's head generates the answers.
-        head = cfg.model.get('head')
         cfg.model = student_config(cfg.model)
-        if head is not None:
-            cfg.model.head = head
     launch.init_processes(cfg, args.launcher)
     return cfg
 

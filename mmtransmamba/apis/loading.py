@@ -89,19 +89,67 @@ def _from_checkpoint(path: Path, config: str | Path | Config | None) -> nn.Modul
         checkpoint = Path(found)
     if config is None:
         config = read_dumped_config(_config_in(work_dir))
+    return load_trained(config, checkpoint)
+
+
+def load_trained(
+    config: str | Path | Config,
+    checkpoint: str | Path | None = None,
+    kind: type[nn.Module] = nn.Module,
+) -> nn.Module:
+    """The model of a config, under a distiller its student, as training left it.
+
+    Args:
+        config: A config, its file, or its name in the package.
+        checkpoint: File with the weights; without one the model is what the config
+            starts from.
+        kind: Class that the model must have.
+
+    Returns:
+        The model, with the config and what is known of its classes.
+
+    Raises:
+        FileNotFoundError: A file does not exist.
+        CheckpointError: The checkpoint does not fit the model.
+        ValueError: The config has a mistake, or a model of another kind.
+    """
     config = read_config(config)
-    settings = student_config(config.model)
+    settings = student_config(config.get('model') or {})
+    if checkpoint is not None:
+        _check_file(Path(checkpoint))
     with DefaultScope.overwrite_default_scope(
         config.get('default_scope', 'mmtransmamba')
     ):
+        _check_kind(settings.get('type'), kind, config.filename)
         data_preprocessor = config.get('data_preprocessor')
         if data_preprocessor is not None:
             settings = {'data_preprocessor': data_preprocessor, **settings}
         model = MODELS.build(settings)
-        load_pretrained(model, checkpoint)
+        if checkpoint is not None:
+            # That of a language model has the names of the transformers model in it.
+            load_pretrained(getattr(model, 'lm', model), checkpoint)
         model._config = config
         model._dataset_meta = _metainfo(config)
     return model
+
+
+def _check_file(checkpoint: Path) -> None:
+    if checkpoint.is_dir():
+        raise FileNotFoundError(
+            f'"{checkpoint}" is a folder, not the checkpoint of a config. If a model '
+            'was saved there, give the folder alone.'
+        )
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f'There is no checkpoint at {checkpoint}.')
+
+
+def _check_kind(name: str | None, kind: type[nn.Module], file: str | None) -> None:
+    found = MODELS.get(name) if name else None
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise ValueError(
+            f'{file or "The config"}: its model, or the student in it, has to be a '
+            f'{kind.__name__}, got {name!r}.'
+        )
 
 
 def _config_in(work_dir: Path) -> Path:
@@ -118,7 +166,7 @@ def _metainfo(config: Config) -> dict:
     """Names of the classes, if the config's data set knows them without its files."""
     for name in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
         dataset = (config.get(name) or {}).get('dataset') or {}
-        kind = DATASETS.get(dataset.get('type', '')) if dataset else None
+        kind = DATASETS.get(dataset['type']) if dataset.get('type') else None
         metainfo = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
         if metainfo:
             return metainfo

@@ -15,7 +15,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mmtransmamba.apis.settings_as_data import as_data, check_data
+from mmtransmamba.apis.configs import read_config
 from mmtransmamba.datasets.video_text import (
     CorruptVideoError,
     list_videos,
@@ -25,6 +25,7 @@ from mmtransmamba.engine.student import student_config
 from mmtransmamba.models import load_pretrained
 from mmtransmamba.models.retrieval import TextVideoRetriever
 from mmtransmamba.registry import MODELS, TASK_UTILS
+from mmtransmamba.utils.config_data import as_data, check_data
 
 FORMAT = 'mmtransmamba video index 2'
 OLD_FORMAT = 'mmtransmamba video index 1'
@@ -59,10 +60,7 @@ class Retriever:
         checkpoint: str | Path,
         device: str | torch.device = 'cpu',
     ) -> None:
-        if not isinstance(config, Config):
-            if not Path(config).is_file():
-                raise FileNotFoundError(f'There is no config at {config}.')
-            config = Config.fromfile(config)
+        config = read_config(config)
         parts = ('model', 'test_pipeline', 'tokenizer')
         missing = [name for name in parts if name not in config]
         if missing:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from mmtransmamba.apis.vlm_loading import (
     choose_device,
     choose_dtype,
+    load_chat_parts,
     load_model,
-    load_trained,
 )
 from mmtransmamba.apis.vlm_streaming import stream_text, until_stop
 from mmtransmamba.datasets.conversations import (
@@ -102,12 +102,12 @@ class VisionLanguageChat:
 
         Args:
             config, checkpoint: See
-                :func:`~mmtransmamba.apis.vlm_loading.load_trained`.
+                :func:`~mmtransmamba.apis.loading.load_trained`.
             head: By default that of the config.
             template: By default that of the config's data, or the processor's.
             **kwargs: Other arguments of the class.
         """
-        model, processor, own_head, own_template = load_trained(config, checkpoint)
+        model, processor, own_head, own_template = load_chat_parts(config, checkpoint)
         return cls(
             model,
             kwargs.pop('processor', None) or processor,

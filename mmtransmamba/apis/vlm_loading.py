@@ -7,13 +7,10 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from torch import nn
 
-from mmtransmamba.engine.student import student_config
-from mmtransmamba.models.checkpoint import CheckpointError, read_state_dict
-from mmtransmamba.models.fit import check_fit
-from mmtransmamba.registry import MODELS
+from mmtransmamba.apis.loading import load_trained
+from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.utils.dtypes import floating_dtype
 
 _LOADERS = ('test_dataloader', 'val_dataloader', 'train_dataloader')
@@ -39,16 +36,15 @@ def load_model(folder: str | Path) -> nn.Module:
         ) from error
 
 
-def load_trained(
+def load_chat_parts(
     config: str | Path | Config, checkpoint: str | Path | None = None
 ) -> tuple[nn.Module, Any, nn.Module, str | None]:
-    """The model of a config, with the weights that training gave it.
+    """What a trained vision-language model needs to answer.
 
     Args:
-        config: A config, or its file, whose model is a ``VisionLanguageModel`` or a
-            ``LanguageDistiller``, of which the student is taken.
-        checkpoint: File of a checkpoint; without one the model is what the config
-            begins with.
+        config, checkpoint: See :func:`~mmtransmamba.apis.loading.load_trained`; the
+            model is a ``VisionLanguageModel``, or the student of a
+            ``LanguageDistiller``.
 
     Returns:
         The transformers model, its processor, its head, and the chat template that the
@@ -61,54 +57,9 @@ def load_trained(
     """
     from mmtransmamba.models.trainable import VisionLanguageModel
 
-    if not isinstance(config, Config):
-        if not Path(config).is_file():
-            raise FileNotFoundError(f'There is no config at {config}.')
-        config = Config.fromfile(config)
-    where = config.filename or 'The config'
-    settings = config.get('model') or {}
-    head = settings.get('head')
-    settings = student_config(settings)
-    with DefaultScope.overwrite_default_scope('mmtransmamba'):
-        kind = MODELS.get(settings.get('type')) if settings.get('type') else None
-        if not (isinstance(kind, type) and issubclass(kind, VisionLanguageModel)):
-            raise ValueError(
-                f'{where}: its model, or the student in it, has to be a '
-                f'VisionLanguageModel, got {settings.get("type")!r}.'
-            )
-        model = MODELS.build(settings)
-        head = model.head if head is None else MODELS.build(head)
-    if checkpoint is not None:
-        load_weights(model.lm, checkpoint)
-    return model.lm, model.companions.processor, head, _template_of(config)
-
-
-def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
-    """Load a checkpoint of training into a transformers model.
-
-    Args:
-        model: The model.
-        checkpoint: File whose tensors have the names of the model. Those that a
-            distiller has besides (``distiller.…``) are left out.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        CheckpointError: It does not fit.
-    """
-    from mmtransmamba.models.trainable.naming import OWN_PREFIX
-
-    if Path(checkpoint).is_dir():
-        raise FileNotFoundError(
-            f'"{checkpoint}" is a folder, not the checkpoint of a config. If a model '
-            'was saved there, give the folder alone.'
-        )
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f'There is no checkpoint at {checkpoint}.')
-    state = read_state_dict(checkpoint)
-    state = {k: v for k, v in state.items() if not k.startswith(OWN_PREFIX)}
-    check_fit(model, state, '')
-    # Of tied tensors one may be missing; check_fit has looked at all others.
-    model.load_state_dict(state, strict=False)
+    model = load_trained(config, checkpoint, VisionLanguageModel)
+    template = _template_of(model._config)
+    return model.lm, model.companions.processor, model.head, template
 
 
 def _template_of(config: Config) -> str | None:

@@ -28,5 +28,11 @@ def is_distiller(model: nn.Module | Mapping[str, Any]) -> bool:
 
 
 def student_config(model: Mapping[str, Any]) -> Mapping[str, Any]:
-    """As :func:`trained_part`, for ``cfg.model``."""
-    return model['student'] if is_distiller(model) else model
+    """As :func:`trained_part`, for ``cfg.model``.
+
+    A distiller's head is the student's then: it answers in the student's place.
+    """
+    if not is_distiller(model):
+        return model
+    student, head = model['student'], model.get('head')
+    return student if head is None else {**student, 'head': head}

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from tiny_retrievers import STUDENT, TEACHER
 
 from mmtransmamba.apis import Retriever, VideoIndex, index_folder
-from mmtransmamba.apis.settings_as_data import as_data
 from mmtransmamba.apis.video_index import OLD_FORMAT
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.registry import MODELS
+from mmtransmamba.utils.config_data import as_data
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'retrieve.py'
 WORDS = ['a', 'dark', 'bright', 'clip']
@@ -179,7 +179,7 @@ def test_config_of_something_else(tmp_path):
         config.pop(part)
         with pytest.raises(ValueError, match=f'has no {part}: it is none of text-vid'):
             Retriever(config, tmp_path / 'x.pth')
-    with pytest.raises(FileNotFoundError, match='no config at'):
+    with pytest.raises(FileNotFoundError, match='config file .* does not exist'):
         Retriever(tmp_path / 'x.py', tmp_path / 'x.pth')
     backbone = dict(type='mmtransmamba.PlainMamba', arch='T')
     with pytest.raises(ValueError, match='PlainMamba is no model of text-video'):
@@ -343,5 +343,5 @@ def test_bad_numbers_and_devices(tmp_path, folder, run_tool, capsys):
 def test_errors_are_one_line(tmp_path, run_tool):
     with pytest.raises(SystemExit, match='^retrieve: error: There is no index at'):
         run_tool('query', tmp_path / 'x', 'text')
-    with pytest.raises(SystemExit, match='^retrieve: error: There is no config at'):
+    with pytest.raises(SystemExit, match='^retrieve: error: the config file'):
         run_tool('index', tmp_path / 'x.py', tmp_path / 'x.pth', tmp_path)

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from mmtransmamba.apis import VisionLanguageChat
+from mmtransmamba.apis.loading import load
 from mmtransmamba.apis.vlm import conversation_of, sampling_settings
 from mmtransmamba.apis.vlm_streaming import until_stop
 from mmtransmamba.datasets.conversations import BadSampleError, Conversation, Turn
@@ -338,10 +339,28 @@ class TestFromConfig:
         other = VisionLanguageChat.from_config(config, template='llava_plain')
         assert other.template == 'llava_plain'
 
+    def test_a_key_that_nobody_reads_is_named(self, folders, tmp_path):
+        path, _ = self.config(folders, tmp_path)
+        path.write_text(path.read_text() + '\ntrain_datalaoder = dict(batch_size=1)\n')
+        with pytest.raises(ValueError, match='train_datalaoder'):
+            VisionLanguageChat.from_config(path)
+
+    def test_a_checkpoint_gives_load_and_chat_the_same_model(
+        self, folders, trained, tmp_path
+    ):
+        checkpoint, _ = trained
+        path, _ = self.config(folders, tmp_path)
+        chat = VisionLanguageChat.from_config(path, checkpoint, device='cpu')
+        loaded = load(checkpoint, path).lm.state_dict()
+        for name, tensor in chat.model.state_dict().items():
+            assert torch.equal(loaded[name], tensor), name
+
     def test_wrong(self, folders, trained, tmp_path):
         checkpoint, _ = trained
         path, _ = self.config(folders, tmp_path)
-        with pytest.raises(FileNotFoundError, match='no config at absent.py'):
+        with pytest.raises(
+            FileNotFoundError, match='config file "absent.py" does not exist'
+        ):
             VisionLanguageChat.from_config('absent.py')
         with pytest.raises(FileNotFoundError, match='no checkpoint at'):
             VisionLanguageChat.from_config(path, tmp_path / 'absent.pth')

@@ -130,7 +130,10 @@ def test_temperature(talk, model, monkeypatch):
     [
         (['absent'], 'There is no model folder "absent"'),
         (['absent', '--image', 'no.png'], 'there is no file "no.png"'),
-        (['absent.py', '--checkpoint', 'x.pth'], 'There is no config at absent.py'),
+        (
+            ['absent.py', '--checkpoint', 'x.pth'],
+            'the config file "absent.py" does not exist',
+        ),
     ],
 )
 def test_wrong_files(talk, args, message):
