@@ -28,3 +28,10 @@ VLM_BENCHMARKS = (
     'mm_vet',
 )
 """Benchmarks of vision-language models: :mod:`mmtransmamba.evaluation.vlm`."""
+
+LM_BENCHMARKS = (
+    *('arc_challenge', 'arc_challenge_val', 'arc_easy', 'arc_easy_val', 'boolq'),
+    *('commonsense_qa', 'copa', 'hellaswag', 'lambada_openai', 'openbookqa_val'),
+    *('piqa', 'sciq', 'social_iqa', 'winogrande'),
+)
+"""Benchmarks of language models: :mod:`mmtransmamba.evaluation.language`."""

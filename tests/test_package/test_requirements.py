@@ -50,9 +50,12 @@ def test_runtime_requirements(arguments, repo_dir):
     assert {'torch>=2.6', 'onedl-mmengine>=0.10.12'} <= set(expected)
 
 
+OPTIONAL = ('cuda', 'fla', 'timm', 'video', 'det', 'seg', 'eval', 'export', 'gguf')
+
+
 def test_extras(arguments, repo_dir):
     extras = arguments['extras_require']
-    optional = {'cuda', 'fla', 'timm', 'video', 'det', 'seg', 'eval', 'export'}
+    optional = set(OPTIONAL)
     assert set(extras) == optional | {'tests', 'docs'}
     assert all(extras.values())
     assert [distribution_of(r) for r in extras['cuda']] == [
@@ -67,7 +70,7 @@ def test_extras(arguments, repo_dir):
 
 def test_no_optional_package_is_installed_by_default(arguments):
     runtime = {distribution_of(r) for r in arguments['install_requires']}
-    for name in ('cuda', 'fla', 'timm', 'video', 'det', 'seg', 'eval', 'export'):
+    for name in OPTIONAL:
         extra = {distribution_of(r) for r in arguments['extras_require'][name]}
         assert runtime.isdisjoint(extra)
 

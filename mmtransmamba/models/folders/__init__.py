@@ -2,6 +2,7 @@
 
 from .assemble_llava import assemble_llava
 from .assemble_patch_decoder import assemble_patch_decoder, write_patch_decoder
+from .gguf import load_gguf, load_gguf_tokenizer
 from .hub import model_folder
 from .lm import load_lm
 from .loading import load_folder
@@ -13,6 +14,8 @@ __all__ = [
     'is_vision_language',
     'language_model_of',
     'load_folder',
+    'load_gguf',
+    'load_gguf_tokenizer',
     'load_lm',
     'load_vlm',
     'model_folder',

@@ -1,0 +1,120 @@
+"""Likelihood of a text after another one, under a language model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Of one continuation.
+
+    Attributes:
+        log: Sum of its tokens' log-probabilities, in nats.
+        greedy: Whether every token is the likeliest.
+        tokens: How many there are.
+    """
+
+    log: float
+    greedy: bool
+    tokens: int
+
+
+def encode_pair(
+    tokenizer: Any, context: str, continuation: str
+) -> tuple[list[int], list[int]]:
+    """Token ids of a context and its continuation, as lm-evaluation-harness has them.
+
+    Spaces at the end of the context count as the continuation's. Both are encoded
+    together, with the special tokens that the tokenizer adds by itself; what the
+    context alone has is taken off.
+    """
+    kept = context.rstrip()
+    continuation = context[len(kept) :] + continuation
+    if not kept:
+        prefix = tokenizer.bos_token_id
+        if prefix is None:
+            prefix = tokenizer.eos_token_id
+        return [prefix], tokenizer.encode(continuation, add_special_tokens=False)
+    before = tokenizer.encode(kept)
+    return before, tokenizer.encode(kept + continuation)[len(before) :]
+
+
+@torch.inference_mode()
+def log_likelihoods(
+    model: nn.Module,
+    pairs: Sequence[tuple[list[int], list[int]]],
+    batch_tokens: int = 4096,
+    max_length: int | None = None,
+) -> list[Likelihood]:
+    r""":math:`\sum_t \log p(y_t \mid x, y_{<t})` of continuations y after contexts x.
+
+    Rows are padded on the right, where a causal model cannot see the padding. Pairs
+    with the same tokens are computed once. A pair that is too long loses its first
+    tokens.
+
+    Args:
+        model: A causal language model of transformers, in evaluation mode.
+        pairs: Token ids of contexts and continuations, neither empty.
+        batch_tokens: Tokens of a batch, padding included.
+        max_length: Tokens the model sees at a time; ``max_position_embeddings`` of
+            the config by default.
+
+    Returns:
+        One for each pair, in their order.
+
+    Raises:
+        ValueError: A context or continuation is empty.
+    """
+    limit = max_length or model.config.get_text_config().max_position_embeddings
+    rows: dict[tuple[tuple[int, ...], int], list[int]] = {}
+    for number, (before, after) in enumerate(pairs):
+        if not before or not after:
+            raise ValueError(
+                f'pair {number} has {len(before)} tokens of context and {len(after)} '
+                'of continuation; each needs one at least'
+            )
+        ids = tuple(before + after)[-(limit + 1) :]
+        rows.setdefault((ids, min(len(after), len(ids) - 1)), []).append(number)
+    found: list[Likelihood | None] = [None] * len(pairs)
+    # Long rows first: memory runs out at once or not at all.
+    ordered = sorted(rows, key=lambda row: -len(row[0]))
+    while ordered:
+        count = max(1, batch_tokens // (len(ordered[0][0]) - 1))
+        batch, ordered = ordered[:count], ordered[count:]
+        for row, likelihood in zip(batch, _score(model, batch), strict=True):
+            for number in rows[row]:
+                found[number] = likelihood
+    return found
+
+
+def _score(
+    model: nn.Module, batch: list[tuple[tuple[int, ...], int]]
+) -> list[Likelihood]:
+    longest = len(batch[0][0]) - 1
+    ids = torch.zeros(len(batch), longest, dtype=torch.long)
+    for i, (tokens, _) in enumerate(batch):
+        ids[i, : len(tokens) - 1] = torch.tensor(tokens[:-1])
+    ids = ids.to(next(model.parameters()).device)
+    logits = model(input_ids=ids, use_cache=False).logits
+    return [
+        _likelihood(
+            logits[i, len(tokens) - 1 - count : len(tokens) - 1], tokens[-count:]
+        )
+        for i, (tokens, count) in enumerate(batch)
+    ]
+
+
+def _likelihood(logits: Tensor, targets: Sequence[int]) -> Likelihood:
+    wanted = torch.tensor(targets, device=logits.device)
+    logs = logits.float().log_softmax(-1)
+    return Likelihood(
+        log=float(logs.gather(-1, wanted[:, None]).sum()),
+        greedy=bool((logits.argmax(-1) == wanted).all()),
+        tokens=len(targets),
+    )

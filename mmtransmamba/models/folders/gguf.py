@@ -1,0 +1,70 @@
+"""Models in GGUF files, the format of llama.cpp."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+_NEEDED = ('gguf', 'accelerate')
+
+
+def load_gguf(path: str | Path) -> nn.Module:
+    """The causal language model of a GGUF file, as an ordinary float32 model.
+
+    Quantised weights are expanded, so the result is what the file stores, not the
+    model that was quantised. transformers reads the families it knows.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ImportError: ``gguf`` or ``accelerate`` is not installed.
+        ValueError: The file is not GGUF, or of a family that transformers does not
+            read.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model = _read(AutoModelForCausalLM, path)
+    # transformers takes the model for a quantised one, and would not save it.
+    model.hf_quantizer = None
+    model.is_quantized = False
+    model.quantization_method = None
+    if hasattr(model.config, 'quantization_config'):
+        del model.config.quantization_config
+    return model.float().eval()
+
+
+def load_gguf_tokenizer(path: str | Path) -> Any:
+    """The tokenizer of a GGUF file, with its chat template.
+
+    Raises:
+        See :func:`load_gguf`.
+    """
+    from transformers import AutoTokenizer
+
+    return _read(AutoTokenizer, path)
+
+
+def _read(auto_class: Any, path: str | Path) -> Any:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'there is no file "{path}"')
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f'reading GGUF needs {", ".join(missing)}: pip install {" ".join(missing)}'
+        )
+    with open(path, 'rb') as file:
+        if file.read(4) != b'GGUF':
+            raise ValueError(f'"{path}" is not a GGUF file')
+    try:
+        return auto_class.from_pretrained(
+            str(path.parent),
+            gguf_file=path.name,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except Exception as error:  # a broken file ends in whatever its reader meets
+        reason = str(error).strip().partition('\n')[0] or type(error).__name__
+        raise ValueError(f'"{path}" cannot be read: {reason}') from error
