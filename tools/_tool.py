@@ -12,11 +12,14 @@ if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
 
 from mmtransmamba.utils.command import KeyValues, Parser, tool
 from mmtransmamba.utils.numbers import natural, positive, real, seed_number, whole
+from mmtransmamba.utils.out_paths import out_file, out_folder
 
 __all__ = [
     'KeyValues',
     'Parser',
     'natural',
+    'out_file',
+    'out_folder',
     'positive',
     'real',
     'seed_number',

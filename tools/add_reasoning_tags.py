@@ -5,15 +5,14 @@ to reason, and convert the student from the result.
 """
 
 import argparse
-from pathlib import Path
 
-from _tool import Parser, tool
+from _tool import Parser, out_folder, tool
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument('model', help='folder of the model with its processor')
-    parser.add_argument('--out', type=Path, required=True, help='folder to write')
+    parser.add_argument('--out', type=out_folder, required=True, help='folder to write')
     return parser.parse_args()
 
 

@@ -7,14 +7,14 @@ train it with configs/multimodal/llava.
 import argparse
 from pathlib import Path
 
-from _tool import Parser, seed_number, tool, whole
+from _tool import Parser, out_folder, seed_number, tool, whole
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument('vision', type=Path, help='folder of a CLIP or SigLIP')
     parser.add_argument('language', type=Path, help='folder of a causal language model')
-    parser.add_argument('--out', type=Path, required=True, help='folder to write')
+    parser.add_argument('--out', type=out_folder, required=True, help='folder to write')
     parser.add_argument(
         '--tokenizer', type=Path, help='its folder, by default that of the language'
     )

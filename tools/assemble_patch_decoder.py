@@ -8,13 +8,13 @@ run.
 import argparse
 from pathlib import Path
 
-from _tool import Parser, positive, seed_number, tool
+from _tool import Parser, out_folder, positive, seed_number, tool
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument('language', type=Path, help='folder of the language model')
-    parser.add_argument('out', type=Path, help='folder to write')
+    parser.add_argument('out', type=out_folder, help='folder to write')
     parser.add_argument(
         '--holistic',
         default='8',

@@ -14,7 +14,7 @@ import importlib
 import re
 from pathlib import Path
 
-from _tool import KeyValues, Parser, positive, real, seed_number, tool
+from _tool import KeyValues, Parser, out_folder, positive, real, seed_number, tool
 
 from mmtransmamba.utils.choices import INITS, POSITIONS, RANKINGS
 
@@ -66,7 +66,7 @@ def parse_args() -> argparse.Namespace:
         help='Python modules that register mixers of your own',
     )
     parser.add_argument('--mamba-checkpoint', help='Mamba-1 model, for --init subclone')
-    parser.add_argument('--out', type=Path, help='folder to write')
+    parser.add_argument('--out', type=out_folder, help='folder to write')
     parser.add_argument('--overwrite', action='store_true', help='replace the folder')
     parser.add_argument('--dry-run', action='store_true', help='only print the report')
     parser.add_argument('--seed', type=seed_number, default=0)

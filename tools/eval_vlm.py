@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _tool import Parser, positive, tool
+from _tool import Parser, out_folder, positive, tool
 
 from mmtransmamba.utils.choices import VLM_BENCHMARKS
 
@@ -57,7 +57,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--out',
-        type=Path,
+        type=out_folder,
         default=Path('work_dirs/eval_vlm'),
         help="folder for scores.json, a model's answers and files to submit "
         '(default: %(default)s)',

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from _tool import KeyValues, Parser, positive, tool
+from _tool import KeyValues, Parser, out_file, positive, tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -20,7 +20,10 @@ def parse_args() -> argparse.Namespace:
         '--format', choices=('onnx', 'torchscript', 'torch_export'), required=True
     )
     parser.add_argument(
-        '--out', required=True, help='file to write: .onnx, .pt or .pt2 by the format'
+        '--out',
+        type=out_file,
+        required=True,
+        help='file to write: .onnx, .pt or .pt2 by the format',
     )
     parser.add_argument(
         '--shape',

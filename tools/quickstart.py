@@ -9,7 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from _tool import Parser, seed_number, tool
+from _tool import Parser, out_folder, seed_number, tool
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs' / 'quickstart'
 RUNS = {'teacher': 'DeiT teacher', 'scratch': 'from scratch', 'transfer': 'transfer'}
@@ -20,7 +20,10 @@ TEACHER_EPOCHS = 75
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument(
-        '--work-dir', type=Path, default=Path('work_dirs/quickstart'), help='results'
+        '--work-dir',
+        type=out_folder,
+        default=Path('work_dirs/quickstart'),
+        help='results',
     )
     parser.add_argument(
         '--seed', type=seed_number, default=0, help="the students' seed"

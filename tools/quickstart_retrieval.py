@@ -15,7 +15,7 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _tool import Parser, seed_number, tool
+from _tool import Parser, out_folder, seed_number, tool
 
 if TYPE_CHECKING:
     from mmtransmamba.apis import ExperimentResult
@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument(
         '--work-dir',
-        type=Path,
+        type=out_folder,
         default=Path('work_dirs/quickstart_retrieval'),
         help='results',
     )

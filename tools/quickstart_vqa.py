@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _tool import Parser, seed_number, tool
+from _tool import Parser, out_folder, seed_number, tool
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument(
         '--work-dir',
-        type=Path,
+        type=out_folder,
         default=Path('work_dirs/quickstart_vqa'),
         help='results',
     )

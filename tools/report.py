@@ -12,14 +12,17 @@ executed.
 import argparse
 from pathlib import Path
 
-from _tool import Parser, tool
+from _tool import Parser, out_file, tool
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument('work_dir', type=Path, help="the run's folder")
     parser.add_argument(
-        '--out', type=Path, metavar='FILE', help='page to write (WORK_DIR/report.html)'
+        '--out',
+        type=out_file,
+        metavar='FILE',
+        help='page to write (WORK_DIR/report.html)',
     )
     return parser.parse_args()
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _tool import Parser, natural, positive, tool
+from _tool import Parser, natural, out_file, positive, tool
 
 if TYPE_CHECKING:
     from mmtransmamba.apis.video_index import Retriever, VideoIndex
@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     index.add_argument('config', type=Path)
     index.add_argument('checkpoint', type=Path)
     index.add_argument('folder', type=Path)
-    index.add_argument('--out', type=Path, default=Path('videos.safetensors'))
+    index.add_argument('--out', type=out_file, default=Path('videos.safetensors'))
     index.add_argument('--batch-size', type=positive, default=8)
     index.add_argument(
         '--workers', type=natural, default=0, help='processes that decode'
@@ -50,8 +50,9 @@ def make_index(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from mmtransmamba.apis.video_index import Retriever, index_folder
+    from mmtransmamba.apis.vlm_loading import choose_device
 
-    device = args.device or get_device()
+    device = str(choose_device(args.device or get_device()))
     retriever = Retriever(args.config, args.checkpoint, device)
     index, faults = index_folder(
         retriever,
@@ -70,9 +71,10 @@ def query(args: argparse.Namespace) -> None:
     from mmengine.device import get_device
 
     from mmtransmamba.apis.video_index import Retriever, VideoIndex
+    from mmtransmamba.apis.vlm_loading import choose_device
 
+    device = str(choose_device(args.device or get_device()))
     index = VideoIndex.load(args.index)
-    device = args.device or get_device()
     checkpoint = args.checkpoint or index.info.get('checkpoint')
     if checkpoint is None:
         raise ValueError(

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from _tool import KeyValues, Parser, tool
+from _tool import KeyValues, Parser, out_file, out_folder, tool
 
 from mmtransmamba.utils.choices import LAUNCHERS
 
@@ -21,9 +21,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
         '--work-dir',
+        type=out_folder,
         help='folder for logs and metrics (default: work_dirs/NAME-OF-THE-CONFIG)',
     )
-    parser.add_argument('--out', help='file for the results: .pkl, .json or .yml')
+    parser.add_argument(
+        '--out', type=out_file, help='file for the results: .pkl, .json or .yml'
+    )
     parser.add_argument(
         '--out-item',
         choices=['pred', 'metrics'],
@@ -76,7 +79,7 @@ def prepare_config(args: argparse.Namespace) -> Config:
         raise ValueError(f'the config "{args.config}" has no {", ".join(missing)}')
     if args.out is not None:
         suffixes = ('.pkl',) if args.out_item == 'pred' else ('.pkl', '.json', '.yml')
-        if not args.out.endswith(suffixes):
+        if args.out.suffix not in suffixes:
             raise ValueError(
                 f'--out with --out-item {args.out_item} must end in '
                 f'{" or ".join(suffixes)}, got "{args.out}"'
@@ -121,7 +124,7 @@ def main(args: argparse.Namespace) -> None:
     runner = launch.build_runner(prepare_config(args))
     check_weights(runner, args.checkpoint)
     if args.out is not None and args.out_item == 'pred':
-        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=str(args.out)))
     metrics = runner.test()
     if args.out is not None and args.out_item == 'metrics':
         dump(metrics, args.out)

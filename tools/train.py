@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from _tool import KeyValues, Parser, tool
+from _tool import KeyValues, Parser, out_folder, tool
 
 from mmtransmamba.utils.choices import LAUNCHERS
 
@@ -19,6 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument(
         '--work-dir',
+        type=out_folder,
         help='folder for logs and checkpoints (default: work_dirs/NAME-OF-THE-CONFIG)',
     )
     parser.add_argument(

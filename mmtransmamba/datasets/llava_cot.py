@@ -80,7 +80,10 @@ def split_llava_cot(
             left_out[why] += 1
         else:
             places.append((begin, len(line)))
-    parts, shared = _choose(len(places), sizes, seed)
+    try:
+        parts, shared = _choose(len(places), sizes, seed)
+    except ValueError as error:
+        raise ValueError(f'{annotations}: {error}') from error
     Path(out).mkdir(parents=True, exist_ok=True)
     with annotations.open('rb') as file:
         for name, rows in parts.items():

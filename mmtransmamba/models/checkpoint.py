@@ -67,9 +67,15 @@ def read_state_dict(
     if not path.is_file():
         raise FileNotFoundError(f'No checkpoint file at {path}.')
     if path.suffix == '.safetensors':
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        state = load_file(path)
+        try:
+            state = load_file(path)
+        except SafetensorError as error:
+            raise CheckpointError(
+                f'{path} cannot be read as safetensors: {error}'
+            ) from error
     else:
         try:
             content = safe_load.load_file(path, foreign='inert')

@@ -65,6 +65,8 @@ def describe(error: BaseException) -> tuple[str, bool]:
     if not line:
         # A bare assertion: its code is the only message.
         line = f'"{code}" does not hold' if code.startswith('assert ') else code
+        if built is not None and code.startswith('assert '):
+            return f'{_shown(*built)}: {code.removeprefix("assert ")} is required', True
     if built is not None:
         line += f', building {_shown(*built)}'
     return f'{name}: {line} [{_short(file)}, line {number}]', False

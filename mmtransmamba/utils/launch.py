@@ -35,7 +35,7 @@ _UNSTACKED = ('mmdet', 'mmseg')
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
-def load_config(path: str, work_dir: str | None = None) -> Config:
+def load_config(path: str, work_dir: str | Path | None = None) -> Config:
     """Read a config file and determine the run's work directory.
 
     Args:
@@ -49,8 +49,8 @@ def load_config(path: str, work_dir: str | None = None) -> Config:
             :mod:`mmtransmamba.utils.config_keys`.
     """
     cfg = read_config(path)
-    cfg.work_dir = (
-        work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(path).stem)
+    cfg.work_dir = str(
+        work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(path).stem
     )
     return cfg
 
@@ -80,7 +80,19 @@ def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
         raise ValueError(
             f'cannot read the config "{path}": {place}{error.msg}'
         ) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f'cannot read the config "{path}": it is not text in UTF-8: {error.reason} '
+            f'at byte {error.start}'
+        ) from error
     except Exception as error:
+        if Path(path).suffix in ('.json', '.yaml', '.yml') and isinstance(
+            error, AttributeError
+        ):
+            # mmengine takes what the file holds for a mapping.
+            raise ValueError(
+                f'cannot read the config "{path}": it holds no settings by name'
+            ) from error
         # A config is a program, so any error can occur in it.
         raise ValueError(
             f'cannot read the config "{path}": {type(error).__name__}: {error}'
@@ -122,6 +134,8 @@ def check_checkpoint_file(path: str) -> str:
     """
     if '://' in path:
         return path
+    if Path(path).is_dir():
+        raise ValueError(f'the checkpoint "{path}" is a folder; give a file in it')
     if not Path(path).exists():
         raise FileNotFoundError(f'the checkpoint "{path}" does not exist')
     if not (is_complete(path) or _has_other_format(Path(path))):

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _tool import KeyValues, Parser, positive, seed_number, tool
+from _tool import KeyValues, Parser, out_folder, positive, seed_number, tool
 
 if TYPE_CHECKING:
     from mmtransmamba.apis.experiment import ExperimentResult
@@ -25,7 +25,9 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument('configs', nargs='+', type=Path, help='one row each')
     parser.add_argument('--seeds', nargs='+', type=seed_number, default=[0, 1, 2])
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/ablation'))
+    parser.add_argument(
+        '--work-dir', type=out_folder, default=Path('work_dirs/ablation')
+    )
     parser.add_argument(
         '--jobs', type=positive, default=1, help='runs at the same time'
     )
@@ -125,6 +127,11 @@ def main(args: argparse.Namespace) -> None:
     if args.one:
         train(args, args.configs[0], args.seeds[0])
         return
+    from mmtransmamba.utils.launch import read_config
+
+    # Before the first of many processes.
+    for config in args.configs:
+        read_config(config, args.cfg_options)
     with ThreadPoolExecutor(args.jobs) as pool:
         jobs = [
             pool.submit(train_in_process, args, config, seed)

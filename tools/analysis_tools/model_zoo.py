@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _tool import Parser, positive, real, tool
+from _tool import Parser, out_file, positive, real, tool
 
 if TYPE_CHECKING:
     from mmtransmamba.models.backbones.base import VisionBackbone
@@ -261,8 +261,8 @@ def parse_args() -> argparse.Namespace:
         '--seconds', type=real(0), default=10, help='begin no batch after this time'
     )
     parser.add_argument('--threads', type=positive, help='default: as torch decides')
-    parser.add_argument('--json', type=Path, default=DOCS / 'model_zoo.json')
-    parser.add_argument('--out', type=Path, default=DOCS / 'model_zoo.md')
+    parser.add_argument('--json', type=out_file, default=DOCS / 'model_zoo.json')
+    parser.add_argument('--out', type=out_file, default=DOCS / 'model_zoo.md')
     return parser.parse_args()
 
 

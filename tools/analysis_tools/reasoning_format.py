@@ -39,6 +39,8 @@ def main(args: argparse.Namespace) -> None:
     for path in args.files:
         metric = ReasoningFormat()
         responses = read_responses(path)
+        if not responses:
+            raise ValueError(f'{path} holds no responses.')
         metric.process(None, responses)
         columns[path.stem] = dict(
             responses=len(responses), **metric.compute_metrics(metric.results)

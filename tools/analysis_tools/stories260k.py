@@ -11,7 +11,7 @@ docs/data.md explains how to get the teacher and its stories.
 import argparse
 from pathlib import Path
 
-from _tool import Parser, positive, seed_number, tool
+from _tool import Parser, out_file, out_folder, positive, seed_number, tool
 
 TABLES = ('share', 'stages', 'inits', 'positions', 'recipes')
 
@@ -25,7 +25,9 @@ def parse_args() -> argparse.Namespace:
         help='folder of the teacher and its stories; another one needs a work dir of '
         'its own',
     )
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/stories260k'))
+    parser.add_argument(
+        '--work-dir', type=out_folder, default=Path('work_dirs/stories260k')
+    )
     parser.add_argument('--iters', type=positive, default=300, help='per stage')
     parser.add_argument(
         '--jobs', type=positive, default=2, help='runs at the same time'
@@ -38,7 +40,7 @@ def parse_args() -> argparse.Namespace:
         default=TABLES[:-1],
         help='tables to make; default: all but the recipes',
     )
-    parser.add_argument('--out', type=Path, help='also write the tables (Markdown)')
+    parser.add_argument('--out', type=out_file, help='also write the tables (Markdown)')
     return parser.parse_args()
 
 

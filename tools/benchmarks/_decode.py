@@ -23,6 +23,7 @@ from transformers import (
     StaticCache,
 )
 
+from mmtransmamba.apis.vlm_loading import choose_device
 from mmtransmamba.models.language import cast_parameters
 from mmtransmamba.models.language.cache_names import as_argument
 from mmtransmamba.transfer.language import hybrid_config
@@ -346,8 +347,7 @@ def write_between_marks(path: Path, text: str) -> None:
 
 def complete(args: argparse.Namespace) -> argparse.Namespace:
     """Set the defaults of the command line."""
-    if args.device is None:
-        args.device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    args.device = str(choose_device(args.device or 'auto'))
     if args.dtype is None:
         args.dtype = 'float32' if args.device == 'cpu' else 'bfloat16'
     if args.threads:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from mmengine.registry import init_default_scope
 
+from mmtransmamba.apis.vlm_loading import choose_device
 from mmtransmamba.registry import MODELS
 from mmtransmamba.utils.launch import override, read_config
 
@@ -23,8 +24,7 @@ def seconds(step: Callable[[], None], device: str) -> float:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.device is None:
-        args.device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    args.device = str(choose_device(args.device or 'auto'))
     config = read_config(args.config)
     # Random weights take the same time as trained ones.
     config.model.teacher.checkpoint = 'random'

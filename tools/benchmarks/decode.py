@@ -8,9 +8,8 @@ the comparison that mmMamba reports.
 """
 
 import argparse
-from pathlib import Path
 
-from _tool import Parser, positive, tool
+from _tool import Parser, out_file, positive, tool
 
 SIZES = ('tiny', 'small', 'llama-3.2-1b')
 MODELS = ('teacher', 'hybrid', 'pure')
@@ -38,10 +37,10 @@ def parse_args() -> argparse.Namespace:
         help="'compiled': by torch.compile, with a StaticCache",
     )
     parser.add_argument('--threads', type=positive, help="by default PyTorch's choice")
-    parser.add_argument('--json', type=Path, help='also write the figures here')
+    parser.add_argument('--json', type=out_file, help='also write the figures here')
     parser.add_argument(
         '--markdown',
-        type=Path,
+        type=out_file,
         help='also write them here as tables; in a file that has the lines '
         f'{" and ".join(MARKS)}, between them',
     )

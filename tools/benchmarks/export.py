@@ -7,9 +7,8 @@ loops.
 """
 
 import argparse
-from pathlib import Path
 
-from _tool import Parser, positive, tool
+from _tool import Parser, out_file, positive, tool
 
 MODELS = (
     'PlainMamba-L1',
@@ -42,7 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--image-size', type=positive, default=224)
     parser.add_argument('--repeat', type=positive, default=9)
     parser.add_argument('--threads', type=positive, help='default: as torch decides')
-    parser.add_argument('--json', type=Path, help='write the rows to this file')
+    parser.add_argument('--json', type=out_file, help='write the rows to this file')
     return parser.parse_args()
 
 

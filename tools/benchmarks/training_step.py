@@ -21,9 +21,8 @@ is 1 if the native step is not ten times as fast as the reference, which needs m
 
 import argparse
 import sys
-from pathlib import Path
 
-from _tool import Parser, positive, tool
+from _tool import Parser, out_file, positive, tool
 
 STUDENTS = ('Vim-Ti', 'VMamba-T')
 
@@ -53,7 +52,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--no-transformers', action='store_true')
     parser.add_argument('--threads', type=positive, help='default: as torch decides')
-    parser.add_argument('--json', type=Path, help='write the rows to this file')
+    parser.add_argument('--json', type=out_file, help='write the rows to this file')
     return parser.parse_args()
 
 

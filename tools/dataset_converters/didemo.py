@@ -7,7 +7,7 @@ With --videos, a name matches the file of the same name with any extension.
 import argparse
 from pathlib import Path
 
-from _tool import Parser, tool
+from _tool import Parser, out_folder, tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--check', action='store_true', help='leave out what does not decode, too'
     )
-    parser.add_argument('--out', type=Path, default=Path('data/didemo'))
+    parser.add_argument('--out', type=out_folder, default=Path('data/didemo'))
     args = parser.parse_args()
     if not (args.train or args.val or args.test):
         parser.error('give --train, --val or --test')

@@ -8,7 +8,7 @@ without their image.
 import argparse
 from pathlib import Path
 
-from _tool import Parser, natural, seed_number, tool
+from _tool import Parser, natural, out_folder, seed_number, tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--val', type=natural, default=1_000, help='default: 1000')
     parser.add_argument('--seed', type=seed_number, default=0)
-    parser.add_argument('--out', type=Path, default=Path('data/llava_cot'))
+    parser.add_argument('--out', type=out_folder, default=Path('data/llava_cot'))
     return parser.parse_args()
 
 

@@ -7,7 +7,7 @@ and test_1k_A.json from MSRVTT_JSFUSION_test.csv. Either part may be omitted.
 import argparse
 from pathlib import Path
 
-from _tool import Parser, tool
+from _tool import Parser, out_folder, tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,7 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--check', action='store_true', help='leave out what does not decode, too'
     )
-    parser.add_argument('--out', type=Path, default=Path('data/msrvtt'))
+    parser.add_argument('--out', type=out_folder, default=Path('data/msrvtt'))
     args = parser.parse_args()
     if args.train is None and args.test is None:
         parser.error('give --train, --test or both')

@@ -10,13 +10,13 @@ The generated shapes need no data; easy-VQA's vocabulary is that of its training
 import argparse
 from pathlib import Path
 
-from _tool import Parser, seed_number, tool
+from _tool import Parser, out_folder, seed_number, tool
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument('data', choices=['shapes', 'easy_vqa'])
-    parser.add_argument('out', type=Path, help='folder to write')
+    parser.add_argument('out', type=out_folder, help='folder to write')
     parser.add_argument('--data-root', type=Path, default=Path('data/easy_vqa'))
     parser.add_argument(
         '--seed', type=seed_number, default=0, help='of the random weights'

@@ -59,9 +59,13 @@ class ReleasedCheckpointHook(Hook):
         target = trained_part(model)
         target = getattr(target, 'lm', target)
         skip = () if runner._resume else tuple(runner.cfg.get(SKIP) or ())
-        runner.logger.info(
-            f'Checkpoint: {_load(target, _without(state, target, skip))}'
-        )
+        try:
+            report = _load(target, _without(state, target, skip))
+        except CheckpointError as error:
+            # The state dict itself does not know where it is from.
+            where = f'{runner._load_from}: ' if runner._load_from else ''
+            raise CheckpointError(f'{where}{error}') from error
+        runner.logger.info(f'Checkpoint: {report}')
         loaded = model.state_dict()
         for name, value in own.items():
             if name in loaded and loaded[name].shape == value.shape:

@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
+from mmtransmamba.models.folders.config import read_model_config
 from mmtransmamba.models.folders.lm import load_lm
 from mmtransmamba.models.folders.loading import load_folder
 from mmtransmamba.models.generation import repair_generation_config
@@ -135,6 +136,7 @@ def assemble_llava(
 def _load_tower(folder: str | Path) -> tuple[nn.Module, bool, str]:
     if not Path(folder).is_dir():
         raise FileNotFoundError(f'No folder of a vision tower at {folder}.')
+    read_model_config(folder)
     config = AutoConfig.from_pretrained(
         str(folder), local_files_only=True, trust_remote_code=False
     )

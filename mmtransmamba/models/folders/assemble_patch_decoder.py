@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, CLIPImageProcessor
 
 from mmtransmamba.models.folders.assemble import assemble
+from mmtransmamba.models.folders.config import read_model_config
 from mmtransmamba.models.folders.lm import generation_config_of, read_lm
 from mmtransmamba.models.folders.sources import TensorSource
 from mmtransmamba.models.generation import repair_generation_config
@@ -163,6 +164,7 @@ def write_patch_decoder(
         raise FileExistsError(f'{folder} exists; give another folder.')
     if chat_template is not None:
         check_chat_template(chat_template)
+    read_model_config(language)
     tokenizer = load_tokenizer(language)
     if IMAGE_TOKEN not in tokenizer.get_vocab():
         tokenizer.add_special_tokens(dict(additional_special_tokens=[IMAGE_TOKEN]))

@@ -10,6 +10,7 @@ from torch import nn
 
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.fit import WEIGHT, check_depth, refuse
+from mmtransmamba.models.folders.config import read_model_config
 from mmtransmamba.models.values import first_fault_in
 
 _REAL = ('F', 'BF')  # beginnings of the names that safetensors has for real numbers
@@ -78,13 +79,13 @@ def load_folder(
         ignored: Tells by the name which tensors of the folder are of no use.
 
     Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: The folder's model is of another kind.
+        FileNotFoundError: There is no such folder, or no config in it.
+        ValueError: The folder's config cannot be read, or its model is of another
+            kind.
         CheckpointError: Tensors are missing, unexpected, of another shape or of
             integers, or have NaN or infinity.
     """
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f'No model folder at {folder}.')
+    read_model_config(folder)
     config = _check_kind(auto_class, folder)
     check_depth(config, _dtypes(folder), folder)
     # The folder's own dtype: transformers' default since version 5.
