@@ -5,12 +5,20 @@ mmengine finds these mistakes too, but late, and describes them in terms of its 
 
 from __future__ import annotations
 
+import inspect
 from difflib import get_close_matches
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import OPTIMIZERS, DefaultScope
 
+from mmtransmamba.registry import MODELS
+
+# With these a model sees all batches of a step, or finds out that it does not.
+_WHOLE_STEPS = (
+    *('MMDistributedDataParallel', 'PartwiseDataParallel'),
+    *('DDPStrategy', 'SingleDeviceStrategy'),
+)
 _COUNTS = ('max_epochs', 'max_iters', 'val_interval')
 
 
@@ -19,7 +27,8 @@ def check_run(cfg: Config) -> None:
 
     Raises:
         ValueError: The config has no model, has no training length, warms up for longer
-            than it trains, or names an unknown optimizer.
+            than it trains, names an unknown optimizer, or accumulates batches for a
+            mean over their tokens that cannot be taken.
     """
     where = f'the config "{cfg.filename}"' if cfg.filename else 'the config'
     model = cfg.get('model')
@@ -31,6 +40,43 @@ def check_run(cfg: Config) -> None:
         _check_counts(training)
         _check_schedule(training, cfg.get('param_scheduler'))
         _check_optimizer(cfg)
+        _check_average(cfg)
+
+
+def _check_average(cfg: Config) -> None:
+    """Refuse a mean over a step's tokens where the model does not see the whole step.
+
+    Such a model keeps the batches that are accumulated. FSDP and DeepSpeed show it one
+    batch at a time; under DDP the model itself refuses.
+    """
+    strategy = cfg.get('strategy') or {}
+    wrapper = strategy.get('model_wrapper') or cfg.get('model_wrapper_cfg') or {}
+    kinds = [str(kind.get('type') or '') for kind in (strategy, wrapper)]
+    kinds = [kind.rpartition('.')[2] for kind in kinds]
+    others = [kind for kind in kinds if kind and kind not in _WHOLE_STEPS]
+    count = max(
+        (cfg.get('optim_wrapper') or {}).get('accumulative_counts') or 1,
+        strategy.get('gradient_accumulation_steps') or 1,
+    )
+    if not others or count == 1:
+        return
+    average = _argument(cfg.model, 'average')
+    if average in (None, 'batches'):
+        return
+    raise ValueError(
+        f'{cfg.model["type"]}: under {others[0]} the mean over the {average} of '
+        f'{count} accumulated batches cannot be taken. Set model_wrapper_cfg=dict('
+        "type='mmtransmamba.PartwiseDataParallel'), or model.average='batches' for the "
+        "mean of the batches' means."
+    )
+
+
+def _argument(model: dict[str, Any], name: str) -> Any:
+    """An argument of a model, by default its class's own; None if there is none."""
+    cls = model['type']
+    cls = MODELS.get(cls) if isinstance(cls, str) else cls
+    parameter = cls and inspect.signature(cls).parameters.get(name)
+    return model.get(name, parameter.default) if parameter else None
 
 
 def _check_counts(training: dict[str, Any]) -> None:

@@ -84,7 +84,7 @@ def test_the_warm_up_of_every_quickstart_is_named(name, repo_dir):
     [
         (b'model = dict(', "line 1: '\\(' was never closed"),
         (b'x = undefined\n', "NameError: name 'undefined' is not defined"),
-        ('model = "é"\n'.encode('latin-1'), "UnicodeDecodeError: 'utf-8' codec"),
+        ('model = "é"\n'.encode('latin-1'), 'it is not text in UTF-8'),
         (b'_base_ = 3\n', 'TypeError: '),
     ],
 )
@@ -112,3 +112,53 @@ def test_an_option_that_names_no_place(option):
         ValueError, match=f'--cfg-options {option}=1: the config has no'
     ):
         launch.override(config(), {option: 1})
+
+
+SHARDED = dict(model_wrapper_cfg=dict(type='MMFullyShardedDataParallel'))
+ENGINE = dict(
+    strategy=dict(type='DeepSpeedStrategy', gradient_accumulation_steps=4),
+    optim_wrapper=dict(
+        type='DeepSpeedOptimWrapper', optimizer=dict(type='AdamW', lr=0.1)
+    ),
+)
+ACCUMULATES = dict(
+    optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1), accumulative_counts=3)
+)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'unit'),
+    [
+        ('CausalLM', 'tokens'),
+        ('LanguageDistiller', 'tokens'),
+        ('MultiDirectionDistiller', 'images'),
+    ],
+)
+@pytest.mark.parametrize(
+    ('changes', 'named'),
+    [
+        (SHARDED | ACCUMULATES, 'MMFullyShardedDataParallel .* of 3'),
+        (
+            dict(strategy=dict(type='mmengine.FSDPStrategy')) | ACCUMULATES,
+            'FSDPStrategy .* of 3',
+        ),
+        (ENGINE, 'DeepSpeedStrategy .* of 4'),
+    ],
+)
+def test_means_over_steps_that_the_model_does_not_see_are_refused(
+    kind, unit, changes, named
+):
+    kind = f'mmtransmamba.{kind}'
+    with pytest.raises(ValueError, match=named.replace('.*', f'.* {unit}')):
+        check_run(config(model=dict(type=kind), **changes))
+    check_run(config(model=dict(type=kind, average='batches'), **changes))
+
+
+def test_means_over_single_batches_or_without_tokens_pass():
+    model = dict(type='mmtransmamba.CausalLM')
+    check_run(config(model=model, **SHARDED))
+    for wrapper in ('MMDistributedDataParallel', 'mmtransmamba.PartwiseDataParallel'):
+        check_run(
+            config(model=model, model_wrapper_cfg=dict(type=wrapper), **ACCUMULATES)
+        )
+    check_run(config(model=dict(type='mmpretrain.ImageClassifier'), **ENGINE))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from mmengine.logging import print_log
@@ -15,6 +16,7 @@ from mmtransmamba.models.checkpoint import (
     read_state_dict,
 )
 from mmtransmamba.models.teachers.vit_names import from_canonical, to_canonical
+from mmtransmamba.utils import safe_load
 
 # Recomputed by the model; files of older Swin implementations carry them.
 _DERIVED = re.compile(r'(?:relative_position_index|relative_coords_table|attn_mask)$')
@@ -59,6 +61,29 @@ def load_teacher_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
     except CheckpointError as error:
         raise CheckpointError(f'checkpoint={str(checkpoint)!r}: {error}') from error
     print_log(f'Teacher {type(model).__name__} from {checkpoint}: {report}', 'current')
+
+
+def class_names_of(checkpoint: str | Path, count: int | None) -> list[str] | None:
+    """The names that the data set of a checkpoint's training had for its classes.
+
+    mmengine's runners save them in ``meta['dataset_meta']['classes']``.
+
+    Args:
+        checkpoint: File of a checkpoint.
+        count: Classes of the model, None if it has no head.
+
+    Returns:
+        The names; None if the file has none, or not one for each class.
+    """
+    path = Path(checkpoint)
+    if path.suffix == '.safetensors' or not path.is_file():
+        return None
+    content = safe_load.load_file(path, foreign='inert')
+    for key in ('meta', 'dataset_meta', 'classes'):
+        content = content.get(key) if isinstance(content, Mapping) else None
+    if not isinstance(content, (list, tuple)) or len(content) != count:
+        return None
+    return [str(name) for name in content]
 
 
 def accept_random(teacher: str, checkpoint: str | Path | None) -> None:

@@ -17,6 +17,7 @@ from mmtransmamba.models.teachers.layout import find_layout
 from mmtransmamba.models.teachers.loading import (
     RANDOM,
     accept_random,
+    class_names_of,
     load_teacher_checkpoint,
 )
 from mmtransmamba.registry import MODELS
@@ -101,7 +102,8 @@ class MMPretrainTeacher(BaseTeacher):
         std: As ``mean``.
         input_size: See :class:`BaseTeacher`.
         dtype: See :class:`BaseTeacher`.
-        class_order: See :class:`BaseTeacher`.
+        class_order: See :class:`BaseTeacher`. The names of the classes are those in
+            ``meta['dataset_meta']`` of the checkpoint.
 
     Raises:
         ValueError: The model is unknown, cannot be read, or states no
@@ -121,12 +123,15 @@ class MMPretrainTeacher(BaseTeacher):
         class_order: str | Sequence[int] | None = None,
     ) -> None:
         built = _build(model)
+        names = None
         if checkpoint in (None, RANDOM):
             _init_quietly(built)
             if not _is_pretrained(built):
                 accept_random('MMPretrainTeacher', checkpoint)
         else:
             load_teacher_checkpoint(built, checkpoint)
+            head = getattr(built, 'head', None)
+            names = class_names_of(checkpoint, getattr(head, 'num_classes', None))
         own = _normalisation(built)
         if own is None and (mean is None or std is None):
             raise ValueError(
@@ -149,6 +154,7 @@ class MMPretrainTeacher(BaseTeacher):
             input_size=input_size,
             dtype=dtype,
             class_order=class_order,
+            class_names=names,
         )
 
     def run(self, images: Tensor) -> Tensor | None:
