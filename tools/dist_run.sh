@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What dist_train.sh and dist_test.sh share: start GPUS processes of a tool.
+# Shared part of dist_train.sh and dist_test.sh: starts GPUS processes of a tool.
 # Environment: NNODES, NODE_RANK, MASTER_ADDR, PORT, PYTHON, OMP_NUM_THREADS.
 set -euo pipefail
 

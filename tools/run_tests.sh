@@ -6,5 +6,5 @@ TOOLS=$(cd "$(dirname "$0")" && pwd)
 source "$TOOLS/setup_env.sh"
 setup_env tests
 cd "$TOOLS/.."
-# A worker for each core.
+# One worker per core.
 exec "$ENV_PYTHON" -m pytest -n auto --dist worksteal "$@"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What slurm_train.sh and slurm_test.sh share: start a tool with srun.
-# Environment: GPUS (processes in all; 8), GPUS_PER_NODE (0 for a CPU partition; at
+# Shared part of slurm_train.sh and slurm_test.sh: starts a tool with srun.
+# Environment: GPUS (total processes; 8), GPUS_PER_NODE (0 for a CPU partition; at
 # most 8), NTASKS_PER_NODE, CPUS_PER_TASK (5), SRUN_ARGS, PYTHON.
 set -euo pipefail
 

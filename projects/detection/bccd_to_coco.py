@@ -21,10 +21,10 @@ SPLITS = ('train', 'val', 'test')
 def read_boxes(annotation: Path) -> list[tuple[int, list[float]]]:
     """Category, counted from 1, and COCO box of each object in a VOC file.
 
-    Boxes without an area, of which the set has two, are left out.
+    Boxes without area, of which the set has two, are left out.
 
     Raises:
-        ValueError: An object is none of ``CLASSES``.
+        ValueError: An object is not one of ``CLASSES``.
     """
     boxes = []
     for item in ElementTree.parse(annotation).iter('object'):

@@ -24,9 +24,9 @@ def _upsample(in_channels: int, out_channels: int) -> nn.Module:
 class SimplePyramid(BaseModule):
     """ViTDet's simple feature pyramid (Li et al., 2022).
 
-    From the backbone's last map, of stride 16 with patches of 16 pixels, come maps of
-    strides 4, 8, 16 and 32, each by its own convolutions and without top-down paths;
-    a fifth of stride 64 is for the proposals.
+    The backbone's last map has stride 16 with patches of 16 pixels. From it, separate
+    convolutions compute maps of strides 4, 8, 16 and 32, without top-down paths. A
+    fifth map of stride 64 is for the proposals.
 
     Args:
         in_channels: Channels of the backbone's map.

@@ -31,17 +31,17 @@ DECAY_TEMPERATURE = 16  # brings the decay of a fresh layer to 0.5 ** (1 / 16) =
 def gated_linear_attention(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, chunk_size: int = CHUNK_SIZE
 ) -> Tensor:
-    r"""Linear attention whose memory fades at a rate that the data decide.
+    r"""Linear attention whose memory decays at a data-dependent rate.
 
     .. math::
         S_t = \mathrm{diag}(\alpha_t) S_{t-1} + k_t v_t^\top, \qquad
         y_t = S_t^\top q_t, \qquad S_0 = 0
 
-    In chunks (Yang et al., "Gated Linear Attention Transformers with
-    Hardware-Efficient Training", 2024): within one by a masked product of queries and
-    keys, between them through the state, so that cost is linear in the length. Only
-    decays from an earlier to a later step are exponentiated, all at most 1: however
-    fast the memory fades, nothing overflows. Computed in float32 at least.
+    Computed in chunks (Yang et al., "Gated Linear Attention Transformers with
+    Hardware-Efficient Training", 2024): within a chunk by a masked product of queries
+    and keys, between chunks through the state, so the cost is linear in the length.
+    Only decays from an earlier to a later step are exponentiated, all at most 1, so
+    nothing overflows, however fast the memory decays. Computed in float32 at least.
 
     Args:
         q, k: Queries and keys ``[..., L, N]``.
@@ -59,8 +59,9 @@ def gated_linear_attention(
             F.pad(x.to(dtype), (0, 0, 0, padding)).unflatten(-2, (-1, chunk_size))
             for x in (q, k, v, log_decay)
         )
-        # Log decay from the chunk's start to step t, and from step j to a later step t:
-        # the latter not as a difference of the former, which would lose digits.
+        # Log decay from the chunk's start to step t, and from step j to a later step t.
+        # The latter is not computed as a difference of the former, which would lose
+        # precision.
         since_start = log_decay.cumsum(-2)
         later = torch.ones(chunk_size, chunk_size, dtype=torch.bool, device=v.device)
         later = later.tril(-1).unsqueeze(-1)
@@ -81,7 +82,7 @@ def gated_linear_attention(
 
 
 def _full_precision(device_type: str) -> AbstractContextManager:
-    """Switch autocast off; a device without it, as meta, has none to switch off."""
+    """Switch autocast off; devices without autocast, such as meta, need nothing."""
     if not torch.amp.is_autocast_available(device_type):
         return nullcontext()
     return torch.autocast(device_type, enabled=False)
@@ -90,8 +91,8 @@ def _full_precision(device_type: str) -> AbstractContextManager:
 class GLAMixer(nn.Module):
     """Gated linear attention from the first token to the last, and back.
 
-    Both directions read the same queries, keys and values but fade at their own
-    rates. Their outputs, normalised head by head, are added, gated and projected.
+    Both directions read the same queries, keys and values but decay at separate rates.
+    Their outputs, normalised head by head, are added, gated and projected.
 
     Args:
         embed_dims: Width C of the tokens.
@@ -131,7 +132,7 @@ class GLAMixer(nn.Module):
         return self.proj(merged * gate_BLC)
 
     def _tell(self, y_B2LC: Tensor, gate_BLC: Tensor, grid: tuple[int, int]) -> None:
-        """Hand the directions' outputs to the tap's listener, if there is one."""
+        """Pass the directions' outputs to the tap's listener, if there is one."""
         order = scan_order.bidirectional(y_B2LC.shape[2], str(y_B2LC.device))
         steps = self.direction_tap.steps(order)
         if steps is None:
@@ -147,7 +148,7 @@ class GLAMixer(nn.Module):
 
 
 class GLABlock(nn.Module):
-    """A Transformer's block with the mixer in the place of the attention.
+    """A Transformer block with the mixer in place of the attention.
 
     Args:
         embed_dims: Width C of the tokens.
@@ -184,8 +185,8 @@ class VisionGLA(VisionBackbone):
         depth: Number of blocks.
         num_heads: Heads of the mixers.
         mlp_ratio: Width of the feed-forward layers as a multiple of C.
-        img_size: Size in pixels that ``pos_embed`` is made for (side, or height
-            and width). Images of another size are accepted: it is resampled.
+        img_size: Size in pixels that ``pos_embed`` is created for (side, or height and
+            width). For images of another size, it is resampled.
         patch_size: Pixels per token and axis.
         in_channels: Channels of the images.
         drop_path_rate: Stochastic depth of the last block, rising linearly from 0.
@@ -252,8 +253,7 @@ class VisionGLA(VisionBackbone):
             images: ``[B, in_channels, height, width]``, normalised.
 
         Raises:
-            ValueError: An image side is smaller than one patch, or the shape is
-                another.
+            ValueError: An image side is smaller than one patch, or the shape is wrong.
         """
         self._check_images(images)
         x = self.patch_embed(images)
@@ -273,7 +273,7 @@ class VisionGLA(VisionBackbone):
 
 @WEIGHT_MAPS.register_module()
 def vit_to_gla() -> WeightMap:
-    """What a VisionGLA can take from a ViT or DeiT: all but the decay and the gate."""
+    """The weights that a VisionGLA takes from a ViT or DeiT: all but decay and gate."""
     residual = Space(
         'residual',
         source=(('norm.weight', 0), ('blocks.{i}.attn.proj.weight', 0)),

@@ -23,7 +23,7 @@ def _generator(data_set: int, split: str, index: int) -> np.random.Generator:
 
 @DATASETS.register_module()
 class ShapeScenes(BaseSegDataset):
-    """Scenes of one to three shapes, to be segmented.
+    """Scenes of one to three shapes, for segmentation.
 
     Each sample has ``img``, uint8 ``[size, size, 3]``, and ``gt_seg_map``, uint8
     ``[size, size]``. The same arguments always make the same pictures.
@@ -35,7 +35,7 @@ class ShapeScenes(BaseSegDataset):
         **kwargs: Other arguments of mmseg's ``BaseSegDataset``.
 
     Raises:
-        ValueError: If ``split`` is none of the above.
+        ValueError: If ``split`` is not one of the above.
     """
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE)
@@ -70,7 +70,7 @@ class ShapeScenes(BaseSegDataset):
 
 @DATASETS.register_module()
 class SingleShapes(BaseDataset):
-    """Pictures of one shape, to be classified.
+    """Pictures of one shape, for classification.
 
     Each sample has ``img``, uint8 ``[size, size, 3]``, and ``gt_label``, the class of
     the shape (there is none for the background). The same arguments always make the
@@ -83,7 +83,7 @@ class SingleShapes(BaseDataset):
         **kwargs: Other arguments of mmpretrain's ``BaseDataset``.
 
     Raises:
-        ValueError: If ``split`` is none of the above.
+        ValueError: If ``split`` is not one of the above.
     """
 
     METAINFO = dict(classes=CLASSES[1:])

@@ -25,7 +25,7 @@ _CORNERS = {
         ),
     ],
 }
-# Shapes are turned by up to this angle, in radians.
+# Shapes are rotated by up to this angle, in radians.
 _TURN = 0.3
 # OpenCV takes coordinates in 1/16 of a pixel.
 _SHIFT = 4
@@ -38,7 +38,7 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _mask(kind: str, rng: np.random.Generator, size: int) -> np.ndarray:
-    """Where a shape of random place, size and rotation is: bool ``[size, size]``."""
+    """Mask of a shape of random position, size and rotation: bool ``[size, size]``."""
     radius = rng.uniform(0.18, 0.28) * size
     centre = rng.uniform(0.2, 0.8, 2) * size
     mask = np.zeros((size, size), np.uint8)
@@ -56,13 +56,13 @@ def _mask(kind: str, rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def draw(kinds: list[int], rng: np.random.Generator, size: int) -> tuple:
-    """Draw shapes one over the other.
+    """Draw shapes on top of each other.
 
-    Neither colour nor place tells a shape's class, only its outline does.
+    Neither colour nor position reveals a shape's class, only its outline does.
 
     Args:
         kinds: Class of each shape, from the rearmost; indices in ``CLASSES``.
-        rng: Decides everything else.
+        rng: Source of everything else.
         size: Side of the picture in pixels.
 
     Returns:

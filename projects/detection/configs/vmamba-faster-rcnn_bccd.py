@@ -1,5 +1,5 @@
 # A small VMamba from scratch on BCCD: blood cells in 205 pictures, for a CPU.
-# The data are looked for in $BCCD_ROOT, or in data/bccd.
+# The data are expected in $BCCD_ROOT, or in data/bccd.
 _base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', './_base_/bccd.py']
 
 model = dict(
@@ -18,7 +18,7 @@ model = dict(
         out_indices=(0, 1, 2, 3),
         with_outnorms=True,
     ),
-    # From scratch a pyramid without norms learns slowly.
+    # From scratch, a pyramid without norms learns slowly.
     neck=dict(
         in_channels=[32, 64, 128, 256],
         out_channels=64,

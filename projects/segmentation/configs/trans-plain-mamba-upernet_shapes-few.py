@@ -1,6 +1,7 @@
-# The segmentor on 40 labelled scenes, its backbone taught by a ViT classifier: started
-# from the ViT's weights, then distilled block by block and direction by direction. This
-# shows how to set up a dense student; here it does not pay, see the README.
+# The segmentor on 40 labelled scenes, with its backbone taught by a ViT classifier:
+# initialised from the ViT's weights, then distilled block by block and direction by
+# direction. This shows how to set up a dense student; here it does not help, see the
+# README.
 _base_ = './plain-mamba-upernet_shapes-few.py'
 
 adaptive = dict(type='mmtransmamba.AdaptiveWeighting')
@@ -14,7 +15,7 @@ model = dict(
         checkpoint='work_dirs/vit-teacher_shapes/epoch_20.pth',
     ),
     alpha=0.5,
-    # Weights make means of the sums over four layers and four directions.
+    # The weights turn the sums over four layers and four directions into means.
     terms=dict(
         layer=dict(type='mmtransmamba.LayerTerm', weight=1 / 4, weighting=adaptive),
         direction=dict(

@@ -1,5 +1,5 @@
-# The teacher of the example: a ViT that has learnt to name single shapes. It never sees
-# a label of a pixel.
+# The teacher of the example: a ViT trained to classify single shapes. It never sees
+# pixel labels.
 custom_imports = dict(imports=['projects.segmentation.datasets'])
 _base_ = '../../../configs/_base_/default_runtime.py'
 
@@ -17,8 +17,8 @@ model = dict(
         arch=dict(embed_dims=48, num_layers=4, num_heads=4, feedforward_channels=192),
         img_size=64,
         patch_size=8,
-        # The class is read off the mean of the patches, not off a token of its own: so
-        # the patches, which a segmentor is taught by, must know it.
+        # The class is predicted from the mean of the patches instead of a class token,
+        # so that the patches, which teach a segmentor, contain it.
         with_cls_token=False,
         out_type='avg_featmap',
     ),

@@ -1,4 +1,4 @@
-# BCCD at half its size, 320x240.
+# BCCD at half its resolution, 320x240.
 _base_ = 'mmdet::_base_/default_runtime.py'
 
 data_root = '{{$BCCD_ROOT:data/bccd}}/'

@@ -1,5 +1,5 @@
-# Mask R-CNN on ViTDet's pyramid over the last map of PlainMamba, 12 epochs;
-# a child config gives widths and weights.
+# Mask R-CNN on ViTDet's pyramid over the last map of PlainMamba, 12 epochs; child
+# configs set widths and weights.
 _base_ = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py'
 custom_imports = dict(imports=['projects.detection.simple_pyramid'])
 

@@ -1,5 +1,5 @@
-# Mask R-CNN on ViTDet's pyramid over the last map of PlainMamba, 36 epochs of images
-# in many sizes; a child config gives widths and weights.
+# Mask R-CNN on ViTDet's pyramid over the last map of PlainMamba, 36 epochs of images of
+# many sizes; child configs set widths and weights.
 _base_ = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco.py'
 custom_imports = dict(imports=['projects.detection.simple_pyramid'])
 

@@ -1,5 +1,5 @@
-# Mask R-CNN on the four stages of VMamba, 12 epochs, as Swin's authors train it and
-# VMamba's after them; a child config gives widths and weights.
+# Mask R-CNN on the four stages of VMamba, 12 epochs, with the settings of Swin's
+# authors, adopted by VMamba's; child configs set widths and weights.
 _base_ = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py'
 
 model = dict(

@@ -1,6 +1,5 @@
-# Mask R-CNN on the four stages of VMamba, 36 epochs of images in many sizes, as
-# Swin's authors train it and VMamba's after them; a child config gives widths and
-# weights.
+# Mask R-CNN on the four stages of VMamba, 36 epochs of images of many sizes, with the
+# settings of Swin's authors, adopted by VMamba's; child configs set widths and weights.
 _base_ = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco.py'
 
 model = dict(

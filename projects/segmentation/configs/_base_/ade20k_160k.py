@@ -1,5 +1,5 @@
-# ADE20K at 512x512, 160k iterations of 16 images: what Swin's authors use for UPerNet,
-# and the authors of these backbones after them.
+# ADE20K at 512x512, 160k iterations of 16 images: the settings of Swin's authors for
+# UPerNet, adopted by the authors of these backbones.
 _base_ = [
     'mmseg::_base_/datasets/ade20k.py',
     'mmseg::_base_/default_runtime.py',

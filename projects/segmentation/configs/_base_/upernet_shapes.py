@@ -1,4 +1,4 @@
-# A UPerNet for 64x64 images; a child config gives the backbone.
+# A UPerNet for 64x64 images; child configs set the backbone.
 norm = dict(type='BN')
 loss = dict(type='CrossEntropyLoss', avg_non_ignore=True)
 model = dict(

@@ -1,4 +1,4 @@
-# UPerNet on the four stages of VMamba; a child config gives widths and weights.
+# UPerNet on the four stages of VMamba; child configs set widths and weights.
 _base_ = 'mmseg::_base_/models/upernet_swin.py'
 
 model = dict(
