@@ -1,12 +1,12 @@
 """Bridges over the breakages of third-party packages, all in one place.
 
-Some packages this project builds on no longer import beside the current
-versions of each other. A bridge surrounds the import of the one module that
-needs it: it supplies what is missing, lets the import run, and takes the
-supplied names away again. :func:`install_bridges` puts a finder in front of
-``sys.meta_path``, so nothing is imported or changed before that import happens,
-and nothing at all when upstream has fixed the problem. ``tests/test_compat.py``
-fails for every bridge that is no longer needed or no longer works.
+Some packages this project builds on cannot be imported beside the current versions of
+each other. A bridge surrounds the import of the one module that needs it: it supplies
+what is missing, lets the import run, and removes the supplied names again.
+:func:`install_bridges` puts a finder in front of ``sys.meta_path``, so nothing is
+imported or changed before that import happens, and nothing at all if upstream has fixed
+the problem. ``tests/test_compat.py`` fails for every bridge that is no longer needed or
+no longer works.
 """
 
 import functools
@@ -25,7 +25,7 @@ Bridge = Callable[[Callable[[], None]], None]
 """Takes the function that executes a module, and calls it."""
 
 _BRIDGES: dict[str, Bridge] = {}
-# What a bridge changes for longer than an import.
+# Changes by a bridge that last longer than an import.
 _LASTING = {
     'mmengine.config.config',
     'mmengine.config.utils',
@@ -34,8 +34,8 @@ _LASTING = {
 }
 _bridged: set[str] = set()
 
-# The oldest and the newest release that the tests run with, by series. The tests hold
-# these against requirements/runtime.txt and requirements/constraints.txt.
+# The oldest and the newest release that the tests run with, by series. The tests
+# compare these with requirements/runtime.txt and requirements/constraints.txt.
 TESTED = {
     'torch': ('2.6', '2.14'),
     'transformers': ('5.21', '5.24'),
@@ -65,11 +65,11 @@ def _installed(distribution: str) -> bool:
 
 
 def check_distributions() -> None:
-    """Check that no package is installed beside its own fork.
+    """Check that no package is installed together with its own fork.
 
-    The ``onedl-*`` forks keep the import names of the original OpenMMLab
-    packages. With both installed, the files of one have overwritten those of the
-    other, and what is imported is a mixture.
+    The ``onedl-*`` forks keep the import names of the original OpenMMLab packages. If
+    both are installed, the files of one have overwritten those of the other, and
+    imports get a mixture.
 
     Raises:
         ImportError: If an original and its fork are both installed; the message
@@ -96,7 +96,7 @@ def check_distributions() -> None:
 
 @functools.cache
 def check_tested_versions() -> None:
-    """Warn, once, of each package whose release is outside of :data:`TESTED`.
+    """Warn once about each package whose release is outside :data:`TESTED`.
 
     A release is compared by its series, so a newer patch of a tested one is inside.
     Nothing is imported.
@@ -130,7 +130,7 @@ def _bridges(module: str) -> Callable[[Bridge], Bridge]:
 
 @contextmanager
 def _supplied(module: types.ModuleType, **names: Any) -> Iterator[None]:
-    """Give ``module`` those of ``names`` that it lacks, for the time of the block."""
+    """Add those of ``names`` that ``module`` lacks, for the duration of the block."""
     missing = [name for name in names if not hasattr(module, name)]
     for name in missing:
         setattr(module, name, names[name])
@@ -143,7 +143,7 @@ def _supplied(module: types.ModuleType, **names: Any) -> Iterator[None]:
 
 @contextmanager
 def _replaced(module: types.ModuleType, name: str, value: Any) -> Iterator[None]:
-    """Set the attribute ``name`` of ``module`` for the time of the block."""
+    """Set the attribute ``name`` of ``module`` for the duration of the block."""
     original = getattr(module, name)
     setattr(module, name, value)
     try:
@@ -155,7 +155,7 @@ def _replaced(module: types.ModuleType, name: str, value: Any) -> Iterator[None]
 def _find_pruneable_heads_and_indices(
     heads: Iterable[int], n_heads: int, head_size: int, already_pruned_heads: set[int]
 ) -> tuple[set[int], Any]:
-    """Tell which rows of an attention projection stay when heads are pruned.
+    """Compute the rows of an attention projection that remain after pruning heads.
 
     transformers removed this function in version 5; mmpretrain and mmaction
     import it from there.
@@ -164,11 +164,11 @@ def _find_pruneable_heads_and_indices(
         heads: Heads to prune, numbered as in the unpruned layer.
         n_heads: Number of heads the layer has now.
         head_size: Rows per head.
-        already_pruned_heads: Heads pruned before, numbered likewise.
+        already_pruned_heads: Heads pruned before, numbered in the same way.
 
     Returns:
-        The heads that are really still to prune, and an int64 tensor
-        ``[rows kept]`` with the indices of the rows that stay.
+        The heads that still have to be pruned, and an int64 tensor ``[rows kept]`` with
+        the indices of the remaining rows.
     """
     import torch
 
@@ -185,7 +185,7 @@ def _find_pruneable_heads_and_indices(
 def _announce_to_mmengine_hub(execute: Callable[[], None]) -> None:
     """``mmengine.hub`` and ``_base_ = 'package::…'`` accept only listed packages.
 
-    They know mmseg by the name of its original distribution.
+    They know mmseg under the name of its original distribution.
     """
     execute()
     packages = sys.modules['mmengine.config.utils'].MODULE2PACKAGE
@@ -197,8 +197,8 @@ def _announce_to_mmengine_hub(execute: Callable[[], None]) -> None:
 def _restore_transformers_names_for_mmpretrain(execute: Callable[[], None]) -> None:
     """Names that transformers 5 removed and mmpretrain's multi-modal models import.
 
-    mmpretrain imports these models only when pycocotools and transformers are
-    there, which is then also the only case that may import transformers here.
+    mmpretrain imports these models only if pycocotools and transformers are installed.
+    Only in that case may transformers be imported here.
     """
     if not import_module('mmpretrain.utils.dependency').WITH_MULTIMODAL:
         execute()
@@ -223,7 +223,7 @@ def _restore_transformers_names_for_mmpretrain(execute: Callable[[], None]) -> N
 def _drop_debug_print_of_datasets(execute: Callable[[], None]) -> None:
     """The forks print a debug message about an optional package to stdout.
 
-    ``print_log`` without a logger prints whatever the level is.
+    ``print_log`` without a logger prints regardless of the level.
     """
     mmengine_logging = import_module('mmengine.logging')
     print_log = mmengine_logging.print_log
@@ -240,8 +240,7 @@ def _drop_debug_print_of_datasets(execute: Callable[[], None]) -> None:
 def _quiet_missing_mmcv_ops(execute: Callable[[], None]) -> None:
     """mmcv from a plain ``pip install`` has no compiled ops and warns at import.
 
-    Nothing here uses deformable attention; mmdet, which does, raises an error of
-    its own.
+    Nothing here uses deformable attention. mmdet does, and raises its own error.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformable')
@@ -291,7 +290,7 @@ def _accept_newer_mmcv_in_mmaction(execute: Callable[[], None]) -> None:
 
 @_bridges('mmaction.models')
 def _complete_mmaction_models(execute: Callable[[], None]) -> None:
-    """What mmaction 1.2.0 imports and neither its wheel nor transformers has.
+    """Imports of mmaction 1.2.0 that are missing from its wheel or from transformers.
 
     The wheel lacks ``localizers/drn``, which breaks the import of all its models.
     """
@@ -321,7 +320,7 @@ def _complete_mmaction_models(execute: Callable[[], None]) -> None:
 
 
 class _MissingDRN:
-    """Stands where mmaction's wheel lacks its DRN localizer."""
+    """Replaces the DRN localizer that mmaction's wheel lacks."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise ImportError(
@@ -344,9 +343,9 @@ def _let_mmaction_lower_hues(execute: Callable[[], None]) -> None:
 
 
 def _adjust_hue(img: Any, factor: float) -> Any:
-    """Turn the hue of an RGB image on the scale 0..255, ``[H, W, 3]``.
+    """Shift the hue of an RGB image on the scale 0..255, ``[H, W, 3]``.
 
-    As mmaction's ``ColorJitter.adjust_hue``, but with a sum that has room.
+    As mmaction's ``ColorJitter.adjust_hue``, but the sum cannot overflow.
     """
     np, cv2 = import_module('numpy'), import_module('cv2')
     image = np.clip(img, 0, 255).astype(np.uint8)
@@ -357,11 +356,11 @@ def _adjust_hue(img: Any, factor: float) -> Any:
 
 
 _MIXER_PROJECTIONS: dict[str, tuple[str, ...]] = {}
-"""What does in a mixer what a projection does in attention."""
+"""The modules of a mixer that correspond to each projection of the attention."""
 
 
 def announce_adapters(projections: dict[str, tuple[str, ...]]) -> None:
-    """Have PEFT know where adapters go in a mixer, now or when it is imported.
+    """Register a mixer's adapter targets with PEFT, now or when it is imported.
 
     Args:
         projections: Modules of the mixer by the module of attention to which they
@@ -376,9 +375,10 @@ def announce_adapters(projections: dict[str, tuple[str, ...]]) -> None:
 
 @_bridges('peft.utils.constants')
 def _announce_hybrids_to_peft(execute: Callable[[], None]) -> None:
-    """PEFT knows where to put adapters from tables by type of model, without a hook.
+    """PEFT looks up adapter targets in tables by model type, without a hook.
 
-    A hybrid's are those of its Transformer, and what corresponds to them in a mixer.
+    A hybrid's targets are those of its Transformer, plus the corresponding modules of
+    its mixers.
     """
     execute()
     _fill_tables_of_peft()
@@ -397,11 +397,11 @@ def _fill_tables_of_peft() -> None:
 
 @_bridges('mmengine.runner.checkpoint')
 def _guard_checkpoints_of_mmengine(execute: Callable[[], None]) -> None:
-    """How mmengine reads, writes and finds checkpoints.
+    """mmengine's reading, writing and lookup of checkpoints.
 
-    It reads with ``weights_only=True``, but allows ``getattr``, and on an error reads
+    It reads with ``weights_only=True``, but allows ``getattr``. On an error, it reads
     again with a pickle that runs whatever the file names. It writes a checkpoint in
-    place, over the one before. It takes the path in ``last_checkpoint`` as it stands.
+    place, over the previous one. It uses the path in ``last_checkpoint`` as it is.
     """
     execute()
     module = sys.modules['mmengine.runner.checkpoint']
@@ -448,7 +448,7 @@ def _guard_checkpoints_of_mmengine(execute: Callable[[], None]) -> None:
 def _run_no_config_of_a_checkpoint(execute: Callable[[], None]) -> None:
     """mmengine runs, as Python, the config that a checkpoint holds as text.
 
-    ``Runner.resume`` does so with ``meta['config']``, inferencers with
+    ``Runner.resume`` does this with ``meta['config']``, and inferencers do it with
     ``meta['cfg']``.
     """
     execute()
@@ -465,7 +465,7 @@ def _run_no_config_of_a_checkpoint(execute: Callable[[], None]) -> None:
 
 
 def _replace_in_mmengine(module: types.ModuleType, replacement: Callable) -> None:
-    """Replace a function of mmengine, also where it has been imported to."""
+    """Replace a function of mmengine, including where it has been imported."""
     name = replacement.__name__
     original = getattr(module, name)
     setattr(module, name, replacement)
@@ -486,7 +486,7 @@ class _BridgedLoader:
         return self._loader.create_module(spec)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        # From here on the module is an ordinary one: pickling, inspect and
+        # From here on, the module is an ordinary one: pickling, inspect and
         # importlib.resources see the loader they expect.
         module.__spec__.loader = module.__loader__ = self._loader
         _bridged.add(module.__name__)
@@ -521,15 +521,15 @@ def install_bridges() -> None:
     """Make the imports of this process use the bridges; repeated calls do nothing."""
     if not any(isinstance(finder, _BridgeFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _BridgeFinder())
-    # What is imported before this package needs its bridges none the less; those for
-    # the time of an import come too late.
+    # Modules imported before this package need their bridges nevertheless; bridges that
+    # only last for an import come too late.
     for module in _LASTING & sys.modules.keys() - _bridged:
         _bridged.add(module)
         _BRIDGES[module](lambda: None)
 
 
 class _FileClientNotice(logging.Filter):
-    """mmengine's own hooks use what mmengine announces to remove."""
+    """mmengine's own hooks use functions that mmengine has deprecated."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
@@ -537,5 +537,5 @@ class _FileClientNotice(logging.Filter):
 
 
 def quiet_logger(logger: logging.Logger) -> None:
-    """Keep notices that no user of ours can act upon out of a Runner's log."""
+    """Keep notices that users cannot act upon out of a Runner's log."""
     logger.addFilter(_FileClientNotice())

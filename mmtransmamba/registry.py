@@ -1,12 +1,12 @@
 """The registries of the scope ``mmtransmamba``.
 
-Each one is a child of the mmengine root registry of the same kind. mmengine
-imports ``mmtransmamba.registry`` by itself when it meets a ``type`` that starts
-with ``mmtransmamba.``, and a registry imports its ``locations`` at the first
-look-up, so configs need no ``custom_imports``.
+Each one is a child of the mmengine root registry of the same kind. mmengine imports
+``mmtransmamba.registry`` by itself when it encounters a ``type`` that starts with
+``mmtransmamba.``, and a registry imports its ``locations`` at the first look-up, so
+configs need no ``custom_imports``.
 
-Some registries hold nothing of ours. They exist because mmengine looks into the
-one of the default scope and warns when it is absent.
+Some registries hold no types of this package. They exist because mmengine looks into
+the one of the default scope and warns if it is absent.
 """
 
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
@@ -72,10 +72,10 @@ _NONE = ['mmtransmamba']
 class ScopedRegistry(Registry):
     """A registry that also knows mmpretrain's types by their plain names.
 
-    The classifiers, heads and transforms around this package's models are
-    mmpretrain's. With this, a config means the same in both scopes, which
-    ``mmengine.hub.get_model`` needs: it builds in the scope of the package,
-    whatever the ``default_scope`` of the config.
+    The classifiers, heads and transforms around this package's models are mmpretrain's.
+    With this class, a config has the same meaning in both scopes.
+    ``mmengine.hub.get_model`` needs this, because it builds in the scope of the
+    package, whatever the ``default_scope`` of the config.
     """
 
     def get(self, key: str) -> type | None:
