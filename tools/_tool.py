@@ -10,7 +10,7 @@ _ROOT = Path(__file__).absolute().parents[1]
 if (_ROOT / 'mmtransmamba' / '__init__.py').is_file():
     sys.path.insert(0, str(_ROOT))
 
-from mmtransmamba.utils.command import KeyValues, Parser, tool
+from mmtransmamba.utils.command import KeyValues, Parser, parse_run, tool
 from mmtransmamba.utils.numbers import natural, positive, real, seed_number, whole
 from mmtransmamba.utils.out_paths import out_file, out_folder
 
@@ -20,6 +20,7 @@ __all__ = [
     'natural',
     'out_file',
     'out_folder',
+    'parse_run',
     'positive',
     'real',
     'seed_number',

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import TYPE_CHECKING
 
-from _tool import KeyValues, Parser, out_folder, tool
-
-from mmtransmamba.utils.choices import LAUNCHERS
+from _tool import Parser, out_folder, parse_run, tool
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -42,25 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--no-validate', action='store_true', help='do not evaluate during training'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=KeyValues,
-        metavar='KEY=VALUE',
-        help='override settings of the config, for example '
-        'train_dataloader.batch_size=32 or key="[a,b]"',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=LAUNCHERS,
-        default='none',
-        help='who starts the processes of a distributed run',
-    )
-    # torch.distributed.launch, which mim calls, passes the rank as an argument.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return parse_run(parser, 'train_dataloader')
 
 
 def prepare_config(args: argparse.Namespace) -> Config:

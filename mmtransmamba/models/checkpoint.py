@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from mmtransmamba.compat import run_load_hooks
 from mmtransmamba.models.checkpoint_names import (
     AmbiguousNamesError,
     names_of_model,
@@ -207,8 +208,7 @@ def _run_hooks(
     for prefix, module in model.named_modules():
         prefix = prefix + '.' if prefix else ''
         with _told_grid(module, grid):
-            for hook in module._load_state_dict_pre_hooks.values():
-                hook(state, prefix, {}, True, [], [], [])
+            run_load_hooks(module, state, prefix)
 
 
 def load_pretrained(

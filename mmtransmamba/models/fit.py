@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mmtransmamba.compat import run_load_hooks
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.values import (
     first_fault,
@@ -42,8 +43,7 @@ def check_fit(model: nn.Module, state_dict: Mapping[str, Tensor], prefix: str) -
     state = {key: v for key, v in state_dict.items() if key.startswith(prefix)}
     for name, module in model.named_modules():
         inner = f'{prefix}{name}.' if name else prefix
-        for hook in module._load_state_dict_pre_hooks.values():
-            hook(state, inner, {}, True, [], [], [])
+        run_load_hooks(module, state, inner)
     state = {key.removeprefix(prefix): value for key, value in state.items()}
     own = model.state_dict(keep_vars=True)
     given = {id(own[key]) for key in state if key in own}

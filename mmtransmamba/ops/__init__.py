@@ -1,4 +1,9 @@
-"""Tensor functions: scans, WKV, scan orders and the choice of backend."""
+"""Tensor functions: scans, WKV, scan orders and the choice of backend.
+
+The backends of a function repeat its list of arguments: torch.library wants the
+signature of each operator written out, and a reference must not share code with what
+it checks.
+"""
 
 from . import backends, scan_order
 from .delta_rule import (

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from .choices import LAUNCHERS
 from .error_lines import describe, log_traceback
 from .key_values import parse_value
 
@@ -58,6 +59,34 @@ class KeyValues(argparse.Action):
             except ValueError as error:
                 raise argparse.ArgumentError(self, f'{key}: {error}') from error
         setattr(namespace, self.dest, options)
+
+
+def parse_run(parser: Parser, dataloader: str) -> argparse.Namespace:
+    """Parse the command line of a tool that runs a config in one or more processes.
+
+    Args:
+        parser: Has the tool's own options.
+        dataloader: Name of the dataloader in the example of ``--cfg-options``.
+    """
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=KeyValues,
+        metavar='KEY=VALUE',
+        help='override settings of the config, for example '
+        f'{dataloader}.batch_size=32 or key="[a,b]"',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=LAUNCHERS,
+        default='none',
+        help='who starts the processes of a distributed run',
+    )
+    # torch.distributed.launch, which mim calls, passes the rank as an argument.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
 
 
 def tool(

@@ -87,3 +87,27 @@ def test_rooms_of_the_models_import_one_way(room, repo_dir):
 def test_every_room_of_the_models_has_its_place(repo_dir):
     rooms = (repo_dir / 'mmtransmamba' / 'models').glob('*/__init__.py')
     assert {path.parent.name for path in rooms} == set(ROOMS)
+
+
+PRIVATE = {
+    '_accumulative_counts',
+    '_channel_conversion',
+    '_enable_normalize',
+    '_get_active_ddp_module',
+    '_inner_count',
+    '_load_state_dict_pre_hooks',
+    '_resume',
+}
+"""What has no public name in PyTorch and mmengine."""
+
+
+def test_private_names_of_libraries_are_read_in_one_place(repo_dir):
+    root = repo_dir / 'mmtransmamba'
+    found = set()
+    for path in root.rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text('utf-8'))):
+            name = getattr(node, 'attr', getattr(node, 'value', None))
+            if isinstance(name, str) and name in PRIVATE:
+                found.add((path.relative_to(root).as_posix(), name))
+    assert {name for _, name in found} == PRIVATE
+    assert {path for path, _ in found} == {'compat.py'}

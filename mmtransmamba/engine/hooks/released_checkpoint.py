@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmtransmamba.compat import is_resuming
 from mmtransmamba.engine.student import trained_part
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.models.checkpoint import (
@@ -53,12 +54,12 @@ class ReleasedCheckpointHook(Hook):
         state = unwrapped_names(state)
         # The parts that a distiller has learned besides its student.
         own = {k: v for k, v in state.items() if k.startswith(OWN_PREFIX)}
-        if runner._resume:
+        if is_resuming(runner):
             _check_own(model, own)
         # Distillers and transformers models use their own names.
         target = trained_part(model)
         target = getattr(target, 'lm', target)
-        skip = () if runner._resume else tuple(runner.cfg.get(SKIP) or ())
+        skip = () if is_resuming(runner) else tuple(runner.cfg.get(SKIP) or ())
         try:
             report = _load(target, _without(state, target, skip))
         except CheckpointError as error:

@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from mmtransmamba.compat import is_resuming
 from mmtransmamba.engine.averaged import checkpoint_weights
 from mmtransmamba.engine.student import is_distiller, transformers_part
 from mmtransmamba.engine.unwrap import unwrapped_model
@@ -77,11 +78,11 @@ class SaveStudentHook(Hook):
         # The initial weights of the stage, which the model already has, or its own.
         start = _history_of(trained)
         own = [*start, trained.stage]
-        accepted = [own] if runner._resume else [start, own]
+        accepted = [own] if is_resuming(runner) else [start, own]
         if checkpoint[_HISTORY] not in accepted:
             raise StageError(
                 f'Stage {trained.stage!r} cannot '
-                f'{"resume from" if runner._resume else "load"} a checkpoint of '
+                f'{"resume from" if is_resuming(runner) else "load"} a checkpoint of '
                 f'{" > ".join(checkpoint[_HISTORY])}; it takes one of '
                 f'{" or ".join(" > ".join(history) for history in accepted)}. Give '
                 'each stage a work_dir of its own, and the folder that the stage '

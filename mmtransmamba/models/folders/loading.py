@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from mmtransmamba.compat import model_classes
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.fit import WEIGHT, check_depth, refuse
 from mmtransmamba.models.folders.config import read_model_config
@@ -121,7 +122,7 @@ def _check_kind(auto_class: Any, folder: str | Path) -> Any:
     config = AutoConfig.from_pretrained(
         str(folder), local_files_only=True, trust_remote_code=False
     )
-    known = getattr(auto_class, '_model_mapping', None)
+    known = model_classes(auto_class)
     # Without them it is the class of a model itself.
     if known is not None and type(config) not in known:
         raise ValueError(

@@ -13,6 +13,7 @@ from transformers import (
 )
 
 import mmtransmamba.models.multimodal.llava  # noqa: F401  (registers the models)
+from mmtransmamba.compat import model_classes
 from mmtransmamba.models.folders.assemble import assemble
 from mmtransmamba.models.folders.canonical_names import (
     language_part,
@@ -78,7 +79,7 @@ def language_model_of(model: nn.Module | str | Path) -> nn.Module:
     """
     config, source = read_vlm(model)
     text = config.get_text_config()
-    model_class = AutoModelForCausalLM._model_mapping[type(text)]
+    model_class = model_classes(AutoModelForCausalLM)[type(text)]
     part = dict(language_part(source))
     if text.tie_word_embeddings:
         part.pop('lm_head.weight', None)

@@ -3,6 +3,9 @@
 Each is the Transformer's own class with the attention of some layers replaced, and
 is known to ``AutoConfig``, ``AutoModel`` and ``AutoModelForCausalLM``. No class has
 Mamba in its name: ``generate`` would take that for a sign of another interface.
+
+The families are written out alike, not made by a function: transformers finds a model's
+class by its name in a module, and pickling, ``help`` and type checkers do as well.
 """
 
 from __future__ import annotations

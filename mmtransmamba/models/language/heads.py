@@ -4,6 +4,8 @@ Each is the Transformer's own class around the hybrid decoder, and known to
 ``AutoModelForSequenceClassification``, ``AutoModelForTokenClassification`` or
 ``AutoModelForQuestionAnswering``. A family has the heads that its Transformer has, and
 each head takes over the weights of a language model's folder: the decoder has one name.
+They are written out alike for the reason that is given in
+:mod:`mmtransmamba.models.language.families`.
 """
 
 from __future__ import annotations

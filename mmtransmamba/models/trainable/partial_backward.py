@@ -7,6 +7,8 @@ from mmengine.dist import all_reduce_params
 from mmengine.optim import OptimWrapper
 from torch import Tensor
 
+from mmtransmamba.compat import set_inner_count
+
 
 class PartialBackward:
     """Gives ``OptimWrapper.update_params`` the loss in parts.
@@ -36,18 +38,18 @@ class PartialBackward:
             self._wrapper.backward(loss)
         # The wrapper counts backward passes for iterations, and has no other way to
         # tell it than this.
-        self._wrapper._inner_count = self._count
+        set_inner_count(self._wrapper, self._count)
 
     def completes_step(self) -> bool:
         """Whether the optimizer makes its step at the end of this iteration."""
-        self._wrapper._inner_count = self._count + 1
+        set_inner_count(self._wrapper, self._count + 1)
         complete = self._wrapper.should_update()
-        self._wrapper._inner_count = self._count
+        set_inner_count(self._wrapper, self._count)
         return complete
 
     def step(self) -> None:
         """End the iteration, as ``update_params`` does after its backward pass."""
-        self._wrapper._inner_count = self._count + 1
+        set_inner_count(self._wrapper, self._count + 1)
         if self._wrapper.should_update():
             self._average()
             self._wrapper.step()

@@ -11,8 +11,8 @@ from mmengine.dist import all_reduce, get_world_size
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
+from mmtransmamba.compat import active_ddp
 from mmtransmamba.models.trainable.partial_backward import PartialBackward
 
 Share = Mapping[str, Tensor]
@@ -174,7 +174,7 @@ class StepAverage(BaseModel):
             or get_world_size() == 1
         ):
             return None
-        wrapper = DistributedDataParallel._get_active_ddp_module()
+        wrapper = active_ddp()
         if wrapper is not None and not wrapper.require_backward_grad_sync:
             raise ValueError(
                 f'{type(self).__name__}: under DDP the mean over the {self.average} of '

@@ -9,6 +9,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
+from mmtransmamba.compat import accumulated_batches, normalizes, swaps_channels
 from mmtransmamba.models.student_kinds import kind_of
 from mmtransmamba.models.teachers import BaseTeacher
 from mmtransmamba.models.trainable.step_average import (
@@ -178,7 +179,7 @@ class MultiDirectionDistiller(Distiller):
         self, data: dict | tuple | list, optim_wrapper: OptimWrapper
     ) -> dict[str, Tensor]:
         """See :class:`StepAverage`; mmengine's own where nothing is accumulated."""
-        if getattr(optim_wrapper, '_accumulative_counts', 1) == 1:
+        if accumulated_batches(optim_wrapper) == 1:
             return super(StepAverage, self).train_step(data, optim_wrapper)
         return super().train_step(data, optim_wrapper)
 
@@ -198,7 +199,7 @@ class MultiDirectionDistiller(Distiller):
         """
         preprocessor = self.data_preprocessor
         inputs = inputs.float()
-        if getattr(preprocessor, '_enable_normalize', False):
+        if normalizes(preprocessor):
             inputs = inputs * preprocessor.std + preprocessor.mean
         if inputs.shape[1] == 3 and self.channel_order == 'bgr':
             inputs = inputs.flip(1)
@@ -262,8 +263,7 @@ def _channel_order(preprocessor: nn.Module) -> str:
     """The order of the channels that a data preprocessor gives, files being BGR."""
     # mmpretrain's names its argument; mmengine's, which mmseg and mmdet build on,
     # keeps only whether channels are swapped. One of neither kind leaves images be.
-    swaps = getattr(preprocessor, '_channel_conversion', True)
-    swaps = getattr(preprocessor, 'to_rgb', swaps)
+    swaps = getattr(preprocessor, 'to_rgb', swaps_channels(preprocessor))
     return getattr(preprocessor, 'channel_order', 'rgb' if swaps else 'bgr')
 
 
