@@ -1,0 +1,104 @@
+"""``tools/benchmarks/gpu.py`` without a GPU: every part runs, and a run continues."""
+
+import csv
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import _gpu
+import gpu
+import pytest
+import torch
+
+from mmtransmamba.models import Vim
+
+VIM = dict(embed_dims=16, depth=1, d_state=4, d_conv=4, expand=2)
+PAGE = Path(__file__).parents[2] / 'docs' / 'results' / 'gpu.md'
+
+
+@pytest.fixture
+def start(monkeypatch, tmp_path, capsys):
+    """Run with options; the rows that the folder has, and what was printed."""
+    monkeypatch.setattr(_gpu, 'BACKBONES', {'Vim': partial(Vim, VIM)})
+    monkeypatch.setattr(_gpu, 'SHAPES', {(64, 384, 196, 16): 0.03})
+
+    def start(*options):
+        monkeypatch.setattr(sys, 'argv', ['gpu.py', str(tmp_path), *options])
+        gpu.main()
+        return _gpu.collected(tmp_path), capsys.readouterr().out
+
+    return start
+
+
+def test_every_part_runs_and_is_written(start, tmp_path, monkeypatch):
+    decoded = [dict(model='pure', step='eager', context=16, ms_per_token=2.5, peak=3e9)]
+
+    def decode(command, **_):
+        assert command[1].endswith('decode.py') and '--json' in command
+        Path(command[command.index('--json') + 1]).write_text(json.dumps(decoded))
+
+    real = _gpu.subprocess.run
+    monkeypatch.setattr(
+        _gpu.subprocess,
+        'run',
+        lambda command, **rest: (decode if '--json' in command else real)(
+            command, **rest
+        ),
+    )
+    page = tmp_path / 'page.md'
+    page.write_text(PAGE.read_text(encoding='utf-8'), encoding='utf-8')
+    rows, printed = start('--dry-run', '--markdown', str(page))
+    assert {row['part'] for row in rows} == set(gpu.PARTS)
+    assert not [row for row in rows if row['measure'] == 'failed']
+    values = {(row['case'], row['measure']): row['value'] for row in rows}
+    assert values['llama-3.2-1b', 'pure eager at 16, ms a token'] == 2.5
+    exact = '(2, 40, 197, 16) float32'
+    assert values[exact, 'two runs have equal bits'] == 1
+    assert 0 < values[exact, 'error of gradient of A'] < 1e-5
+    assert values['K = 4 float32', 'forward, ms'] > 0
+    with (tmp_path / 'gpu.csv').open(newline='', encoding='utf-8') as file:
+        assert len(list(csv.DictReader(file))) == len(rows)
+    text = page.read_text(encoding='utf-8')
+    assert text.count('\n| scan |') == 12 and '## Predictions' in text
+    assert printed.count('\n') >= len(rows)
+
+
+def test_it_continues_and_tries_again_what_failed(start, monkeypatch):
+    ran = []
+
+    def training(self, name):
+        ran.append(name)
+        yield 'images a second', 1.0
+        if len(ran) == 1:
+            raise torch.OutOfMemoryError('too large\nfor this card')
+
+    monkeypatch.setattr(_gpu.Session, 'training', training)
+    options = ('--dry-run', '--parts', 'training')
+    rows, _ = start(*options)
+    assert [row['measure'] for row in rows] == ['images a second', 'failed']
+    assert rows[1]['value'] == 'OutOfMemoryError: too large'
+    rows, _ = start(*options)
+    assert [row['measure'] for row in rows] == ['images a second']
+    start(*options)
+    assert ran == ['Vim', 'Vim']
+
+
+def test_nothing_is_started_when_the_time_is_up(start, monkeypatch):
+    clock = iter([0.0, *[1e6] * 99])
+    monkeypatch.setattr(_gpu.time, 'monotonic', lambda: next(clock))
+    rows, printed = start('--dry-run', '--parts', 'training')
+    assert not rows and 'not run: training Vim. Run it again' in printed
+
+
+def test_without_a_gpu_only_a_dry_run_is_possible(start, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(SystemExit, match='--dry-run'):
+        start()
+
+
+def test_the_page_claims_nothing():
+    begin, _, rest = PAGE.read_text(encoding='utf-8').partition('<!-- begin figures')
+    assert '**Not run.**' in begin
+    figures = rest.partition('-->')[2].partition('<!--')[0]
+    assert figures.strip() == 'Not run.'
