@@ -2,7 +2,7 @@
 
 `--to granite` writes a folder of transformers' own `granitemoehybrid`, which plain
 transformers (5.23 or later), vLLM and SGLang read. The folder is compared with the
-hybrid before it gets its name. docs/serving.md says which models can be written.
+hybrid before it gets its name. docs/serving.md lists the supported models.
 """
 
 from __future__ import annotations

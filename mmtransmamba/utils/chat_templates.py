@@ -10,7 +10,7 @@ TEXT_OF = (
     "{{ image_token + '\\n' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
     '{% endif %}{%- endmacro -%}'
 )
-"""A macro: what a message says, which is a string or a list of parts."""
+"""A macro: the text of a message, which is a string or a list of parts."""
 
 LLAVA_V1 = (
     TEXT_OF

@@ -115,7 +115,7 @@ STAND_INS: list[tuple[Callable, str]] = [
     (_new_scalar, 'numpy.core.multiarray.scalar'),
     (_new_scalar, 'numpy._core.multiarray.scalar'),
 ]
-"""What a Runner's checkpoint names, and what is called in its place."""
+"""Names in a Runner's checkpoint, and the replacement called for each."""
 
 SETTINGS = frozenset(
     (

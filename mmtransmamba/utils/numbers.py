@@ -67,4 +67,4 @@ natural = whole(0)
 """How many, or none."""
 
 seed_number = whole(0, 2**32 - 1)
-"""What every generator of random numbers accepts, numpy's included."""
+"""The range that every random number generator accepts, including numpy's."""

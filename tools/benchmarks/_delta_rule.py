@@ -1,4 +1,4 @@
-"""What ``delta_rule.py`` does."""
+"""Implementation of ``delta_rule.py``."""
 
 import argparse
 from functools import partial

@@ -28,7 +28,7 @@ REASONS = (
     'template',
     'too long',
 )
-"""Why samples are skipped; ``docs/vlm_data.md`` says what each one means."""
+"""Reasons to skip a sample; ``docs/vlm_data.md`` explains each of them."""
 
 
 class BadSampleError(ValueError):

@@ -15,7 +15,7 @@ FORMS = {
     'cosine': lambda part: (1 + math.cos(math.pi * part)) / 2,
     'sqrt': lambda part: 1 - math.sqrt(part),
 }
-"""What is left of the parameter when a part of the decay is over."""
+"""The remaining share of the parameter after a fraction of the decay."""
 
 # State that a checkpoint stores: the schedule's position, not its shape.
 _POSITION = ('base_values', 'last_step', '_global_step', '_last_value')
