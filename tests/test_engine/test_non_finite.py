@@ -3,7 +3,7 @@
 import pytest
 import torch
 from mmengine.model import BaseModel
-from mmengine.optim import OptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -208,3 +208,39 @@ def test_the_model_is_left_as_it_was(tmp_path):
 def test_a_negative_patience_is_refused():
     with pytest.raises(ValueError, match='patience=-1'):
         HOOKS.build(dict(type='mmtransmamba.NonFiniteHook', patience=-1))
+
+
+def amp(model, **options):
+    """mmengine's wrapper for mixed precision, which it refuses on a CPU."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    return AmpOptimWrapper(optimizer=optimizer, **options)
+
+
+@pytest.fixture
+def scaler(monkeypatch):
+    """Mixed precision on the CPU, with PyTorch's own gradient scaler."""
+    monkeypatch.setattr(
+        'mmengine.optim.optimizer.amp_optimizer_wrapper.is_cuda_available', lambda: True
+    )
+    monkeypatch.setattr(
+        'mmengine.optim.optimizer.amp_optimizer_wrapper.GradScaler',
+        lambda **options: torch.amp.GradScaler('cpu', **options),
+    )
+
+
+def test_a_step_that_pytorchs_scaler_skips_is_no_error(tmp_path, scaler):
+    """The second batch overflows: the scale falls, and training continues."""
+    data = torch.randn(8, 3)
+    data[2:4] = 1e30
+    model = Model()
+    wrapper = amp(model, loss_scale=dict(init_scale=1024.0), dtype='bfloat16')
+    assert run(tmp_path, model, data, wrapper=wrapper).iter == 4
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert wrapper.loss_scaler.get_scale() < 1024
+
+
+def test_a_loss_that_stays_nan_ends_training_under_a_scaler(tmp_path, scaler):
+    model = Model([Block(Poison(torch.nan))])
+    wrapper = amp(model, loss_scale='dynamic', dtype='bfloat16')
+    with pytest.raises(NonFiniteError, match=r'Iteration 3: .* blocks\.1\.inside'):
+        run(tmp_path, model, hooks=[NonFiniteHook(patience=2)], wrapper=wrapper)

@@ -12,6 +12,7 @@ from tiny_teachers import NORMALISATION
 
 from mmtransmamba.models.teachers import TransformersTeacher
 from mmtransmamba.models.teachers.class_order import ClassOrderError, order_of_classes
+from mmtransmamba.registry import MODELS
 
 DIGITS = list('0123456789')
 SHUFFLED = list('3142590786')
@@ -202,3 +203,60 @@ def test_no_batches_are_refused(batches):
 
     with pytest.raises(ValueError, match='batches=.* must be at least 1'):
         TeacherCheckHook(batches)
+
+
+MM_TEACHER = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='VisionTransformer',
+        arch=dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=16),
+        img_size=8,
+        patch_size=4,
+        in_channels=1,
+    ),
+    head=dict(type='VisionTransformerClsHead', num_classes=10, in_channels=16),
+)
+
+
+@pytest.mark.parametrize(
+    ('meta', 'names'),
+    [
+        (dict(dataset_meta=dict(classes=SHUFFLED)), SHUFFLED),
+        (dict(dataset_meta=dict(classes=tuple(SHUFFLED))), SHUFFLED),
+        (dict(dataset_meta=dict(classes=SHUFFLED[1:])), None),
+        (dict(dataset_meta=dict(classes=None)), None),
+        (dict(dataset_meta=None), None),
+        (dict(), None),
+    ],
+)
+def test_a_checkpoint_of_mmpretrain_has_the_names_of_its_classes(tmp_path, meta, names):
+    options = dict(type='mmtransmamba.MMPretrainTeacher', mean=[127.5], std=[127.5])
+    random = MODELS.build(dict(options, model=MM_TEACHER, checkpoint='random'))
+    assert random.class_names is None
+    file = tmp_path / 'teacher.pth'
+    torch.save(dict(state_dict=random.model.state_dict(), meta=meta), file)
+    teacher = MODELS.build(dict(options, model=MM_TEACHER, checkpoint=str(file)))
+    assert teacher.class_names == names
+    # A backbone alone has no classes.
+    backbone = dict(
+        options,
+        model=MM_TEACHER['backbone'] | dict(type='mmpretrain.VisionTransformer'),
+    )
+    torch.save(dict(state_dict=random.model.backbone.state_dict(), meta=meta), file)
+    assert MODELS.build(dict(backbone, checkpoint=str(file))).class_names is None
+
+
+def test_the_names_in_a_checkpoint_are_compared_with_the_data_sets(config, tmp_path):
+    teacher = dict(
+        type='mmtransmamba.MMPretrainTeacher',
+        mean=[127.5],
+        std=[127.5],
+        model=MM_TEACHER,
+    )
+    random = MODELS.build(dict(teacher, checkpoint='random'))
+    file = tmp_path / 'teacher.pth'
+    meta = dict(dataset_meta=dict(classes=SHUFFLED))
+    torch.save(dict(state_dict=random.model.state_dict(), meta=meta), file)
+    config.model.teacher = dict(teacher, checkpoint=str(file))
+    with pytest.raises(ClassOrderError, match="class_order='names'"):
+        Runner.from_cfg(config).train()
