@@ -27,6 +27,13 @@ FAMILIES = {
     'qwen3': dict(num_key_value_heads=2, head_dim=8),
 }
 
+MIXERS = ('Mamba', 'Mamba2', 'GatedDeltaNet', 'KDA')
+# What holds for one family's decoder around a mixer holds for it around another.
+FAMILY_MIXERS = [
+    *((family, mixer) for family in FAMILIES for mixer in MIXERS[:2]),
+    *((family, mixer) for family in ('llama', 'qwen3') for mixer in MIXERS[2:]),
+]
+
 
 def tiny_teacher(family: str = 'llama', **fields) -> nn.Module:
     """A Transformer of a family; all its weights, norms and biases included, random."""

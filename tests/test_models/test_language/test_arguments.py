@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_decoders import MIXERS
 from tiny_llavas import hybrid_llava
 from tiny_patch_decoders import tiny_patch_decoder
 from transformers import DynamicCache
@@ -33,7 +34,7 @@ def test_a_model_refuses_what_it_does_not_know(make_hybrid, kind, name):
             part(torch.full((1, 3), 7), **{name: torch.ones(1, 3)})
 
 
-@pytest.mark.parametrize('mixer', ['Mamba', 'Mamba2'])
+@pytest.mark.parametrize('mixer', MIXERS)
 def test_a_mixer_refuses_what_it_does_not_know(make_hybrid, mixer):
     layer = make_hybrid('llama', 'pure', mixer=mixer).model.layers[0].self_attn
     tokens = torch.randn(1, 3, 32)

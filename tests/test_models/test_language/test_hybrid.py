@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from tiny_decoders import FAMILY_MIXERS, MIXERS
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -16,11 +17,10 @@ from transformers import (
 from mmtransmamba.models.language import (
     HYBRIDS,
     MAMBA,
-    Mamba2Mixer,
-    MambaMixer,
     cast_parameters,
 )
 from mmtransmamba.models.language.cache_names import as_argument, returned_cache
+from mmtransmamba.models.language.mixers import mixer_class
 
 FAMILIES = list(HYBRIDS)
 LAYOUTS = ['attention first', 'mamba first', 'pure']
@@ -48,11 +48,10 @@ def generate(model, ids, **kwargs):
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
-@pytest.mark.parametrize('mixer', ['Mamba', 'Mamba2'])
-@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('family, mixer', FAMILY_MIXERS)
 def test_cached_equals_uncached_generation(make_hybrid, family, layout, mixer, prompt):
     model = make_hybrid(family, layout, mixer=mixer)
-    kind = Mamba2Mixer if mixer == 'Mamba2' else MambaMixer
+    kind = mixer_class(mixer)
     for i, layer in enumerate(model.model.layers):
         assert isinstance(layer.self_attn, kind) == (
             model.config.layer_types[i] == MAMBA
@@ -86,8 +85,7 @@ def test_a_conversation_goes_on_from_its_cache(make_hybrid, family, layout, prom
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
-@pytest.mark.parametrize('mixer', ['Mamba', 'Mamba2'])
-@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('family, mixer', FAMILY_MIXERS)
 def test_padding_changes_nothing(make_hybrid, family, layout, mixer, prompt):
     model = make_hybrid(family, layout, mixer=mixer)
     ids, mask = padded(prompt)
@@ -99,7 +97,7 @@ def test_padding_changes_nothing(make_hybrid, family, layout, mixer, prompt):
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
-@pytest.mark.parametrize('mixer', ['Mamba', 'Mamba2'])
+@pytest.mark.parametrize('mixer', MIXERS)
 def test_logits_of_pieces_equal_those_of_the_whole(make_hybrid, layout, mixer, prompt):
     model = make_hybrid('llama', layout, mixer=mixer)
     with torch.no_grad():
@@ -131,8 +129,7 @@ def test_a_pure_models_cache_does_not_grow(make_hybrid):
     assert kept(4) == kept(64) > 0
 
 
-@pytest.mark.parametrize('mixer', ['Mamba', 'Mamba2'])
-@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('family, mixer', FAMILY_MIXERS)
 def test_saves_and_loads(make_hybrid, family, mixer, prompt, tmp_path):
     model = make_hybrid(family, mixer=mixer, transfer_history=['init:mimic'])
     model.save_pretrained(tmp_path)
@@ -243,7 +240,7 @@ def test_beam_search_reorders_a_pure_models_states(make_hybrid, prompt):
     [
         (
             dict(mixer='Mamba3'),
-            "mixer: type='Mamba3' must be one of Mamba, Mamba2",
+            "mixer: type='Mamba3' must be one of GatedDeltaNet, KDA, Mamba, Mamba2",
         ),
         (
             dict(mixer=dict(type='Mamba', norm='gated')),

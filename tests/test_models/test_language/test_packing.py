@@ -3,12 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_decoders import FAMILY_MIXERS, MIXERS
 from torch import nn
 from transformers import AttentionInterface, DynamicCache
 
 from mmtransmamba.models.language import (
     ATTENTION,
-    HYBRIDS,
     MAMBA,
     cast_parameters,
 )
@@ -73,8 +73,7 @@ def check(model, sequences):
 
 
 @pytest.mark.parametrize('layout', ['attention first', 'pure'])
-@pytest.mark.parametrize('mixer', ['Mamba', 'Mamba2'])
-@pytest.mark.parametrize('family', list(HYBRIDS))
+@pytest.mark.parametrize('family, mixer', FAMILY_MIXERS)
 def test_packed_equals_alone(make_hybrid, family, mixer, layout, sequences):
     check(make_hybrid(family, layout, mixer=mixer), sequences)
 
@@ -192,7 +191,7 @@ def test_one_graph_tells_sequences_apart(make_hybrid, sequences):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize('slowest', [-30.0, 0.0])
-@pytest.mark.parametrize('mixer', ['Mamba', 'Mamba2'])
+@pytest.mark.parametrize('mixer', MIXERS)
 def test_beginning_anew_equals_rows_of_their_own(make_hybrid, mixer, slowest, dtype):
     """Also where a state would be kept for ever."""
     model = make_hybrid(mixer=dict(type=mixer, in_bias=True))

@@ -2,18 +2,18 @@
 
 import pytest
 import torch
+from tiny_decoders import FAMILY_MIXERS, MIXERS
 from torch import nn
 from transformers import DynamicCache, StaticCache
 
-from mmtransmamba.models.language import ATTENTION, HYBRIDS, MAMBA
+from mmtransmamba.models.language import ATTENTION, MAMBA
 from mmtransmamba.models.language.cache_names import as_argument
 from mmtransmamba.models.language.padding import has_gaps, places
 
 LAYOUTS = ['attention first', 'mamba first', 'pure']
 MODELS = [
     pytest.param(family, mixer, layout, id=f'{family}-{mixer}-{layout}')
-    for family in HYBRIDS
-    for mixer in ('Mamba', 'Mamba2')
+    for family, mixer in FAMILY_MIXERS
     for layout in ('mamba first', 'pure')
 ]
 # Which tokens of two rows are none, and the lengths of the pieces they come in.
@@ -113,7 +113,7 @@ def test_padding_changes_nothing(make_hybrid, family, mixer, layout):
                 raise AssertionError(f'{case}, {kind}') from error
 
 
-@pytest.mark.parametrize('mixer', ['Mamba', 'Mamba2'])
+@pytest.mark.parametrize('mixer', MIXERS)
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_positions_may_be_given(make_hybrid, layout, mixer):
     """As generation gives them, and those of padding say nothing."""
@@ -128,7 +128,7 @@ def test_positions_may_be_given(make_hybrid, layout, mixer):
         assert_alike(out.logits[mask.bool()], alone(model, ids, mask))
 
 
-@pytest.mark.parametrize('mixer', ['Mamba', 'Mamba2'])
+@pytest.mark.parametrize('mixer', MIXERS)
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_padding_within_packed_sequences_changes_nothing(make_hybrid, layout, mixer):
     model = tell(make_hybrid, 'qwen2', mixer, layout)

@@ -1,0 +1,249 @@
+"""A Gated DeltaNet mixer with the shapes of the attention it replaces."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.cache_utils import Cache
+
+from mmtransmamba.models.language.mixers.base import (
+    CONV_ACTIVATIONS,
+    DecoderMixer,
+    causal_conv,
+    float32_parameter,
+    init_conv,
+    new_step_sizes,
+)
+from mmtransmamba.models.language.mixers.inits import (
+    IDENTITY_CONV,
+    SMALL_GATE,
+    ZEROS,
+    Fill,
+    Init,
+)
+from mmtransmamba.models.language.mixers.mamba2 import A_RANGE, HeadRMSNorm
+from mmtransmamba.ops import gated_delta_rule, gated_delta_rule_step
+from mmtransmamba.registry import DECODER_MIXERS
+
+HALF_LIVES = (16, 1024)
+"""Tokens after which half of a state is left, in the first and in the last head."""
+
+
+def half_lives(fresh: Tensor, config: Any, generator: torch.Generator) -> Tensor:
+    """Biases of dt for decays of fixed half-lives, if A is -1 and dt has no input.
+
+    Args:
+        fresh: Bias of a new mixer, ``[H]``, or ``[H * K]`` with a decay per channel.
+        config: Config of the hybrid.
+        generator: Not read.
+    """
+    heads = config.num_attention_heads
+    first, last = (math.log(tokens) for tokens in HALF_LIVES)
+    step = math.log(2) / torch.linspace(first, last, heads, dtype=torch.float64).exp()
+    bias = step.expm1().log().repeat_interleave(fresh.numel() // heads)
+    return bias.to(fresh)
+
+
+MIMIC = IDENTITY_CONV | {
+    'beta_proj.weight': ZEROS,
+    'A_log': Fill('zeros, A = -1', lambda fresh, *_: torch.zeros_like(fresh)),
+    'dt_bias': Fill(
+        f'half-lives of {HALF_LIVES[0]} to {HALF_LIVES[1]} tokens', half_lives
+    ),
+}
+"""A mixer near its attention: no convolution yet, decays and strengths (1/2) without
+input dependence, so that a key replaces half of what it recalls."""
+
+
+@DECODER_MIXERS.register_module('GatedDeltaNet')
+class GatedDeltaNetMixer(DecoderMixer):
+    r"""Gated DeltaNet (arXiv:2412.06464) with the attention's q, k, v and o.
+
+    With :math:`[v, k, q]` from ``v_proj``, ``k_proj``, ``q_proj`` through the causal
+    convolution, q and k of length 1, and for each head
+    :math:`g = -e^{A} \mathrm{softplus}(\mathrm{dt\_proj} + \mathrm{dt\_bias})` and
+    :math:`\beta = \sigma(\mathrm{beta\_proj})`,
+
+    .. math::
+        S_t = e^{g_t} (I - \beta_t k_t k_t^T) S_{t-1} + \beta_t k_t v_t^T, \qquad
+        y_t = S_t^T q_t / \sqrt{K}
+
+    then a norm of each head, the gate :math:`\mathrm{SiLU}(\mathrm{z\_proj})` and
+    ``out_proj``. Heads and head size are the attention's. With grouped-query attention
+    v and k have the fewer key-value heads, which are repeated after the convolution,
+    exactly as the attention repeats them.
+
+    Args:
+        config, layer_idx: See :class:`DecoderMixer`.
+        d_conv: Taps of the causal convolution.
+        conv_activation: ``'silu'`` or ``'identity'``, after the convolution.
+        norm_eps: Epsilon of the norm.
+        negative: Whether beta reaches 2 instead of 1, so that a step can also reverse
+            what its key recalls.
+        in_bias, out_bias: Whether the projections have biases.
+        qk_norm: Whether k and q are normalised as Qwen3's before the convolution.
+    """
+
+    choices = {'conv_activation': CONV_ACTIVATIONS}
+    follows = ('in_bias', 'out_bias', 'qk_norm')
+    inits = {
+        'mimic': Init(
+            dict(d_conv=2),
+            from_attention=True,
+            fills=MIMIC | {'dt_proj.weight': ZEROS, 'z_proj.weight': SMALL_GATE},
+        ),
+        'vkq': Init(from_attention=True),
+        'scratch': Init(),
+    }
+    attention = {
+        'v_proj': ('v_proj',),
+        'k_proj': ('k_proj',),
+        'q_proj': ('q_proj',),
+        'k_norm': ('k_norm',),
+        'q_norm': ('q_norm',),
+        'out_proj': ('o_proj', 'dense'),
+    }
+    groups = {
+        'qkv': ('v_proj', 'k_proj', 'q_proj', 'k_norm', 'q_norm'),
+        'out_proj': ('out_proj',),
+    }
+    float32 = ('A_log', 'dt_bias')
+    rule = staticmethod(gated_delta_rule)
+    step = staticmethod(gated_delta_rule_step)
+
+    def __init__(
+        self,
+        config: Any,
+        layer_idx: int,
+        *,
+        d_conv: int = 4,
+        conv_activation: str = 'silu',
+        norm_eps: float = 1e-5,
+        negative: bool = False,
+        in_bias: bool = False,
+        out_bias: bool = False,
+        qk_norm: bool = False,
+    ) -> None:
+        super().__init__(config, layer_idx)
+        self.conv_activation = conv_activation
+        self.negative = negative
+        hidden = config.hidden_size
+        self.num_heads = config.num_attention_heads
+        self.num_groups = config.num_key_value_heads or self.num_heads
+        self.head_dim = getattr(config, 'head_dim', None) or hidden // self.num_heads
+        self.d_inner = self.num_heads * self.head_dim
+        self.d_groups = self.num_groups * self.head_dim
+        self.v_proj = nn.Linear(hidden, self.d_groups, bias=in_bias)
+        self.k_proj = nn.Linear(hidden, self.d_groups, bias=in_bias)
+        self.q_proj = nn.Linear(hidden, self.d_inner, bias=in_bias)
+        self.k_norm = self.q_norm = None
+        if qk_norm:
+            eps = config.rms_norm_eps
+            self.k_norm = nn.RMSNorm(self.head_dim, eps=eps)
+            self.q_norm = nn.RMSNorm(self.head_dim, eps=eps)
+        self.beta_proj = nn.Linear(hidden, self.num_heads, bias=False)
+        self.conv1d = causal_conv(2 * self.d_groups + self.d_inner, d_conv)
+        self.A_log = float32_parameter(self.num_heads)
+        self.norm = HeadRMSNorm(self.d_inner, self.head_dim, eps=norm_eps)
+        self.out_proj = nn.Linear(self.d_inner, hidden, bias=out_bias)
+        self.make_gates(hidden)
+        self.reset_parameters()
+
+    def make_gates(self, hidden: int) -> None:
+        """Add ``dt_bias`` and the projections of decay and output gate."""
+        self.dt_bias = float32_parameter(self.num_heads)
+        self.dt_proj = nn.Linear(hidden, self.num_heads, bias=False)
+        self.z_proj = nn.Linear(hidden, self.d_inner, bias=False)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """As Mamba-2: A uniform in [1, 16], dt log-uniform."""
+        init_conv(self.conv1d)
+        init.copy_(self.A_log, torch.empty_like(self.A_log).uniform_(*A_RANGE).log())
+        bias = new_step_sizes(self.dt_bias.numel(), self.dt_bias.device)
+        init.copy_(self.dt_bias, bias)
+        init.ones_(self.norm.weight)
+
+    def project(self, hidden_states: Tensor) -> Tensor:
+        """v, k and q before the convolution, side by side: ``[B, L, D]``."""
+        k_BLD, q_BLD = self.k_proj(hidden_states), self.q_proj(hidden_states)
+        if self.k_norm is not None:
+            heads = (-1, self.head_dim)
+            k_BLD = self.k_norm(k_BLD.unflatten(-1, heads)).flatten(-2)
+            q_BLD = self.q_norm(q_BLD.unflatten(-1, heads)).flatten(-2)
+        return torch.cat((self.v_proj(hidden_states), k_BLD, q_BLD), dim=-1)
+
+    def log_decays(self, hidden_states: Tensor) -> Tensor:
+        """g, ``[B, L, H]`` in float32."""
+        dt = F.softplus(self.dt_proj(hidden_states).float() + self.dt_bias.float())
+        return -self.A_log.float().exp() * dt
+
+    def mix(self, hidden_states: Tensor, recur: Callable[..., Tensor]) -> Tensor:
+        beta = self.beta_proj(hidden_states).float().sigmoid()
+        beta = 2 * beta if self.negative else beta
+        parts = self.project(hidden_states), self.log_decays(hidden_states), beta
+        y = self.norm(recur(*parts)) * self.output_gate(hidden_states).float()
+        return self.out_proj(y.to(hidden_states.dtype))
+
+    def output_gate(self, hidden_states: Tensor) -> Tensor:
+        """Gate of the normalised output, ``[B, L, D]``."""
+        return F.silu(self.z_proj(hidden_states))
+
+    def recur(
+        self,
+        vkq: Tensor,
+        g: Tensor,
+        beta: Tensor,
+        cache: Cache | None = None,
+        padding_mask: Tensor | None = None,
+        gaps: bool = True,
+        state: Tensor | None = None,
+        begins: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        vkq = self.convolve(vkq, cache, padding_mask, gaps, begins)
+        v, k, q = (
+            part.unflatten(-1, (-1, self.head_dim))
+            for part in vkq.split((self.d_groups, self.d_groups, self.d_inner), dim=-1)
+        )
+        if padding_mask is not None:  # a step of neither leaves the state
+            g, beta = (x.masked_fill(~padding_mask[..., None], 0) for x in (g, beta))
+        y, state = self.scan(q, k, v, g, beta, state, begins)
+        return y.flatten(-2), state
+
+    def scan(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        g: Tensor,
+        beta: Tensor,
+        state: Tensor | None,
+        begins: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The recurrence of all heads.
+
+        Args:
+            q: ``[B, L, H, K]``.
+            k, v: ``[B, L, G, K]`` with the G key-value heads.
+            g, beta: ``[B, L, H]``, 0 for padding.
+            state: ``[B, H, K, K]`` to begin with, None for zero.
+            begins: Bool ``[B, L]``, where a row begins anew.
+
+        Returns:
+            Output ``[B, L, H, K]`` and the last state.
+        """
+        repeats = self.num_heads // self.num_groups
+        if repeats > 1:
+            k, v = (part.repeat_interleave(repeats, dim=2) for part in (k, v))
+        steps = dict(q=q, k=k, v=v, g=g, beta=beta)
+        if state is not None and v.shape[1] == 1 and begins is None:
+            steps = {name: x[:, 0] for name, x in steps.items()}
+            y, state = self.step(state, **steps, qk_l2norm=True)
+            return y[:, None], state
+        return self.rule(**steps, initial_state=state, begins=begins, qk_l2norm=True)
