@@ -14,7 +14,6 @@ from .version import __version__
 if TYPE_CHECKING:
     from .apis.classification import infer
     from .apis.configs import get_config, list_models
-    from .apis.conversion import convert
     from .apis.experiment import run_experiment as train
     from .apis.exporting import export
     from .apis.inheritance import inherit
@@ -22,12 +21,13 @@ if TYPE_CHECKING:
     from .engine.hooks import SubcloneInitializer
     from .models import VRWKV, PlainMamba, VideoMamba, Vim, VMamba
     from .transfer import MultiDirectionDistiller
+    from .transfer.convert import convert
 
 check_distributions()
 install_bridges()
 
 _LAZY = {
-    'convert': ('apis.conversion', 'convert'),
+    'convert': ('transfer.convert', 'convert'),
     'export': ('apis.exporting', 'export'),
     'get_config': ('apis.configs', 'get_config'),
     'infer': ('apis.classification', 'infer'),

@@ -125,9 +125,9 @@ WEIGHT_MAPS = Registry(
 """Which teacher weight goes to which student weight, per teacher-student pair."""
 
 CONVERSIONS = Registry(
-    'conversion', scope=SCOPE, locations=['mmtransmamba.transfer.conversions']
+    'conversion', scope=SCOPE, locations=['mmtransmamba.transfer.convert']
 )
-"""What turns a pre-trained model into a hybrid, per kind of model.
+"""What turns a pre-trained model into a hybrid.
 
 Models that are converted when they are built look theirs up here: they must not import
 what transfers weights between models.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from mmtransmamba.transfer.language import convert_lm
+from mmtransmamba.transfer.convert import convert
 
 VOCAB = 29
 SIZES = dict(
@@ -51,7 +51,7 @@ def make_hybrid(
     teacher: nn.Module, layers=(0, 2), init: str = 'mimic', **fields
 ) -> nn.Module:
     """The teacher with Mamba layers."""
-    return convert_lm(teacher, layers=list(layers), init=init, **fields)[0]
+    return convert(teacher, layers=list(layers), init=init, **fields)[0]
 
 
 def tokens(batch: int = 2, length: int = 9, seed: int = 0) -> dict[str, Tensor]:

@@ -25,8 +25,7 @@ from mmtransmamba.models.trainable.stages import (
     group_of_parameters,
 )
 from mmtransmamba.registry import MODELS
-from mmtransmamba.transfer.language import hybrid_config
-from mmtransmamba.transfer.vision_language import convert_vlm
+from mmtransmamba.transfer.convert import Conversion, convert, hybrid_config
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / 'configs/multimodal/mmmamba'
 CONFIGS = sorted(path.name for path in CONFIG_DIR.glob('*.py'))
@@ -51,7 +50,7 @@ def files(tmp_path_factory):
     save_tiny_patch_decoder(root / 'teacher')
     for stage in (2, 3):
         for kind, ratio in (('hybrid', 0.75), ('linear', 1.0)):
-            student, _ = convert_vlm(root / 'teacher', 'interleaved', ratio)
+            student, _ = convert(root / 'teacher', 'interleaved', ratio)
             student.config.text_config.transfer_history = HISTORIES[stage]
             student.save_pretrained(root / f'{kind}-{stage}')
     return root, save_tiny_conversations(root / 'data')
@@ -249,7 +248,9 @@ def test_as_many_parameters_are_trained_as_the_paper_says():
     )
     for kind, percent in (('linear', 14.7), ('hybrid', 11.2)):
         convert = load(f'{kind}_stage1_8xb16_hovle-2.6b.py').model.student.convert
-        config = PatchDecoderConfig(text_config=hybrid_config(text, **convert))
+        config = PatchDecoderConfig(
+            text_config=hybrid_config(text, Conversion.of(**convert))
+        )
         with torch.device('meta'):
             model = PatchDecoderForConditionalGeneration(config)
         groups = group_of_parameters(model)

@@ -31,7 +31,7 @@ from mmtransmamba.models.multimodal import (
 )
 from mmtransmamba.models.trainable.stages import STAGES, history_of
 from mmtransmamba.registry import MODELS, PARAM_SCHEDULERS
-from mmtransmamba.transfer.language import hybrid_config
+from mmtransmamba.transfer.convert import Conversion, hybrid_config
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG_DIR = ROOT / 'configs' / 'multimodal'
@@ -391,7 +391,7 @@ def test_metafile_counts_parameters_right():
         if name in RECIPES:
             convert = dict(cfg.model.student.convert)
             convert.pop('mamba_checkpoint', None)
-            text = hybrid_config(text, **convert)
+            text = hybrid_config(text, Conversion.of(**convert))
         config = HybridLlavaConfig(
             text_config=text,
             vision_config=TOWER_OF[teacher.split('-')[0]],

@@ -19,7 +19,7 @@ from mmtransmamba.datasets.shapes_reasoning import write_shapes_reasoning
 from mmtransmamba.models.folders import load_vlm
 from mmtransmamba.models.trainable.stages import STAGES, StageError
 from mmtransmamba.registry import MODELS
-from mmtransmamba.transfer.vision_language import convert_vlm
+from mmtransmamba.transfer.convert import convert
 from mmtransmamba.utils.reasoning_text import STOP
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,7 +51,7 @@ def folders(tmp_path_factory):
     write_shapes_reasoning(root, dict(teacher=4, student=4, val=4), side=16)
     save_tiny_llava(root / 'llava', **SIZES)
     llava = load_vlm(str(root / 'llava'))
-    hybrid, _ = convert_vlm(llava, layers=[3], init='subclone')
+    hybrid, _ = convert(llava, layers=[3], init='subclone')
     for name, model, history in (
         ('llava', llava, LLAVA),
         ('sft', llava, [*LLAVA, 'reasoning']),

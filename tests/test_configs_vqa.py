@@ -16,7 +16,7 @@ from mmtransmamba.datasets.easy_vqa import words_of
 from mmtransmamba.datasets.shapes_vqa import words
 from mmtransmamba.datasets.vqa_start import write_start
 from mmtransmamba.registry import MODELS
-from mmtransmamba.transfer.vision_language import convert_vlm
+from mmtransmamba.transfer.convert import convert
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / 'configs'
 SHAPES = sorted((CONFIG_DIR / 'quickstart').glob('vqa_*.py'))
@@ -101,7 +101,7 @@ def roots(tmp_path_factory) -> dict[str, Path]:
         teacher.lm.save_pretrained(root / 'teacher')
         teacher.companions.save(root / 'teacher')
         for kind, options in STUDENTS.items():
-            student, _ = convert_vlm(root / 'teacher', **options)
+            student, _ = convert(root / 'teacher', **options)
             for stage, history in LATER.items():
                 student.config.get_text_config().transfer_history = history
                 student.save_pretrained(root / f'{kind}{stage - 1}')

@@ -14,7 +14,7 @@ from torch import Tensor
 from mmtransmamba.engine.partwise_data_parallel import PartwiseDataParallel
 from mmtransmamba.models.trainable import VisionLanguageModel
 from mmtransmamba.transfer import LanguageDistiller
-from mmtransmamba.transfer.vision_language import convert_vlm
+from mmtransmamba.transfer.convert import convert
 
 KINDS = ('teacher', 'distiller', 'partwise')
 STEPS = 3
@@ -31,7 +31,7 @@ def train(kind: str, rank: int | None, ranks: int = 2) -> dict[str, Tensor]:
         model = VisionLanguageModel(config=config, trains=['connector', 'mlp'])
         model.lm.load_state_dict(teacher.state_dict())
     else:
-        student, _ = convert_vlm(teacher, [1], init='vkq')
+        student, _ = convert(teacher, [1], init='vkq')
         terms = dict(
             kl=dict(type='mmtransmamba.TokenKLTerm'),
             layer=dict(type='mmtransmamba.ForcedLayerTerm'),

@@ -113,57 +113,34 @@ def parse_args() -> argparse.Namespace:
 
 @tool(parse_args)
 def main(args: argparse.Namespace) -> None:
-    from mmtransmamba.models.folders import is_vision_language
-    from mmtransmamba.transfer.language import (
-        automatic_layers,
+    from mmtransmamba.transfer.convert import (
+        Conversion,
         plan_conversion,
-        read_calibration,
         write_model,
-    )
-    from mmtransmamba.transfer.vision_language import (
-        automatic_text_layers,
-        plan_vlm_conversion,
     )
 
     for module in args.imports:
         importlib.import_module(module)
-    layers, ranking = args.layers, None
-    fields = dict(args.fields, mixer=args.mixer)
-    plan_of, rank = plan_conversion, automatic_layers
-    if is_vision_language(args.teacher):
-        plan_of, rank = plan_vlm_conversion, automatic_text_layers
-    if layers == 'auto':
-        layers, ranking = rank(
-            args.teacher,
-            read_calibration(args.calibration, args.teacher, args.calibration_tokens),
-            args.ratio,
-            args.init,
-            args.ranking,
-            args.seed,
-            args.mamba_checkpoint,
-            **fields,
-        )
-        print(ranking)
-    plan = plan_of(
-        args.teacher,
-        layers,
-        args.ratio,
-        args.init,
-        args.seed,
-        args.mamba_checkpoint,
-        **fields,
+    conversion = Conversion(
+        layers=args.layers,
+        ratio=args.ratio,
+        init=args.init,
+        seed=args.seed,
+        mixer=args.mixer,
+        mamba_checkpoint=args.mamba_checkpoint,
+        calibration=args.calibration or (),
+        calibration_tokens=args.calibration_tokens,
+        ranking=args.ranking,
+        fields=args.fields,
     )
+    plan = plan_conversion(args.teacher, conversion)
+    if plan.ranking is not None:
+        print(plan.ranking)
     print(plan.report())
     if args.dry_run:
         return
-    folder = write_model(
-        plan,
-        args.out,
-        args.teacher,
-        int(args.max_shard_size * 1e9),
-        args.overwrite,
-        ranking,
-    )
+    size = int(args.max_shard_size * 1e9)
+    folder = write_model(plan, args.out, size, args.overwrite)
     print(f'written to {folder}')
 
 

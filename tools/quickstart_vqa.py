@@ -84,10 +84,10 @@ def converted(teacher: Path, name: str) -> nn.Module:
     """A student directly after conversion."""
     from mmengine.config import Config
 
-    from mmtransmamba.transfer.vision_language import convert_vlm
+    from mmtransmamba.transfer.convert import convert
 
     cfg = Config.fromfile(CONFIGS / f'vqa_{name}_stage1.py')
-    return convert_vlm(teacher, **cfg.model.student.convert)[0]
+    return convert(teacher, **cfg.model.student.convert)[0]
 
 
 def report(

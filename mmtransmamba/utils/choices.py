@@ -17,10 +17,10 @@ POSITIONS = (
 """Where Mamba layers lie: :func:`mmtransmamba.models.language.choose_layers`."""
 
 INITS = ('mimic', 'inherit', 'vkq', 'subclone', 'scratch')
-"""Initialisations: :func:`mmtransmamba.transfer.language.convert_lm`."""
+"""Initialisations: :func:`mmtransmamba.transfer.convert.convert`."""
 
 RANKINGS = ('single', 'greedy')
-"""Ways to rank layers: :func:`mmtransmamba.transfer.language.rank_layers`."""
+"""Ways to rank layers: :func:`mmtransmamba.transfer.convert.rank_layers`."""
 
 VLM_BENCHMARKS = (
     *('pope', 'mme', 'mmbench', 'seed_image', 'mmmu', 'ai2d', 'ai2d_no_mask'),

@@ -25,7 +25,7 @@ from mmtransmamba.datasets.conversations import BadSampleError, Conversation, Tu
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.trainable import VisionLanguageModel
 from mmtransmamba.registry import MODELS
-from mmtransmamba.transfer.language import convert_lm
+from mmtransmamba.transfer.convert import convert
 
 RED = Image.new('RGB', (20, 30), 'red')
 BLUE = Image.new('RGB', (32, 16), 'blue')
@@ -37,7 +37,7 @@ def hybrid_llava():
     """LLaVA whose language model is half Mamba."""
     llava = tiny_llava()
     torch.manual_seed(0)
-    lm, _ = convert_lm(LlamaForCausalLM(llava.config.text_config), layers=[1, 2])
+    lm, _ = convert(LlamaForCausalLM(llava.config.text_config), layers=[1, 2])
     fields = dict(llava.config.to_dict(), text_config=lm.config.to_dict())
     hybrid = LlavaForConditionalGeneration(LlavaConfig(**fields)).eval()
     hybrid.generation_config = copy.deepcopy(llava.generation_config)

@@ -11,7 +11,7 @@ from mmtransmamba.models.folders import assemble_llava, assemble_patch_decoder
 from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.models.multimodal.reasoning_tags import add_reasoning_tags
 from mmtransmamba.models.trainable import CausalLM, VisionLanguageModel
-from mmtransmamba.transfer.language import convert_lm
+from mmtransmamba.transfer.convert import convert
 
 VICUNA = dict(temperature=0.9, top_p=0.6)
 
@@ -94,7 +94,7 @@ def test_what_cannot_be_repaired_is_named(settings, message):
     with pytest.raises(ValueError, match=expected):
         repair_generation_config(model)
     with pytest.raises(ValueError, match=expected):
-        convert_lm(model)
+        convert(model)
 
 
 def test_assembled_llava(vicuna, tmp_path):
@@ -125,7 +125,7 @@ def test_patch_decoder(vicuna, tmp_path, as_folder):
 @pytest.mark.parametrize('as_folder', [True, False])
 def test_converted_language_model(vicuna, tmp_path, as_folder):
     teacher = vicuna if as_folder else AutoModelForCausalLM.from_pretrained(vicuna)
-    model, _ = convert_lm(teacher)
+    model, _ = convert(teacher)
     assert saved(model, tmp_path / 'out').temperature == 0.9
     # Neither is the teacher changed, nor do they share the settings.
     if not as_folder:

@@ -17,8 +17,12 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from mmtransmamba.models.language import MAMBA, Mamba2Mixer
 from mmtransmamba.models.multimodal import PatchDecoderForConditionalGeneration
 from mmtransmamba.transfer import LanguageDistiller
-from mmtransmamba.transfer.language import write_model
-from mmtransmamba.transfer.vision_language import convert_vlm, plan_vlm_conversion
+from mmtransmamba.transfer.convert import (
+    Conversion,
+    convert,
+    plan_conversion,
+    write_model,
+)
 
 MIXER = dict(mixer=dict(type='mmtransmamba.MixerOutputTerm'))
 KL = dict(kl=dict(type='mmtransmamba.TokenKLTerm'))
@@ -38,7 +42,7 @@ def answers(seed: int = 0, side: str = 'right') -> dict:
 def test_only_attention_is_replaced(family, ratio, layers):
     """Holistic layers and those of the language model alike."""
     teacher = tiny_patch_decoder(family=family)
-    student, report = convert_vlm(teacher, 'interleaved', ratio)
+    student, report = convert(teacher, 'interleaved', ratio)
     assert type(student) is PatchDecoderForConditionalGeneration
     text = student.config.get_text_config()
     assert text.mamba_layers == layers
@@ -74,24 +78,24 @@ def test_only_attention_is_replaced(family, ratio, layers):
 def test_biases_of_phi_stay():
     teacher = tiny_patch_decoder(family='phi')
     torch.nn.init.normal_(teacher.lm_head.bias)
-    student, _ = convert_vlm(teacher, ratio=1.0)
+    student, _ = convert(teacher, ratio=1.0)
     assert torch.equal(student.lm_head.bias, teacher.lm_head.bias)
     assert student.get_decoder().layers[0].self_attn.x_proj.bias is not None
 
 
 def test_tied_embeddings_stay_tied():
     teacher = tiny_patch_decoder(tie_word_embeddings=True)
-    student, _ = convert_vlm(teacher, ratio=0.5)
+    student, _ = convert(teacher, ratio=0.5)
     assert student.lm_head.weight is student.get_input_embeddings().weight
 
 
 @pytest.mark.parametrize('shard', [20_000, 10**9])
 def test_folders(shard, tmp_path):
     folder = save_tiny_patch_decoder(tmp_path / 'teacher')
-    plan = plan_vlm_conversion(folder, 'interleaved', 0.75)
-    out = write_model(plan, tmp_path / 'out', folder, max_shard_bytes=shard)
+    plan = plan_conversion(folder, Conversion('interleaved', 0.75))
+    out = write_model(plan, tmp_path / 'out', max_shard_bytes=shard)
     written = AutoModelForImageTextToText.from_pretrained(out).eval()
-    in_memory, _ = convert_vlm(tiny_patch_decoder(), 'interleaved', 0.75)
+    in_memory, _ = convert(tiny_patch_decoder(), 'interleaved', 0.75)
     for name, tensor in in_memory.state_dict().items():
         assert torch.equal(written.state_dict()[name], tensor), name
     assert written.config.text_config.layer_types[1] == MAMBA
@@ -102,10 +106,10 @@ def test_folders(shard, tmp_path):
 def test_a_teacher_that_does_not_fit():
     teacher = tiny_patch_decoder()
     with pytest.raises(ValueError, match=re.escape("layers='odd' must be one of")):
-        convert_vlm(teacher, 'odd')
-    again, _ = convert_vlm(teacher, ratio=1.0)
+        convert(teacher, 'odd')
+    again, _ = convert(teacher, ratio=1.0)
     with pytest.raises(ValueError, match="'hybrid_llama'; hybrids exist of llama"):
-        convert_vlm(again)
+        convert(again)
 
 
 # --------------------------------------------------------------------- distillation
@@ -114,7 +118,7 @@ def test_a_teacher_that_does_not_fit():
 def test_mixers_learn_from_the_teachers_patches_and_words():
     """Padding has no part in it, and every layer has the teacher's input."""
     teacher = tiny_patch_decoder()
-    student, _ = convert_vlm(teacher, 'interleaved', 0.75)
+    student, _ = convert(teacher, 'interleaved', 0.75)
     distiller = LanguageDistiller(student, teacher, MIXER, stage='stage1')
     batch = answers()
     found = distiller(**batch, mode='loss')['loss_mixer']
@@ -143,7 +147,7 @@ def test_mixers_learn_from_the_teachers_patches_and_words():
 
 def test_the_last_stage_compares_answers():
     teacher = tiny_patch_decoder()
-    student, _ = convert_vlm(teacher, 'interleaved', 0.75)
+    student, _ = convert(teacher, 'interleaved', 0.75)
     distiller = LanguageDistiller(
         student, teacher, KL, stage='stage3', requires='init:mimic'
     )
@@ -194,7 +198,7 @@ def test_packed_conversations_are_as_in_rows_of_their_own(layout):
 @pytest.mark.parametrize('terms', [MIXER, KL], ids=['layers', 'logits'])
 def test_packed_conversations_are_distilled(terms):
     teacher = tiny_patch_decoder()
-    student, _ = convert_vlm(teacher, 'interleaved', 0.75)
+    student, _ = convert(teacher, 'interleaved', 0.75)
     distiller = LanguageDistiller(student, teacher, terms)
     batch = answers()
     losses = [distiller(**each, mode='loss') for each in (batch, packed(batch))]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmtransmamba.datasets import TokenSamples
-from mmtransmamba.transfer.language import read_calibration
+from mmtransmamba.transfer.convert import read_calibration
 from mmtransmamba.utils.array_files import open_arrays
 
 

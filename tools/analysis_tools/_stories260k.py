@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 import mmtransmamba.models.language  # noqa: F401  (makes hybrids known)
 from mmtransmamba.models.language import choose_layers
 from mmtransmamba.models.language.layer_choice import count_layers_of
-from mmtransmamba.transfer.language import convert_lm, rank_layers
+from mmtransmamba.transfer.convert import convert, rank_layers
 
 _ROOT = Path(__file__).absolute().parents[2]
 CONFIGS = _ROOT / 'configs/language/stories260k'
@@ -161,7 +161,7 @@ class Trainings:
         # One at a time, because they share one random number generator.
         with self.guard:
             teacher, layers = self.args.data / 'hf', list(student.layers)
-            hybrid, _ = convert_lm(teacher, layers, 1.0, student.init, self.args.seed)
+            hybrid, _ = convert(teacher, layers, init=student.init, seed=self.args.seed)
             hybrid.save_pretrained(self.folder(student) / 'student')
 
     def load(self, student: Student) -> torch.nn.Module:

@@ -26,7 +26,7 @@ from transformers import (
 from mmtransmamba.apis.vlm_loading import choose_device
 from mmtransmamba.models.language import cast_parameters
 from mmtransmamba.models.language.cache_names import as_argument
-from mmtransmamba.transfer.language import hybrid_config
+from mmtransmamba.transfer.convert import Conversion, hybrid_config
 
 SCRIPT = Path(__file__).with_name('decode.py')
 SIZES = {
@@ -72,7 +72,7 @@ def build(name: str, args: argparse.Namespace, context: int) -> torch.nn.Module:
     config = LlamaConfig(**SIZES[args.size], max_position_embeddings=length)
     ratio = MODELS[name]
     if ratio > 0:
-        config = hybrid_config(config, 'interleaved_head', ratio)
+        config = hybrid_config(config, Conversion('interleaved_head', ratio))
     dtype = getattr(torch, args.dtype)
     # Created in its dtype: an intermediate float32 model would be the peak of the
     # memory.

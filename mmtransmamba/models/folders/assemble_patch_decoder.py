@@ -194,7 +194,7 @@ def _check_language(config: Any) -> None:
         raise ValueError(
             f'The language model is a {config.model_type!r}; it must be one of '
             f'{", ".join(HYBRIDS)} or InternLM2. A hybrid is made of the whole '
-            'vision-language model, by convert_vlm.'
+            'vision-language model.'
         )
 
 

@@ -34,38 +34,17 @@ _INTERNLM2_FIELDS = (
 ).split()
 
 
-def read_config(model: nn.Module | str | Path) -> Any:
-    """Config of a transformers model, or of a folder that holds one.
-
-    An InternLM2-style folder is given as the Llama that it is.
-
-    Raises:
-        FileNotFoundError: There is no such folder.
-    """
-    if isinstance(model, nn.Module):
-        return model.config
-    raw = read_model_config(model)
-    if not _is_internlm2(raw):
-        return AutoConfig.from_pretrained(
-            str(model), local_files_only=True, trust_remote_code=False
-        )
-    return LlamaConfig(
-        **{name: raw[name] for name in _INTERNLM2_FIELDS if name in raw},
-        attention_bias=raw.get('bias', False),
-        rope_theta=raw.get('rope_theta', 10000.0),
-        rope_scaling=raw.get('rope_scaling'),
-    )
-
-
 def read_lm(model: nn.Module | str | Path) -> tuple[Any, TensorSource]:
     """Config and tensors of a transformers model, or of a folder that holds one.
 
-    The folder's weights are read one tensor at a time.
+    An InternLM2-style folder is given as the Llama that it is. The weights of a folder
+    are read one tensor at a time.
     """
     if isinstance(model, nn.Module):
         return model.config, StateDictSource(model.state_dict())
-    source, config = open_folder(model), read_config(model)
-    if _is_internlm2(read_model_config(model)):
+    raw = read_model_config(model)
+    source, config = open_folder(model), _config_of(raw, model)
+    if _is_internlm2(raw):
         heads = config.num_attention_heads, config.num_key_value_heads
         source = InternLM2Source(source, *heads)
     return config, source
@@ -97,6 +76,19 @@ def generation_config_of(model: nn.Module | str | Path) -> GenerationConfig | No
     if not (Path(model) / 'generation_config.json').is_file():
         return None
     return GenerationConfig.from_pretrained(str(model), local_files_only=True)
+
+
+def _config_of(raw: dict[str, Any], model: str | Path) -> Any:
+    if not _is_internlm2(raw):
+        return AutoConfig.from_pretrained(
+            str(model), local_files_only=True, trust_remote_code=False
+        )
+    return LlamaConfig(
+        **{name: raw[name] for name in _INTERNLM2_FIELDS if name in raw},
+        attention_bias=raw.get('bias', False),
+        rope_theta=raw.get('rope_theta', 10000.0),
+        rope_scaling=raw.get('rope_scaling'),
+    )
 
 
 def _is_internlm2(raw: dict[str, Any]) -> bool:

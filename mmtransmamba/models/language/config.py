@@ -32,7 +32,7 @@ class HybridFields:
         transfer_history: How the weights came about: the initialisation, then the
             stages of training that have been completed.
         layer_ranking: What the Mamba layers were chosen by if it was measured, see
-            :class:`~mmtransmamba.transfer.language.LayerRanking`.
+            :class:`~mmtransmamba.transfer.convert.LayerRanking`.
     """
 
     layer_types: list[str] | None = None

@@ -30,7 +30,7 @@ class CausalLM(TransformersModel):
             them, for a model with random weights.
         seed: Seed of these.
         convert: Arguments of
-            :func:`~mmtransmamba.transfer.language.convert_lm` besides the teacher,
+            :func:`~mmtransmamba.transfer.convert.convert` besides the teacher,
             which is the model of ``path`` or ``config``: turn it into a hybrid.
         dtype, gradient_checkpointing, average, data_preprocessor: See
             :class:`~mmtransmamba.models.trainable.base.TransformersModel`.

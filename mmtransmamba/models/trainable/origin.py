@@ -14,7 +14,7 @@ from torch import nn
 from mmtransmamba.models.folders.assemble_llava import assemble_llava
 from mmtransmamba.models.folders.companions import Companions
 from mmtransmamba.models.folders.lm import load_lm
-from mmtransmamba.models.folders.vlm import load_vlm
+from mmtransmamba.models.folders.vlm import is_vision_language, load_vlm
 from mmtransmamba.registry import CONVERSIONS
 
 
@@ -25,21 +25,17 @@ class Kind:
     Attributes:
         auto_class: Name of the class of transformers that builds it from a config.
         load: Reads it from a folder.
-        conversion: Name in :data:`~mmtransmamba.registry.CONVERSIONS` of what turns it
-            into a hybrid.
-        has_halves: Whether it can be put together from two models.
+        has_vision: Whether it is a vision-language model, which can be put together
+            from two models.
     """
 
     auto_class: str
     load: Callable[[str], nn.Module]
-    conversion: str
-    has_halves: bool = False
+    has_vision: bool = False
 
 
-LANGUAGE = Kind('AutoModelForCausalLM', load_lm, 'language')
-VISION_LANGUAGE = Kind(
-    'AutoModelForImageTextToText', load_vlm, 'vision_language', has_halves=True
-)
+LANGUAGE = Kind('AutoModelForCausalLM', load_lm)
+VISION_LANGUAGE = Kind('AutoModelForImageTextToText', load_vlm, has_vision=True)
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ class Origin:
         halves = [self.vision, self.language]
         given = [self.path, self.config, next(filter(None, halves), None)]
         if sum(v is not None for v in given) != 1 or halves.count(None) == 1:
-            others = ', or both vision and language' if self.kind.has_halves else ''
+            others = ', or both vision and language' if self.kind.has_vision else ''
             raise ValueError(
                 f'{self.owner}: give either path, a folder, or config{others}.'
             )
@@ -105,10 +101,19 @@ class Origin:
             # A conversion reads the folder itself, one tensor at a time.
             model = self.path if self.convert is not None else self._load()
         if self.convert is not None:
-            convert = CONVERSIONS.get(self.kind.conversion)
-            model, report = convert(model, **self.convert)
+            self._check_kind(model)
+            model, report = CONVERSIONS.get('hybrid')(model, **self.convert)
             print_log(f'\n{report}', logger='current')
         return model, companions
+
+    def _check_kind(self, model: nn.Module | str) -> None:
+        if is_vision_language(model) != self.kind.has_vision:
+            found, other = ('a language', 'CausalLM')
+            if not self.kind.has_vision:
+                found, other = ('a vision-language', 'VisionLanguageModel')
+            raise ValueError(
+                f'{self.owner}: the model to convert is {found} model; use {other}.'
+            )
 
     def _load(self) -> nn.Module:
         return self.kind.load(self.path)

@@ -36,7 +36,7 @@ class VisionLanguageModel(TransformersModel):
             model with random weights.
         seed: Seed of what is drawn.
         convert: Arguments of
-            :func:`~mmtransmamba.transfer.vision_language.convert_vlm` besides the
+            :func:`~mmtransmamba.transfer.convert.convert` besides the
             teacher, which is the model of ``path`` or ``config``: turn it into a
             hybrid.
         stage: Name in :data:`~mmtransmamba.models.trainable.stages.STAGES`: what

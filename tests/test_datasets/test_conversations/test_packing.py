@@ -14,7 +14,7 @@ from mmtransmamba.datasets.conversations import (
     pack_conversations,
 )
 from mmtransmamba.datasets.conversations.packing import fill_rows, join
-from mmtransmamba.transfer.vision_language import convert_vlm
+from mmtransmamba.transfer.convert import convert
 
 
 @pytest.fixture(scope='module')
@@ -127,7 +127,7 @@ def plain(attention):
 
 
 def hybrid(ratio):
-    return convert_vlm(plain('sdpa'), layers='interleaved', ratio=ratio)[0]
+    return convert(plain('sdpa'), layers='interleaved', ratio=ratio)[0]
 
 
 @pytest.mark.parametrize(

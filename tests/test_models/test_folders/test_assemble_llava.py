@@ -22,7 +22,7 @@ from mmtransmamba.datasets.conversations.templates import chat_template
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.folders import assemble_llava
 from mmtransmamba.models.multimodal import HybridLlavaForConditionalGeneration
-from mmtransmamba.transfer.language import convert_lm
+from mmtransmamba.transfer.convert import convert
 
 CHAT = [
     {
@@ -80,7 +80,7 @@ def test_the_parts_are_the_folders(kind, family, tmp_path):
 
 def test_a_hybrid_can_be_the_language_model(tmp_path):
     tower = save_tower(tmp_path / 'tower')
-    hybrid, _ = convert_lm(save_language_model(tmp_path / 'lm'), ratio=2 / 3)
+    hybrid, _ = convert(save_language_model(tmp_path / 'lm'), ratio=2 / 3)
     hybrid.save_pretrained(tmp_path / 'hybrid')
     AutoTokenizer.from_pretrained(tmp_path / 'lm').save_pretrained(tmp_path / 'hybrid')
     model, _ = assemble_llava(tower, tmp_path / 'hybrid')

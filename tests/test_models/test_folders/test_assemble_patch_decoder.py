@@ -16,7 +16,7 @@ from mmtransmamba.models.multimodal import (
     PatchDecoderForConditionalGeneration,
     PatchDecoderProcessor,
 )
-from mmtransmamba.transfer.language import convert_lm
+from mmtransmamba.transfer.convert import convert
 
 SIDES = dict(image_size=16, patch_size=8)
 
@@ -134,7 +134,7 @@ def test_mismatches_are_refused(tmp_path):
         assemble_patch_decoder(language, holistic=[0, 3], **SIDES)
     with pytest.raises(ValueError, match='holistic=-1 must not be negative'):
         assemble_patch_decoder(language, holistic=-1, **SIDES)
-    hybrid, _ = convert_lm(language, [0])
+    hybrid, _ = convert(language, [0])
     with pytest.raises(ValueError, match="'hybrid_llama'; it must be one of llama"):
         assemble_patch_decoder(hybrid, **SIDES)
     state = language.state_dict()

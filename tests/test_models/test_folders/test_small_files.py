@@ -8,7 +8,8 @@ from language_models import make_teacher
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.folders import is_vision_language, load_lm
 from mmtransmamba.models.folders.sources import open_folder
-from mmtransmamba.transfer.language import (
+from mmtransmamba.transfer.convert import (
+    Conversion,
     plan_conversion,
     rank_layers,
     read_calibration,
@@ -52,7 +53,7 @@ def test_a_size_that_counts_nothing(folder, name, size):
 
 def test_a_size_among_the_fields_that_counts_nothing(folder):
     with pytest.raises(ValueError, match='^num_attention_heads=0 must be a whole'):
-        plan_conversion(folder, num_attention_heads=0)
+        plan_conversion(folder, Conversion.of(num_attention_heads=0))
 
 
 def test_a_folder_without_config(tmp_path):

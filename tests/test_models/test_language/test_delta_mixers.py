@@ -9,7 +9,7 @@ from tiny_decoders import tiny_teacher, tokens
 from mmtransmamba.models.language import cast_parameters
 from mmtransmamba.models.language.mixers.gated_delta_net import HALF_LIVES
 from mmtransmamba.models.trainable.stages import group_of_parameters
-from mmtransmamba.transfer.language import convert_lm
+from mmtransmamba.transfer.convert import convert
 
 MIXERS = ('GatedDeltaNet', 'KDA')
 both = pytest.mark.parametrize('mixer', MIXERS)
@@ -17,7 +17,7 @@ both = pytest.mark.parametrize('mixer', MIXERS)
 
 def converted(mixer, init='mimic', family='qwen3', layers=(0, 2)):
     teacher = tiny_teacher(family)
-    model, report = convert_lm(teacher, list(layers), init=init, mixer=mixer)
+    model, report = convert(teacher, list(layers), init=init, mixer=mixer)
     return teacher, model, report
 
 
@@ -85,7 +85,7 @@ def test_a_converted_model_generates_and_learns_in_stages(mixer):
 @both
 def test_decays_stay_in_float32_and_strengths_reach_two(mixer):
     fields = dict(type=mixer, negative=True)
-    model, _ = convert_lm(tiny_teacher(), [0], init='scratch', mixer=fields)
+    model, _ = convert(tiny_teacher(), [0], init='scratch', mixer=fields)
     assert model.config.mixer['negative'] is True
     own = cast_parameters(model, torch.bfloat16).model.layers[0].self_attn
     assert own.A_log.dtype == own.dt_bias.dtype == torch.float32

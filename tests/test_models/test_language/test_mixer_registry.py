@@ -16,7 +16,7 @@ from mmtransmamba.models.language.cache_names import as_argument, returned_cache
 from mmtransmamba.models.language.mixers import mixer_class
 from mmtransmamba.models.trainable.stages import freeze_all_but, group_of_parameters
 from mmtransmamba.registry import DECODER_MIXERS
-from mmtransmamba.transfer.language import convert_lm
+from mmtransmamba.transfer.convert import convert
 
 TOY = dict(type='RunningMean', gate='none')
 
@@ -34,18 +34,18 @@ def toy():
 def hybrid(toy, request):
     """A teacher with one attention layer left and the mixer in the others."""
     teacher = tiny_teacher(request.param)
-    return convert_lm(teacher, [0, 2], init='vkq', mixer=TOY | dict(gate='sigmoid'))
+    return convert(teacher, [0, 2], init='vkq', mixer=TOY | dict(gate='sigmoid'))
 
 
 def test_the_package_does_not_have_the_mixer_of_these_tests():
     DECODER_MIXERS.module_dict.pop('RunningMean', None)
     with pytest.raises(ValueError, match="type='RunningMean' must be one of Gated"):
-        convert_lm(tiny_teacher(), mixer='RunningMean')
+        convert(tiny_teacher(), mixer='RunningMean')
 
 
 def test_a_mixer_of_another_file_is_seeded_as_it_declares(toy):
     teacher = tiny_teacher()
-    hybrid, report = convert_lm(teacher, [1], init='vkq', mixer='RunningMean')
+    hybrid, report = convert(teacher, [1], init='vkq', mixer='RunningMean')
     mixer, attention = (m.model.layers[1].self_attn for m in (hybrid, teacher))
     assert isinstance(mixer, toy)
     assert hybrid.config.mixer == dict(
@@ -76,7 +76,7 @@ def test_it_generates_from_its_cache_with_padding_on_the_left(hybrid):
 
 
 def test_its_cache_counts_tokens_without_a_convolution_and_attention(toy):
-    model, _ = convert_lm(tiny_teacher(), init='vkq', mixer=TOY)
+    model, _ = convert(tiny_teacher(), init='vkq', mixer=TOY)
     ids = tokens(2, 9)
     with torch.no_grad():
         whole = model(ids).logits
@@ -166,14 +166,14 @@ def test_peft_learns_of_mixers_before_and_after_its_import():
 )
 def test_what_a_mixer_does_not_take_is_named(toy, mixer, init, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        convert_lm(tiny_teacher(), init=init, mixer=mixer)
+        convert(tiny_teacher(), init=init, mixer=mixer)
 
 
 @pytest.mark.parametrize(
     'mixer', ['Mamba2', 'mmtransmamba.Mamba2', dict(type='mmtransmamba.Mamba2')]
 )
 def test_a_mixer_has_a_short_and_a_scoped_name(mixer):
-    hybrid, _ = convert_lm(tiny_teacher(), [1], mixer=mixer)
+    hybrid, _ = convert(tiny_teacher(), [1], mixer=mixer)
     assert hybrid.config.mixer['type'] == 'Mamba2'
     assert hybrid.config.mixer['norm'] == 'per_head'  # mmMamba's, as by default
 
@@ -184,7 +184,7 @@ def test_a_path_of_python_is_not_imported_for_a_config():
 
 
 def test_single_layers_may_have_mixers_of_their_own(toy, tmp_path):
-    hybrid, _ = convert_lm(
+    hybrid, _ = convert(
         tiny_teacher(),
         init='vkq',
         layer_mixers={0: dict(d_conv=2), 2: 'RunningMean'},

@@ -11,7 +11,7 @@ from tiny_vlms import tiny_llava, tiny_processor, tiny_tokenizer
 
 from mmtransmamba.models.folders import load_vlm
 from mmtransmamba.models.multimodal.reasoning_tags import add_reasoning_tags
-from mmtransmamba.transfer.vision_language import convert_vlm
+from mmtransmamba.transfer.convert import convert
 from mmtransmamba.utils.reasoning_text import TAGS, join_sections
 
 TEXT = join_sections('plan', 'two cats', 'one, two', '2')
@@ -99,7 +99,7 @@ def test_a_model_of_another_tokenizer():
 
 
 def hybrid_llava(**text):
-    return convert_vlm(tiny_llava(**text), layers=[1, 3])[0]
+    return convert(tiny_llava(**text), layers=[1, 3])[0]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from mmtransmamba.models.language import MAMBA, HybridLlamaConfig, MambaMixer
-from mmtransmamba.transfer.language import convert_lm
+from mmtransmamba.transfer.convert import convert
 from mmtransmamba.utils.choices import INITS
 
 
@@ -22,7 +22,7 @@ def attention_outputs(layer):
 @pytest.mark.parametrize('init', ['mimic', 'inherit', 'vkq'])
 def test_projections_come_from_the_attention(family, init):
     teacher = tiny_teacher(family)
-    hybrid, report = convert_lm(teacher, [1], init=init)
+    hybrid, report = convert(teacher, [1], init=init)
     attention = teacher.model.layers[1].self_attn
     mixer = hybrid.model.layers[1].self_attn
     pairs = {
@@ -49,7 +49,7 @@ def test_projections_come_from_the_attention(family, init):
 @pytest.mark.parametrize('init', INITS)
 def test_all_but_the_mixers_is_the_teachers(family, init):
     teacher = tiny_teacher(family)
-    hybrid, _ = convert_lm(teacher, 'late', 1 / 3, init)
+    hybrid, _ = convert(teacher, 'late', 1 / 3, init)
     assert hybrid.config.mamba_layers == [2]
     state = hybrid.state_dict()
     for name, tensor in teacher.state_dict().items():
@@ -81,7 +81,7 @@ def linear_attention(attention, x, group):
 def test_without_decay_convolution_and_gate_mimic_is_linear_attention(family):
     """The oracle of mmMamba's seeding: SSM with decay 1 is linear attention."""
     teacher = tiny_teacher(family)
-    hybrid, _ = convert_lm(
+    hybrid, _ = convert(
         teacher,
         [1],
         init='mimic',
@@ -103,7 +103,7 @@ def test_without_decay_convolution_and_gate_mimic_is_linear_attention(family):
 
 
 def test_mimic_begins_with_decay_near_one_and_an_identity():
-    hybrid, report = convert_lm(tiny_teacher(), init='mimic')
+    hybrid, report = convert(tiny_teacher(), init='mimic')
     mixer = hybrid.model.layers[0].self_attn
     dt = F.softplus(mixer.dt_bias)
     decay = torch.exp(-dt * mixer.A_log.exp())
@@ -122,7 +122,7 @@ def test_mimic_begins_with_decay_near_one_and_an_identity():
 def test_initialisations_differ_in_what_is_new():
     a_log = {}
     for init in ('mimic', 'inherit', 'scratch'):
-        hybrid, _ = convert_lm(tiny_teacher(), init=init, seed=3)
+        hybrid, _ = convert(tiny_teacher(), init=init, seed=3)
         a_log[init] = hybrid.model.layers[0].self_attn.A_log
     assert (a_log['mimic'] == 1).all()
     assert torch.equal(a_log['inherit'], a_log['scratch'])
@@ -131,7 +131,7 @@ def test_initialisations_differ_in_what_is_new():
 
 def test_seeds():
     states = [
-        convert_lm(tiny_teacher(), init='vkq', seed=seed)[0].state_dict()
+        convert(tiny_teacher(), init='vkq', seed=seed)[0].state_dict()
         for seed in (0, 0, 1)
     ]
     name = 'model.layers.1.self_attn.conv1d.weight'
@@ -156,7 +156,7 @@ def mamba_state(hidden=48, layers=4, d_state=8, prefix='backbone.'):
 def test_subcloning_takes_first_layers_and_blocks(tmp_path):
     teacher = tiny_teacher()
     torch.save(mamba_state(), tmp_path / 'mamba.pt')
-    hybrid, report = convert_lm(
+    hybrid, report = convert(
         teacher,
         [1],
         init='subclone',
@@ -203,7 +203,7 @@ def test_subcloning_takes_first_layers_and_blocks(tmp_path):
 
 
 def test_subcloning_without_a_mamba_checkpoint_starts_mixers_anew():
-    hybrid, _ = convert_lm(tiny_teacher(), init='subclone')
+    hybrid, _ = convert(tiny_teacher(), init='subclone')
     mixer = hybrid.model.layers[0].self_attn
     assert isinstance(mixer, MambaMixer)
     assert torch.equal(mixer.D, torch.ones_like(mixer.D))
@@ -211,7 +211,7 @@ def test_subcloning_without_a_mamba_checkpoint_starts_mixers_anew():
 
 
 def test_half_precision_teacher_gives_half_precision_hybrid():
-    hybrid, _ = convert_lm(tiny_teacher().to(torch.bfloat16), [0])
+    hybrid, _ = convert(tiny_teacher().to(torch.bfloat16), [0])
     mixer = hybrid.model.layers[0].self_attn
     assert mixer.x_proj.weight.dtype == torch.bfloat16
     assert mixer.A_log.dtype == mixer.dt_bias.dtype == torch.float32
@@ -219,7 +219,7 @@ def test_half_precision_teacher_gives_half_precision_hybrid():
 
 
 def test_tied_embeddings_stay_tied(tmp_path):
-    hybrid, _ = convert_lm(tiny_teacher(tie_word_embeddings=True))
+    hybrid, _ = convert(tiny_teacher(tie_word_embeddings=True))
     assert hybrid.lm_head.weight is hybrid.model.embed_tokens.weight
     hybrid.save_pretrained(tmp_path)
     same = AutoModelForCausalLM.from_pretrained(tmp_path)
@@ -229,7 +229,7 @@ def test_tied_embeddings_stay_tied(tmp_path):
 
 def test_sliding_attention_that_stays_keeps_sliding():
     teacher = tiny_teacher('mistral', sliding_window=4)
-    hybrid, _ = convert_lm(teacher, [2])
+    hybrid, _ = convert(teacher, [2])
     assert hybrid.config.layer_types == ['sliding_attention'] * 2 + [MAMBA]
     seen = [
         model(tokens(), output_hidden_states=True).hidden_states[2]
@@ -277,14 +277,14 @@ def test_sliding_attention_that_stays_keeps_sliding():
 )
 def test_bad_settings(kwargs, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        convert_lm(tiny_teacher(), **kwargs)
+        convert(tiny_teacher(), **kwargs)
 
 
 def test_generates_as_the_teacher_did():
     teacher = tiny_teacher()
     teacher.generation_config.eos_token_id = [7, 9]
     teacher.generation_config.temperature = 0.3
-    hybrid, _ = convert_lm(teacher)
+    hybrid, _ = convert(teacher)
     assert hybrid.generation_config.eos_token_id == [7, 9]
     assert hybrid.generation_config.temperature == 0.3
     hybrid.generation_config.temperature = 0.5
@@ -293,7 +293,7 @@ def test_generates_as_the_teacher_did():
 
 def test_shares_no_memory_with_the_teacher():
     teacher = tiny_teacher()
-    hybrid, _ = convert_lm(teacher, [1])
+    hybrid, _ = convert(teacher, [1])
     pointers = {p.data_ptr() for p in teacher.parameters()}
     assert not pointers & {p.data_ptr() for p in hybrid.parameters()}
     assert all(p.requires_grad for p in hybrid.parameters())
@@ -311,7 +311,7 @@ def test_no_random_model_is_made_in_between(monkeypatch):
         init(linear)
 
     monkeypatch.setattr(nn.Linear, 'reset_parameters', spy)
-    convert_lm(teacher, [1])
+    convert(teacher, [1])
     assert built and (48, 32) not in built  # the new mixer alone, no feed-forward layer
 
 
@@ -319,27 +319,27 @@ def test_no_random_model_is_made_in_between(monkeypatch):
 def test_keys_and_queries_do_not_fit_into_mamba_1(init):
     message = f"init='{init}' must be one of subclone, scratch for mixer='Mamba'."
     with pytest.raises(ValueError, match=re.escape(message)):
-        convert_lm(tiny_teacher(), init=init, mixer=dict(type='Mamba', d_state=8))
-    hybrid, _ = convert_lm(tiny_teacher(), init='scratch', mixer='Mamba')
+        convert(tiny_teacher(), init=init, mixer=dict(type='Mamba', d_state=8))
+    hybrid, _ = convert(tiny_teacher(), init='scratch', mixer='Mamba')
     assert hybrid(tokens()).logits.isfinite().all()
 
 
 def test_layers_that_cannot_be_taken_over():
     phi = tiny_teacher('phi', qk_layernorm=True)
     with pytest.raises(ValueError, match='The teacher has qk_layernorm=True'):
-        convert_lm(phi, [1])
-    hybrid, _ = convert_lm(phi, [1], init='scratch')
+        convert(phi, [1])
+    hybrid, _ = convert(phi, [1], init='scratch')
     assert hybrid(tokens()).logits.isfinite().all()
     quantised = tiny_teacher()
     quantised.config.quantization_config = dict(quant_method='awq', bits=4)
     with pytest.raises(ValueError, match='The teacher is quantised'):
-        convert_lm(quantised)
+        convert(quantised)
 
 
 def test_code_of_the_teachers_folder_is_not_asked_for():
     teacher = tiny_teacher()
     teacher.config.auto_map = {'AutoConfig': 'configuration_x.X'}
-    hybrid, _ = convert_lm(teacher)
+    hybrid, _ = convert(teacher)
     assert not hasattr(hybrid.config, 'auto_map')
 
 
@@ -348,4 +348,4 @@ def test_a_family_without_hybrids():
 
     model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=9))
     with pytest.raises(ValueError, match="a 'gpt2'; hybrids exist of llama, mistral"):
-        convert_lm(model)
+        convert(model)

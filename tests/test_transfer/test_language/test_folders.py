@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.folders import load_lm
 from mmtransmamba.models.trainable import CausalLM
-from mmtransmamba.transfer.language import (
-    convert_lm,
+from mmtransmamba.transfer.convert import (
+    Conversion,
+    convert,
     plan_conversion,
     write_model,
 )
@@ -33,8 +34,8 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize('init', ['mimic', 'subclone'])
 def test_a_folder_gives_what_the_model_gives(folder, init):
-    from_folder, report = convert_lm(folder, [1], init=init)
-    from_model, same = convert_lm(tiny_teacher(), [1], init=init)
+    from_folder, report = convert(folder, [1], init=init)
+    from_model, same = convert(tiny_teacher(), [1], init=init)
     for name, tensor in from_model.state_dict().items():
         assert torch.equal(from_folder.state_dict()[name], tensor), name
     assert report.entries == same.entries
@@ -64,13 +65,13 @@ def test_a_teachers_weights_must_fit_its_config(tmp_path, change, message):
             load(tmp_path)
     # Ranking would have measured a layer that was drawn at random.
     with pytest.raises(CheckpointError, match=message):
-        convert_lm(tmp_path, 'auto', 1 / 3, calibration=[tokens(2)])
+        convert(tmp_path, 'auto', 1 / 3, calibration=[tokens(2)])
 
 
 def test_internlm2_becomes_a_llama(tmp_path):
     llama = internlm2_folder(tmp_path / 'internlm2')
-    hybrid, report = convert_lm(tmp_path / 'internlm2', [2])
-    expected, _ = convert_lm(llama, [2])
+    hybrid, report = convert(tmp_path / 'internlm2', [2])
+    expected, _ = convert(llama, [2])
     torch.testing.assert_close(hybrid(tokens()).logits, expected(tokens()).logits)
     assert not report.unused
 
@@ -83,8 +84,8 @@ def test_internlm2_is_ranked_and_teaches(tmp_path):
     assert torch.equal(teacher(tokens()).logits, llama(tokens()).logits)
     assert torch.equal(CausalLM(path=str(folder))(tokens()), teacher(tokens()).logits)
     kwargs = dict(ratio=1 / 3, calibration=[tokens(4)])
-    hybrid, _ = convert_lm(folder, 'auto', **kwargs)
-    expected, _ = convert_lm(llama, 'auto', **kwargs)
+    hybrid, _ = convert(folder, 'auto', **kwargs)
+    expected, _ = convert(llama, 'auto', **kwargs)
     assert hybrid.config.mamba_layers == expected.config.mamba_layers
 
 
@@ -107,7 +108,7 @@ def test_internlm2_is_loaded_strictly(tmp_path):
 
 
 def test_a_hybrid_is_loaded_too(folder, tmp_path):
-    write_model(plan_conversion(folder, [1]), tmp_path / 'out', folder)
+    write_model(plan_conversion(folder, Conversion([1])), tmp_path / 'out')
     assert load_lm(tmp_path / 'out').config.mamba_layers == [1]
     with pytest.raises(FileNotFoundError, match='No model folder at .*nowhere'):
         load_lm(tmp_path / 'nowhere')
@@ -117,8 +118,8 @@ def test_generates_as_the_teacher_did(folder, tmp_path):
     settings = dict(eos_token_id=[7, 9], do_sample=True, temperature=0.3)
     (folder / 'generation_config.json').write_text(json.dumps(settings))
     (folder / 'chat_template.jinja').write_text('{{ messages }}')
-    hybrid, _ = convert_lm(folder)
-    out = write_model(plan_conversion(folder), tmp_path / 'out', folder)
+    hybrid, _ = convert(folder)
+    out = write_model(plan_conversion(folder), tmp_path / 'out')
     written = AutoModelForCausalLM.from_pretrained(out)
     for model in (hybrid, written):
         saved = model.generation_config.to_diff_dict()
@@ -128,14 +129,14 @@ def test_generates_as_the_teacher_did(folder, tmp_path):
 
 @pytest.mark.parametrize('shard', [20_000, 10**9])
 def test_writing_gives_the_model_that_memory_gives(folder, tmp_path, shard):
-    plan = plan_conversion(folder, [0, 2])
-    write_model(plan, tmp_path / 'out', folder, max_shard_bytes=shard)
+    plan = plan_conversion(folder, Conversion([0, 2]))
+    write_model(plan, tmp_path / 'out', max_shard_bytes=shard)
     files = list((tmp_path / 'out').glob('*.safetensors'))
     assert (len(files) > 1) == (shard == 20_000)
     # Besides its tensors a file has a header.
     assert all(file.stat().st_size < shard + 4096 for file in files)
     written = AutoModelForCausalLM.from_pretrained(tmp_path / 'out').eval()
-    expected, report = convert_lm(folder, [0, 2])
+    expected, report = convert(folder, [0, 2])
     assert torch.equal(written(tokens()).logits, expected(tokens()).logits)
     saved = json.loads((tmp_path / 'out/conversion_report.json').read_text())
     assert saved['totals'] == report.totals()
@@ -149,7 +150,7 @@ def test_writing_takes_the_memory_of_a_shard_and_a_tensor(tmp_path):
     """Of the whole process, not of one model, let alone of two."""
     wide = dict(hidden_size=512, intermediate_size=2048, num_hidden_layers=6)
     tiny_teacher(**wide).save_pretrained(tmp_path / 'teacher', max_shard_size='8MB')
-    plan = plan_conversion(tmp_path / 'teacher', [0, 2, 4])
+    plan = plan_conversion(tmp_path / 'teacher', Conversion([0, 2, 4]))
     size = sum(f.stat().st_size for f in (tmp_path / 'teacher').glob('*.safetensors'))
     assert size > 90e6
 
@@ -177,7 +178,7 @@ def peak_growth(step) -> int:
 
 
 def test_writing_holds_one_shard(folder, tmp_path, monkeypatch):
-    import mmtransmamba.transfer.language.writer as writer
+    import mmtransmamba.transfer.convert.writer as writer
 
     sizes = []
 
@@ -201,8 +202,10 @@ class TestOverwriting:
         assert (tmp_path / 'out/mine').read_text() == 'keep'
 
     def test_a_converted_model(self, folder, tmp_path):
-        write_model(plan_conversion(folder, [0]), tmp_path / 'out')
-        write_model(plan_conversion(folder, [1]), tmp_path / 'out', overwrite=True)
+        write_model(plan_conversion(folder, Conversion([0])), tmp_path / 'out')
+        write_model(
+            plan_conversion(folder, Conversion([1])), tmp_path / 'out', overwrite=True
+        )
         assert load_lm(tmp_path / 'out').config.mamba_layers == [1]
 
     def test_nothing_else(self, folder, tmp_path):
@@ -217,7 +220,7 @@ class TestOverwriting:
         same = tmp_path / 'link'
         same.symlink_to(folder)
         with pytest.raises(FileExistsError, match='link is the teacher'):
-            write_model(plan_conversion(folder), same, folder, overwrite=True)
+            write_model(plan_conversion(folder), same, overwrite=True)
         assert (folder / 'model.safetensors.index.json').is_file()
 
     def test_what_an_interruption_has_left(self, folder, tmp_path):
@@ -235,17 +238,17 @@ class TestOverwriting:
 
 def test_broken_folders(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match='No model folder at .*nowhere'):
-        convert_lm(tmp_path / 'nowhere')
+        convert(tmp_path / 'nowhere')
     shard = sorted(folder.glob('*.safetensors'))[0]
     shard.write_bytes(b'damaged')
     with pytest.raises(CheckpointError, match=f'{shard.name} cannot be read'):
-        convert_lm(folder)
+        convert(folder)
     shard.unlink()
     with pytest.raises(CheckpointError, match=f'not there: {shard.name}'):
-        convert_lm(folder)
+        convert(folder)
     (tmp_path / 'empty').mkdir()
     with pytest.raises(FileNotFoundError, match='holds no weights'):
-        convert_lm(tmp_path / 'empty')
+        convert(tmp_path / 'empty')
 
 
 class TestTool:

@@ -10,11 +10,10 @@ from transformers import AutoConfig
 
 from mmtransmamba.models.language import MAMBA
 from mmtransmamba.models.language.mixers import build_mixer
-from mmtransmamba.transfer.language import (
+from mmtransmamba.transfer.convert import (
+    Conversion,
     LayerRanking,
-    automatic_layers,
     convert,
-    convert_lm,
     hybrid_config,
     plan_conversion,
     rank_layers,
@@ -29,7 +28,7 @@ def teacher():
 
 def kl_of(teacher, layers):
     """Per-token KL of a hybrid with just these layers, computed on its own."""
-    hybrid, _ = convert_lm(teacher, layers)
+    hybrid, _ = convert(teacher, layers)
     ids = tokens(4)
     with torch.no_grad():
         p = teacher(ids).logits.double().softmax(-1)
@@ -46,7 +45,7 @@ def test_single_ranking_is_by_the_kl_of_each_layer_alone(teacher):
 
 
 def test_greedy_ranking_adds_the_cheapest_layer(teacher):
-    ranking = rank_layers(teacher, [tokens(4)], method='greedy', count=2)
+    ranking = rank_layers(teacher, [tokens(4)], Conversion(ranking='greedy'), count=2)
     first, second = ranking.order
     singles = {i: kl_of(teacher, [i]) for i in range(3)}
     assert first == min(singles, key=singles.get)
@@ -67,30 +66,29 @@ def test_the_teacher_is_left_as_it_was(teacher):
 
 def test_automatic_layers_are_the_cheapest(teacher):
     ranking = rank_layers(teacher, [tokens(4)])
-    hybrid, _ = convert_lm(teacher, 'auto', 2 / 3, calibration=[tokens(4)])
+    hybrid, _ = convert(teacher, 'auto', 2 / 3, calibration=[tokens(4)])
     assert hybrid.config.mamba_layers == sorted(ranking.order[:2])
-    greedy = rank_layers(teacher, [tokens(4)], method='greedy', count=2)
-    hybrid, _ = convert_lm(
+    greedy = rank_layers(teacher, [tokens(4)], Conversion(ranking='greedy'), count=2)
+    hybrid, _ = convert(
         teacher, 'auto', 2 / 3, calibration=[tokens(4)], ranking='greedy'
     )
     assert hybrid.config.mamba_layers == sorted(greedy.order)
-    chosen, same = automatic_layers(teacher, [tokens(4)], 2 / 3, method='greedy')
-    assert (chosen, same) == (sorted(greedy.order), greedy)
 
 
 def test_only_the_students_layers_are_ranked(teacher):
     settings = dict(init='subclone', num_hidden_layers=2)
-    ranking = rank_layers(teacher, [tokens(4)], **settings)
+    ranking = rank_layers(teacher, [tokens(4)], Conversion.of(**settings))
     assert sorted(ranking.order) == [0, 1]
-    hybrid, _ = convert_lm(teacher, 'auto', 0.5, calibration=[tokens(4)], **settings)
+    hybrid, _ = convert(teacher, 'auto', 0.5, calibration=[tokens(4)], **settings)
     assert hybrid.config.layer_types.count(MAMBA) == 1
     assert hybrid.config.mamba_layers == ranking.order[:1]
     with pytest.raises(ValueError, match='hidden_size=16 is not the 32 of the teacher'):
-        rank_layers(teacher, [tokens(4)], hidden_size=16, **settings)
+        narrow = Conversion.of(hidden_size=16, **settings)
+        rank_layers(teacher, [tokens(4)], narrow)
 
 
 def test_mixers_of_a_mamba_checkpoint_are_what_is_ranked(teacher, tmp_path):
-    config = hybrid_config(teacher.config, init='subclone')
+    config = hybrid_config(teacher.config, Conversion(init='subclone'))
     torch.manual_seed(5)
     state = {
         f'layers.{i}.mixer.{name}': tensor
@@ -99,7 +97,11 @@ def test_mixers_of_a_mamba_checkpoint_are_what_is_ranked(teacher, tmp_path):
     }
     torch.save(state, tmp_path / 'mamba.pt')
     rankings = [
-        rank_layers(teacher, [tokens(4)], 'subclone', mamba_checkpoint=checkpoint)
+        rank_layers(
+            teacher,
+            [tokens(4)],
+            Conversion(init='subclone', mamba_checkpoint=checkpoint),
+        )
         for checkpoint in (None, tmp_path / 'mamba.pt')
     ]
     assert rankings[0].kl != rankings[1].kl
@@ -107,9 +109,9 @@ def test_mixers_of_a_mamba_checkpoint_are_what_is_ranked(teacher, tmp_path):
 
 def test_a_ranked_mixer_is_the_hybrids():
     teacher = tiny_teacher().to(torch.bfloat16)
-    hybrid, _ = convert_lm(teacher, [1], init='vkq')
+    hybrid, _ = convert(teacher, [1], init='vkq')
     expected = hybrid.model.layers[1].self_attn.state_dict()
-    mixer = plan_conversion(teacher, 'early', 1.0, 'vkq').mixer(1)
+    mixer = plan_conversion(teacher, Conversion('early', 1.0, 'vkq')).mixer(1)
     for name, tensor in mixer.state_dict().items():
         assert tensor.dtype == expected[name].dtype
         assert torch.equal(tensor, expected[name]), name
@@ -120,8 +122,8 @@ def test_a_config_names_a_file_to_measure_on(teacher, tmp_path):
 
     teacher.save_pretrained(tmp_path / 'teacher')
     np.savez(tmp_path / 'text.npz', tokens=tokens(4).numpy().astype('uint16'))
-    convert = dict(layers='auto', ratio=1 / 3, calibration=str(tmp_path / 'text.npz'))
-    model = CausalLM(path=str(tmp_path / 'teacher'), convert=convert)
+    asked = dict(layers='auto', ratio=1 / 3, calibration=str(tmp_path / 'text.npz'))
+    model = CausalLM(path=str(tmp_path / 'teacher'), convert=asked)
     ranking = rank_layers(teacher, [tokens(4)])
     assert model.lm.config.mamba_layers == ranking.order[:1]
 
@@ -146,18 +148,21 @@ def test_is_printed_and_saved(teacher, tmp_path):
 
 def test_a_hybrid_keeps_what_its_layers_were_chosen_by(teacher, tmp_path, monkeypatch):
     printed = []
-    monkeypatch.setattr(convert, 'print_log', lambda text, logger: printed.append(text))
-    hybrid, _ = convert_lm(teacher, 'auto', 1 / 3, calibration=[tokens(4)])
+    monkeypatch.setattr(
+        'mmtransmamba.transfer.convert.conversion.print_log',
+        lambda text, logger: printed.append(text),
+    )
+    hybrid, _ = convert(teacher, 'auto', 1 / 3, calibration=[tokens(4)])
     ranking = rank_layers(teacher, [tokens(4)])
     assert printed == [f'\n{ranking}']
     hybrid.save_pretrained(tmp_path)
     saved = AutoConfig.from_pretrained(tmp_path).layer_ranking
     assert LayerRanking(**saved) == ranking
-    assert convert_lm(teacher, [1])[0].config.layer_ranking is None
+    assert convert(teacher, [1])[0].config.layer_ranking is None
 
 
 def test_bad_settings(teacher):
-    with pytest.raises(ValueError, match="method='best' must be one of single, greedy"):
-        rank_layers(teacher, [tokens()], method='best')
+    with pytest.raises(ValueError, match="ranking='best' must be one of single, gree"):
+        Conversion(ranking='best')
     with pytest.raises(ValueError, match='needs calibration text'):
         rank_layers(teacher, [])

@@ -12,8 +12,9 @@ from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.folders import load_lm
 from mmtransmamba.models.language import HybridLlamaConfig
 from mmtransmamba.models.language.mixers import MambaMixer
-from mmtransmamba.transfer.language import (
-    convert_lm,
+from mmtransmamba.transfer.convert import (
+    Conversion,
+    convert,
     plan_conversion,
     read_calibration,
     write_model,
@@ -63,11 +64,11 @@ def test_a_tensor_of_the_attention_that_is_missing_is_named(
     flat = f'layers_1_self_attn_{tensor.replace(".", "_")}'
     folder = teacher(family, **{flat: removed})
     with pytest.raises(ValueError, match=rf'has no .*{ATTENTION}{tensor}'):
-        plan_conversion(folder, [1], init=init)
+        plan_conversion(folder, Conversion([1], init=init))
 
 
 def test_a_bias_that_no_layer_has_is_fresh(teacher):
-    plan = plan_conversion(teacher(), [1], mixer=dict(in_bias=True))
+    plan = plan_conversion(teacher(), Conversion([1], mixer=dict(in_bias=True)))
     entries = {step.entry.target: step.entry for step in plan.steps}
     assert entries[ATTENTION + 'x_proj.bias'].action == 'fresh'
 
@@ -82,10 +83,10 @@ def test_weights_without_a_value_are_not_converted(
     tensor = tensor.replace('_weight', '.weight')
     match = rf'layers.1.{tensor} has {what}'
     with pytest.raises(CheckpointError, match=match):
-        write_model(plan_conversion(folder, [1]), tmp_path / 'out', folder)
+        write_model(plan_conversion(folder, Conversion([1])), tmp_path / 'out')
     assert not list(tmp_path.glob('out*'))
     with pytest.raises(CheckpointError, match=match):
-        convert_lm(folder, [1])
+        convert(folder, [1])
     with pytest.raises(CheckpointError, match=match):
         load_lm(folder)
 
@@ -97,7 +98,7 @@ def test_integers_are_no_weights(teacher, name):
     folder = teacher(**{name: lambda t: (t * 100).to(torch.int8)})
     match = name.split('_')[-2]
     with pytest.raises(CheckpointError, match=rf'{match}\.weight consists of integers'):
-        plan_conversion(folder, [1])
+        plan_conversion(folder, Conversion([1]))
     with pytest.raises(CheckpointError, match=rf'{match}\.weight is of the dtype I8'):
         load_lm(folder)
 
@@ -129,9 +130,11 @@ def test_a_mamba_that_lacks_a_tensor_is_refused(teacher, tmp_path):
         with pytest.raises(ValueError, match=f'Mamba checkpoint has no {name}'):
             plan_conversion(
                 teacher(),
-                [1],
-                init='subclone',
-                mamba_checkpoint=tmp_path / 'mamba.pt',
+                Conversion(
+                    [1],
+                    init='subclone',
+                    mamba_checkpoint=tmp_path / 'mamba.pt',
+                ),
             )
 
 
@@ -139,7 +142,7 @@ def test_a_mamba_that_lacks_a_tensor_is_refused(teacher, tmp_path):
 def test_shards_have_a_size(teacher, tmp_path, size):
     folder = teacher()
     with pytest.raises(ValueError, match=f'max_shard_bytes={size} must be positive'):
-        write_model(plan_conversion(folder, [1]), tmp_path / 'out', folder, size)
+        write_model(plan_conversion(folder, Conversion([1])), tmp_path / 'out', size)
 
 
 @pytest.mark.parametrize('tokens', [0, -5])

@@ -7,7 +7,6 @@ import pytest
 import torch
 from processes import run_script
 from safetensors.torch import load_file, save_file
-from tiny_decoders import tiny_teacher
 from tiny_llavas import (
     PATCHES,
     VOCAB,
@@ -28,8 +27,12 @@ from mmtransmamba.models.folders import (
     load_vlm,
 )
 from mmtransmamba.models.multimodal import HybridLlavaForConditionalGeneration
-from mmtransmamba.transfer.language import convert_lm, write_model
-from mmtransmamba.transfer.vision_language import convert_vlm, plan_vlm_conversion
+from mmtransmamba.transfer.convert import (
+    Conversion,
+    convert,
+    plan_conversion,
+    write_model,
+)
 from mmtransmamba.utils.choices import INITS
 
 TOOL = Path(__file__).resolve().parents[3] / 'tools' / 'convert_lm.py'
@@ -48,7 +51,7 @@ def logits_of(model, batch=None):
 @pytest.mark.parametrize('init', INITS)
 def test_all_but_the_attention_is_the_teachers(folder, init):
     teacher = load_vlm(folder)
-    hybrid, report = convert_vlm(folder, [1, 3], init=init)
+    hybrid, report = convert(folder, [1, 3], init=init)
     assert type(hybrid) is HybridLlavaForConditionalGeneration
     text = hybrid.config.text_config
     assert text.mamba_layers == [1, 3]
@@ -77,7 +80,7 @@ def test_all_but_the_attention_is_the_teachers(folder, init):
         e.source for e in report.entries
     }
     # In memory and in a folder: the same.
-    same, _ = convert_vlm(teacher, [1, 3], init=init)
+    same, _ = convert(teacher, [1, 3], init=init)
     assert all(torch.equal(v, state[k]) for k, v in same.state_dict().items())
     assert torch.isfinite(logits_of(hybrid)).all()
 
@@ -87,8 +90,8 @@ def test_the_decoder_is_what_convert_lm_makes(folder):
     lm = language_model_of(teacher)
     embeddings = [m.get_input_embeddings().weight for m in (lm, teacher)]
     assert embeddings[0].data_ptr() == embeddings[1].data_ptr()
-    expected, _ = convert_lm(lm, 'evenly', 0.5, 'mimic', seed=3)
-    hybrid, _ = convert_vlm(teacher, 'evenly', 0.5, 'mimic', seed=3)
+    expected, _ = convert(lm, 'evenly', 0.5, 'mimic', seed=3)
+    hybrid, _ = convert(teacher, 'evenly', 0.5, 'mimic', seed=3)
     state = hybrid.get_decoder().state_dict()
     for name, tensor in expected.model.state_dict().items():
         assert torch.equal(state[name], tensor), name
@@ -96,7 +99,7 @@ def test_the_decoder_is_what_convert_lm_makes(folder):
 
 def test_without_a_mamba_layers_effect_it_is_the_teacher(folder):
     teacher = enlarge(load_vlm(folder))
-    hybrid, _ = convert_vlm(teacher, [2], init='mimic')
+    hybrid, _ = convert(teacher, [2], init='mimic')
     assert not torch.allclose(logits_of(hybrid), logits_of(teacher))
     torch.nn.init.zeros_(teacher.get_decoder().layers[2].self_attn.o_proj.weight)
     torch.nn.init.zeros_(hybrid.get_decoder().layers[2].self_attn.out_proj.weight)
@@ -104,7 +107,7 @@ def test_without_a_mamba_layers_effect_it_is_the_teacher(folder):
 
 
 def test_first_layers_and_narrower(folder):
-    hybrid, report = convert_vlm(
+    hybrid, report = convert(
         folder,
         init='subclone',
         num_hidden_layers=2,
@@ -124,18 +127,18 @@ def test_first_layers_and_narrower(folder):
     assert (entry.action, entry.detail) == ('block', '[0:16, 0:16]')
     assert logits_of(hybrid).shape == (2, PATCHES + 10, VOCAB)
     with pytest.raises(ValueError, match="Only init='subclone' takes parts"):
-        convert_vlm(folder, init='scratch', hidden_size=16, num_attention_heads=2)
+        convert(folder, init='scratch', hidden_size=16, num_attention_heads=2)
 
 
 def test_mamba_weights_are_taken(folder, tmp_path):
-    source, _ = convert_vlm(folder, init='subclone', seed=9)
+    source, _ = convert(folder, init='subclone', seed=9)
     mixer = source.get_decoder().layers[0].self_attn
     state = {
         f'backbone.layers.0.mixer.{name}': tensor.clone()
         for name, tensor in mixer.state_dict().items()
     }
     save_file(state, tmp_path / 'mamba.safetensors')
-    hybrid, report = convert_vlm(
+    hybrid, report = convert(
         folder, [0], init='subclone', mamba_checkpoint=tmp_path / 'mamba.safetensors'
     )
     mine = hybrid.get_decoder().layers[0].self_attn.state_dict()
@@ -148,8 +151,8 @@ def test_mamba_weights_are_taken(folder, tmp_path):
 
 def test_automatic_layers(folder):
     calibration = [torch.randint(5, VOCAB, (2, 12))]
-    hybrid, _ = convert_vlm(folder, 'auto', 0.5, calibration=calibration)
-    expected, _ = convert_lm(
+    hybrid, _ = convert(folder, 'auto', 0.5, calibration=calibration)
+    expected, _ = convert(
         language_model_of(folder), 'auto', 0.5, calibration=calibration
     )
     assert hybrid.config.text_config.mamba_layers == expected.config.mamba_layers
@@ -160,7 +163,7 @@ def test_other_families(family, tmp_path):
     tower = save_tower(tmp_path / 'tower', 'siglip')
     teacher, _ = assemble_llava(tower, save_language_model(tmp_path / 'lm', family))
     teacher.save_pretrained(tmp_path / 'teacher')
-    hybrid, _ = convert_vlm(tmp_path / 'teacher', ratio=2 / 3, init='vkq')
+    hybrid, _ = convert(tmp_path / 'teacher', ratio=2 / 3, init='vkq')
     assert hybrid.config.text_config.transfer_history == ['init:llava', 'init:vkq']
     assert (hybrid.lm_head.bias is not None) == (family == 'phi')
     if family == 'phi':
@@ -175,7 +178,7 @@ def test_tied_embeddings_and_half_precision(tmp_path):
     teacher = tiny_llava(tie_word_embeddings=True).bfloat16()
     teacher.save_pretrained(tmp_path)
     for source in (teacher, tmp_path):
-        hybrid, report = convert_vlm(source, [0])
+        hybrid, report = convert(source, [0])
         assert hybrid.lm_head.weight is hybrid.get_input_embeddings().weight
         assert 'lm_head.weight' not in {e.target for e in report.entries}
         kept = {n for n, p in hybrid.named_parameters() if p.dtype == torch.float32}
@@ -193,8 +196,8 @@ def test_names_of_older_versions(folder, tmp_path):
     save_file(old, tmp_path / 'model.safetensors', metadata={'format': 'pt'})
     for file in Path(folder).glob('*.json'):
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    expected, _ = convert_vlm(folder, [1])
-    hybrid, _ = convert_vlm(tmp_path, [1])
+    expected, _ = convert(folder, [1])
+    hybrid, _ = convert(tmp_path, [1])
     for name, tensor in expected.state_dict().items():
         assert torch.equal(hybrid.state_dict()[name], tensor), name
 
@@ -202,7 +205,7 @@ def test_names_of_older_versions(folder, tmp_path):
 def test_a_decoder_for_patches_and_text(tmp_path):
     teacher = tiny_patch_decoder()
     teacher.save_pretrained(tmp_path)
-    hybrid, report = convert_vlm(tmp_path, 'interleaved', 0.75, 'mimic')
+    hybrid, report = convert(tmp_path, 'interleaved', 0.75, 'mimic')
     assert type(hybrid) is type(teacher)
     assert hybrid.config.text_config.mamba_layers == [1, 2, 3]
     assert {e.target for e in report.entries} == set(hybrid.state_dict())
@@ -222,7 +225,7 @@ def test_a_missing_tensor_is_named(folder, tmp_path):
     for file in Path(folder).glob('*.json'):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     with pytest.raises(ValueError, match='no model.multi_modal_projector.linear_1'):
-        convert_vlm(tmp_path)
+        convert(tmp_path)
     with pytest.raises(CheckpointError, match='missing: .*linear_1.bias'):
         load_vlm(tmp_path)
 
@@ -239,7 +242,7 @@ def test_a_missing_tensor_is_named(folder, tmp_path):
 )
 def test_bad_settings(folder, kwargs, error, message):
     with pytest.raises(error, match=message):
-        convert_vlm(**(dict(teacher=folder) | kwargs))
+        convert(**(dict(teacher=folder) | kwargs))
 
 
 def test_other_models_are_refused(folder):
@@ -249,28 +252,24 @@ def test_other_models_are_refused(folder):
         vision_feature_layers=[-1],
     )
     model = AutoModelForImageTextToText.from_config(config)
-    with pytest.raises(ValueError, match="'llama'; hybrids exist of llava"):
-        convert_vlm(tiny_teacher())  # a language model
     with pytest.raises(ValueError, match="'vipllava'; hybrids exist of llava"):
-        convert_vlm(model)
-    with pytest.raises(ValueError, match="'llava', a vision-language .*convert_vlm"):
-        convert_lm(folder)
+        convert(model)
 
 
 def test_a_hybrid_is_not_converted_again(folder):
-    hybrid, _ = convert_vlm(folder, [0])
+    hybrid, _ = convert(folder, [0])
     with pytest.raises(ValueError, match="'hybrid_llama'; hybrids exist of"):
-        convert_vlm(hybrid, [1])
+        convert(hybrid, [1])
 
 
 # ------------------------------------------------------------------ folders, the tool
 
 
 def test_written_tensor_by_tensor(folder, tmp_path):
-    plan = plan_vlm_conversion(folder, [1, 2], init='vkq')
-    write_model(plan, tmp_path / 'out', folder, max_shard_bytes=20_000)
+    plan = plan_conversion(folder, Conversion([1, 2], init='vkq'))
+    write_model(plan, tmp_path / 'out', max_shard_bytes=20_000)
     assert len(list((tmp_path / 'out').glob('*.safetensors'))) > 1
-    expected, _ = convert_vlm(folder, [1, 2], init='vkq')
+    expected, _ = convert(folder, [1, 2], init='vkq')
     written = load_vlm(tmp_path / 'out')
     for name, tensor in expected.state_dict().items():
         assert torch.equal(written.state_dict()[name], tensor), name

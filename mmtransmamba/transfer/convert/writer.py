@@ -13,8 +13,7 @@ from tqdm import tqdm
 
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.folders.companions import COMPANIONS, copy_companions
-from mmtransmamba.transfer.language.plan import ConversionPlan
-from mmtransmamba.transfer.language.ranking import LayerRanking
+from mmtransmamba.transfer.convert.plan import Plan
 from mmtransmamba.utils.checkpoint_files import put_in_place
 
 REPORT_FILE = 'conversion_report.json'
@@ -31,12 +30,10 @@ _OWN = (
 
 
 def write_model(
-    plan: ConversionPlan,
+    plan: Plan,
     folder: str | Path,
-    teacher: str | Path | None = None,
     max_shard_bytes: int = 5 * 10**9,
     overwrite: bool = False,
-    ranking: LayerRanking | None = None,
 ) -> Path:
     """Carry a plan out tensor by tensor into a folder ``from_pretrained`` can read.
 
@@ -44,14 +41,12 @@ def write_model(
     under its name when it is complete.
 
     Args:
-        plan: What to write.
+        plan: What to write. Tokenizer, chat template and generation config in the
+            teacher's folder are copied; the ranking of layers, if there is one, is
+            written beside the weights.
         folder: Folder to create.
-        teacher: Folder of the teacher, whose tokenizer, chat template and generation
-            config are copied.
         max_shard_bytes: Size of a shard, positive.
         overwrite: Replace the folder if it exists and is a converted model.
-        ranking: What the layers were chosen by, written beside the weights and into
-            the config.
 
     Raises:
         FileExistsError: The folder exists and is not to be replaced, or it is the
@@ -62,7 +57,7 @@ def write_model(
     """
     if max_shard_bytes < 1:
         raise ValueError(f'max_shard_bytes={max_shard_bytes} must be positive.')
-    folder = Path(folder)
+    folder, teacher = Path(folder), plan.teacher.path
     _check_replaceable(folder, teacher, overwrite)
     partial = folder.with_name(folder.name + '.partial')
     _remove_stale(partial)
@@ -73,9 +68,8 @@ def write_model(
         shutil.rmtree(partial)
         raise
     config = plan.config
-    if ranking is not None:
-        ranking.note_in(config)
-        ranking.save(partial / RANKING_FILE)
+    if plan.ranking is not None:
+        plan.ranking.save(partial / RANKING_FILE)
     config.architectures = [plan.model_class.__name__]
     config.save_pretrained(partial)
     plan.report().save(partial / REPORT_FILE)
@@ -116,7 +110,7 @@ def _remove_stale(partial: Path) -> None:
     shutil.rmtree(partial)
 
 
-def _write_shards(plan: ConversionPlan, folder: Path, limit: int) -> None:
+def _write_shards(plan: Plan, folder: Path, limit: int) -> None:
     shards: list[list[str]] = [[]]
     pending: dict[str, Tensor] = {}
     size = total = 0

@@ -17,16 +17,17 @@ from torch import Tensor, nn
 
 from mmtransmamba.models.folders.sources import TensorSource
 from mmtransmamba.models.language.mixers import DecoderMixer, build_mixer, mixer_class
-from mmtransmamba.transfer.language.blocks import (
+from mmtransmamba.transfer.convert.blocks import (
     block_of,
     cat_blocks,
     others_have,
 )
-from mmtransmamba.transfer.language.student import (
+from mmtransmamba.transfer.convert.hybrid_config import (
     has_in_bias,
     has_out_bias,
     has_qk_norm,
 )
+from mmtransmamba.transfer.convert.spec import Conversion
 
 
 @dataclass
@@ -85,8 +86,7 @@ class MixerSeeding:
     Args:
         config: Config of the hybrid.
         layer: Number of the layer.
-        init: Name of the initialisation, one of the mixer's own.
-        seed: Seed of what is drawn.
+        conversion: Initialisation and seed.
         shapes: Shapes of the mixer's tensors, by their names in it.
         teacher: The teacher's tensors.
         attention: Beginning of the names of the attention's tensors.
@@ -98,22 +98,21 @@ class MixerSeeding:
         self,
         config: Any,
         layer: int,
-        init: str,
-        seed: int,
+        conversion: Conversion,
         shapes: dict[str, tuple[int, ...]],
         teacher: TensorSource,
         attention: str,
         checkpoint: TensorSource | None = None,
         prefix: str = '',
     ) -> None:
-        self.fresh = FreshMixer(config, layer, seed)
+        self.fresh = FreshMixer(config, layer, conversion.seed)
         self._config = config
-        self._seed = seed, layer
+        self._seed = conversion.seed, layer
         self._shapes = shapes
         self._teacher = teacher, attention
         self._checkpoint = checkpoint, prefix
         self._class: type[DecoderMixer] = mixer_class(config.mixer_of(layer)['type'])
-        self._init = self._class.inits[init]
+        self._init = self._class.inits[conversion.init]
 
     def value(self, name: str) -> Value:
         """The first value of a tensor of the mixer.

@@ -1,9 +1,10 @@
-"""What each tensor of a hybrid decoder begins with."""
+"""How each tensor of a hybrid is made: the plan of a conversion."""
 
 from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,19 +16,20 @@ import torch
 from torch import Tensor, nn
 
 from mmtransmamba.models.checkpoint import CheckpointError, read_state_dict
-from mmtransmamba.models.fit import check_depth
-from mmtransmamba.models.folders.lm import read_lm
+from mmtransmamba.models.folders.pretrained import Pretrained
 from mmtransmamba.models.folders.sources import (
     StateDictSource,
     TensorSource,
     open_folder,
 )
 from mmtransmamba.models.language import causal_lm_class
-from mmtransmamba.models.language.mixers import Init, build_mixer, mixer_class
+from mmtransmamba.models.language.mixers import build_mixer, mixer_class
 from mmtransmamba.models.values import fault_of
-from mmtransmamba.transfer.language.blocks import block_of
-from mmtransmamba.transfer.language.seeding import MixerSeeding
-from mmtransmamba.transfer.language.student import hybrid_config, init_of
+from mmtransmamba.transfer.convert.blocks import block_of
+from mmtransmamba.transfer.convert.hybrid_config import hybrid_config
+from mmtransmamba.transfer.convert.layer_ranking import LayerRanking
+from mmtransmamba.transfer.convert.seeding import MixerSeeding
+from mmtransmamba.transfer.convert.spec import Conversion
 from mmtransmamba.transfer.subclone import Entry, SubcloneReport, Unused
 
 _LAYER = re.compile(r'^(model\.layers\.(\d+)\.)(.*)$')
@@ -60,56 +62,114 @@ class Step:
         return made
 
 
-class ConversionPlan:
-    """The steps that make a hybrid decoder's weights, none of them done yet.
+class Plan(ABC):
+    """The steps that make a hybrid's weights, none of them done yet.
+
+    Attributes:
+        teacher: The model that is converted.
+        conversion: What is asked for.
+        config: Config of the hybrid.
+        ranking: What the layers were chosen by if it was measured.
+    """
+
+    config: Any
+    ranking: LayerRanking | None = None
+
+    def __init__(self, teacher: Pretrained, conversion: Conversion) -> None:
+        self.teacher = teacher
+        self.conversion = conversion
+        self._checkpoint = open_checkpoint(conversion.mamba_checkpoint)
+
+    @classmethod
+    @abstractmethod
+    def of(cls, teacher: Pretrained, conversion: Conversion) -> Plan:
+        """The plan of a whole model.
+
+        Raises:
+            ValueError: The family, a layer, a field or a shape does not fit; a tensor
+                has no source. The message names it.
+            CheckpointError: The teacher has weights of integers.
+        """
+
+    @property
+    @abstractmethod
+    def model_class(self) -> type[nn.Module]:
+        """Class of the hybrid."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of tensors."""
+
+    @abstractmethod
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Make the hybrid's tensors, one at a time.
+
+        They are in the dtype of the teacher's embeddings, the SSM parameters in
+        float32, and share no memory with the teacher.
+        """
+
+    @abstractmethod
+    def report(self) -> SubcloneReport:
+        """The account of the conversion."""
+
+    def unused(self, entries: Sequence[Entry]) -> list[Unused]:
+        """The tensors of teacher and checkpoint that no entry takes."""
+        used = {entry.source for entry in entries}
+        return [
+            Unused(name, source.shape(name))
+            for source in filter(None, [self._source, self._checkpoint])
+            for name in source
+            if name not in used
+        ]
+
+    @property
+    def _source(self) -> TensorSource:
+        return self.teacher.source
+
+
+class LanguagePlan(Plan):
+    """Of a causal language model, or of the decoder inside a larger model.
 
     Args:
+        teacher, conversion: See :class:`Plan`.
         config: Config of the hybrid.
-        teacher: The Transformer's tensors.
-        init: Kind of initialisation of the mixers, see
-            :func:`mmtransmamba.transfer.language.convert_lm`.
-        seed: Seed of what is drawn.
-        mamba: Tensors of a Mamba-1 model, for ``init='subclone'``.
-        shapes: Names and shapes of the tensors to make; all of the model by default.
-
-    Raises:
-        ValueError: A tensor has no source, or one that does not fit; the message
-            names both.
-        CheckpointError: The teacher has weights of integers.
+        source: The teacher's tensors under a causal language model's names.
+        shapes: Names and shapes of the tensors to make.
     """
 
     def __init__(
         self,
+        teacher: Pretrained,
+        conversion: Conversion,
         config: Any,
-        teacher: TensorSource,
-        init: str,
-        seed: int = 0,
-        mamba: TensorSource | None = None,
-        shapes: Sequence[tuple[str, tuple[int, ...]]] | None = None,
+        source: TensorSource,
+        shapes: Sequence[tuple[str, tuple[int, ...]]],
     ) -> None:
+        super().__init__(teacher, conversion)
         self.config = config
-        self.init = init
-        self.seed = seed
-        self._teacher = teacher
-        self._mamba = mamba
-        self._mamba_prefix = None if mamba is None else _mamba_prefix(mamba)
-        self._blocks = init_of(config.mixer['type'], init).blocks
-        if shapes is None:
-            shapes = target_shapes(self.model_class, config)
+        self._tensors = source
+        self._prefix = self._checkpoint and _prefix_of(self._checkpoint)
         self._seeding = {
             layer: self._seed(layer, shapes) for layer in config.mamba_layers
         }
         self.steps = [self._step(name, shape) for name, shape in shapes]
-        check_kinds(self.steps, *([teacher] if mamba is None else [teacher, mamba]))
+        check_kinds(self.steps, *filter(None, [source, self._checkpoint]))
+
+    @classmethod
+    def of(cls, teacher: Pretrained, conversion: Conversion) -> LanguagePlan:
+        config = hybrid_config(teacher.config, conversion)
+        shapes = target_shapes(causal_lm_class(config), config)
+        return cls(teacher, conversion, config, teacher.source, shapes)
+
+    @property
+    def _source(self) -> TensorSource:
+        return self._tensors
 
     def __len__(self) -> int:
         return len(self.steps)
 
     def tensors(self, prefix: str = '') -> Iterator[tuple[str, Tensor]]:
-        """Make the hybrid's tensors, one at a time.
-
-        They are in the teacher's dtype, the SSM parameters in float32, and share no
-        memory with the teacher.
+        """See :meth:`Plan.tensors`.
 
         Args:
             prefix: Only those whose names begin so.
@@ -132,7 +192,7 @@ class ConversionPlan:
     @cached_property
     def dtype(self) -> torch.dtype:
         """The teacher's."""
-        return self._teacher['model.embed_tokens.weight'].dtype
+        return self._tensors['model.embed_tokens.weight'].dtype
 
     def mixer(self, layer: int) -> nn.Module:
         """The mixer of one layer, without the rest of the hybrid."""
@@ -145,21 +205,14 @@ class ConversionPlan:
 
     def report(self) -> SubcloneReport:
         """The account of the conversion."""
-        entries = [step.entry for step in self.steps]
-        used = {entry.source for entry in entries}
-        sources = [self._teacher] + ([] if self._mamba is None else [self._mamba])
+        entries, asked = [step.entry for step in self.steps], self.conversion
         return SubcloneReport(
-            weight_map=f'{self.config.model_type}, init={self.init}',
+            weight_map=f'{self.config.model_type}, init={asked.init}',
             layers=list(range(self.config.num_hidden_layers)),
-            width='block' if self._blocks else 'whole',
-            seed=self.seed,
+            width='block' if asked.initialisation.blocks else 'whole',
+            seed=asked.seed,
             entries=entries,
-            unused=[
-                Unused(name, source.shape(name))
-                for source in sources
-                for name in source
-                if name not in used
-            ],
+            unused=self.unused(entries),
         )
 
     def _seed(
@@ -170,13 +223,12 @@ class ConversionPlan:
         return MixerSeeding(
             self.config,
             layer,
-            self.init,
-            self.seed,
+            self.conversion,
             own,
-            self._teacher,
+            self._tensors,
             prefix,
-            self._mamba,
-            f'{self._mamba_prefix}{layer}.mixer.',
+            self._checkpoint,
+            f'{self._prefix}{layer}.mixer.',
         )
 
     def _mixer_part(self, name: str) -> tuple[int, str] | None:
@@ -199,7 +251,8 @@ class ConversionPlan:
     def _step(self, name: str, shape: tuple[int, ...]) -> Step:
         part = self._mixer_part(name)
         if part is None:
-            return inherited_step(name, shape, self._teacher, self._blocks)
+            blocks = self.conversion.initialisation.blocks
+            return inherited_step(name, shape, self._tensors, blocks)
         layer, tensor = part
         value = self._seeding[layer].value(tensor)
         entry = Entry(name, shape, 'fresh', rest=value.detail)
@@ -272,39 +325,10 @@ def _layer_of(step: Step) -> int | None:
     return found and int(found[2])
 
 
-def plan_conversion(
-    teacher: nn.Module | str | Path,
-    layers: str | Sequence[int] = 'evenly',
-    ratio: float = 1.0,
-    init: str = 'mimic',
-    seed: int = 0,
-    mamba_checkpoint: str | Path | None = None,
-    **fields: Any,
-) -> ConversionPlan:
-    """Check a conversion and say what it would do.
-
-    See :func:`~mmtransmamba.transfer.language.convert_lm`.
-    """
-    config, source = read_lm(teacher)
-    check_depth(config, source, 'The teacher')
-    student = hybrid_config(config, layers, ratio, init, **fields)
-    mamba = open_mamba(mamba_checkpoint, init_of(student.mixer['type'], init))
-    return ConversionPlan(student, source, init, seed, mamba)
-
-
-def open_mamba(checkpoint: str | Path | None, init: Init) -> TensorSource | None:
-    """The tensors of a Mamba-1 model in a file or folder, None without one.
-
-    Raises:
-        ValueError: The initialisation has no use for them.
-    """
+def open_checkpoint(checkpoint: str | Path | None) -> TensorSource | None:
+    """The tensors of a Mamba-1 model in a file or folder, None without one."""
     if checkpoint is None:
         return None
-    if not init.from_checkpoint:
-        raise ValueError(
-            "mamba_checkpoint needs init='subclone' with a mixer that has checkpoints, "
-            'such as Mamba.'
-        )
     path = Path(checkpoint)
     return (
         open_folder(path) if path.is_dir() else StateDictSource(read_state_dict(path))
@@ -330,7 +354,7 @@ def target_shapes(
     ]
 
 
-def _mamba_prefix(source: TensorSource) -> str:
+def _prefix_of(source: TensorSource) -> str:
     """What comes before the layer's number in a Mamba model's names."""
     for name in source:
         found = re.match(r'^(.*layers\.)\d+\.mixer\.', name)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from mmtransmamba.models.folders.config import check_sizes
 from mmtransmamba.models.language import ATTENTION, HYBRIDS, MAMBA, choose_layers
-from mmtransmamba.models.language.mixers import DecoderMixer, Init, mixer_class
-from mmtransmamba.models.language.mixers.fields import DEFAULT, name_of
-from mmtransmamba.registry import DECODER_MIXERS
-
-_MIXER_OF = {'subclone': 'Mamba'}
-"""The mixer of the paper that an initialisation comes from, where it is not Mamba-2."""
+from mmtransmamba.models.language.mixers import Init, mixer_class
+from mmtransmamba.transfer.convert.spec import Conversion, init_of
 
 # Not the hybrid's: its own, or pointing at code in the teacher's folder.
 _DROPPED = ('model_type', 'architectures', 'transformers_version', 'dtype', 'auto_map')
@@ -21,40 +17,26 @@ _DROPPED = ('model_type', 'architectures', 'transformers_version', 'dtype', 'aut
 _KNOWN = ('head_dim', 'rope_theta', 'rope_scaling')
 
 
-def hybrid_config(
-    teacher: Any,
-    layers: str | Sequence[int] = 'evenly',
-    ratio: float = 1.0,
-    init: str = 'mimic',
-    mixer: str | Mapping[str, Any] | None = None,
-    **fields: Any,
-) -> Any:
+def hybrid_config(teacher: Any, conversion: Conversion) -> Any:
     """Config of the hybrid that a Transformer's config becomes.
 
     Args:
         teacher: Config of a transformers model of one of the families in
             :data:`~mmtransmamba.models.language.HYBRIDS`.
-        layers, ratio: See :func:`~mmtransmamba.models.language.choose_layers`.
-        init: See :func:`~mmtransmamba.transfer.language.convert_lm`.
-        mixer: Its type, or fields (``type`` among them or not) that differ from those
-            that go with ``init``. By default the mixer of the paper of ``init``.
-        **fields: Fields that differ from those of the teacher.
+        conversion: What is asked for, with ``layers`` other than ``'auto'``.
 
     Raises:
-        ValueError: Unknown family, initialisation or field, a quantised teacher, or
-            one with more than a mixer can take over; an initialisation that the
-            mixer does not have.
+        ValueError: Unknown family, layers or field, a quantised teacher, or one with
+            more than a mixer can take over.
     """
-    given_mixer = {'type': mixer} if isinstance(mixer, str) else dict(mixer or {})
-    mixer_cls = mixer_class(given_mixer.pop('type', _MIXER_OF.get(init, DEFAULT)))
-    chosen_init = init_of(mixer_cls, init)
-    _check_teacher(teacher, init, chosen_init)
+    init, fields = conversion.initialisation, conversion.fields
+    _check_teacher(teacher, conversion.init, init)
     config_cls = HYBRIDS[teacher.model_type][0]
     _check_fields(config_cls, teacher, fields)
-    given = teacher.to_dict() | fields
+    given = teacher.to_dict() | dict(fields)
     depth = given['num_hidden_layers']
     kinds = (given.get('layer_types') or [_attention_of(teacher)] * depth)[:depth]
-    chosen = choose_layers(depth, layers, ratio)
+    chosen = choose_layers(depth, conversion.layers, conversion.ratio)
     kinds = [MAMBA if i in chosen else kind for i, kind in enumerate(kinds)]
     for name in _DROPPED:
         given.pop(name, None)
@@ -65,41 +47,21 @@ def hybrid_config(
         qk_norm=has_qk_norm(teacher),
         norm_eps=getattr(teacher, 'rms_norm_eps', 1e-5),
     )
-    whole_mixer = {
-        'type': name_of(mixer_cls),
-        **chosen_init.fields,
-        **{name: has[name] for name in (*mixer_cls.follows, *chosen_init.follows)},
-        **given_mixer,
+    kind = mixer_class(conversion.mixer_type)
+    mixer = {
+        'type': conversion.mixer_type,
+        **init.fields,
+        **{name: has[name] for name in (*kind.follows, *init.follows)},
+        **conversion.mixer_fields,
     }
     student = config_cls(
-        **(given | {'layer_types': kinds, 'mixer': whole_mixer}),
+        **(given | {'layer_types': kinds, 'mixer': mixer}),
         # A vision-language teacher's own stages come first.
-        transfer_history=[*history, f'init:{init}'],
+        transfer_history=[*history, f'init:{conversion.init}'],
     )
-    _check_layer_mixers(student, init)
+    _check_layer_mixers(student, conversion.init)
     _check_heads(teacher, student)
     return student
-
-
-def init_of(mixer: str | type[DecoderMixer], init: str) -> Init:
-    """A mixer's initialisation of a name.
-
-    Raises:
-        ValueError: The mixer has none of this name.
-    """
-    cls = mixer_class(mixer) if isinstance(mixer, str) else mixer
-    if init in cls.inits:
-        return cls.inits[init]
-    others = [
-        name
-        for name, other in DECODER_MIXERS.module_dict.items()
-        if init in other.inits
-    ]
-    hint = f' init={init!r} is for mixer={" or ".join(map(repr, others))}.'
-    raise ValueError(
-        f'init={init!r} must be one of {", ".join(cls.inits)} for '
-        f'mixer={name_of(cls)!r}.' + (hint if others else '')
-    )
 
 
 def _check_layer_mixers(student: Any, init: str) -> None:
@@ -108,11 +70,6 @@ def _check_layer_mixers(student: Any, init: str) -> None:
 
 
 def _check_teacher(teacher: Any, init: str, chosen: Init) -> None:
-    if teacher.get_text_config() is not teacher:
-        raise ValueError(
-            f'The teacher is a {teacher.model_type!r}, a vision-language model: '
-            'convert it with mmtransmamba.transfer.vision_language.convert_vlm.'
-        )
     if teacher.model_type not in HYBRIDS:
         raise ValueError(
             f'The teacher is a {teacher.model_type!r}; hybrids exist of '
@@ -130,7 +87,7 @@ def _check_teacher(teacher: Any, init: str, chosen: Init) -> None:
         )
 
 
-def _check_fields(config_cls: type, teacher: Any, fields: dict[str, Any]) -> None:
+def _check_fields(config_cls: type, teacher: Any, fields: Mapping[str, Any]) -> None:
     names = {field.name for field in dataclasses.fields(config_cls)}
     unknown = [
         name

@@ -1,0 +1,19 @@
+"""Turning pre-trained language and vision-language models into Mamba hybrids."""
+
+from .calibration import read_calibration
+from .conversion import convert, plan_conversion
+from .hybrid_config import hybrid_config
+from .ranking import LayerRanking, rank_layers
+from .spec import Conversion
+from .writer import write_model
+
+__all__ = [
+    'Conversion',
+    'LayerRanking',
+    'convert',
+    'hybrid_config',
+    'plan_conversion',
+    'rank_layers',
+    'read_calibration',
+    'write_model',
+]

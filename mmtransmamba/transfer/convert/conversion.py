@@ -1,0 +1,88 @@
+"""Conversion of a pre-trained language or vision-language model to a Mamba hybrid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mmengine.logging import print_log
+from torch import nn
+
+from mmtransmamba.models.folders.assemble import assemble
+from mmtransmamba.models.folders.pretrained import Pretrained
+from mmtransmamba.models.generation import repair_generation_config
+from mmtransmamba.registry import CONVERSIONS
+from mmtransmamba.transfer.convert.plan import LanguagePlan, Plan
+from mmtransmamba.transfer.convert.ranking import cheapest_layers
+from mmtransmamba.transfer.convert.spec import Conversion
+from mmtransmamba.transfer.convert.vlm_plan import VisionLanguagePlan
+from mmtransmamba.transfer.subclone import SubcloneReport
+
+
+@CONVERSIONS.register_module('hybrid')
+def convert(
+    teacher: nn.Module | str | Path,
+    layers: str | Sequence[int] = 'evenly',
+    ratio: float = 1.0,
+    init: str = 'mimic',
+    **options: Any,
+) -> tuple[nn.Module, SubcloneReport]:
+    """Turn a language or vision-language model into a hybrid with Mamba layers.
+
+    Only the attention of the chosen layers is replaced; it gives its weights to the
+    mixers. Everything else is the teacher's, and how it generates too.
+
+    Args:
+        teacher: A transformers model, or its folder. For a vision-language model the
+            language model inside is converted; ranking measures it without images.
+        layers: Which layers: a position of
+            :func:`~mmtransmamba.models.language.choose_layers` such as ``'evenly'`` or
+            ``'late'``, indices, or ``'auto'`` for those whose conversion costs least
+            on ``calibration``.
+        ratio: Share of the layers that become Mamba.
+        init: What the mixers are initialised from, see :class:`Conversion`.
+        **options: The other attributes of :class:`Conversion`, ``mixer`` for example,
+            and fields of the student's config.
+
+    Returns:
+        The hybrid, a transformers model in the dtype of the teacher's embeddings with
+        float32 SSM parameters, and the report on every tensor. With ``'auto'`` its
+        config has the ranking, which is logged.
+
+    Raises:
+        FileNotFoundError: A folder or file does not exist.
+        TypeError: The teacher is not a transformers model.
+        ValueError: The teacher's family, a layer, a field or a shape does not fit.
+    """
+    given = dict(layers=layers, ratio=ratio, init=init)
+    plan = plan_conversion(teacher, Conversion.of(**given, **options))
+    if plan.ranking is not None:
+        print_log(f'\n{plan.ranking}', logger='current')
+    model = assemble(plan.model_class, plan.config, plan.tensors())
+    model.generation_config = plan.teacher.generation_config or model.generation_config
+    repair_generation_config(model)
+    return model, plan.report()
+
+
+def plan_conversion(
+    teacher: nn.Module | str | Path, conversion: Conversion | None = None
+) -> Plan:
+    """Check a conversion, rank the layers if asked to, and plan every tensor.
+
+    Args:
+        teacher: See :func:`convert`.
+        conversion: What is asked for.
+    """
+    conversion = conversion or Conversion()
+    pretrained, ranking = Pretrained(teacher), None
+    if conversion.layers == 'auto':
+        layers, ranking = cheapest_layers(pretrained.language, conversion)
+        conversion = replace(conversion, layers=layers)
+    kind = VisionLanguagePlan if pretrained.is_vision_language else LanguagePlan
+    plan = kind.of(pretrained, conversion)
+    if ranking is not None:
+        plan.ranking = ranking
+        ranking.note_in(plan.config)
+    return plan

@@ -1,0 +1,51 @@
+"""The order in which layers cost least to convert."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class LayerRanking:
+    """Layers in the order in which they should be converted.
+
+    Attributes:
+        method: How they were ranked, see :func:`.rank_layers`.
+        init: Initialisation of the mixers.
+        order: Layers, the one that costs least first.
+        kl: Per-token KL divergence from the teacher in nats: with ``'single'`` of that
+            layer alone, with ``'greedy'`` of it and all those before it.
+        tokens: Number of tokens it was measured on.
+    """
+
+    method: str
+    init: str
+    order: list[int] = field(default_factory=list)
+    kl: list[float] = field(default_factory=list)
+    tokens: int = 0
+
+    def save(self, path: str | Path) -> None:
+        """Write the ranking as JSON."""
+        Path(path).write_text(json.dumps(self.__dict__, indent=1) + '\n')
+
+    def note_in(self, config: Any) -> None:
+        """Have the config of the hybrid tell how its layers were chosen.
+
+        Args:
+            config: Of a language model, or of a vision-language model around it.
+        """
+        config.get_text_config().layer_ranking = asdict(self)
+
+    def __str__(self) -> str:
+        meaning = 'alone' if self.method == 'single' else 'with those above'
+        lines = [
+            f'Layers by the KL per token of converting them ({meaning}; '
+            f'init={self.init}, {self.tokens:,} tokens):',
+            'rank  layer  KL (nats)',
+        ]
+        for rank, (layer, kl) in enumerate(zip(self.order, self.kl, strict=True), 1):
+            lines.append(f'{rank:4}  {layer:5}  {kl:9.4f}')
+        return '\n'.join(lines)

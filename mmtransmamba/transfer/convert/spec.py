@@ -1,0 +1,137 @@
+"""What is asked of a conversion."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mmtransmamba.models.language.mixers import Init, mixer_class
+from mmtransmamba.models.language.mixers.fields import DEFAULT, check_fields, name_of
+from mmtransmamba.registry import DECODER_MIXERS
+from mmtransmamba.utils.choices import RANKINGS
+
+_MIXER_OF = {'subclone': 'Mamba'}
+"""The mixer of the paper that an initialisation comes from, where it is not Mamba-2."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Which layers of a model become what, and how they are initialised.
+
+    Attributes:
+        layers: Which layers, see :func:`~mmtransmamba.models.language.choose_layers`;
+            or ``'auto'``: those that cost least, measured on ``calibration``, see
+            :func:`~mmtransmamba.transfer.convert.rank_layers`.
+        ratio: Share of the layers that become Mamba, in (0, 1], where ``layers`` does
+            not list them.
+        init: What the mixers are initialised from; a mixer declares the names it
+            supports. Those of this package are
+
+            * ``'mimic'`` (mmMamba): Mamba-2 whose x, B, C and out_proj are v, k, q and
+              o, with a decay close to 1, a convolution that passes its input on, and a
+              small gate;
+            * ``'inherit'``: the same projections, all else as in a new Mamba-2
+              (mmMamba, Table 4);
+            * ``'vkq'`` (MaTVLM): the same projections in the original Mamba-2 mixer;
+            * ``'subclone'`` (TransMamba): Mamba-1 mixers from ``mamba_checkpoint``,
+              with a convolution drawn from a normal distribution. The student may be
+              shallower (it has the first layers) and narrower (it has the top-left
+              blocks) than the teacher;
+            * ``'scratch'``: nothing of the attention, as in a new Mamba-2.
+        seed: Seed of what is drawn.
+        mixer: The mixer's type, or fields (``type`` among them or not) that differ from
+            those that go with ``init``. By default the mixer of the paper of ``init``.
+        mamba_checkpoint: File or folder of a Mamba-1 model, for ``'subclone'``.
+        calibration: Text that ``'auto'`` measures on: batches of token ids ``[B, L]``,
+            or a file for :func:`~mmtransmamba.transfer.convert.read_calibration`.
+        calibration_tokens: Number of tokens that are read from a file.
+        ranking: How ``'auto'`` ranks, see
+            :func:`~mmtransmamba.transfer.convert.rank_layers`.
+        fields: Fields of the student's config that differ from the teacher's, such as
+            ``num_hidden_layers``.
+
+    Raises:
+        ValueError: The mixer, one of its fields, the initialisation or the ranking is
+            unknown, ``'auto'`` has no calibration text, or the initialisation takes no
+            checkpoint.
+    """
+
+    layers: str | Sequence[int] = 'evenly'
+    ratio: float = 1.0
+    init: str = 'mimic'
+    seed: int = 0
+    mixer: str | Mapping[str, Any] | None = None
+    mamba_checkpoint: str | Path | None = None
+    calibration: Sequence[Tensor] | str | Path = ()
+    calibration_tokens: int = 8192
+    ranking: str = 'single'
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, **options: Any) -> Conversion:
+        """A conversion from keywords; those that are not its own are ``fields``."""
+        own = {f.name for f in dataclasses.fields(cls)} - {'fields'}
+        fields = {name: options[name] for name in options if name not in own}
+        return cls(**{n: options[n] for n in options if n in own}, fields=fields)
+
+    def __post_init__(self) -> None:
+        check_fields(mixer_class(self.mixer_type), self.mixer_fields)
+        how = init_of(self.mixer_type, self.init)
+        if self.mamba_checkpoint is not None and not how.from_checkpoint:
+            raise ValueError(
+                "mamba_checkpoint needs init='subclone' with a mixer that has "
+                'checkpoints, such as Mamba.'
+            )
+        if self.ranking not in RANKINGS:
+            raise ValueError(
+                f'ranking={self.ranking!r} must be one of {", ".join(RANKINGS)}.'
+            )
+        if self.layers == 'auto' and not self.calibration:
+            raise ValueError('Ranking layers needs calibration text; there is none.')
+
+    @property
+    def mixer_type(self) -> str:
+        """The mixer's short name."""
+        kind = self._given_mixer.get('type', _MIXER_OF.get(self.init, DEFAULT))
+        return name_of(mixer_class(kind))
+
+    @property
+    def mixer_fields(self) -> dict[str, Any]:
+        """Fields of the mixer that are given."""
+        return {k: v for k, v in self._given_mixer.items() if k != 'type'}
+
+    @property
+    def initialisation(self) -> Init:
+        """What the mixer declares about ``init``."""
+        return init_of(self.mixer_type, self.init)
+
+    @property
+    def _given_mixer(self) -> dict[str, Any]:
+        mixer = self.mixer or {}
+        return {'type': mixer} if isinstance(mixer, str) else dict(mixer)
+
+
+def init_of(mixer: str, init: str) -> Init:
+    """A mixer's initialisation of a name.
+
+    Raises:
+        ValueError: The mixer has none of this name.
+    """
+    cls = mixer_class(mixer)
+    if init in cls.inits:
+        return cls.inits[init]
+    others = [
+        name
+        for name, other in DECODER_MIXERS.module_dict.items()
+        if init in other.inits
+    ]
+    hint = f' init={init!r} is for mixer={" or ".join(map(repr, others))}.'
+    raise ValueError(
+        f'init={init!r} must be one of {", ".join(cls.inits)} for '
+        f'mixer={name_of(cls)!r}.' + (hint if others else '')
+    )
