@@ -247,7 +247,7 @@ def test_broken_folders(folder, tmp_path):
     with pytest.raises(CheckpointError, match=f'not there: {shard.name}'):
         convert(folder)
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(FileNotFoundError, match='holds no weights'):
+    with pytest.raises(FileNotFoundError, match='has no config.json'):
         convert(tmp_path / 'empty')
 
 
