@@ -249,10 +249,10 @@ the 9,469 training images for 400 steps of 32, the same for every row, and is te
 all 3,925 validation images after the last step. The curves are on an eighth of these.
 
 Every image has three fixed random views (crop of 35 to 100 % of the area, flip). The
-teacher has seen each of them once at 224 pixels; its outputs are read from disk, and all
-rows learn from the same pixels. A step of 32 images takes 0.62 s of processor time with
-the student alone, 0.65 s with logits and 0.95 s with the full method; the teacher itself
-would add 0.9 s. There is no mixup, which recorded outputs cannot follow.
+teacher has seen each of them once at 224 pixels; its outputs are read from disk, and
+all rows learn from the same pixels. A step of 32 images takes 0.62 s of processor time
+with the student alone, 0.65 s with logits and 0.95 s with the full method; running the
+teacher would add 0.9 s. There is no mixup, which recorded outputs cannot follow.
 
 One thread of a shared core of an Intel Xeon (AVX-512), float32. Seconds depend on what
 else that core does; steps do not.
