@@ -18,6 +18,7 @@ from transformers import (
 from mmtransmamba.models.folders.assemble import assemble
 from mmtransmamba.models.folders.config import read_model_config
 from mmtransmamba.models.folders.loading import load_folder
+from mmtransmamba.models.folders.published import read_published
 from mmtransmamba.models.folders.sources import (
     InternLM2Source,
     StateDictSource,
@@ -37,12 +38,16 @@ _INTERNLM2_FIELDS = (
 def read_lm(model: nn.Module | str | Path) -> tuple[Any, TensorSource]:
     """Config and tensors of a transformers model, or of a folder that holds one.
 
-    An InternLM2-style folder is given as the Llama that it is. The weights of a folder
-    are read one tensor at a time.
+    An InternLM2-style folder is given as the Llama that it is, and a folder in a
+    published layout as the hybrid that it is. The weights of a folder are read one
+    tensor at a time.
     """
     if isinstance(model, nn.Module):
         return model.config, StateDictSource(model.state_dict())
     raw = read_model_config(model)
+    published = read_published(model, raw)
+    if published is not None:
+        return published.config, published.source
     source, config = open_folder(model), _config_of(raw, model)
     if _is_internlm2(raw):
         heads = config.num_attention_heads, config.num_key_value_heads
@@ -59,11 +64,21 @@ def load_lm(folder: str | Path) -> nn.Module:
         FileNotFoundError: There is no such folder.
         CheckpointError: The folder's tensors are not those of its config; those of an
             InternLM2-style folder, not those of a Llama.
+        ValueError: A field of a published config cannot be read.
     """
-    if not _is_internlm2(read_model_config(folder)):
+    raw = read_model_config(folder)
+    published = read_published(folder, raw)
+    if published is not None:
+        model_class, config, source = (
+            published.model_class,
+            published.config,
+            published.source,
+        )
+    elif _is_internlm2(raw):
+        model_class, (config, source) = LlamaForCausalLM, read_lm(folder)
+    else:
         return load_folder(AutoModelForCausalLM, folder)
-    config, source = read_lm(folder)
-    model = assemble(LlamaForCausalLM, config, source.items())
+    model = assemble(model_class, config, source.items())
     model.generation_config = generation_config_of(folder) or model.generation_config
     repair_generation_config(model)
     return model

@@ -1,0 +1,9 @@
+"""Model folders in the layouts in which others have published theirs.
+
+Each module reads one layout: it checks the fields of the config, gives the config of
+the same model here, and lists where each published tensor goes.
+"""
+
+from .layouts import Published, is_published_vlm, read_published
+
+__all__ = ['Published', 'is_published_vlm', 'read_published']

@@ -1,0 +1,156 @@
+"""Mamba-2 layers as MambaInLlama's code writes them; MaTVLM uses the same code.
+
+Published folders: ``JunxiongWang/Mamba2InLlama_*``, ``Llama3*-Mamba2-*-distill`` and
+``hustvl/MaTVLM_*``. Beside ``config.json`` they have ``mamba_config.json``. Source:
+jxiw/MambaInLlama, ``mamba2/hybrid_mamba_layer.py`` and ``hybrid_mamba_config.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mmtransmamba.models.folders.published.fields import (
+    check_values,
+    file_in,
+    need,
+    part_config,
+    read_layers,
+    with_mamba,
+)
+from mmtransmamba.models.folders.published.weight_table import (
+    Entry,
+    Part,
+    TableSource,
+    entries_of,
+    in_float32,
+    rows,
+    whole,
+)
+from mmtransmamba.models.folders.sources import TensorSource
+from mmtransmamba.models.language import HYBRIDS
+from mmtransmamba.utils.text_files import read_json
+
+MAMBA_CONFIG = 'mamba_config.json'
+MIXER = dict(type='Mamba2', d_conv=4, norm='gated_per_head', norm_eps=1e-5)
+"""What the published layers are here."""
+UNUSED = r'rotary_emb\.inv_freq$'
+"""Tensors that older folders have though they are computed from the config."""
+_FAMILIES = ('llama', 'mistral')
+
+
+def mamba2_entries(at: str, to: str, config: Any) -> list[Entry]:
+    """The table of one Mamba-2 layer.
+
+    Args:
+        at: What its published names begin with.
+        to: What its names here begin with.
+        config: Config of the hybrid decoder.
+    """
+    hidden, heads = config.hidden_size, config.num_attention_heads
+    size = getattr(config, 'head_dim', None) or hidden // heads
+    inner, d_xb = heads * size, (config.num_key_value_heads or heads) * size
+    channels = 2 * d_xb + inner
+    weights = dict(z_proj=inner, x_proj=d_xb, B_proj=d_xb, C_proj=inner, dt_proj=heads)
+
+    def entry(name: str, shape: Iterable[int], part: Part = whole) -> Entry:
+        return Entry(at + name, tuple(shape), {to + name: part})
+
+    return [
+        rows(
+            f'{at}in_proj.weight',
+            {f'{to}{name}.weight': count for name, count in weights.items()},
+            hidden,
+        ),
+        entry('conv1d.weight', (channels, 1, MIXER['d_conv'])),
+        entry('conv1d.bias', (channels,)),
+        entry('dt_bias', (heads,), in_float32),
+        entry('A_log', (heads,), in_float32),
+        entry('D', (heads,), in_float32),
+        entry('norm.weight', (inner,)),
+        entry('out_proj.weight', (hidden, inner)),
+    ]
+
+
+def hybrid_text_config(folder: str | Path, text: Any, history: str) -> Any:
+    """The config of the hybrid that a Transformer's and ``mamba_config.json`` give.
+
+    Args:
+        folder: The published folder.
+        text: Config of the Transformer.
+        history: Note on the origin of the weights.
+
+    Raises:
+        ValueError: A field contradicts the Transformer's config, or belongs to layers
+            that cannot be read.
+    """
+    where = file_in(folder, MAMBA_CONFIG)
+    fields = read_json(Path(folder) / MAMBA_CONFIG)
+    if not isinstance(fields, dict):
+        raise ValueError(f'{where}: it must hold an object with fields.')
+    heads = text.num_attention_heads
+    size = getattr(text, 'head_dim', None) or text.hidden_size // heads
+    ssm = need(where, fields, 'ssm_cfg')
+    if 'ngroups' not in ssm:
+        raise ValueError(
+            f'{where}: ssm_cfg={ssm!r} has no ngroups, so the layers are Mamba-1; only '
+            'the Mamba-2 models of MambaInLlama can be read.'
+        )
+    same = dict(
+        d_model=text.hidden_size,
+        d_inner=heads * size,
+        d_xb=(text.num_key_value_heads or heads) * size,
+        n_layer=text.num_hidden_layers,
+        intermediate_size=text.intermediate_size,
+        vocab_size=text.vocab_size,
+        hidden_act=text.hidden_act,
+    )
+    for name in ('rms_norm_eps', 'layer_norm_eps'):
+        if hasattr(text, name):
+            same[name] = getattr(text, name)
+    check_values(where, fields, same)
+    check_values(where, fields, dict(bidirectional=False, is_bias=False))
+    check_values(f'{where}: ssm_cfg', ssm, dict(ngroups=heads, d_state=size, expand=1))
+    check_values(
+        f'{where}: ssm_cfg',
+        ssm,
+        dict(d_conv=4, repeat_kv_before_conv=False, bias=False, conv_bias=True)
+        | dict(rmsnorm=True, norm_before_gate=False, D_has_hdim=False),
+    )
+    layers = read_layers(
+        f'{where}: attn_layers', fields.get('attn_layers'), text.num_hidden_layers
+    )
+    return with_mamba(text, layers, MIXER, history)
+
+
+def read_mamba_in_llama(
+    folder: str | Path, raw: dict[str, Any], source: TensorSource
+) -> tuple[type, Any, TensorSource]:
+    """Class, config and tensors of a Mamba2InLlama folder.
+
+    Args:
+        folder: The folder.
+        raw: Fields of its ``config.json``, which is the Transformer's.
+        source: Its tensors.
+
+    Raises:
+        CheckpointError: Tensors do not fit the config.
+        ValueError: A field contradicts another, or cannot be read.
+    """
+    text = part_config(file_in(folder), raw, _FAMILIES)
+    config = hybrid_text_config(folder, text, 'published:Mamba2InLlama')
+    model_class = HYBRIDS[text.model_type][2]
+    special = [
+        entry
+        for i in config.mamba_layers
+        for entry in mamba2_entries(
+            f'model.layers.{i}.mamba.', f'model.layers.{i}.self_attn.', config
+        )
+    ]
+    entries = entries_of(model_class, config, str, special)
+    if config.tie_word_embeddings:
+        entries.append(
+            Entry('lm_head.weight', (config.vocab_size, config.hidden_size), {})
+        )
+    return model_class, config, TableSource(source, entries, folder, UNUSED)

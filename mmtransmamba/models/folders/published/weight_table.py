@@ -1,0 +1,175 @@
+"""Where the tensors of a published folder go, as a table that is checked as a whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmtransmamba.models.checkpoint import CheckpointError
+from mmtransmamba.models.fit import refuse
+from mmtransmamba.models.folders.sources import TensorSource
+
+Part = Callable[[Tensor], Tensor]
+"""Makes a tensor of this package of a published one."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A published tensor.
+
+    Attributes:
+        name: Its name in the folder.
+        shape: Its shape, by the config.
+        parts: What is made of it, by the name here. Empty for a tensor that the
+            published code does not use.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    parts: Mapping[str, Part]
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor as it is."""
+    return tensor
+
+
+def in_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32, for parameters that half precision is too coarse for."""
+    return tensor.float()
+
+
+def row_parts(sizes: Mapping[str, int]) -> dict[str, Part]:
+    """Blocks of rows, one after the other.
+
+    Args:
+        sizes: Number of rows by name, in their order.
+    """
+    parts, start = {}, 0
+    for name, size in sizes.items():
+        parts[name] = lambda tensor, begin=start, end=start + size: tensor[begin:end]
+        start += size
+    return parts
+
+
+def rows(name: str, sizes: Mapping[str, int], *rest: int) -> Entry:
+    """A tensor that holds several others, one above the other.
+
+    Args:
+        name: Its name in the folder.
+        sizes: Number of rows by the name here, in their order.
+        *rest: Its other dimensions.
+    """
+    return Entry(name, (sum(sizes.values()), *rest), row_parts(sizes))
+
+
+def padded_rows(count: int) -> Part:
+    """Append rows, each the mean of the others, up to ``count`` rows."""
+
+    def pad(tensor: Tensor) -> Tensor:
+        missing = count - tensor.shape[0]
+        mean = tensor.float().mean(0, keepdim=True).to(tensor.dtype)
+        return torch.cat((tensor, mean.expand(missing, *tensor.shape[1:])))
+
+    return pad
+
+
+def entries_of(
+    model_class: type[nn.Module],
+    config: Any,
+    published_name: Callable[[str], str],
+    special: Iterable[Entry] = (),
+) -> list[Entry]:
+    """The table of a model, most of whose tensors are only named differently.
+
+    Args:
+        model_class: The class here.
+        config: Its config, which gives the shapes.
+        published_name: The published name of a tensor with a name here.
+        special: Entries of tensors that differ in more than their names.
+    """
+    special = list(special)
+    covered = {name for entry in special for name in entry.parts}
+    with torch.device('meta'):
+        model = model_class(config)
+    computed = set(model.all_tied_weights_keys) | covered
+    return special + [
+        Entry(published_name(name), tuple(tensor.shape), {name: whole})
+        for name, tensor in model.state_dict().items()
+        if name not in computed
+    ]
+
+
+class TableSource(TensorSource):
+    """The tensors of a published folder under the names of this package.
+
+    Args:
+        source: The folder's tensors.
+        entries: The table.
+        where: The folder, for messages.
+        unused: Pattern of names that may be there and are of no use.
+
+    Raises:
+        CheckpointError: A tensor of the table is missing or has another shape, or a
+            tensor of the folder is not in the table.
+    """
+
+    def __init__(
+        self,
+        source: TensorSource,
+        entries: Iterable[Entry],
+        where: Any,
+        unused: str | None = None,
+    ) -> None:
+        entries = list(entries)
+        self._source = source
+        self._origin = {
+            target: (entry.name, part)
+            for entry in entries
+            for target, part in entry.parts.items()
+        }
+        known = {entry.name for entry in entries}
+        wanted = [e for e in entries if e.parts or e.name in source]
+        refuse(
+            f'The weights in "{where}" do not fit its config',
+            missing=sorted(e.name for e in wanted if e.name not in source),
+            unexpected=sorted(
+                name
+                for name in source
+                if name not in known and not (unused and re.search(unused, name))
+            ),
+            mismatched=sorted(
+                f'{e.name} (file {list(source.shape(e.name))}, config {list(e.shape)})'
+                for e in wanted
+                if e.name in source and source.shape(e.name) != e.shape
+            ),
+        )
+        integers = [e.name for e in wanted if not source.is_real(e.name)]
+        if integers:
+            raise CheckpointError(
+                f'The weights in "{where}": {integers[0]} has integers, but weights '
+                'are real numbers.'
+            )
+
+    def __getitem__(self, name: str) -> Tensor:
+        origin, part = self._origin[name]
+        # A copy, or each part of a fused tensor would keep all of it.
+        return part(self._source[origin]).clone()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        origin, part = self._origin[name]
+        return tuple(part(torch.empty(self._source.shape(origin), device='meta')).shape)
+
+    def is_real(self, name: str) -> bool:
+        return self._source.is_real(self._origin[name][0])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._origin)
+
+    def __len__(self) -> int:
+        return len(self._origin)

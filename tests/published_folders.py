@@ -1,0 +1,61 @@
+"""Folders of tiny random weights in the layouts in which models were published."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+def random_state(
+    shapes: dict[str, tuple[int, ...]], seed: int = 0
+) -> dict[str, Tensor]:
+    """Weights by name, of a size at which every part of a model matters."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, shape in shapes.items():
+        tensor = torch.randn(shape, generator=generator)
+        if 'norm' in name and name.endswith('weight'):
+            tensor = 1 + 0.3 * tensor
+        elif len(shape) > 1 and 'conv1d' not in name:
+            tensor = tensor * 1.5 * torch.tensor(shape[1:]).prod() ** -0.5
+        else:
+            tensor = tensor * 0.5
+        state[name] = tensor
+    return state
+
+
+def write_folder(
+    folder: str | Path, config: dict, state: dict[str, Tensor], **files: dict
+) -> Path:
+    """A folder with ``config.json``, one shard, and other JSON files."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, fields in {'config': config, **files}.items():
+        (folder / f'{name}.json').write_text(json.dumps(fields), 'utf-8')
+    save_file(
+        {k: v.contiguous() for k, v in state.items()}, folder / 'model.safetensors'
+    )
+    return folder
+
+
+def prefixed(prefix: str, shapes: dict[str, tuple]) -> dict[str, tuple]:
+    return {prefix + name: shape for name, shape in shapes.items()}
+
+
+def mamba_in_llama_shapes(hidden: int, heads: int, kv_heads: int) -> dict[str, tuple]:
+    """One Mamba-2 layer of MambaInLlama or MaTVLM; inner width = hidden size."""
+    d_xb = hidden // heads * kv_heads
+    return {
+        'in_proj.weight': (2 * hidden + 2 * d_xb + heads, hidden),
+        'conv1d.weight': (hidden + 2 * d_xb, 1, 4),
+        'conv1d.bias': (hidden + 2 * d_xb,),
+        'dt_bias': (heads,),
+        'A_log': (heads,),
+        'D': (heads,),
+        'norm.weight': (hidden,),
+        'out_proj.weight': (hidden, hidden),
+    }

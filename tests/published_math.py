@@ -1,0 +1,108 @@
+"""The published forwards in plain float64, independent of the package.
+
+Tensors are looked up by their published names; a sequence is ``[L, C]``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return x / (x.square().mean(-1, keepdim=True) + eps).sqrt() * weight
+
+
+def linear(x: Tensor, state: dict, name: str) -> Tensor:
+    out = x @ state[f'{name}.weight'].T
+    return out + state[f'{name}.bias'] if f'{name}.bias' in state else out
+
+
+def layer_norm(x: Tensor, state: dict, name: str, eps: float) -> Tensor:
+    x = x - x.mean(-1, keepdim=True)
+    x = x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
+    return x * state[f'{name}.weight'] + state[f'{name}.bias']
+
+
+def rotate(x: Tensor, theta: float, channels: int | None = None) -> Tensor:
+    """Rotate the halves of the first ``channels`` of ``[L, H, D]``, from position 0."""
+    size = channels or x.shape[-1]
+    half = size // 2
+    angle = torch.arange(len(x)).double()[:, None] * theta ** (
+        -torch.arange(half).double() * 2 / size
+    )
+    cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+    first, second, rest = x[..., :half], x[..., half:size], x[..., size:]
+    return torch.cat(
+        (first * cos - second * sin, second * cos + first * sin, rest), dim=-1
+    )
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention of ``[L, H, D]`` over ``[L, KV, D]``; ``[L, H * D]``."""
+    length, heads, size = q.shape
+    group = heads // k.shape[1]
+    hidden = torch.ones(length, length).triu(1).bool()
+    out = []
+    for head in range(heads):
+        scores = q[:, head] @ k[:, head // group].T / math.sqrt(size)
+        weights = scores.masked_fill(hidden, -math.inf).softmax(-1)
+        out.append(weights @ v[:, head // group])
+    return torch.cat(out, dim=-1)
+
+
+def causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Depthwise causal convolution of ``[L, D]`` with ``[D, 1, taps]``, then SiLU."""
+    taps = weight.shape[-1]
+    padded = torch.cat((x.new_zeros(taps - 1, x.shape[1]), x))
+    out = sum(padded[tap : tap + len(x)] * weight[:, 0, tap] for tap in range(taps))
+    return F.silu(out + bias)
+
+
+def ssd(x, B, C, dt, A_log) -> Tensor:
+    """Mamba-2's recurrence, step by step, of ``[L, H, D]`` and ``dt`` ``[L, H]``."""
+    length, heads, size = x.shape
+    out = torch.zeros_like(x)
+    for head in range(heads):
+        state = x.new_zeros(size, B.shape[-1])
+        for t in range(length):
+            state = state * torch.exp(-dt[t, head] * A_log[head].exp())
+            state = state + dt[t, head] * torch.outer(x[t, head], B[t, head])
+            out[t, head] = state @ C[t, head]
+    return out
+
+
+def mamba_in_llama_layer(
+    u: Tensor, state: dict, at: str, heads: int, kv_heads: int
+) -> Tensor:
+    """Rows z, x, B, C, dt; the gated output is normalised for each head alone."""
+    inner = state[f'{at}out_proj.weight'].shape[1]
+    size = inner // heads
+    d_xb = kv_heads * size
+    z, x, B, C, dt = linear(u, state, f'{at}in_proj').split(
+        (inner, d_xb, d_xb, inner, heads), dim=-1
+    )
+    xBC = torch.cat((x, B, C), dim=-1)
+    xBC = causal_conv(xBC, state[f'{at}conv1d.weight'], state[f'{at}conv1d.bias'])
+    x, B, C = (
+        part.reshape(len(u), -1, size) for part in xBC.split((d_xb, d_xb, inner), -1)
+    )
+    served = [head // (heads // kv_heads) for head in range(heads)]
+    x, B = x[:, served], B[:, served]
+    dt = F.softplus(dt + state[f'{at}dt_bias'])
+    y = ssd(x, B, C, dt, state[f'{at}A_log']) + state[f'{at}D'][:, None] * x
+    y = (y.reshape(len(u), inner) * F.silu(z)).reshape(len(u), heads, size)
+    weight = state[f'{at}norm.weight'].reshape(heads, size)
+    y = rms_norm(y, weight, 1e-5).reshape(len(u), inner)
+    return linear(y, state, f'{at}out_proj')
+
+
+def llama_mlp(x: Tensor, state: dict, gate: str, up: str, down: str) -> Tensor:
+    return linear(F.silu(linear(x, state, gate)) * linear(x, state, up), state, down)
+
+
+def double(state: dict) -> dict:
+    return {name: tensor.double() for name, tensor in state.items()}

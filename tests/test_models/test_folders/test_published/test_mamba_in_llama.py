@@ -1,0 +1,244 @@
+"""Folders of Mamba2InLlama, written from the published names and shapes."""
+
+import json
+
+import pytest
+import torch
+from published_folders import (
+    mamba_in_llama_shapes,
+    prefixed,
+    random_state,
+    write_folder,
+)
+from published_math import (
+    attend,
+    double,
+    linear,
+    llama_mlp,
+    mamba_in_llama_layer,
+    rms_norm,
+    rotate,
+)
+from safetensors.torch import load_file, save_file
+
+import mmtransmamba
+from mmtransmamba.models.checkpoint import CheckpointError
+from mmtransmamba.transfer import LanguageDistiller
+
+C, H, KV, D, MLP, VOCAB, LAYERS = 32, 4, 2, 8, 48, 60, 3
+EPS, THETA = 1e-6, 500.0
+KEPT = [1]
+CONFIG = dict(
+    model_type='llama',
+    architectures=['LlamaForCausalLM'],
+    auto_map={'AutoModelForCausalLM': 'evil.Model'},
+    _name_or_path='/somewhere/llama',
+    hidden_size=C,
+    num_attention_heads=H,
+    num_key_value_heads=KV,
+    intermediate_size=MLP,
+    num_hidden_layers=LAYERS,
+    vocab_size=VOCAB,
+    hidden_act='silu',
+    rms_norm_eps=EPS,
+    rope_theta=THETA,
+    max_position_embeddings=64,
+    tie_word_embeddings=False,
+    torch_dtype='float32',
+)
+MAMBA_CONFIG = dict(
+    d_model=C,
+    d_inner=C,
+    d_xb=KV * D,
+    ssm_cfg=dict(expand=1, ngroups=H, d_state=D),
+    rms_norm_eps=EPS,
+    intermediate_size=MLP,
+    hidden_act='silu',
+    n_layer=LAYERS,
+    vocab_size=VOCAB,
+    attn_layers=KEPT,
+)
+
+
+def shapes(tied=False):
+    table = {
+        'model.embed_tokens.weight': (VOCAB, C),
+        'model.norm.weight': (C,),
+    }
+    if not tied:
+        table['lm_head.weight'] = (VOCAB, C)
+    for i in range(LAYERS):
+        at = f'model.layers.{i}.'
+        table |= {
+            f'{at}input_layernorm.weight': (C,),
+            f'{at}post_attention_layernorm.weight': (C,),
+            f'{at}mlp.gate_proj.weight': (MLP, C),
+            f'{at}mlp.up_proj.weight': (MLP, C),
+            f'{at}mlp.down_proj.weight': (C, MLP),
+        }
+        if i in KEPT:
+            table |= {
+                f'{at}self_attn.q_proj.weight': (H * D, C),
+                f'{at}self_attn.k_proj.weight': (KV * D, C),
+                f'{at}self_attn.v_proj.weight': (KV * D, C),
+                f'{at}self_attn.o_proj.weight': (C, H * D),
+            }
+        else:
+            table |= prefixed(f'{at}mamba.', mamba_in_llama_shapes(C, H, KV))
+    return table
+
+
+def forward(state, ids):
+    state = double(state)
+    x = state['model.embed_tokens.weight'][ids]
+    for i in range(LAYERS):
+        at = f'model.layers.{i}.'
+        u = rms_norm(x, state[f'{at}input_layernorm.weight'], EPS)
+        if i in KEPT:
+            q, k, v = (
+                linear(u, state, f'{at}self_attn.{name}_proj').reshape(len(ids), -1, D)
+                for name in 'qkv'
+            )
+            mixed = attend(rotate(q, THETA), rotate(k, THETA), v)
+            x = x + linear(mixed, state, f'{at}self_attn.o_proj')
+        else:
+            x = x + mamba_in_llama_layer(u, state, f'{at}mamba.', H, KV)
+        u = rms_norm(x, state[f'{at}post_attention_layernorm.weight'], EPS)
+        names = (f'{at}mlp.{name}_proj' for name in ('gate', 'up', 'down'))
+        x = x + llama_mlp(u, state, *names)
+    x = rms_norm(x, state['model.norm.weight'], EPS)
+    head = state.get('lm_head.weight', state['model.embed_tokens.weight'])
+    return x @ head.T
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_folder(
+        tmp_path / 'published',
+        CONFIG,
+        random_state(shapes()),
+        mamba_config=MAMBA_CONFIG,
+    )
+
+
+def rewrite(folder, file, **fields):
+    path = folder / f'{file}.json'
+    path.write_text(json.dumps(json.loads(path.read_text('utf-8')) | fields), 'utf-8')
+
+
+IDS = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 5, 35, 8])
+
+
+def test_the_logits_are_those_of_the_published_forward(folder):
+    model = mmtransmamba.load(folder)
+    expected = forward(load_file(folder / 'model.safetensors'), IDS)
+    with torch.no_grad():
+        logits = model(IDS[None]).logits[0]
+        split = model.generate(IDS[None, :4], max_new_tokens=5, do_sample=False)
+    torch.testing.assert_close(logits.double(), expected, atol=1e-4, rtol=1e-4)
+    greedy = IDS[:4].tolist()
+    for _ in range(5):
+        state = load_file(folder / 'model.safetensors')
+        greedy.append(int(forward(state, torch.tensor(greedy))[-1].argmax()))
+    assert split[0].tolist() == greedy
+    assert model.config.mamba_layers == [0, 2]
+
+
+def test_a_tied_head_may_be_missing_or_there(tmp_path):
+    config = CONFIG | dict(tie_word_embeddings=True)
+    state = random_state(shapes(tied=True))
+    for name, extra in (
+        ('without', {}),
+        ('with', {'lm_head.weight': state['model.embed_tokens.weight'].clone()}),
+    ):
+        folder = write_folder(
+            tmp_path / name, config, state | extra, mamba_config=MAMBA_CONFIG
+        )
+        logits = mmtransmamba.load(folder)(IDS[None]).logits[0].detach()
+        torch.testing.assert_close(
+            logits.double(), forward(state, IDS), atol=1e-4, rtol=1e-4
+        )
+
+
+def test_half_precision_keeps_the_parameters_of_the_recurrence_in_float32(tmp_path):
+    state = {k: v.bfloat16() for k, v in random_state(shapes()).items()}
+    model = mmtransmamba.load(
+        write_folder(tmp_path / 'bf16', CONFIG, state, mamba_config=MAMBA_CONFIG)
+    )
+    mixer = model.model.layers[0].self_attn
+    assert mixer.A_log.dtype == mixer.dt_bias.dtype == mixer.D.dtype == torch.float32
+    assert mixer.x_proj.weight.dtype == model.lm_head.weight.dtype == torch.bfloat16
+    # It can be saved and is then an ordinary folder of this package.
+    model.save_pretrained(tmp_path / 'saved')
+    again = mmtransmamba.load(tmp_path / 'saved')
+    assert torch.equal(again(IDS[None]).logits, model(IDS[None]).logits)
+
+
+def test_a_published_hybrid_can_be_a_teacher_in_a_config(folder):
+    part = dict(type='mmtransmamba.CausalLM', path=str(folder))
+    distiller = LanguageDistiller(
+        student=dict(part),
+        teacher=dict(part),
+        terms=dict(kl=dict(type='mmtransmamba.TokenKLTerm')),
+    )
+    losses = distiller(input_ids=IDS[None], labels=IDS[None], mode='loss')
+    assert sum(losses.values()).item() == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('file', 'fields', 'message'),
+    [
+        ('config', dict(model_type='gemma'), "model_type='gemma'"),
+        ('mamba_config', dict(d_xb=32), 'd_xb=32 cannot be read; it must be 16'),
+        ('mamba_config', dict(d_inner=64), 'd_inner=64'),
+        ('mamba_config', dict(n_layer=4), 'n_layer=4'),
+        ('mamba_config', dict(rms_norm_eps=1e-5), 'rms_norm_eps=1e-05'),
+        ('mamba_config', dict(is_bias=True), 'is_bias=True'),
+        ('mamba_config', dict(attn_layers=[1, 3]), 'attn_layers'),
+        ('mamba_config', dict(attn_layers=None), 'attn_layers'),
+        ('mamba_config', dict(ssm_cfg=dict(expand=1)), 'Mamba-1'),
+        (
+            'mamba_config',
+            dict(ssm_cfg=dict(expand=1, ngroups=2, d_state=8)),
+            'ngroups=2',
+        ),
+    ],
+)
+def test_a_field_that_contradicts_is_refused_by_name(folder, file, fields, message):
+    rewrite(folder, file, **fields)
+    with pytest.raises(ValueError, match=message) as caught:
+        mmtransmamba.load(folder)
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda s: s.pop('model.layers.2.mamba.D'), 'missing: model.layers.2.mamba.D'),
+        (
+            lambda s: s.update({'model.layers.0.mamba.in_proj.bias': torch.ones(100)}),
+            'unexpected: model.layers.0.mamba.in_proj.bias',
+        ),
+        (
+            lambda s: s.update(
+                {'model.layers.0.mamba.conv1d.weight': torch.ones(64, 1, 2)}
+            ),
+            r'conv1d.weight \(file \[64, 1, 2\], config \[64, 1, 4\]\)',
+        ),
+        (
+            lambda s: s.update({'model.norm.weight': torch.ones(C).int()}),
+            'model.norm.weight has integers',
+        ),
+        (
+            lambda s: s.update({'lm_head.weight': torch.full((VOCAB, C), torch.nan)}),
+            'lm_head.weight',
+        ),
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_refused_by_name(folder, change, message):
+    state = load_file(folder / 'model.safetensors')
+    change(state)
+    save_file(state, folder / 'model.safetensors')
+    with pytest.raises(CheckpointError, match=message) as caught:
+        mmtransmamba.load(folder)
+    assert '\n' not in str(caught.value)
