@@ -27,7 +27,7 @@ FAMILIES = {
     'qwen3': dict(num_key_value_heads=2, head_dim=8),
 }
 
-MIXERS = ('Mamba', 'Mamba2', 'GatedDeltaNet', 'KDA')
+MIXERS = ('Mamba', 'Mamba2', 'GatedDeltaNet', 'KDA', 'SlidingWindow')
 # What holds for one family's decoder around a mixer holds for it around another.
 FAMILY_MIXERS = [
     *((family, mixer) for family in FAMILIES for mixer in MIXERS[:2]),

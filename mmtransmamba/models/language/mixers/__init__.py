@@ -7,6 +7,7 @@ from .inits import Fill, Init
 from .kda import KDAMixer
 from .mamba import MambaMixer
 from .mamba2 import Mamba2Mixer
+from .sliding_window import SlidingWindowMixer
 
 __all__ = [
     'DecoderMixer',
@@ -16,6 +17,7 @@ __all__ = [
     'KDAMixer',
     'Mamba2Mixer',
     'MambaMixer',
+    'SlidingWindowMixer',
     'build_mixer',
     'complete',
     'fields_of',
