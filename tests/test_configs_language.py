@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from config_families import optimizer_of
 from language_models import make_hybrid, make_teacher
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import Evaluator
@@ -194,16 +195,6 @@ def test_last_iteration_has_the_lowest_rate(name):
 
 
 # ------------------------------------------------------------ the papers' values
-
-
-def optimizer_of(cfg: Config) -> tuple:
-    given = cfg.optim_wrapper.optimizer
-    return (
-        given.type,
-        given.lr,
-        tuple(given.get('betas', (0.9, 0.999))),
-        given.get('weight_decay', 0),
-    )
 
 
 @pytest.mark.parametrize('teacher', ['llama-3.2-1b', 'llama-3.2-3b', 'phi-2'])

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from config_families import optimizer_of
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from PIL import Image
-from test_configs_language import optimizer_of
 from tiny_llavas import save_language_model, save_tower
 from transformers import (
     AutoProcessor,

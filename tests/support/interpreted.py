@@ -51,8 +51,8 @@ def outcomes(module: str, folder: Path) -> dict[str, str | None]:
     with (folder / f'{module}.lock').open('w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not result.exists():
-            tests = Path(__file__).parent
-            path = os.pathsep.join([str(tests.parent), str(tests)])
+            support = Path(__file__).parent
+            path = os.pathsep.join([str(support.parents[1]), str(support)])
             done = subprocess.run(
                 [sys.executable, __file__, module, str(result)],
                 env={

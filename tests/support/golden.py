@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-GOLDEN_DIR = Path(__file__).parent / 'data' / 'golden'
+GOLDEN_DIR = Path(__file__).parent.parent / 'data' / 'golden'
 
 
 def golden_tensor(key: str, shape: list[int]) -> Tensor:

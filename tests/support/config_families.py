@@ -1,6 +1,6 @@
-"""What the tests of the configs know of the families of backbones."""
+"""What the tests of the configs share: backbones by family, and optimizers."""
 
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 
 from mmtransmamba.models import VRWKV, PlainMamba, Vim, VMamba
 from mmtransmamba.models.backbones.arch import resolve_arch
@@ -63,3 +63,14 @@ def shrink_backbone(backbone: ConfigDict, side: int, depth: int) -> None:
     backbone.update(arch=arch, patch_size=side // GRID, init_cfg=None)
     if 'img_size' in backbone:
         backbone.img_size = side
+
+
+def optimizer_of(cfg: Config) -> tuple:
+    """Type, rate, betas and decay of a config's optimizer, defaults filled in."""
+    given = cfg.optim_wrapper.optimizer
+    return (
+        given.type,
+        given.lr,
+        tuple(given.get('betas', (0.9, 0.999))),
+        given.get('weight_decay', 0),
+    )
