@@ -59,3 +59,50 @@ def mamba_in_llama_shapes(hidden: int, heads: int, kv_heads: int) -> dict[str, t
         'norm.weight': (hidden,),
         'out_proj.weight': (hidden, hidden),
     }
+
+
+def tower_shapes(
+    width: int, mlp: int, layers: int, image: int, patch: int, clip: bool
+) -> dict[str, tuple]:
+    """A CLIP or SigLIP tower; the SigLIP with its attention pooling head."""
+    grid = (image // patch) ** 2
+    shapes = {
+        'embeddings.patch_embedding.weight': (width, 3, patch, patch),
+        'embeddings.position_embedding.weight': (grid + clip, width),
+    }
+    norms = ['post_layernorm']
+    linears = {}
+    if clip:
+        shapes['embeddings.class_embedding'] = (width,)
+        norms.append('pre_layrnorm')
+    else:
+        shapes['embeddings.patch_embedding.bias'] = (width,)
+        shapes |= {
+            'head.probe': (1, 1, width),
+            'head.attention.in_proj_weight': (3 * width, width),
+            'head.attention.in_proj_bias': (3 * width,),
+        }
+        norms.append('head.layernorm')
+        linears = {
+            'head.attention.out_proj': (width, width),
+            'head.mlp.fc1': (mlp, width),
+            'head.mlp.fc2': (width, mlp),
+        }
+    for i in range(layers):
+        at = f'encoder.layers.{i}.'
+        norms += [f'{at}layer_norm1', f'{at}layer_norm2']
+        linears |= {f'{at}self_attn.{n}_proj': (width, width) for n in 'qkv'}
+        linears |= {
+            f'{at}self_attn.out_proj': (width, width),
+            f'{at}mlp.fc1': (mlp, width),
+            f'{at}mlp.fc2': (width, mlp),
+        }
+    for name in norms:
+        shapes |= {f'{name}.weight': (width,), f'{name}.bias': (width,)}
+    return shapes | with_biases(linears)
+
+
+def with_biases(linears: dict[str, tuple]) -> dict[str, tuple]:
+    """Weights and biases of linear layers."""
+    shapes = {f'{name}.weight': shape for name, shape in linears.items()}
+    return shapes | {f'{name}.bias': shape[:1] for name, shape in linears.items()}

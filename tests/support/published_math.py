@@ -106,3 +106,55 @@ def llama_mlp(x: Tensor, state: dict, gate: str, up: str, down: str) -> Tensor:
 
 def double(state: dict) -> dict:
     return {name: tensor.double() for name, tensor in state.items()}
+
+
+def attend_all(x: Tensor, state: dict, at: str, heads: int) -> Tensor:
+    """Attention of a vision tower, in both directions, of ``[N, C]``."""
+    q, k, v = (
+        linear(x, state, f'{at}{name}_proj').reshape(len(x), heads, -1)
+        for name in 'qkv'
+    )
+    out = []
+    for head in range(heads):
+        scores = q[:, head] @ k[:, head].T / math.sqrt(q.shape[-1])
+        out.append(scores.softmax(-1) @ v[:, head])
+    return linear(torch.cat(out, dim=-1), state, f'{at}out_proj')
+
+
+def patches(image: Tensor, size: int) -> Tensor:
+    """Patches ``[N, 3 * size * size]`` of ``[3, H, W]``, row by row."""
+    rows, columns = image.shape[1] // size, image.shape[2] // size
+    return torch.stack(
+        [
+            image[:, r * size : (r + 1) * size, c * size : (c + 1) * size].flatten()
+            for r in range(rows)
+            for c in range(columns)
+        ]
+    )
+
+
+def tower_features(
+    image: Tensor, state: dict, at: str, layers: int, heads: int, patch: int, clip: bool
+) -> Tensor:
+    """Tokens of the last layer but one of a CLIP or a SigLIP, class token included."""
+    name = f'{at}embeddings.patch_embedding'
+    weight = state[f'{name}.weight'].flatten(1)
+    x = patches(image, patch) @ weight.T
+    if clip:
+        x = torch.cat((state[f'{at}embeddings.class_embedding'][None], x))
+    else:
+        x = x + state[f'{name}.bias']
+    x = x + state[f'{at}embeddings.position_embedding.weight']
+    if clip:
+        x = layer_norm(x, state, f'{at}pre_layrnorm', 1e-5)
+    eps = 1e-5 if clip else 1e-6
+    for i in range(layers - 1):
+        layer = f'{at}encoder.layers.{i}.'
+        u = layer_norm(x, state, f'{layer}layer_norm1', eps)
+        x = x + attend_all(u, state, f'{layer}self_attn.', heads)
+        u = linear(
+            layer_norm(x, state, f'{layer}layer_norm2', eps), state, f'{layer}mlp.fc1'
+        )
+        u = u * torch.sigmoid(1.702 * u) if clip else F.gelu(u, approximate='tanh')
+        x = x + linear(u, state, f'{layer}mlp.fc2')
+    return x

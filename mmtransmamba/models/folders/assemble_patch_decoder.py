@@ -13,7 +13,8 @@ from transformers import AutoConfig, AutoModel, CLIPImageProcessor
 
 from mmtransmamba.models.folders.assemble import assemble
 from mmtransmamba.models.folders.config import read_model_config
-from mmtransmamba.models.folders.lm import generation_config_of, read_lm
+from mmtransmamba.models.folders.generation_settings import generation_config_of
+from mmtransmamba.models.folders.lm import read_lm
 from mmtransmamba.models.folders.sources import TensorSource
 from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.models.language import ATTENTION, HYBRIDS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,13 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
 )
 
 from mmtransmamba.models.folders.assemble import assemble
 from mmtransmamba.models.folders.config import read_model_config
+from mmtransmamba.models.folders.generation_settings import generation_config_of
 from mmtransmamba.models.folders.loading import load_folder
 from mmtransmamba.models.folders.published import read_published
 from mmtransmamba.models.folders.sources import (
@@ -69,28 +68,14 @@ def load_lm(folder: str | Path) -> nn.Module:
     raw = read_model_config(folder)
     published = read_published(folder, raw)
     if published is not None:
-        model_class, config, source = (
-            published.model_class,
-            published.config,
-            published.source,
-        )
-    elif _is_internlm2(raw):
-        model_class, (config, source) = LlamaForCausalLM, read_lm(folder)
-    else:
+        return published.build(folder, has_vision=False)
+    if not _is_internlm2(raw):
         return load_folder(AutoModelForCausalLM, folder)
-    model = assemble(model_class, config, source.items())
+    config, source = read_lm(folder)
+    model = assemble(LlamaForCausalLM, config, source.items())
     model.generation_config = generation_config_of(folder) or model.generation_config
     repair_generation_config(model)
     return model
-
-
-def generation_config_of(model: nn.Module | str | Path) -> GenerationConfig | None:
-    """How a model generates: its ends of text and its sampling; None if unsaid."""
-    if isinstance(model, nn.Module):
-        return copy.deepcopy(getattr(model, 'generation_config', None))
-    if not (Path(model) / 'generation_config.json').is_file():
-        return None
-    return GenerationConfig.from_pretrained(str(model), local_files_only=True)
 
 
 def _config_of(raw: dict[str, Any], model: str | Path) -> Any:

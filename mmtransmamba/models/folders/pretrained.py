@@ -10,7 +10,8 @@ from transformers import GenerationConfig
 
 from mmtransmamba.models.fit import check_depth
 from mmtransmamba.models.folders.canonical_names import language_part
-from mmtransmamba.models.folders.lm import generation_config_of, load_lm, read_lm
+from mmtransmamba.models.folders.generation_settings import generation_config_of
+from mmtransmamba.models.folders.lm import load_lm, read_lm
 from mmtransmamba.models.folders.vlm import (
     is_vision_language,
     language_model_of,

@@ -118,6 +118,39 @@ class SafetensorsSource(TensorSource):
         return len(self._file_of)
 
 
+class JoinedSource(TensorSource):
+    """The tensors of several sources.
+
+    Args:
+        sources: By what the names of their tensors begin with here, and not there.
+    """
+
+    def __init__(self, sources: Mapping[str, TensorSource]) -> None:
+        self._origin = {
+            prefix + name: (source, name)
+            for prefix, source in sources.items()
+            for name in source
+        }
+
+    def __getitem__(self, name: str) -> Tensor:
+        source, inner = self._origin[name]
+        return source[inner]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        source, inner = self._origin[name]
+        return source.shape(inner)
+
+    def is_real(self, name: str) -> bool:
+        source, inner = self._origin[name]
+        return source.is_real(inner)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._origin)
+
+    def __len__(self) -> int:
+        return len(self._origin)
+
+
 class InternLM2Source(TensorSource):
     """An InternLM2-style decoder under Llama's names.
 

@@ -21,6 +21,7 @@ from mmtransmamba.models.folders.canonical_names import (
 )
 from mmtransmamba.models.folders.config import read_model_config
 from mmtransmamba.models.folders.loading import load_folder
+from mmtransmamba.models.folders.published import is_published_vlm, read_published
 from mmtransmamba.models.folders.sources import (
     StateDictSource,
     TensorSource,
@@ -36,7 +37,8 @@ def is_vision_language(model: nn.Module | str | Path) -> bool:
     """
     if isinstance(model, nn.Module):
         return getattr(model.config, 'text_config', None) is not None
-    return 'text_config' in read_model_config(model)
+    raw = read_model_config(model)
+    return 'text_config' in raw or is_published_vlm(raw)
 
 
 def read_vlm(model: nn.Module | str | Path) -> tuple[Any, TensorSource]:
@@ -50,6 +52,9 @@ def read_vlm(model: nn.Module | str | Path) -> tuple[Any, TensorSource]:
     if isinstance(model, nn.Module):
         source = StateDictSource(model.state_dict())
         return model.config, under_canonical_names(source)
+    published = read_published(model, read_model_config(model))
+    if published is not None:
+        return published.config, published.source
     source = under_canonical_names(open_folder(model))
     config = AutoConfig.from_pretrained(
         str(model), local_files_only=True, trust_remote_code=False
@@ -65,7 +70,11 @@ def load_vlm(folder: str | Path) -> nn.Module:
     Raises:
         FileNotFoundError: There is no such folder.
         CheckpointError: The folder's tensors are not those of its config.
+        ValueError: A field of a published config cannot be read.
     """
+    published = read_published(folder, read_model_config(folder))
+    if published is not None:
+        return published.build(folder, has_vision=True)
     return load_folder(AutoModelForImageTextToText, folder)
 
 

@@ -6,11 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from mmtransmamba.models.folders.assemble import assemble
+from mmtransmamba.models.folders.generation_settings import generation_config_of
 from mmtransmamba.models.folders.published.mamba_in_llama import (
     MAMBA_CONFIG,
     read_mamba_in_llama,
 )
+from mmtransmamba.models.folders.published.tinyllava import read_tinyllava
 from mmtransmamba.models.folders.sources import TensorSource, open_folder
+from mmtransmamba.models.generation import repair_generation_config
 
 
 @dataclass(frozen=True)
@@ -27,10 +33,32 @@ class Published:
     config: Any
     source: TensorSource
 
+    def build(self, folder: str | Path, has_vision: bool) -> nn.Module:
+        """The model, which generates as the folder says.
+
+        Args:
+            folder: The published folder.
+            has_vision: Whether a vision-language model is wanted.
+
+        Raises:
+            ValueError: It is of the other kind.
+        """
+        if has_vision != (getattr(self.config, 'text_config', None) is not None):
+            wanted = 'vision-language' if has_vision else 'causal language'
+            raise ValueError(
+                f'The model in "{folder}" is a {self.config.model_type!r}, but it must '
+                f'be a {wanted} model.'
+            )
+        model = assemble(self.model_class, self.config, self.source.items())
+        given = generation_config_of(folder)
+        model.generation_config = given or model.generation_config
+        repair_generation_config(model)
+        return model
+
 
 def is_published_vlm(raw: dict[str, Any]) -> bool:
     """Whether a ``config.json`` is that of a published vision-language layout."""
-    return False
+    return raw.get('model_type') == 'tinyllava'
 
 
 def read_published(folder: str | Path, raw: dict[str, Any]) -> Published | None:
@@ -47,6 +75,8 @@ def read_published(folder: str | Path, raw: dict[str, Any]) -> Published | None:
             integers.
         ValueError: A field of a config cannot be read.
     """
+    if raw.get('model_type') == 'tinyllava':
+        return Published(*read_tinyllava(folder, raw))
     if (Path(folder) / MAMBA_CONFIG).is_file():
         return Published(*read_mamba_in_llama(folder, raw, open_folder(folder)))
     return None

@@ -1,0 +1,128 @@
+"""What published models of LLaVA's kind share: vision tower, projector, decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+from mmtransmamba.models.folders.published.weight_table import (
+    Entry,
+    entries_of,
+    padded_rows,
+)
+from mmtransmamba.models.multimodal.llava import (
+    HybridLlavaConfig,
+    HybridLlavaForConditionalGeneration,
+)
+from mmtransmamba.utils.processors import load_tokenizer
+
+IMAGE_TOKEN = '<image>'
+TOWERS = ('clip_vision_model', 'siglip_vision_model')
+FEATURES = {'patch': 'default', 'cls_patch': 'full'}
+"""Which tokens of the tower are taken, under the published names and ours.
+
+``'patch'`` cuts the first token, whatever it is: CLIP's class token, but a SigLIP's
+top left patch. The published models were trained so.
+"""
+_EMBEDDING, _HEAD = 'model.language_model.embed_tokens.weight', 'lm_head.'
+
+
+def image_token_id(folder: str | Path, vocab_size: int) -> int:
+    """The token that stands for an image here; published prompts have a negative one.
+
+    It is the tokenizer's ``<image>``, or the first number that the tokenizer has not
+    given away; without a tokenizer in the folder the first after the embeddings.
+    """
+    if not any(Path(folder).glob('tokenizer*')):
+        return vocab_size
+    tokenizer = load_tokenizer(folder)
+    return tokenizer.get_vocab().get(IMAGE_TOKEN, len(tokenizer))
+
+
+def llava_model(
+    text: Any,
+    vision: Any,
+    image_token: int,
+    layer: int,
+    strategy: str,
+    head_bias: bool,
+) -> tuple[type, Any]:
+    """Class and config of a LLaVA here.
+
+    Args:
+        text, vision: Configs of decoder and tower. The decoder's vocabulary is
+            extended if it lacks the image token.
+        image_token: Its number.
+        layer: Layer of the tower.
+        strategy: ``'default'`` or ``'full'``.
+        head_bias: Whether the head has a bias.
+
+    Raises:
+        ValueError: The tower has no such layer.
+    """
+    depth = vision.num_hidden_layers
+    if type(layer) is not int or not -depth - 1 <= layer <= depth:
+        raise ValueError(
+            f'The layer {layer!r} of the vision tower cannot be read; it must lie in '
+            f'[{-depth - 1}, {depth}].'
+        )
+    text.vocab_size = max(text.vocab_size, image_token + 1)
+    class_token = vision.model_type.startswith('clip')
+    patches = (vision.image_size // vision.patch_size) ** 2
+    fields = dict(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=image_token,
+        image_seq_length=patches + class_token - (strategy == 'default'),
+        vision_feature_layer=layer,
+        vision_feature_select_strategy=strategy,
+        tie_word_embeddings=text.tie_word_embeddings,
+    )
+    if hasattr(text, 'mamba_layers') or head_bias:
+        config = HybridLlavaConfig(lm_head_bias=head_bias, **fields)
+        return HybridLlavaForConditionalGeneration, config
+    return LlavaForConditionalGeneration, LlavaConfig(**fields)
+
+
+def llava_entries(
+    model_class: type,
+    config: Any,
+    rows: int,
+    published_name: Callable[[str], str],
+    special: Iterable[Entry] = (),
+) -> list[Entry]:
+    """The table of a LLaVA, whose words may be fewer than ours.
+
+    Args:
+        model_class, config: See :func:`llava_model`.
+        rows: Number of words in the folder.
+        published_name: The published name of a tensor with a name here.
+        special: Entries of tensors that differ in more than their names.
+    """
+    words = config.text_config.vocab_size
+    entries = entries_of(model_class, config, published_name, special)
+    return [_with_words(entry, rows, words) for entry in entries]
+
+
+def _with_words(entry: Entry, rows: int, wanted: int) -> Entry:
+    names = list(entry.parts)
+    if names != [_EMBEDDING] and not names[0].startswith(_HEAD):
+        return entry
+    shape = (rows, *entry.shape[1:])
+    return Entry(entry.name, shape, {names[0]: padded_rows(wanted)})
+
+
+def tower_name(name: str, prefix: str) -> str | None:
+    """The published name of a tensor of the vision tower, None for another tensor.
+
+    Args:
+        name: Its name here.
+        prefix: What the published names of the tower's tensors begin with.
+    """
+    own = 'model.vision_tower.'
+    if not name.startswith(own):
+        return None
+    return prefix + name.removeprefix(own).removeprefix('vision_model.')
