@@ -1,8 +1,8 @@
 """Tensor functions: scans, WKV, scan orders and the choice of backend.
 
-The backends of a function repeat its list of arguments: torch.library wants the
-signature of each operator written out, and a reference must not share code with what
-it checks.
+The backends of a function repeat its argument list on purpose: ``torch.library`` needs
+the signature of each operator in full, and a reference must not share code with the
+implementation that it checks.
 """
 
 from . import backends, scan_order

@@ -57,9 +57,9 @@ def upcast(
 
 
 def finite_rates(A: Tensor) -> Tensor:
-    """Decay rates with the most negative number for minus infinity.
+    """Decay rates, with minus infinity replaced by the most negative finite number.
 
-    A step without duration, or a gradient of zero, times infinity would be no number.
+    Otherwise a zero step size, or a zero gradient, times infinity would give NaN.
     """
     return A.clamp(min=torch.finfo(A.dtype).min)
 
@@ -68,7 +68,7 @@ def expect_dims(name: str, tensor: Tensor, shape: str) -> None:
     """Check the number of dimensions against a shape such as ``'[B, L, D]'``.
 
     Raises:
-        ValueError: If it is another one.
+        ValueError: If the number of dimensions differs.
     """
     if tensor.dim() != shape.count(',') + 1:
         raise ValueError(f'{name} has shape {list(tensor.shape)}; accepted: {shape}')
@@ -81,12 +81,12 @@ def expect(
 
     Args:
         name (str): Name of the argument.
-        tensor (Tensor, optional): An absent one passes.
+        tensor (Tensor, optional): Tensor to check; None is accepted.
         shape (str): Letters, such as ``'[B, 1 or K, L]'``.
         sizes (Mapping[str, int]): Size of each letter.
 
     Raises:
-        ValueError: If the shape is another one.
+        ValueError: If the shape does not match.
     """
     if tensor is None:
         return
@@ -101,7 +101,7 @@ def expect(
 
 
 def expect_index(name: str, index: Tensor, device: torch.device) -> None:
-    """Check that an index tensor is int64 and where the other tensors are.
+    """Check that an index tensor is int64 and on the device of the other tensors.
 
     Raises:
         ValueError: If it is not.

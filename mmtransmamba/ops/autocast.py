@@ -1,4 +1,4 @@
-"""Autocast switched off, on devices that have it."""
+"""Disable autocast on devices that support it."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -6,7 +6,7 @@ import torch
 
 
 def without_autocast(device_type: str) -> AbstractContextManager:
-    """Keeps matrix products in the dtype of their operands."""
+    """Keep matrix products in the dtype of their operands."""
     if not torch.amp.is_autocast_available(device_type):
         return nullcontext()
     return torch.autocast(device_type, enabled=False)

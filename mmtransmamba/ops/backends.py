@@ -1,15 +1,15 @@
-"""Which implementation of an op runs, and why another one does not.
+"""Selection of the implementation of an op, with the reasons against the others.
 
 Every op registers a table of backends, best first. A backend is a module with
 
 * ``unavailable() -> str | None``: why it cannot run in this process at all,
 * ``refuses(tensors) -> str | None``: why it cannot take these tensors,
 
-and the functions of its op. Importing the module must not need what the backend
-depends on: ``unavailable`` finds out.
+and the functions of its op. A backend module must import without its optional
+dependencies; ``unavailable`` checks for them.
 
-The choice, strongest first: the ``backend=`` argument of the op,
-:func:`use_backend`, the environment variable ``MMTRANSMAMBA_BACKEND``, and last
+The backend is chosen by, in order of precedence: the ``backend=`` argument of the op,
+:func:`use_backend`, the environment variable ``MMTRANSMAMBA_BACKEND``, and finally
 the first backend of the table that is available and takes the tensors.
 """
 
@@ -29,7 +29,7 @@ _forced: list[str] = []
 
 
 def register(op: str, table: dict[str, ModuleType]) -> None:
-    """Give an op its backends.
+    """Register the backends of an op.
 
     Args:
         op (str): Name of the op.
@@ -45,11 +45,11 @@ def available(op: str) -> dict[str, str | None]:
         op (str): Name of the op, for example ``'selective_scan'``.
 
     Returns:
-        dict[str, str | None]: Backend name to None when it can run in this
-        process, or to the reason why it cannot. The best backend comes first.
+        dict[str, str | None]: Maps each backend name to None if the backend can run in
+        this process, or to the reason why it cannot. The best backend comes first.
 
     Raises:
-        ValueError: If there is no such op.
+        ValueError: If the op does not exist.
     """
     return {name: _unavailable(op, name) for name in _names(op)}
 
@@ -58,8 +58,8 @@ def available(op: str) -> dict[str, str | None]:
 def use_backend(name: str) -> Iterator[None]:
     """Run every op inside the ``with`` block on one backend.
 
-    The setting is one for the process, not one per thread. A function that was
-    compiled by ``torch.compile`` is compiled again when the setting changes.
+    The setting applies to the whole process, not to one thread. A function compiled by
+    ``torch.compile`` is compiled again when the setting changes.
 
     Args:
         name (str): A backend name, for example ``'reference'``.
@@ -91,15 +91,15 @@ def resolve(
     Args:
         op (str): Name of the op.
         tensors (Mapping[str, Tensor | None]): The tensor arguments by name.
-        backend (str, optional): The name asked for by the caller.
+        backend (str, optional): Backend requested by the caller.
 
     Returns:
         ModuleType: The backend module.
 
     Raises:
-        ValueError: If there is no such op or backend, or if the backend that was
-            asked for refuses the tensors.
-        RuntimeError: If the backend that was asked for is not available.
+        ValueError: If the op or backend does not exist, or if the requested backend
+            refuses the tensors.
+        RuntimeError: If the requested backend is not available.
     """
     asked, source = backend, 'the argument backend='
     if asked is None and _forced:
@@ -149,7 +149,7 @@ def _names(op: str) -> tuple[str, ...]:
     return tuple(_TABLE[op])
 
 
-# Loading a library or importing a package is nothing for torch.compile to trace.
+# torch.compile must not trace the loading of a library or the import of a package.
 @torch.compiler.assume_constant_result
 def _unavailable(op: str, name: str) -> str | None:
     return _reason(op, name)

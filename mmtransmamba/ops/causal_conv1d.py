@@ -15,30 +15,29 @@ from . import backends
 def causal_conv1d(
     x: Tensor, weight: Tensor, bias: Tensor | None, reverse: Sequence[bool]
 ) -> Tensor:
-    r"""Convolve every channel with a short kernel that sees no later step.
+    r"""Convolve every channel with a short causal kernel.
 
     .. math:: y_{k,t} = b_k + \sum_{j=0}^{W-1} w_{k,W-1-j} \, x_{t-j}
 
-    with zeros before the first step; the last tap belongs to the present one, as in
-    ``causal_conv1d`` and in Mamba's ``conv1d``. A reversed direction sees no
-    *earlier* step, :math:`x_{t+j}`: what flipping the sequence, convolving and
-    flipping back would give, without moving anything in memory.
+    with zeros before the first step. The last tap applies to the current step, as in
+    ``causal_conv1d`` and in Mamba's ``conv1d``. A reversed direction sees only the
+    current and later steps, :math:`x_{t+j}`. This equals flipping the sequence,
+    convolving and flipping back, without moving anything in memory.
 
-    Channels are last, as linear layers make them and the native scan reads them
-    best. A depthwise kernel of four taps is a sum of four shifted products; written
-    so, with its gradient by hand, forward and backward take a third of the time of
-    ``F.conv1d`` on a CPU, whose weight gradient is slow.
+    Channels are last, the layout that linear layers produce and that suits the native
+    scan best. A depthwise kernel of four taps is a sum of four shifted products. In
+    this form, with a hand-written gradient, forward and backward take a third of the
+    time of ``F.conv1d`` on a CPU, whose weight gradient is slow.
     Half precision inputs are computed in float32.
 
     Args:
         x: ``[B, L, D]``.
         weight: Kernels of K directions, ``[K, D, W]``.
         bias: ``[K, D]``, or None.
-        reverse: Of each direction, whether it runs from the last step to the first.
+        reverse: For each direction, whether it runs from the last step to the first.
 
     Returns:
-        ``[K, B, L, D]`` in the dtype of ``x``, contiguous and differentiable, also
-        twice.
+        ``[K, B, L, D]`` in the dtype of ``x``, contiguous and twice differentiable.
 
     Raises:
         ValueError: A shape does not fit.
@@ -61,7 +60,7 @@ def causal_conv1d(
     if backends.asked_for('portable'):
         y = _by_conv1d(x.to(dtype), weight.to(dtype), bias.to(dtype), reverse)
         return y.to(x.dtype)
-    # Taps in front and channels contiguous: every product then runs in vectors.
+    # Taps first and channels contiguous, so that every product is vectorised.
     taps = weight.to(dtype).permute(2, 0, 1).flip(0).contiguous()
     y = _conv_op(x.to(dtype), taps, bias.to(dtype), [int(r) for r in reverse])
     return y.to(x.dtype)
@@ -70,7 +69,7 @@ def causal_conv1d(
 def _by_conv1d(
     x: Tensor, weight: Tensor, bias: Tensor, reverse: Sequence[bool]
 ) -> Tensor:
-    """The same by the one operator that every runtime has."""
+    """The same convolution with the one operator that every runtime has."""
     x_BDL, before = x.transpose(1, 2), weight.shape[-1] - 1
     outputs = []
     for k, backwards in enumerate(reverse):
@@ -82,7 +81,7 @@ def _by_conv1d(
 
 
 def _later(x: Tensor, lag: int) -> Tensor:
-    """The steps ``lag`` to the end."""
+    """The steps from ``lag`` to the end."""
     return x.narrow(1, lag, x.shape[1] - lag)
 
 
@@ -92,20 +91,20 @@ def _earlier(x: Tensor, lag: int) -> Tensor:
 
 
 def _ends(reverse: bool) -> tuple[Callable, Callable]:
-    """Which steps an output has at a lag, and which ones it then reads."""
+    """The output steps that exist at a lag, and the input steps that they read."""
     return (_earlier, _later) if reverse else (_later, _earlier)
 
 
 # A custom op rather than an autograd function: torch.jit and torch.export can save it.
-# Of integers, because torch.jit does not record lists of booleans. The schema is
-# written out because older torch does not infer it from annotations.
+# Directions are integers, because torch.jit does not record lists of booleans. The
+# schema is written out because older torch does not infer it from annotations.
 @torch.library.custom_op(
     'mmtransmamba::causal_conv1d',
     mutates_args=(),
     schema='(Tensor x, Tensor taps, Tensor bias, int[] reverse) -> Tensor',
 )
 def _conv_op(x: Tensor, taps: Tensor, bias: Tensor, reverse: list[int]) -> Tensor:
-    """The sum of shifted products; ``taps`` are ``[W, K, D]``, the present step's
+    """The sum of shifted products; ``taps`` are ``[W, K, D]``, the current step
     first."""
     y = x.new_empty(len(reverse), *x.shape)
     y.copy_(bias[:, None, None])
@@ -127,7 +126,7 @@ def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Of ordinary operators, so that it can be differentiated itself."""
+    """Gradient made of ordinary operators, so that it is differentiable itself."""
     x, taps = ctx.saved_tensors
     grad_x = torch.zeros(x.shape, dtype=x.dtype, device=x.device)
     grad_taps = torch.zeros_like(taps)

@@ -1,8 +1,8 @@
-"""What the scans cost, for counters of FLOPs.
+"""Operation counts of the scans, for FLOP counters.
 
 :func:`torch.utils.flop_counter.FlopCounterMode` takes :data:`FORMULAS` as its
-``custom_mapping``. Its own formulas count a multiplication and an addition as two;
-these count as the authors of the models do and are not to be halved.
+``custom_mapping``. Its own formulas count a multiplication and an addition as two
+operations; these follow the counts of the models' authors and must not be halved.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-# They define the ops counted here.
+# These modules define the ops counted here.
 from .delta_rule import native as delta_rule_native  # noqa: F401
 from .selective_scan import native, triton  # noqa: F401
 from .ssd import native as ssd_native  # noqa: F401
@@ -26,7 +26,7 @@ def selective_scan_flops(
     with_D: bool = True,
     with_z: bool = False,
 ) -> int:
-    """``9 B K L D N``, and ``B K L D`` for the skip and ``B L D`` for the gate.
+    """``9 B K L D N``, plus ``B K L D`` for the skip and ``B L D`` for the gate.
 
     The authors of Mamba and VMamba count nine operations per step and state: step
     size, decay and drive, the recurrence, and the product with C.
@@ -69,11 +69,11 @@ def ssd_flops(
     states: int,
     with_D: bool = True,
 ) -> int:
-    """``5 B L H P N``, and ``B L H P`` for the skip.
+    """``5 B L H P N``, plus ``B L H P`` for the skip.
 
     Per step and entry of the state: the product of input and ``B``, the decay and
-    the sum of the update, and product and sum of the read-out. The form by chunks
-    computes something else, but is to be compared with other scans.
+    the sum of the update, and product and sum of the read-out. The chunked form
+    performs other operations, but uses the same count so that scans are comparable.
     """
     per_step = batch * length * heads * width
     return 5 * per_step * states + with_D * per_step
@@ -97,9 +97,9 @@ def delta_rule_flops(
 ) -> int:
     """``7 B L H K V``.
 
-    Per step and entry of the state: the decay, product and sum of what the key
-    recalls, those of the update, and those of the read-out. The form by chunks
-    computes something else, but is to be compared with other scans.
+    Per step and entry of the state: the decay, then product and sum of the recalled
+    value, of the update, and of the read-out. The chunked form performs other
+    operations, but uses the same count so that scans are comparable.
     """
     return 7 * batch * length * heads * keys * values
 
@@ -114,8 +114,8 @@ def bi_wkv_flops(batch: int, length: int, channels: int) -> int:
     """``21 B T C``.
 
     Per direction, token and channel: two exponentials, the value times its weight,
-    and a multiplication and an addition for each of the two sums; then both sums of
-    three parts, the own token's exponential and product, and the division.
+    and a multiplication and an addition for each of the two sums. Then both sums of
+    three parts, the exponential and product of the token itself, and the division.
     """
     return 21 * batch * length * channels
 

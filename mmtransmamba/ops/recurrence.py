@@ -1,9 +1,9 @@
-"""Linear recurrences over many steps, in a form that can leave PyTorch.
+"""Linear recurrences over many steps, in a form that can be exported.
 
-A loop in Python is recorded step by step: hundreds of operators for one scan, for one
-length. Here the loop itself is recorded: ``torch.export`` gets a ``scan`` operator,
-which the ONNX exporter turns into ONNX's ``Scan``, and ``torch.jit.trace`` gets a
-loop of TorchScript. Outside of both the loop runs in Python, with gradients.
+A Python loop is recorded step by step: hundreds of operators for one scan, valid for
+one length. Here the loop itself is recorded: ``torch.export`` gets a ``scan``
+operator, which the ONNX exporter turns into ONNX's ``Scan``, and ``torch.jit.trace``
+gets a TorchScript loop. Otherwise the loop runs in Python, with gradients.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def outer_products(
     right: Tensor,
     read: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    r"""Matrix states that decay and get one outer product in every step.
+    r"""Matrix states that decay and receive one outer product in every step.
 
     .. math:: S_t = e^{d_t \cdot r} \odot S_{t-1} + l_t \, x_t^\top, \qquad
               y_t = c_t^\top S_t
 
-    All share their leading dimensions ``...`` or have ones there.
+    All operands share their leading dimensions ``...`` or have size 1 there.
 
     Args:
         state: First state ``[..., P, Q]``, contiguous and of the full shape.
@@ -43,7 +43,7 @@ def outer_products(
     Returns:
         Outputs y ``[L, ..., 1, Q]`` and the last state ``[..., P, Q]``.
     """
-    # A recorded loop wants its state to keep its layout; and every step is read whole.
+    # A recorded loop requires a constant state layout; and every step is read whole.
     log_decay, rate, left, right, read = (
         x.contiguous() for x in (log_decay, rate, left, right, read)
     )
@@ -67,11 +67,11 @@ def outer_products(
 
 
 def weighted_sums(decay: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    r"""For every step, sums over the steps before it with decaying weights.
+    r"""For every step, sums over the previous steps with decaying weights.
 
     .. math:: a_t = \sum_{i < t} e^{k_i - (t - 1 - i) w} v_i
 
-    carried relative to the largest weight, so that nothing overflows.
+    computed relative to the largest weight, so that nothing overflows.
 
     Args:
         decay: w, broadcast to a step of ``k``.
@@ -79,8 +79,8 @@ def weighted_sums(decay: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, 
         v: Values ``[L, M, ...]``, M sums with the same weights.
 
     Returns:
-        ``s`` and ``n``, both ``[L, ...]``, and the sums ``[L, M, ...]``, which are
-        still to be multiplied with ``exp(s - n w)``; s is -inf at the first step.
+        ``s`` and ``n``, both ``[L, ...]``, and the sums ``[L, M, ...]``, which must
+        still be multiplied by ``exp(s - n w)``; s is -inf at the first step.
     """
     k, v = k.contiguous(), v.contiguous()
     scale = torch.full_like(k[0], -torch.inf)
@@ -96,7 +96,7 @@ def weighted_sums(decay: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, 
             v: Tensor,
             decay: Tensor,
         ) -> tuple[Tensor, ...]:
-            # What leaves a step must not be what entered it.
+            # The outputs of a step must not alias its inputs.
             before = scale.clone(), steps.clone(), sums.clone()
             return *_weighted_sum(scale, steps, sums, decay, k, v), *before
 
@@ -132,7 +132,7 @@ def _weighted_sum(
     steps = steps + 1
     gap = (scale - k) - steps * decay
     leads, zero = gap > 0, torch.zeros_like(gap)
-    # The factors of the older and of the new term, of which the larger one is 1.
+    # The factors of the old and the new term; the larger one is 1.
     older = torch.exp(torch.where(leads, zero, gap))
     newer = torch.exp(torch.where(leads, -gap, zero))
     return (
@@ -155,14 +155,14 @@ def _weighted_sums(
 
 
 def _form_of(loop: Callable[..., Any]) -> Callable[..., Any]:
-    """The loop itself, or while ``torch.jit.trace`` records, its compiled form."""
+    """The loop itself, or its compiled form while ``torch.jit.trace`` records."""
     return _scripted(loop) if torch.jit.is_tracing() else loop
 
 
 @functools.cache
 def _scripted(loop: Callable[..., Any]) -> Callable[..., Any]:
     with warnings.catch_warnings():
-        # TorchScript is deprecated, but is what was asked for.
+        # TorchScript is deprecated, but the caller requested it.
         warnings.simplefilter('ignore')
         return torch.jit.script(loop)
 
@@ -175,15 +175,15 @@ def _scan(
 ) -> list[Tensor]:
     """torch's own scan over the first dimension.
 
-    The operator itself, because the function around it would have every body compiled
-    first, for seconds each.
+    The operator itself is called, because the public function would first compile
+    every body, for seconds each.
 
     Args:
-        body: Of the tensors of ``state``, one step of ``steps``, and ``constants``;
-            returns the new state and what the step gives.
+        body: Function of the tensors of ``state``, one step of ``steps``, and
+            ``constants``; returns the new state and the output of the step.
 
     Returns:
-        The last state and what the steps gave.
+        The last state and the outputs of the steps.
     """
     from torch._higher_order_ops.scan import scan_op
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .untraced import plain_size, untraced
 
-# A model sees a handful of grid sizes; multi-scale training a few dozen.
+# A model uses a handful of grid sizes; multi-scale training a few dozen.
 _CACHE = 128
 
 
@@ -26,8 +26,8 @@ class ContinuousScan(NamedTuple):
     Attributes:
         order (Tensor): Step to raster token.
         inverse (Tensor): Raster token to step.
-        direction (Tensor): How each step was reached from the one before:
-            0 start, 1 to the right, 2 to the left, 3 up, 4 down.
+        direction (Tensor): Direction from the previous step to this one:
+            0 start, 1 right, 2 left, 3 up, 4 down.
     """
 
     order: Tensor
@@ -56,12 +56,12 @@ def snake_columns(height: int, width: int, device: str = 'cpu') -> Tensor:
 
 
 def reverse(order: Tensor) -> Tensor:
-    """The same path walked backwards, for ``[L]`` or ``[K, L]``."""
+    """The same path in reverse, for ``[L]`` or ``[K, L]``."""
     return order.flip(-1)
 
 
 def inverse(order: Tensor) -> Tensor:
-    """Raster token to step, so that ``order.gather(-1, inverse(order))`` counts up.
+    """Raster token to step, so that ``order.gather(-1, inverse(order))`` is 0, 1, ....
 
     Args:
         order (Tensor): Permutations ``[L]`` or ``[K, L]``.
@@ -75,8 +75,8 @@ def inverse(order: Tensor) -> Tensor:
 def continuous_2d(height: int, width: int, device: str = 'cpu') -> ContinuousScan:
     """PlainMamba's four continuous scans (o1 to o4).
 
-    Rows from the top left corner in a snake, the same path backwards, columns
-    from the top left corner in a snake, the same path backwards. Neighbours in
+    Rows from the top left corner in a snake, the same path in reverse, columns
+    from the top left corner in a snake, the same path in reverse. Neighbours in
     every scan are neighbours in the image.
 
     Args:
@@ -92,14 +92,14 @@ def continuous_2d(height: int, width: int, device: str = 'cpu') -> ContinuousSca
 
 @lru_cache(maxsize=_CACHE)
 def _continuous_2d(height: int, width: int, device: str) -> ContinuousScan:
-    # A tensor born in inference mode could not take part in later training.
+    # A tensor created in inference mode could not take part in later training.
     with torch.inference_mode(False), untraced():
         rows = snake_rows(height, width, device)
         columns = snake_columns(height, width, device)
         order = torch.stack([rows, reverse(rows), columns, reverse(columns)])
         move = order.diff(dim=-1)
         down = move // width
-        # With a single column a vertical move changes the index by one as well.
+        # With a single column, a vertical move also changes the index by one.
         horizontal = (move.abs() == 1) & (width > 1)
         step = torch.where(horizontal, torch.where(move > 0, 1, 2), 0)
         step = torch.where(horizontal, step, torch.where(down > 0, 4, 3))

@@ -1,4 +1,4 @@
-"""Computing the constants of a graph while something records what is computed."""
+"""Computing the constants of a graph outside the recording of a tracer."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 
 def untraced(*tensors: Tensor) -> AbstractContextManager:
-    """Compute unseen by ``torch.export`` and ``torch.jit.trace``.
+    """Compute without being recorded by ``torch.export`` and ``torch.jit.trace``.
 
-    What is computed inside becomes a constant of the graph that is recorded outside.
-    A cache may then keep it, because it is no placeholder of that recording, and no
-    operator that an export format lacks is needed for it.
+    The result becomes a constant of the recorded graph. It may be cached, because it
+    is not a placeholder of that recording, and the export format need not support the
+    operators used to compute it.
 
-    ``torch.compile`` goes on tracing, and so does everything where a tensor has no
-    values yet.
+    ``torch.compile`` still traces the computation, and so does every tracer when a
+    tensor has no values yet.
 
     Args:
-        *tensors: What is computed from. Under ``torch.jit.trace`` they are taken for
+        *tensors: Inputs of the computation. ``torch.jit.trace`` treats them as
             constants.
     """
     if torch.compiler.is_dynamo_compiling() or any(
@@ -40,6 +40,6 @@ def untraced(*tensors: Tensor) -> AbstractContextManager:
 def plain_size(size: int | Tensor) -> int:
     """A size as an integer; ``torch.jit.trace`` hands sizes over as tensors.
 
-    The graph that it records is then one for this size.
+    The recorded graph is then valid for this size only.
     """
     return int(size) if isinstance(size, Tensor) else size

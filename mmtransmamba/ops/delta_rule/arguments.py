@@ -18,7 +18,7 @@ def check_scan(
     """Check the shapes of a scan.
 
     Args:
-        q, k, v, g, beta, initial_state: As of ``gated_delta_rule``.
+        q, k, v, g, beta, initial_state: As for ``gated_delta_rule``.
         gate: Accepted shape of ``g``.
 
     Raises:
@@ -38,10 +38,10 @@ def check_scan(
 
 
 def check_begins(begins: Tensor, v: Tensor) -> None:
-    """Check the marks of where sequences begin.
+    """Check the mask that marks where sequences begin.
 
     Raises:
-        ValueError: If they are not bool ``[B, L]`` beside ``v``.
+        ValueError: If it is not bool ``[B, L]`` on the device of ``v``.
     """
     expect('begins', begins, '[B, L]', {'B': v.shape[0], 'L': v.shape[1]})
     if begins.dtype != torch.bool:
@@ -62,7 +62,7 @@ def check_step(
     """Check the shapes of a single step.
 
     Args:
-        q, k, v, g, beta, state: As of ``gated_delta_rule_step``.
+        q, k, v, g, beta, state: As for ``gated_delta_rule_step``.
         gate: Accepted shape of ``g``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The gated delta rule by chunks of steps in plain torch: matrix products, any device.
+"""The gated delta rule in chunks of steps, in plain torch: matrix products, any device.
 
 With the decays :math:`e_i` from the start of a chunk to step i, the errors that a chunk
 writes into its state solve a unit lower triangular system (the WY representation,
@@ -34,7 +34,7 @@ def unavailable() -> str | None:
 
 
 def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
-    """No tensor that passed the checks of the interface is refused."""
+    """Every tensor that passed the checks of the interface is accepted."""
     return None
 
 
@@ -67,9 +67,9 @@ def _scan(
     q, k = (x.repeat_interleave(repeats, dim=2) for x in (scale * q, k))
     q_BCHQK, k_BCHQK, v_BCHQV = (_chunks(x, chunk) for x in (q, k, v))
     beta_BCHQ1 = _chunks(beta[..., None], chunk)
-    # Decays are exponentials of differences of this sum. Behind a strong decay a
-    # weak one would be lost in rounding, hence the doubles; and infinity minus
-    # infinity is no number.
+    # Decays are exponentials of differences of this sum. After a strong decay, a weak
+    # one would be lost in rounding, hence float64; infinity minus infinity would give
+    # NaN.
     log_decay = g.to(torch.float64).clamp(min=STRONGEST)
     log_decay = log_decay[..., None] if g.dim() == 3 else log_decay
     sum_BCHQD = _chunks(log_decay, chunk).cumsum(-2)
@@ -110,11 +110,11 @@ def _scan(
 
 
 def _chunks(x_BLH: Tensor, chunk: int) -> Tensor:
-    """Pad the steps with zeros and divide them: ``[B, L, H, ...]`` to
+    """Pad the steps with zeros and split them into chunks: ``[B, L, H, ...]`` to
     ``[B, C, H, Q, ...]``.
 
-    A step with a log decay and a strength of zero leaves the state alone, so the
-    padding does.
+    A step with log decay zero and strength zero does not change the state, and
+    padding consists of such steps.
     """
     x_BLH = F.pad(x_BLH, (0, 0, 0, 0, 0, -x_BLH.shape[1] % chunk))
     return x_BLH.unflatten(1, (-1, chunk)).transpose(2, 3)
@@ -123,8 +123,8 @@ def _chunks(x_BLH: Tensor, chunk: int) -> Tensor:
 def _decay_between(sum_QD: Tensor, dtype: torch.dtype) -> Tensor:
     """Decay ``[..., Q, Q, D]`` from the second step to the first, 0 for later ones.
 
-    Masked before the exponential: there the sum would grow instead of decay, and
-    infinity times zero would be the gradient.
+    The mask is applied before the exponential: for later steps the exponential would
+    grow instead of decay, and the gradient would be infinity times zero.
     """
     length = sum_QD.shape[-2]
     later = torch.ones(length, length, dtype=torch.bool, device=sum_QD.device).triu(1)

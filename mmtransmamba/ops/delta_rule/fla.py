@@ -9,7 +9,7 @@ from torch import Tensor
 TAKES_HALF_PRECISION = True
 TAKES_BEGINS = True
 MIN_DIM = 16
-MIN_LENGTH = 9  # of whose next power of two a tile has its rows
+MIN_LENGTH = 9  # the next power of two is 16, the minimum number of rows of a tile
 MAX_KEYS = 256
 STRONGEST = -30.0
 """Logarithm of the strongest decay of one step that goes to a kernel.
@@ -38,8 +38,8 @@ def unavailable() -> str | None:
 def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
     """Why these tensors need another backend, or None.
 
-    The kernels multiply tiles of at least 16 rows and columns, keep up to 256 key
-    channels of a state, and for one decay per head take half precision alone.
+    The kernels multiply tiles of at least 16 rows and columns, support states of up to
+    256 key channels, and with one decay per head accept half precision only.
     """
     q, v = tensors['q'], tensors['v']
     if v.device.type != 'cuda':
@@ -81,12 +81,12 @@ def scan(
     if initial_state is not None:
         initial_state = initial_state.float()
     if begins is not None:
-        # The kernels know sequences of several lengths in one row only.
+        # The kernels support several sequences in one row only.
         steps = {name: x.flatten(0, 1)[None] for name, x in steps.items()}
         first = torch.arange(length, device=v.device) == 0
         starts = (begins | first).flatten().nonzero().squeeze(-1)
         ends = torch.cat((starts, starts.new_tensor([batch * length])))
-        # A row's own state is of no use where a sequence begins at its first step.
+        # The initial state of a row is unused if a sequence begins at its first step.
         states = v.new_zeros(len(starts), heads, q.shape[-1], v.shape[-1]).float()
         if initial_state is not None:
             kept = (~begins[:, 0]).nonzero().squeeze(-1)

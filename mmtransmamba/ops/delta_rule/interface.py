@@ -39,23 +39,24 @@ def gated_delta_rule(
 ) -> tuple[Tensor, Tensor]:
     r"""Recurrence of Gated DeltaNet, arXiv:2412.06464.
 
-    The state of a head is a matrix, :math:`K \times V`, from which a step erases what
-    its key recalls, as far as :math:`\beta` says, and into which it writes its value:
+    The state of a head is a matrix, :math:`K \times V`. Each step erases the value
+    that its key recalls, in the proportion :math:`\beta`, and writes its own value:
 
     .. math::
         S_t = e^{g_t} (I - \beta_t k_t k_t^\top) S_{t-1} + \beta_t k_t v_t^\top, \qquad
         y_t = s\, S_t^\top q_t
 
-    with ``g`` and ``beta`` as given: projections, activations and a mask for padding
-    are the caller's. A step with :math:`g_t = 0` and :math:`\beta_t = 0` leaves the
-    state as it is; :math:`g_t = -\infty`, or any decay too strong for its dtype,
-    forgets it, forward and backward. Keys should have the length 1 (``qk_l2norm``);
-    then :math:`\beta` up to 1 erases and up to 2 also reverses (``allow_neg_eigval``
-    of flash-linear-attention), and no state grows.
+    with ``g`` and ``beta`` as given: the caller is responsible for projections,
+    activations and a mask for padding. A step with :math:`g_t = 0` and
+    :math:`\beta_t = 0` does not change the state. :math:`g_t = -\infty`, or any decay
+    too strong for its dtype, clears it, forward and backward. Keys should have length
+    1 (``qk_l2norm``). Then :math:`\beta` up to 1 erases, :math:`\beta` up to 2 also
+    reverses (``allow_neg_eigval`` of flash-linear-attention), and the state stays
+    bounded.
 
-    Half precision inputs, also under autocast, are computed in float32; the kernels
-    for GPUs multiply them as they are and keep the state in float32. Any strides are
-    accepted, and an empty batch.
+    Half precision inputs, also under autocast, are computed in float32. The kernels
+    for GPUs multiply them in half precision and keep the state in float32. Any strides
+    and an empty batch are accepted.
 
     Args:
         q (Tensor): Queries ``[B, L, G, K]``, where head g serves the heads
@@ -66,8 +67,8 @@ def gated_delta_rule(
         beta (Tensor): Strengths ``[B, L, H]``.
         scale (float, optional): s, :math:`1 / \sqrt{K}` by default.
         initial_state (Tensor, optional): ``[B, H, K, V]``, zero by default.
-        begins (Tensor, optional): Bool ``[B, L]``, where a row goes on with another
-            sequence, which sees nothing of what was before.
+        begins (Tensor, optional): Bool ``[B, L]``, True at the first step of each
+            further sequence in a row, which does not see anything before it.
         qk_l2norm (bool): Whether to divide queries and keys by their lengths,
             :math:`x / \sqrt{|x|^2 + 10^{-6}}`, in the dtype of the computation.
         backend (str, optional): See :mod:`mmtransmamba.ops.backends`.
@@ -101,7 +102,7 @@ def kda(
 ) -> tuple[Tensor, Tensor]:
     r"""Recurrence of Kimi Delta Attention, arXiv:2510.26692.
 
-    As :func:`gated_delta_rule`, with a decay of its own for every key channel:
+    Like :func:`gated_delta_rule`, with a separate decay for every key channel:
 
     .. math::
         S_t = (I - \beta_t k_t k_t^\top) \, \mathrm{diag}(e^{g_t}) S_{t-1}
@@ -113,18 +114,18 @@ def kda(
         v (Tensor): Values ``[B, L, H, V]``.
         g (Tensor): Log decays ``[B, L, H, K]``.
         beta (Tensor): Strengths ``[B, L, H]``.
-        scale (float, optional): As of :func:`gated_delta_rule`.
-        initial_state (Tensor, optional): As of :func:`gated_delta_rule`.
-        begins (Tensor, optional): As of :func:`gated_delta_rule`.
-        qk_l2norm (bool): As of :func:`gated_delta_rule`.
-        backend (str, optional): As of :func:`gated_delta_rule`.
+        scale (float, optional): As for :func:`gated_delta_rule`.
+        initial_state (Tensor, optional): As for :func:`gated_delta_rule`.
+        begins (Tensor, optional): As for :func:`gated_delta_rule`.
+        qk_l2norm (bool): As for :func:`gated_delta_rule`.
+        backend (str, optional): As for :func:`gated_delta_rule`.
 
     Returns:
-        tuple[Tensor, Tensor]: As of :func:`gated_delta_rule`.
+        tuple[Tensor, Tensor]: As for :func:`gated_delta_rule`.
 
     Raises:
-        ValueError: As of :func:`gated_delta_rule`.
-        RuntimeError: As of :func:`gated_delta_rule`.
+        ValueError: As for :func:`gated_delta_rule`.
+        RuntimeError: As for :func:`gated_delta_rule`.
     """
     named = dict(v=v, q=q, k=k, g=g, beta=beta, initial_state=initial_state)
     return _scan(named, '[B, L, H, K]', scale, begins, qk_l2norm, backend)
@@ -153,8 +154,8 @@ def gated_delta_rule_step(
         v (Tensor): Values ``[B, H, V]``.
         g (Tensor): Log decays ``[B, H]``.
         beta (Tensor): Strengths ``[B, H]``.
-        scale (float, optional): As of :func:`gated_delta_rule`.
-        qk_l2norm (bool): As of :func:`gated_delta_rule`.
+        scale (float, optional): As for :func:`gated_delta_rule`.
+        qk_l2norm (bool): As for :func:`gated_delta_rule`.
 
     Returns:
         tuple[Tensor, Tensor]: Output ``[B, H, V]`` in the dtype of ``v`` and the new
@@ -182,17 +183,17 @@ def kda_step(
     """One step of :func:`kda`, for decoding token by token.
 
     Args:
-        state (Tensor): As of :func:`gated_delta_rule_step`.
-        q (Tensor): As of :func:`gated_delta_rule_step`.
-        k (Tensor): As of :func:`gated_delta_rule_step`.
-        v (Tensor): As of :func:`gated_delta_rule_step`.
+        state (Tensor): As for :func:`gated_delta_rule_step`.
+        q (Tensor): As for :func:`gated_delta_rule_step`.
+        k (Tensor): As for :func:`gated_delta_rule_step`.
+        v (Tensor): As for :func:`gated_delta_rule_step`.
         g (Tensor): Log decays ``[B, H, K]``.
-        beta (Tensor): As of :func:`gated_delta_rule_step`.
-        scale (float, optional): As of :func:`gated_delta_rule`.
-        qk_l2norm (bool): As of :func:`gated_delta_rule`.
+        beta (Tensor): As for :func:`gated_delta_rule_step`.
+        scale (float, optional): As for :func:`gated_delta_rule`.
+        qk_l2norm (bool): As for :func:`gated_delta_rule`.
 
     Returns:
-        tuple[Tensor, Tensor]: As of :func:`gated_delta_rule_step`.
+        tuple[Tensor, Tensor]: As for :func:`gated_delta_rule_step`.
 
     Raises:
         ValueError: If a shape, dtype or device does not fit.
@@ -258,6 +259,6 @@ def _scale(scale: float | None, q: Tensor) -> float:
 
 
 def _forget(g: Tensor, begins: Tensor) -> Tensor:
-    """Log decays with which nothing is kept where a sequence begins."""
+    """Log decays that clear the state where a sequence begins."""
     begins = begins[(...,) + (None,) * (g.dim() - 2)]
     return g.masked_fill(begins, torch.finfo(g.dtype).min)

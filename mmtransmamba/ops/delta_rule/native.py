@@ -55,10 +55,10 @@ def scan(
 
 
 def _chunk(keys: int) -> int:
-    """Steps from one kept state to the next.
+    """Steps between two stored states.
 
-    The kept states take ``K / chunk`` times the memory of ``v``, the states of one
-    chunk, which the backward pass computes anew, have to fit a second-level cache.
+    The stored states take ``K / chunk`` times the memory of ``v``. The states of one
+    chunk, which the backward pass recomputes, must fit a second-level cache.
     """
     return 32 if keys <= 64 else 64
 
@@ -140,7 +140,7 @@ def _scan_op(
     outputs = y, last_state, checkpoints = _empty_outputs(q, v, keep_states)
     if y.numel() == 0:
         return outputs
-    # They outlive the call below.
+    # These must stay alive during the call below.
     operands = _with_rows((q, k, v, g, beta, initial_state))
     args = _arguments(*operands, scale)
     args.y = library.View.of(y)
@@ -185,7 +185,7 @@ def _scan_backward_op(
     checkpoints: Tensor,
     wanted: list[bool],
 ) -> list[Tensor]:
-    """Backward kernel: the gradients of those of the six tensors that are wanted."""
+    """Backward kernel: the requested gradients of the six tensors."""
     operands = _with_rows((q, k, v, g, beta, initial_state))
     parts = _empty_parts(operands, wanted)
     if v.numel() == 0:
@@ -195,7 +195,7 @@ def _scan_backward_op(
             'the states for the backward pass were not kept, because no input of '
             'the delta rule required a gradient when it ran'
         )
-    # They outlive the call below.
+    # These must stay alive during the call below.
     grad_y = v.new_zeros(v.shape) if grad_y is None else library.rows(grad_y)
     grad_last_state = library.rows(grad_last_state)
     checkpoints = checkpoints.contiguous()
@@ -233,10 +233,10 @@ def _(
 def _empty_parts(
     operands: Sequence[Tensor | None], wanted: list[bool]
 ) -> dict[str, Tensor | None]:
-    """Room for the gradients that are wanted, before the sums of ``_sum_parts``.
+    """Buffers for the requested gradients, before the sums of ``_sum_parts``.
 
-    Parallel items never write to one place: the gradients of q and k have one part
-    for each head that reads them.
+    Parallel work items never write to the same place: the gradients of q and k have
+    one part for each head that reads them.
     """
     v = operands[2]
     parts = {}
@@ -251,7 +251,7 @@ def _empty_parts(
 
 
 def _sum_parts(parts: dict[str, Tensor | None], q_BLGK: Tensor) -> list[Tensor]:
-    """The gradients that are wanted, in the order of the operands."""
+    """The requested gradients, in the order of the operands."""
     grads = []
     for name, part in parts.items():
         if name in ('q', 'k') and part is not None and part.shape != q_BLGK.shape:

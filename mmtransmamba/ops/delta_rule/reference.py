@@ -16,7 +16,7 @@ def unavailable() -> str | None:
 
 
 def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
-    """No tensor that passed the checks of the interface is refused."""
+    """Every tensor that passed the checks of the interface is accepted."""
     return None
 
 
@@ -36,8 +36,8 @@ def scan(
     repeats = v.shape[2] // q.shape[2]
     g_BLHD = g[..., None] if g.dim() == 3 else g
     outputs = []
-    # One unbind per operand: indexing every step would add a gradient of full length
-    # for each.
+    # One unbind per operand: indexing at every step would add a gradient of full length
+    # for each step.
     steps = zip(
         *(operand.unbind(1) for operand in (q, k, v, g_BLHD, beta)), strict=True
     )

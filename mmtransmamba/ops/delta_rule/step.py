@@ -1,4 +1,4 @@
-"""One step of the gated delta rule in plain torch, with little traffic of memory.
+"""One step of the gated delta rule in plain torch, with little memory traffic.
 
 Shape suffixes: B batch, G heads of q and k, H heads, K key channels, V value channels;
 D is K, or 1 for one decay of all key channels.
@@ -23,8 +23,8 @@ def step(
     q_BHK, k_BHK = (x.repeat_interleave(repeats, dim=1) for x in (q_BGK, k_BGK))
     g_BHD = g[..., None] if g.dim() == 2 else g
     decay_BHD1 = g_BHD.exp()[..., None]
-    # Decoding is bound by the memory that it touches: one new tensor of the size of
-    # the state, added to in place, and products that make none.
+    # Decoding is memory-bound. This allocates one new tensor of the size of the state,
+    # updated in place; the products allocate no tensor of that size.
     new_BHKV = decay_BHD1 * state_BHKV
     with without_autocast(v_BHV.device.type):
         key_BH1K = (decay_BHD1 * k_BHK[..., None]).mT

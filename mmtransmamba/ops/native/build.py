@@ -1,7 +1,7 @@
 """Compile the CPU kernels into one plain shared library.
 
 Only the standard library is used, so that ``setup.py`` can load this file by path
-before the package or torch is installed. Run it by hand with
+before the package or torch is installed. To run it by hand:
 
     python -m mmtransmamba.ops.native.build
 """
@@ -20,14 +20,14 @@ from pathlib import Path
 SOURCES = Path(__file__).parent / 'csrc'
 LIBRARY_NAME = 'libmmtransmamba_ops' + ('.dylib' if sys.platform == 'darwin' else '.so')
 
-# -ffast-math is left out on purpose: linking with it would switch the whole process
-# to flush-to-zero. These two only say that nobody reads errno or traps.
+# -ffast-math is omitted on purpose: linking with it would switch the whole process
+# to flush-to-zero. These two only state that nothing reads errno or traps.
 _FLAGS = (
     '-std=c++17 -O3 -fPIC -fvisibility=hidden -pthread '
     '-fno-math-errno -fno-trapping-math'
 ).split()
 
-# Level of the instruction set: lanes of a float vector and compiler flags.
+# Instruction set levels: lanes of a float vector and compiler flags.
 _LEVELS = {'baseline': (4, [])}
 if platform.machine().lower() in ('x86_64', 'amd64'):
     _LEVELS['avx2'] = (8, ['-mavx2', '-mfma'])
@@ -50,11 +50,11 @@ def build(
         verbose (bool): Print the commands.
 
     Returns:
-        Path: The library. An existing one is replaced in one step, so that
-        processes that have it loaded keep their copy.
+        Path: The library. An existing one is replaced atomically, so that processes
+        that have loaded it keep their copy.
 
     Raises:
-        RuntimeError: If there is no compiler, or with its output if it fails.
+        RuntimeError: If there is no compiler, or if it fails; with its output.
     """
     compiler = _compiler(cxx)
     out_dir = Path(out_dir)

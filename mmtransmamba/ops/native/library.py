@@ -26,7 +26,7 @@ class View(ctypes.Structure):
 
     @classmethod
     def of(cls, tensor: Tensor | None) -> 'View':
-        """Describe a tensor; an absent one has null data."""
+        """Describe a tensor; None has null data."""
         if tensor is None:
             return cls()
         stride = (c_int64 * 4)(*tensor.stride()[:4])
@@ -103,7 +103,7 @@ class Wkv6Args(ctypes.Structure):
     ]
 
 
-# What the library calls an op, and the arguments of its two kernels.
+# The library's name of each op, and the arguments of its two kernels.
 _OPS = {
     'selective_scan': ('scan', ScanArgs),
     'ssd': ('ssd', SsdArgs),
@@ -120,13 +120,13 @@ class Library:
         path (Path): The library file.
 
     Attributes:
-        levels (dict[str, int]): Instruction set levels this machine supports, the
+        levels (dict[str, int]): Instruction set levels that this machine supports, the
             best one last.
-        level (str): The one in use.
+        level (str): The level in use.
 
     Raises:
         OSError: If the library is missing, cannot be loaded or does not belong to
-            these sources, or if the level asked for is not supported.
+            these sources, or if the requested level is not supported.
     """
 
     def __init__(self, path: Path) -> None:
@@ -167,12 +167,12 @@ class Library:
         Args:
             op (str): ``'selective_scan'``, ``'ssd'``, ``'delta_rule'``, ``'wkv'`` or
                 ``'wkv6'``.
-            direction (str): Which of its kernels.
+            direction (str): Which of its two kernels to run.
             args (Structure): Their arguments.
 
         Raises:
-            ValueError: If ``order`` or ``tap_index`` holds a bad index.
-            MemoryError: If scratch memory cannot be had.
+            ValueError: If ``order`` or ``tap_index`` contains an invalid index.
+            MemoryError: If scratch memory cannot be allocated.
         """
         function = getattr(self._lib, f'mmt_{op}_{direction}')
         status = function(args, self.levels[self.level], torch.get_num_threads())
@@ -183,7 +183,7 @@ class Library:
 
 @functools.cache
 def load() -> Library:
-    """The library beside this file.
+    """The library in the folder of this file.
 
     Raises:
         OSError: See :class:`Library`.
@@ -195,24 +195,24 @@ def load() -> Library:
 
 
 def rows(x: Tensor | None) -> Tensor | None:
-    """Unit stride in the last dimension, copied only if needed.
+    """A tensor with unit stride in the last dimension, copied only if needed.
 
-    For the ops themselves, because torch.compile may hand over other strides than the
-    ones they were traced with.
+    The ops themselves call this, because torch.compile may pass other strides than
+    those they were traced with.
     """
     return x if x is None or x.stride(-1) == 1 else x.contiguous()
 
 
 def pointer(x: Tensor | None) -> int | None:
-    """Address of a contiguous tensor, None of an absent or empty one."""
+    """Address of a contiguous tensor, None for an absent or empty one."""
     return None if x is None or x.numel() == 0 else x.data_ptr()
 
 
 def _openmp_of_torch() -> int | None:
     """Address of ``GOMP_parallel`` in the OpenMP runtime that torch uses.
 
-    GNU's runtime and LLVM's and Intel's compatible ones export it. The look-up goes
-    through torch's own library, because another package may have brought a second
+    GNU's runtime exports it, and so do LLVM's and Intel's compatible ones. The look-up
+    goes through torch's own library, because another package may have loaded a second
     runtime into the process.
     """
     folder = Path(torch.__file__).parent / 'lib'

@@ -38,22 +38,22 @@ def selective_scan_fn(
 ) -> Tensor | tuple[Tensor, Tensor]:
     r"""Selective state space scan (S6) of Mamba, arXiv:2312.00752, Algorithm 2.
 
-    With :math:`\Delta` = ``delta`` (plus ``delta_bias``, through softplus if asked
-    for), per channel d and state n
+    With :math:`\Delta` = ``delta`` (plus ``delta_bias``, through softplus if
+    requested), per channel d and state n
 
     .. math::
         h_t = \exp(\Delta_t A) h_{t-1} + \Delta_t B_t u_t, \qquad
         y_t = (\sum_n C_{t,n} h_{t,n} + D u_t) \cdot \mathrm{SiLU}(z_t)
 
     from :math:`h_0 = 0`. Signature and meaning follow ``mamba_ssm``. Half precision
-    inputs, also under autocast, are computed in float32 and the output returns in
-    the dtype of ``u``. Any strides are accepted, and an empty batch.
+    inputs, also under autocast, are computed in float32, and the output is returned in
+    the dtype of ``u``. Any strides and an empty batch are accepted.
 
     Args:
         u (Tensor): Input ``[B, D, L]``.
         delta (Tensor): Step sizes ``[B, D, L]``.
         A (Tensor): State matrix ``[D, N]``, real, negative for a stable scan. Minus
-            infinity is taken for the most negative number.
+            infinity is replaced by the most negative finite number.
         B (Tensor): Input matrix ``[D, N]``, ``[B, N, L]`` or ``[B, G, N, L]``, where
             group g serves the channels ``g * D / G`` to ``(g + 1) * D / G``.
         C (Tensor): Output matrix, same shapes as ``B``.
@@ -67,7 +67,7 @@ def selective_scan_fn(
     Returns:
         Tensor | tuple[Tensor, Tensor]: Output ``[B, D, L]`` in the dtype of ``u``,
         not always contiguous (the native backend stores channels last), and, if
-        asked for, the last state ``[B, D, N]`` in float32 (float64 for float64
+        requested, the last state ``[B, D, N]`` in float32 (float64 for float64
         inputs). Both are differentiable.
 
     Raises:
@@ -106,8 +106,8 @@ def selective_scan_directions(
 
     Direction k is a :func:`selective_scan_fn` whose step t reads token
     ``order[k, t]`` of ``u``; its output of step t is added to token ``order[k, t]``
-    of the result. Operands that all directions share are given once, with size 1
-    in the direction dimension.
+    of the result. Operands that all directions share have size 1 in the direction
+    dimension.
 
     Args:
         u (Tensor): Input ``[B, 1 or K, D, L]`` in raster order.

@@ -55,10 +55,10 @@ def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
 
 
 class _LastState(torch.autograd.Function):
-    """The last state with the gradient that the package's own does not have.
+    """The last state, with the gradient that the package does not compute.
 
-    Its kernel leaves that out of the backward pass without a word. Here the reference
-    computes it, should it ever be asked for.
+    The package's kernel silently omits it from the backward pass. Here the reference
+    computes it when it is needed.
     """
 
     @staticmethod

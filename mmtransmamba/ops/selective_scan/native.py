@@ -95,20 +95,20 @@ def scan_directions(
 
 
 def _states_last(x: Tensor) -> Tensor:
-    """Unit stride over the states, copied only if needed.
+    """A tensor with unit stride over the states, copied only if needed.
 
-    Models that compute B and C with a linear layer hold them in this layout. The op
-    itself looks after it, because torch.compile may hand over other strides than
-    the ones it was traced with.
+    Models that compute B and C with a linear layer have this layout already. The op
+    itself ensures it, because torch.compile may pass other strides than those it was
+    traced with.
     """
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _chunk(states: int) -> int:
-    """Steps between two states kept for the backward pass.
+    """Steps between two states stored for the backward pass.
 
-    At least ``4 * N``, so that what is kept stays below a quarter of ``u`` per
-    direction; a chunk of states also has to fit the second-level cache.
+    At least ``4 * N``, so that the stored states stay below a quarter of ``u`` per
+    direction; the states of a chunk also must fit the second-level cache.
     """
     return max(64, 4 * states)
 
@@ -116,7 +116,7 @@ def _chunk(states: int) -> int:
 def _segments(batch: int, groups: int, channels: int, states: int) -> int:
     """Parts into which the channels of a group are divided for parallel work.
 
-    It depends on the shapes only, never on the number of threads, so that the
+    The number depends on the shapes only, never on the number of threads, so that the
     gradients of B and C are summed in the same order everywhere. Each part adds one
     partial gradient ``[B, L, N]``, hence the lower bound on its width.
     """
@@ -247,11 +247,11 @@ def _scan_op(
         z (Tensor, optional): ``[B, D, L]``, only without an order.
         order, tap_index (Tensor, optional): ``[K, L]`` and ``[K, M]``.
         permute_params, delta_softplus (bool): As in the public functions.
-        keep_states (bool): Keep what the backward pass needs.
+        keep_states (bool): Store the states that the backward pass needs.
 
     Returns:
         tuple: ``y [B, D, L]``, ``taps [B, K, D, M]``, last state ``[B, D, N]`` (only
-        without an order) and kept states; what was not asked for is empty.
+        without an order) and stored states; outputs not requested are empty.
     """
     outputs = _empty_outputs(u, A, B, order, tap_index, keep_states)
     y, taps, last_state, checkpoints = outputs
@@ -314,7 +314,7 @@ def _scan_backward_op(
     delta_softplus: bool,
     wanted: list[bool],
 ) -> list[Tensor]:
-    """Backward kernel: the gradients of those of the eight tensors that are wanted."""
+    """Backward kernel: the requested gradients of the eight tensors."""
     B, C = _states_last(B), _states_last(C)
     operands = (u, delta, A, B, C, D, z, delta_bias)
     parts = _empty_parts(operands, wanted)
@@ -373,10 +373,10 @@ def _(
 def _empty_parts(
     operands: Sequence[Tensor | None], wanted: list[bool]
 ) -> dict[str, Tensor | None]:
-    """Room for the gradients that are wanted, before the sums of ``_sum_parts``.
+    """Buffers for the requested gradients, before the sums of ``_sum_parts``.
 
-    Parallel items never write to one place: the gradients of A, D and delta_bias
-    have one part per batch entry, those of B and C one per segment of channels.
+    Parallel work items never write to the same place: the gradients of A, D and
+    delta_bias have one part per batch entry, those of B and C one per channel segment.
     """
     u, _, A, B = operands[:4]
     batch, channels = u.shape[0], u.shape[2]
@@ -395,7 +395,7 @@ def _empty_parts(
 
 
 def _sum_parts(parts: dict[str, Tensor | None]) -> list[Tensor]:
-    """The gradients that are wanted, in the order of the operands."""
+    """The requested gradients, in the order of the operands."""
     sum_over = {'A': 0, 'B': 3, 'C': 3, 'D': 0, 'delta_bias': 0}
     return [
         part.sum(sum_over[name]) if name in sum_over else part

@@ -85,14 +85,14 @@ def direction_operands(
 
 
 def recording(*tensors: Tensor | None) -> bool:
-    """Whether a gradient may be asked for, so that states are kept for it."""
+    """Whether a gradient may be needed, so that states are stored for it."""
     return torch.is_grad_enabled() and any(
         x is not None and x.requires_grad for x in tensors
     )
 
 
 def register_gradient(forward_op: Any, backward_op: Any) -> None:
-    """Make ``backward_op``, of the schema above, the gradient of ``forward_op``."""
+    """Register ``backward_op``, of the schema above, as ``forward_op``'s gradient."""
 
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
         *operands, order, tap_index, permute_params, delta_softplus, _ = inputs
@@ -102,7 +102,7 @@ def register_gradient(forward_op: Any, backward_op: Any) -> None:
 
     def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
         wanted = [bool(want) for want in ctx.needs_input_grad[: len(OPERANDS)]]
-        # The last output is what was kept, which has no gradient.
+        # The last output is the stored states, which have no gradient.
         grads = iter(
             backward_op(*grad_outputs[:3], *ctx.saved_tensors, *ctx.flags, wanted)
         )

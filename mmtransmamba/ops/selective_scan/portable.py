@@ -1,6 +1,7 @@
-"""The selective scan for files that leave PyTorch, as one loop over the steps.
+"""The selective scan for exported files, as one loop over the steps.
 
-Only by request: ``use_backend('portable')``. See :mod:`mmtransmamba.ops.recurrence`.
+Used only on request: ``use_backend('portable')``. See
+:mod:`mmtransmamba.ops.recurrence`.
 
 Shape suffixes: B batch, K directions or groups of channels, D channels, N states,
 L steps, M tapped steps. A dimension written 1|K is 1 when all share the operand.
@@ -91,7 +92,7 @@ def scan_directions(
 
 
 def _step_sizes(delta: Tensor, bias: Tensor | None, softplus: bool) -> Tensor:
-    """``[B, 1|K, D, L]`` with the bias ``[1|K, D]``."""
+    """``[B, 1|K, D, L]`` plus the bias ``[1|K, D]``."""
     if bias is not None:
         delta = delta + bias.unsqueeze(-1)
     return F.softplus(delta) if softplus else delta
@@ -102,7 +103,7 @@ def _along(x: Tensor, order_KL: Tensor) -> Tensor:
     directions, length = order_KL.shape
     with untraced(order_KL):
         index = order_KL
-        if x.shape[1] > 1:  # all directions' steps one after the other
+        if x.shape[1] > 1:  # the steps of all directions, one direction after another
             offset = torch.arange(directions, device=index.device) * length
             index = index + offset[:, None]
         index = index.flatten()
@@ -117,7 +118,7 @@ def _scan(
     """Outputs ``[B, K, D, L]`` and last states ``[B, K, D, N]``.
 
     Args:
-        u: ``[B, K, D, L]``, in the order of the steps as all others.
+        u: ``[B, K, D, L]``, in the order of the steps, like all operands.
         delta: ``[B, 1|K, D, L]``.
         A: ``[1|K, D, N]``.
         B, C: ``[B, 1|K, N, L]``.

@@ -17,7 +17,7 @@ def unavailable() -> str | None:
 
 
 def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
-    """No tensor that passed the checks of the interface is refused."""
+    """Every tensor that passed the checks of the interface is accepted."""
     return None
 
 
@@ -48,7 +48,7 @@ def scan(
     state_BDN = u.new_zeros(u.shape[0], *A.shape)
     states = []
     # One unbind instead of indexing per step: its gradient is one stack, whereas
-    # every indexed step would add a zero tensor of full length.
+    # indexing would add a zero tensor of full length for every step.
     for decay, drive in zip(decay_BDNL.unbind(-1), drive_BDNL.unbind(-1), strict=True):
         state_BDN = decay * state_BDN + drive
         states.append(state_BDN)

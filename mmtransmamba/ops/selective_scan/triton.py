@@ -1,8 +1,8 @@
 """The selective scan on Triton kernels that are compiled when they first run.
 
-Nothing has to be built: PyTorch brings Triton along for GPUs. On a CPU the kernels
-run in Triton's interpreter, if ``TRITON_INTERPRET=1`` was set in the environment
-before Python started; that is for tests, and slow.
+No build step is needed: PyTorch for GPUs includes Triton. On a CPU the kernels run in
+Triton's interpreter if ``TRITON_INTERPRET=1`` was set in the environment before Python
+started; the interpreter is slow and meant for tests.
 """
 
 import importlib.metadata
@@ -39,7 +39,7 @@ def unavailable() -> str | None:
     try:
         version = importlib.metadata.version('triton')
     except importlib.metadata.PackageNotFoundError:
-        # Builds for other devices have other names and follow PyTorch's versions.
+        # Builds for other devices have other names and use PyTorch's version numbers.
         return None
     if tuple(int(part) for part in version.split('.')[:2]) < OLDEST:
         oldest = '.'.join(map(str, OLDEST))
@@ -79,7 +79,7 @@ def scan(
 ) -> tuple[Tensor, Tensor]:
     """See ``selective_scan_fn``; returns the output and the last state."""
     A, B, C, D, delta_bias = _float32(A, B, C, D, delta_bias)
-    # Several programs share the states of a channel: the gate follows their sum.
+    # Several programs share the states of a channel: the gate is applied to their sum.
     gate = z if A.shape[1] > plan.STATES_IN_REGISTERS else None
     z = z if gate is None else None
     operands = plain_operands(u, delta, A, B, C, D, z, delta_bias)
@@ -173,7 +173,7 @@ def _(
     operands, wanted = rest[:8], rest[-1]
     grads = []
     for i, (x, want) in enumerate(zip(operands, wanted, strict=True)):
-        if want and i in (0, 1, 6):  # u, delta and z have their channels last
+        if want and i in (0, 1, 6):  # u, delta and z are stored channels last
             grads.append(x.new_empty(x.transpose(-1, -2).shape).transpose(-1, -2))
         elif want:
             grads.append(x.new_empty(x.shape))

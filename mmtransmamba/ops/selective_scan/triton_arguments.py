@@ -53,21 +53,21 @@ class Scan(NamedTuple):
 
 
 def shared_arguments(scan: Scan) -> dict[str, Any]:
-    """Tensors and strides that both kernels take, by the names of their arguments."""
+    """Tensors and strides that both kernels take, by argument name."""
     u, delta, z = (
         None if x is None else channels_last(x) for x in (scan.u, scan.delta, scan.z)
     )
-    # The product may overflow, and a step of no duration times infinity is no number.
+    # The product may overflow, and a zero step size times infinity gives NaN.
     rate = scan.A.transpose(1, 2) * _LOG2_E
     rate = rate.clamp(min=torch.finfo(rate.dtype).min).contiguous()
     order = None if scan.order is None else scan.order.contiguous()
 
     def given(x: Tensor | None) -> Tensor:
-        """A kernel wants a pointer also for what it never reads."""
+        """A tensor, or a dummy: kernels need pointers even for absent operands."""
         return rate if x is None else x
 
     def step(x: Tensor | None, dim: int) -> int:
-        """Stride over the directions, none where they share the operand."""
+        """Stride over the directions, 0 where they share the operand."""
         return 0 if x is None or x.shape[dim] == 1 else x.stride(dim)
 
     skip, bias = (
@@ -122,7 +122,7 @@ def geometry(scan: Scan, cut: plan.Division) -> dict[str, Any]:
 def channels_last(x: Tensor) -> Tensor:
     """``[..., D, L]`` with unit stride over D, copied only if needed.
 
-    Offsets within a sequence are 32 bits.
+    Offsets within a sequence have 32 bits.
     """
     unit = x.stride(-2) == 1 or x.shape[-2] == 1
     if unit and 0 < x.stride(-1) and x.shape[-1] * x.stride(-1) < 2**31:

@@ -1,14 +1,14 @@
 """Triton kernel of the selective scan's backward pass.
 
-One warp owns 32 channels and walks its segment from the last chunk to the first. In a
-chunk it first replays the states from the kept one and stores that of every ``T``
-steps; then it takes ``T`` steps at a time, forwards and backwards, one state after the
-other, with the values of a step in one register per lane.
+One warp processes 32 channels and walks its segment from the last chunk to the first.
+In a chunk it first replays the states from the stored one, and stores that of every
+``T`` steps. Then it takes ``T`` steps at a time, forwards and backwards, one state
+after the other, with the values of a step in one register per lane.
 
 Only the gradients of B and C are sums over channels. ``T`` of them are reduced at once
-by a butterfly that halves their number in every round: four operations a value, where
-a plain sum over 32 lanes takes ten. Nothing is added atomically: what several programs
-contribute to is summed afterwards, always in the same order.
+by a butterfly that halves their number in every round: four operations per value,
+where a plain sum over 32 lanes takes ten. There are no atomic additions: contributions
+of several programs are summed afterwards, always in the same order.
 """
 
 import triton
@@ -31,7 +31,7 @@ def halve(rows, lane, HALF: tl.constexpr):
 
 @triton.jit
 def sum_lanes(rows, lane):
-    """Sum each of eight rows over 32 lanes; lane ``l`` has that of row ``l % 8``."""
+    """Sum each of eight rows over 32 lanes; lane ``l`` has the sum of row ``l % 8``."""
     rows = halve(rows, lane, 4)
     rows = halve(rows, lane, 2)
     rows = halve(rows, lane, 1)
@@ -113,8 +113,8 @@ def scan_backward(
 ):
     """Gradients of one segment of 32 channels, along one direction.
 
-    ``STATES`` is what the forward pass kept, ``GRAD_STATE [B, K, S, N, D]`` the
-    gradient of the state behind each segment. ``SCRATCH`` has for every program
+    ``STATES`` are those stored by the forward pass, ``GRAD_STATE [B, K, S, N, D]`` is
+    the gradient of the state after each segment. ``SCRATCH`` has for every program
     ``CK / T`` states, then the running gradients of the state and of A. ``DU`` and
     ``DDELTA`` are ``[B, K * J, L, D]``, ``DA`` is ``[B, S, K, N, D]``, ``DB`` and
     ``DC`` are ``[blocks, B, K, G, N, L]``, ``DSKIP`` and ``DBIAS`` are
@@ -185,7 +185,7 @@ def scan_backward(
         )
         cell = (way * NC + t_chunk // CK - 1) * N * D + n[:, None] * D + d[None, :]
         state = tl.load(STATES + cell, mask=known & (t_chunk > 0), other=0.0)
-        # Four steps at a time: of eight, the loads ahead take too many registers.
+        # Four steps at a time: with eight, prefetching takes too many registers.
         for four in range(0, count_tiles * (T // 4)):
             if four % (T // 4) == 0:
                 tl.store(scratch + four // (T // 4) * NP * BD + square, state)

@@ -1,9 +1,10 @@
 """Triton kernels of the selective scan's forward pass.
 
-A program owns a block of channels and keeps their states ``[NP, BD]`` in registers:
-the states of one channel lie in one lane, so that the sum over them needs no other
-lane, and lanes never exchange anything. For that the compiler must not see that ``A``
-is aligned along the channels; it would divide the states among warps.
+A program processes a block of channels and keeps their states ``[NP, BD]`` in
+registers. The states of one channel lie in one lane, so that the sum over them needs no
+other lane, and lanes never exchange data. For this layout the compiler must not know
+that ``A`` is aligned along the channels; otherwise it would divide the states among
+warps.
 
 ``u``, ``delta`` and ``z`` have unit stride over the channels, ``A`` is
 ``[1|K, N, D]`` times log2(e), ``B`` and ``C`` are contiguous ``[B, 1|K, G, L, N]``.
@@ -20,7 +21,7 @@ from .triton_math import (
     step_size,
 )
 
-# Alignment that would change the layout of the states, and sizes that vary.
+# Arguments whose alignment the compiler must not use, and sizes that vary.
 HIDDEN = ('A', 'SKIP', 'BIAS', 'STATES', 'LAST')
 SIZES = ('D', 'L', 'WIDTH', 'G', 'S', 'NC', 'segment')
 
@@ -80,7 +81,7 @@ def scan_forward(
     """Scan one segment of one block of channels along ``KP`` directions.
 
     With ``KP = K`` the directions share delta and A, and every exponential serves
-    all of them. Outputs go to ``Y [B, K * J, L, D]``, at the tokens' places.
+    all of them. Outputs are written to ``Y [B, K * J, L, D]``, at the tokens' places.
     """
     i_k, i_j, i_c, i_g, first, i_s, i_b = place(G, WIDTH, S, K // KP, J, BD)
     lane = first + tl.arange(0, BD)
@@ -95,7 +96,7 @@ def scan_forward(
     rate = tl.load(A + i_k * a_k + n[:, None] * D + d[None, :], mask=known, other=0.0)
     skip = tl.zeros([BD], dtype=tl.float32)
     if HAS_SKIP:
-        # The groups of states are summed: one of them adds the skip.
+        # The groups of states are summed: only one of them adds the skip.
         skip = tl.load(SKIP + i_k * skip_k + d, mask=inside & (i_j == 0), other=0.0)
     bias = tl.zeros([BD], dtype=tl.float32)
     if HAS_BIAS:

@@ -1,4 +1,4 @@
-"""What the programs of the backward pass write to, and the sums of it.
+"""Output buffers of the backward pass's programs, and their sums.
 
 Shape suffixes: B batch, K directions, D channels, L steps, M tapped steps.
 """
@@ -28,7 +28,7 @@ def output_gradient(
     token_KM = scan.order.gather(1, scan.tap_index)
     k = torch.arange(K, device=token_KM.device)[:, None].expand_as(token_KM)
     rows = dy_BKLD.permute(1, 2, 0, 3)
-    # On a GPU, too, index_put_ sorts the indices before it accumulates.
+    # On a GPU, index_put_ also sorts the indices before it accumulates.
     rows.index_put_(
         (k, token_KM), grad_taps.float().permute(1, 3, 0, 2), accumulate=True
     )
@@ -36,7 +36,7 @@ def output_gradient(
 
 
 def empty_parts(scan: Scan, cut: plan.Division) -> dict[str, Tensor]:
-    """Room for what every program contributes to the gradients."""
+    """Buffers for the contribution of every program to the gradients."""
     B, K, D, L, G, N = scan.sizes
     S, J = cut.segments, cut.state_groups
 
@@ -63,7 +63,7 @@ def empty_parts(scan: Scan, cut: plan.Division) -> dict[str, Tensor]:
 def sum_parts(
     scan: Scan, parts: dict[str, Tensor], wanted: Iterable[bool]
 ) -> list[Tensor]:
-    """The gradients that are wanted, in the layouts that the operator promises."""
+    """The requested gradients, in the layouts that the operator specifies."""
     B, K, D, L, _, _ = scan.sizes
 
     def rows(name: str, like: Tensor) -> Tensor:

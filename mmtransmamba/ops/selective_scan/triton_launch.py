@@ -1,6 +1,6 @@
 """Launches of the selective scan's Triton kernels.
 
-Imports Triton, and is therefore imported only when the first scan runs.
+This module imports Triton, and is therefore imported only when the first scan runs.
 
 Shape suffixes: B batch, K directions, J groups of states, D channels, G groups of
 channels, N states, L steps, M tapped steps.
@@ -19,7 +19,7 @@ from .triton_forward import scan_forward
 from .triton_gradients import empty_parts, output_gradient, sum_parts
 from .triton_segments import carry_segments, scan_segment
 
-# Triton 3.10 no longer fuses a product and its sum by itself.
+# Triton 3.10 no longer fuses a product and a sum automatically.
 _OPTIONS = dict(enable_fp_fusion=True)
 
 
@@ -89,7 +89,7 @@ def backward(
     """The backward pass; arguments and results as in ``operator_form``.
 
     Raises:
-        RuntimeError: If the forward pass kept no states for it.
+        RuntimeError: If the forward pass stored no states for it.
     """
     *arguments, states, permute_params, delta_softplus, wanted = rest
     scan = Scan(*arguments, permute_params, delta_softplus)
@@ -148,7 +148,7 @@ def _carry_states(
     states: Tensor,
     every: int,
 ) -> None:
-    """Fill in the state that each segment but the first starts from."""
+    """Fill in the initial state of each segment but the first."""
     local, total = _scan_segments(
         scan,
         tensors | dict(M=tensors['B'], KM=scan.B.shape[1]),
@@ -167,7 +167,7 @@ def _carry_gradients(
     strides: dict[str, int],
     behind: Tensor | None,
 ) -> Tensor:
-    """Gradients of the states behind the segments, ``[B, K, S, N, D]``."""
+    """Gradients of the states after the segments, ``[B, K, S, N, D]``."""
     local, total = _scan_segments(
         scan,
         tensors | dict(M=tensors['C'], KM=scan.C.shape[1]),

@@ -1,7 +1,7 @@
-"""What the Triton kernels of the selective scan have in common.
+"""Functions shared by the Triton kernels of the selective scan.
 
-Imported only when a kernel is launched. Nothing here uses libdevice or inline
-assembly, which Triton's interpreter does not have.
+Imported only when a kernel is launched. The functions use neither libdevice nor inline
+assembly, which Triton's interpreter does not support.
 """
 
 import triton
@@ -12,9 +12,9 @@ import triton.language as tl
 def softplus(x):
     """ln(1 + e^x) as ``max(x, 0) + 2 artanh(z / (2 + z))`` with ``z = e^-|x|``.
 
-    The series of artanh is cut after seven terms. Its argument is at most 1/3, so
-    that the error is below one unit of float32 everywhere; ``log(1 + e^x)`` loses
-    four digits at the small steps that a Mamba starts from.
+    The series of artanh is truncated after seven terms. Its argument is at most 1/3, so
+    the error is below one unit of float32 everywhere; ``log(1 + e^x)`` loses four
+    digits at the small steps that a Mamba starts from.
     """
     z = tl.exp2(tl.abs(x) * -1.4426950408889634)
     s = z / (2.0 + z)
@@ -32,7 +32,7 @@ def sigmoid(x):
 
 @triton.jit
 def load_tokens(order, t0, L, COUNT: tl.constexpr, ORDERED: tl.constexpr):
-    """Tokens of the steps ``t0 ... t0 + COUNT``, the last token's where steps end."""
+    """Tokens of the steps ``t0 ... t0 + COUNT``; past the end, the last token."""
     tokens = ()
     for j in tl.static_range(COUNT):
         step = tl.minimum(t0 + j, L - 1)
@@ -55,7 +55,7 @@ def load_rows(base, stride, tokens, d, inside, COUNT: tl.constexpr):
 
 @triton.jit
 def step_size(raw, bias, live, SOFTPLUS: tl.constexpr):
-    """Delta of a step, zero where the sequence has ended so that the state stays."""
+    """Delta of a step; zero past the end of the sequence, which preserves the state."""
     x = raw + bias
     if SOFTPLUS:
         x = softplus(x)
@@ -64,9 +64,9 @@ def step_size(raw, bias, live, SOFTPLUS: tl.constexpr):
 
 @triton.jit
 def place(G, WIDTH, S, K: tl.constexpr, J: tl.constexpr, BD: tl.constexpr):
-    """What a program works on, from its number; the directions run fastest.
+    """The work item of a program, from its number; the directions vary fastest.
 
-    The programs that read the same channels of ``u`` then run side by side.
+    Programs that read the same channels of ``u`` then run side by side.
 
     Returns:
         Direction, group of states, block of channels, group of channels, first

@@ -1,8 +1,8 @@
-"""How the Triton kernels divide a selective scan, from its shapes alone.
+"""How the Triton kernels divide a selective scan, a function of its shapes alone.
 
-A table instead of tuning at the first call: no stall, and the same order of sums, so
-the same bits, in every process. The numbers are predictions for a device with 132
-multiprocessors of four schedulers, see ``docs/kernels.md``; they were not measured.
+A table replaces tuning at the first call: there is no stall, and every process sums in
+the same order and returns the same bits. The numbers are predictions for a device with
+132 multiprocessors of four schedulers, see ``docs/kernels.md``; they were not measured.
 """
 
 from typing import NamedTuple
@@ -29,11 +29,11 @@ class Division(NamedTuple):
     """Sizes of one launch.
 
     Attributes:
-        states (int): States that a program holds, a power of two.
+        states (int): States of a channel that a program keeps, a power of two.
         state_groups (int): Programs that share the states of a channel.
         block (int): Channels of a program.
         warps (int): Warps of a program.
-        checkpoint (int): Steps between two states that are kept.
+        checkpoint (int): Steps between two stored states.
         segment (int): Steps of a program, a multiple of ``checkpoint``.
         segments (int): Programs that share the steps of a channel.
     """
@@ -48,7 +48,7 @@ class Division(NamedTuple):
 
 
 def checkpoint_steps(states: int) -> int:
-    """Steps between two kept states, so that they take about as much as ``u`` at most.
+    """Steps between two stored states, which then take at most about as much as ``u``.
 
     A multiple of :data:`TILE` and of :data:`UNROLL`.
     """
@@ -63,12 +63,13 @@ def divide(
     """Divide a scan among programs.
 
     Args:
-        walks (int): Batch entries times directions that are walked on their own.
+        walks (int): Batch entries times directions that are scanned separately.
         width (int): Channels of a group.
         groups (int): Groups of channels.
         length (int): Steps.
         states (int): States of a channel.
-        backward (bool): The backward kernel is written for blocks of one warp.
+        backward (bool): Whether it is for the backward kernel, which is written for
+            blocks of one warp.
     """
     held = 1 << (states - 1).bit_length()
     if held > STATES_IN_REGISTERS:

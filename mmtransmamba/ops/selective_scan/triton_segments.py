@@ -1,9 +1,9 @@
 """Triton kernels that make the segments of a long sequence independent.
 
-Few channels leave most of a device idle when a program walks the whole sequence. The
-state is linear in where it starts from: every segment is scanned from zero, what it
-ends with is carried through all segments, and each is scanned again from its true
-start. The gradient of the state does the same from the other end.
+With few channels, most of a device is idle if one program walks the whole sequence. The
+final state is linear in the initial state. So every segment is scanned from zero, its
+final state is carried through all segments, and each is scanned again from its true
+initial state. The gradient of the state does the same from the other end.
 """
 
 import triton
@@ -55,11 +55,11 @@ def scan_segment(
     HAS_BIAS: tl.constexpr,
     HAS_Z: tl.constexpr,
 ):
-    """What a segment ends with from zero, and the sum of its step sizes.
+    """The final state of a segment scanned from zero, and the sum of its step sizes.
 
-    Forward ``X`` is ``u`` and ``M`` is ``B``. In reverse the states are gradients:
-    ``X`` is that of the output, gated by ``Z``, and ``M`` is ``C``. ``LOCAL`` is
-    ``[B, K, S, N, D]``, ``TOTAL`` is ``[B, K, S, D]``.
+    In the forward pass, ``X`` is ``u`` and ``M`` is ``B``. In reverse the states are
+    gradients: ``X`` is that of the output, gated by ``Z``, and ``M`` is ``C``.
+    ``LOCAL`` is ``[B, K, S, N, D]``, ``TOTAL`` is ``[B, K, S, D]``.
     """
     i_k, i_j, i_c, i_g, first, i_s, i_b = place(G, WIDTH, S, K, J, BD)
     lane = first + tl.arange(0, BD)
@@ -130,10 +130,10 @@ def carry_segments(
 ):
     """Carry the state through all segments.
 
-    Forward the true start of segment ``s`` goes to slot ``s * every - 1`` of
-    ``OUT [B, K, slots, N, D]``; the first starts from zero. In reverse the gradient
-    that enters segment ``s`` from behind goes to slot ``s``, beginning with
-    ``START [B, K, N, D]`` where there is one.
+    In the forward pass, the true initial state of segment ``s`` is written to slot
+    ``s * every - 1`` of ``OUT [B, K, slots, N, D]``; the first segment starts from
+    zero. In reverse, the gradient that enters segment ``s`` from its end is written to
+    slot ``s``, starting from ``START [B, K, N, D]`` if there is one.
     """
     bk = tl.program_id(1).to(tl.int64)
     cell = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)

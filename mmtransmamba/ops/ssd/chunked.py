@@ -1,7 +1,7 @@
-"""SSD by chunks of steps in plain torch: matrix products, any device.
+"""SSD in chunks of steps, in plain torch: matrix products, any device.
 
-arXiv:2405.21060, section 6: inside a chunk the scan is a masked attention, and from
-chunk to chunk only the state is carried on.
+arXiv:2405.21060, section 6: inside a chunk the scan is a masked attention, and only
+the state is carried from chunk to chunk.
 
 Shape suffixes: B batch, C chunks, Q steps of a chunk, G groups, R heads of a group,
 P channels of a head, N states.
@@ -26,7 +26,7 @@ def unavailable() -> str | None:
 
 
 def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
-    """No tensor that passed the checks of the interface is refused."""
+    """Every tensor that passed the checks of the interface is accepted."""
     return None
 
 
@@ -58,9 +58,9 @@ def _scan(
 
     B_BCGQN, C_BCGQN = (_chunks(part).transpose(2, 3) for part in (B, C))
     drive_BCGQRP = _chunks(dt[..., None] * x).unflatten(3, by_group).transpose(2, 3)
-    # Decays are exponentials of differences of this sum. Behind a strong decay a
-    # weak one would be lost in rounding, hence the doubles; and infinity minus
-    # infinity is no number.
+    # Decays are exponentials of differences of this sum. After a strong decay, a weak
+    # one would be lost in rounding, hence float64; infinity minus infinity would give
+    # NaN.
     log_decay = (dt * A).to(torch.float64).clamp(min=STRONGEST).unflatten(2, by_group)
     sum_BCGRQ = _chunks(log_decay).movedim(2, -1).cumsum(-1)
 
@@ -69,7 +69,7 @@ def _scan(
     attention_BCGRQQ = scores_BCGQQ.unsqueeze(3) * _decay_between(sum_BCGRQ, x.dtype)
     y_BCGQRP = (attention_BCGRQQ @ drive_BCGQRP.transpose(3, 4)).transpose(3, 4)
 
-    # What the chunk adds to the state, and the state before each chunk.
+    # The contribution of the chunk to the state, and the state before each chunk.
     total_BCGR = sum_BCGRQ[..., -1]
     to_end_BCGQR = _exp(total_BCGR[..., None] - sum_BCGRQ, x.dtype).transpose(3, 4)
     added_BCGNRP = _by_group(
@@ -98,9 +98,9 @@ def _scan(
 
 
 def _chunks(x_BL: Tensor) -> Tensor:
-    """Pad the steps with zeros and divide them: ``[B, L, ...]`` to ``[B, C, Q, ...]``.
+    """Pad the steps with zeros and split them: ``[B, L, ...]`` to ``[B, C, Q, ...]``.
 
-    A step size of zero leaves the state alone, so the padding does.
+    A step size of zero does not change the state, and neither does the padding.
     """
     length = x_BL.shape[1]
     chunk = min(CHUNK, length)
@@ -111,8 +111,8 @@ def _chunks(x_BL: Tensor) -> Tensor:
 def _decay_between(sum_Q: Tensor, dtype: torch.dtype) -> Tensor:
     """Decay ``[..., Q, Q]`` from the second step to the first, 0 for later ones.
 
-    Masked before the exponential: there the sum would grow instead of decay, and
-    infinity times zero would be the gradient.
+    The mask is applied before the exponential: for later steps the exponential would
+    grow instead of decay, and the gradient would be infinity times zero.
     """
     length = sum_Q.shape[-1]
     later = torch.ones(length, length, dtype=torch.bool, device=sum_Q.device).triu(1)

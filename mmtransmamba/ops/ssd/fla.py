@@ -1,7 +1,7 @@
 """SSD on flash-linear-attention's Triton kernels, when the package is installed.
 
-SSD is gated linear attention with a scalar decay per head: ``C`` asks, ``B`` is the
-key, ``dt * x`` the value.
+SSD is gated linear attention with a scalar decay per head: ``C`` is the query, ``B``
+the key and ``dt * x`` the value.
 """
 
 import functools
@@ -12,7 +12,7 @@ from torch import Tensor
 
 TAKES_HALF_PRECISION = True
 MIN_DIM = 16
-MIN_LENGTH = 9  # of whose next power of two a tile has its rows
+MIN_LENGTH = 9  # the next power of two is 16, the minimum number of rows of a tile
 
 
 @functools.cache
@@ -33,9 +33,9 @@ def unavailable() -> str | None:
 def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
     """Why these tensors need another backend, or None.
 
-    The kernels multiply tiles of at least 16 rows and columns. Releases differ in
-    whether they fill up smaller ones (issues #22 and #88 and pull request #556 of
-    flash-linear-attention), so none is given any.
+    The kernels multiply tiles of at least 16 rows and columns. Not all releases pad
+    smaller ones (issues #22 and #88 and pull request #556 of flash-linear-attention),
+    so smaller ones are refused.
     """
     reason = refuses_on_any_kernel(tensors)
     if reason is not None:
@@ -53,7 +53,7 @@ def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
 
 
 def refuses_on_any_kernel(tensors: Mapping[str, Tensor | None]) -> str | None:
-    """What neither this package's kernels nor those of ``mamba_ssm`` take."""
+    """Tensors that neither this package's kernels nor those of ``mamba_ssm`` accept."""
     x = tensors['x']
     if x.device.type != 'cuda':
         return f'it runs on CUDA, x is on {x.device}'

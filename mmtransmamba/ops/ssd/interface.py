@@ -36,20 +36,20 @@ def ssd_scan(
 ) -> tuple[Tensor, Tensor]:
     r"""State space scan of Mamba-2 (SSD), arXiv:2405.21060.
 
-    Head h has one scalar decay and a state that is a matrix, :math:`P \times N`:
+    Head h has one scalar decay, and its state is a matrix, :math:`P \times N`:
 
     .. math::
         S_t = \exp(\Delta_t A) S_{t-1} + \Delta_t x_t B_t^\top, \qquad
         y_t = S_t C_t + D x_t
 
-    with :math:`\Delta` = ``dt`` as given: bias, softplus and a mask for padding are
-    the caller's. A step with :math:`\Delta_t = 0` leaves the state as it is. A decay
-    too strong for its dtype is 0, forward and backward: a rate of minus infinity is
-    taken for the most negative number.
+    with :math:`\Delta` = ``dt`` as given: the caller is responsible for bias, softplus
+    and a mask for padding. A step with :math:`\Delta_t = 0` does not change the state.
+    A decay too strong for its dtype is 0, forward and backward: a rate of minus
+    infinity is replaced by the most negative finite number.
 
-    Half precision inputs, also under autocast, are computed in float32; the kernels
-    for GPUs multiply them as they are and keep the state in float32. Any strides are
-    accepted, and an empty batch.
+    Half precision inputs, also under autocast, are computed in float32. The kernels
+    for GPUs multiply them in half precision and keep the state in float32. Any strides
+    and an empty batch are accepted.
 
     Args:
         x (Tensor): Input ``[B, L, H, P]``.

@@ -31,7 +31,7 @@ def unavailable() -> str | None:
 def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
     """Why these tensors need another backend, or None.
 
-    Vectorised loads want channels and states in eights (issue #352 of mamba).
+    Vectorised loads need multiples of eight channels and states (issue #352 of mamba).
     """
     reason = fla.refuses_on_any_kernel(tensors)
     if reason is not None:

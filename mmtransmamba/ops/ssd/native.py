@@ -56,11 +56,11 @@ def scan(
 
 
 def _chunk(states: int) -> int:
-    """Steps that are one block of matrix products.
+    """Steps that form one block of matrix products.
 
-    One state per chunk is kept for the backward pass. With about as many steps as
-    states, up to 128, all kept states together are about as large as ``x``. Within
-    these bounds the time hardly depends on it.
+    One state per chunk is stored for the backward pass. With about as many steps as
+    states, up to 128, all stored states together are about as large as ``x``. Within
+    these bounds the choice hardly affects the time.
     """
     return 32 if states <= 32 else 64 if states <= 64 else 128
 
@@ -68,10 +68,10 @@ def _chunk(states: int) -> int:
 def _segments(batch: int, groups: int, heads: int) -> int:
     """Parts into which the heads of a group are divided for parallel work.
 
-    It depends on the shapes only, never on the number of threads, so that the
-    gradients of B and C are summed in the same order everywhere. Each part computes
-    the scores of the group anew and adds one partial gradient ``[B, L, N]``, hence at
-    least four heads.
+    The number depends on the shapes only, never on the number of threads, so that the
+    gradients of B and C are summed in the same order everywhere. Each part recomputes
+    the scores of the group and adds one partial gradient ``[B, L, N]``, hence at least
+    four heads.
     """
     needed = -(-32 // max(1, batch * groups))
     return max(1, min(heads // groups // 4, needed))
@@ -199,7 +199,7 @@ def _scan_backward_op(
     checkpoints: Tensor,
     wanted: list[bool],
 ) -> list[Tensor]:
-    """Backward kernel: the gradients of those of the seven tensors that are wanted."""
+    """Backward kernel: the requested gradients of the seven tensors."""
     operands = _with_rows((x, dt, A, B, C, D, initial_state))
     parts = _empty_parts(operands, wanted)
     if x.numel() == 0:
@@ -209,7 +209,7 @@ def _scan_backward_op(
             'the states for the backward pass were not kept, because no input of '
             'SSD required a gradient when it ran'
         )
-    # Both outlive the call below.
+    # Both must stay alive during the call below.
     grad_y = x.new_zeros(x.shape) if grad_y is None else library.rows(grad_y)
     grad_last_state, checkpoints = (
         library.rows(grad_last_state),
@@ -250,10 +250,10 @@ def _(
 def _empty_parts(
     operands: Sequence[Tensor | None], wanted: list[bool]
 ) -> dict[str, Tensor | None]:
-    """Room for the gradients that are wanted, before the sums of ``_sum_parts``.
+    """Buffers for the requested gradients, before the sums of ``_sum_parts``.
 
-    Parallel items never write to one place: the gradients of A and D have one part
-    per batch entry, those of B and C one per segment of heads.
+    Parallel work items never write to the same place: the gradients of A and D have one
+    part per batch entry, those of B and C one per segment of heads.
     """
     x, B = operands[0], operands[3]
     batch, heads, groups = x.shape[0], x.shape[2], B.shape[2]
@@ -272,7 +272,7 @@ def _empty_parts(
 
 
 def _sum_parts(parts: dict[str, Tensor | None]) -> list[Tensor]:
-    """The gradients that are wanted, in the order of the operands."""
+    """The requested gradients, in the order of the operands."""
     sum_over = {'A': 0, 'B': 3, 'C': 3, 'D': 0}
     return [
         part.sum(sum_over[name]) if name in sum_over else part

@@ -16,7 +16,7 @@ def unavailable() -> str | None:
 
 
 def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
-    """No tensor that passed the checks of the interface is refused."""
+    """Every tensor that passed the checks of the interface is accepted."""
     return None
 
 
@@ -34,8 +34,8 @@ def scan(
     if state_BHPN is None:
         state_BHPN = x.new_zeros(x.shape[0], *x.shape[2:], B.shape[-1])
     outputs = []
-    # One unbind per operand: indexing every step would add a gradient of full length
-    # for each.
+    # One unbind per operand: indexing at every step would add a gradient of full length
+    # for each step.
     steps = zip(*(operand.unbind(1) for operand in (x, dt, B, C)), strict=True)
     for x_BHP, dt_BH, B_BGN, C_BGN in steps:
         y_BHP, state_BHPN = _step(state_BHPN, x_BHP, dt_BH, A, B_BGN, C_BGN, D)

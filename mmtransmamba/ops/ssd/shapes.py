@@ -1,7 +1,7 @@
-"""SSD on the meta device: shapes without values, and without a kernel.
+"""SSD on the meta device: shapes without values or kernels.
 
-So that a model whose parameters are on the meta device can be run, to count what it
-computes, in one call per layer on any machine.
+With it, a model whose parameters are on the meta device can run on any machine, with
+one call per layer, to count its operations.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ __all__ = ['refuses', 'scan', 'unavailable']
 
 
 def unavailable() -> str | None:
-    """Nothing is computed: the compiled library is not needed."""
+    """Nothing is computed, so the compiled library is not needed."""
     return None
 
 

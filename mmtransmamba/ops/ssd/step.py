@@ -1,4 +1,4 @@
-"""One step of SSD in plain torch, with little traffic of memory.
+"""One step of SSD in plain torch, with little memory traffic.
 
 Shape suffixes: B batch, H heads, P channels of a head, G groups of heads, N states.
 """
@@ -23,12 +23,12 @@ def step(
     B_BHN, C_BHN = (part.repeat_interleave(heads, dim=1) for part in (B_BGN, C_BGN))
     decay_BH = torch.exp(dt_BH * A_H)
     drive_BHP = dt_BH[..., None] * x_BHP
-    # Decoding is bound by the memory that it touches: one new tensor of the size of
-    # the state, added to in place, and a product that makes none.
+    # Decoding is memory-bound. This allocates one new tensor of the size of the state,
+    # updated in place; the product allocates no tensor of that size.
     new_BHPN = decay_BH[..., None, None] * state_BHPN
     new_BHPN.addcmul_(drive_BHP[..., None], B_BHN[..., None, :])
     with without_autocast(x_BHP.device.type):
-        # Row times matrix: as matrix times column it takes five times as long.
+        # Row times matrix; matrix times column would take five times as long.
         y_BHP = (C_BHN[..., None, :] @ new_BHPN.mT).squeeze(-2)
     if D_H is not None:
         y_BHP = y_BHP + D_H[:, None] * x_BHP

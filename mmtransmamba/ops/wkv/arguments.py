@@ -35,7 +35,7 @@ def check_wkv6(r: Tensor, k: Tensor, v: Tensor, w: Tensor, u: Tensor) -> None:
 
 
 def check_taps(tap_index: Tensor | None, k: Tensor) -> None:
-    """Check the steps to be tapped.
+    """Check the indices of the tapped steps.
 
     Raises:
         ValueError: Naming the shape, dtype or device and what is accepted.

@@ -1,18 +1,18 @@
-"""What the published CUDA kernels of Vision-RWKV (v4) compute, in plain torch.
+"""The function that the published CUDA kernels of Vision-RWKV (v4) compute, in torch.
 
-They divide the T tokens into 32 chunks of n = ceil(T / 32) and differ from the
-formula where they cross them. With s the first token of the chunk that token t lies
-in, token j has the weight ``e^{k_j}`` times
+The kernels divide the T tokens into 32 chunks of n = ceil(T / 32), and differ from the
+formula across chunk borders. Let s be the first token of the chunk of token t. Then
+token j has the weight ``e^{k_j}`` times
 
-* ``e^{-w (t - j)}`` for j < s, one decay too much,
+* ``e^{-w (t - j)}`` for j < s, one decay too many,
 * ``e^{-w (t - j - 1)}`` for s <= j < t, as in the formula,
-* ``e^{-w (j - t)}`` for j > t, again one too much,
+* ``e^{-w (j - t)}`` for j > t, again one too many,
 
-and every s < j <= t, the token t itself included, has ``e^{w (t - j)} (1 - e^w)``
-added. Weights released with that code were trained with these numbers. At the decays
-of the trained models the difference is about 1e-5; this rule is for reproducing their
-outputs exactly. With a large positive w its weights become negative and the
-denominator can vanish: that is the rule's own nature, not a matter of precision.
+and for every s < j <= t, including token t itself, ``e^{w (t - j)} (1 - e^w)`` is
+added. Weights released with that code were trained with this rule. At the decays of
+the trained models the difference is about 1e-5; this rule serves to reproduce their
+outputs exactly. With a large positive w its weights become negative, and the
+denominator can vanish. That is a property of the rule, not a matter of precision.
 """
 
 import math
@@ -45,17 +45,17 @@ def bi_wkv(
     separate: bool,
     past_sums: Callable[..., Sums] = past_sums,
 ) -> Tensor:
-    """As ``bi_wkv`` of the reference backend, by the rule above, in O(T).
+    """Like ``bi_wkv`` of the reference backend, by the rule above, in O(T).
 
     Args:
-        w, u, k, v, separate: See there.
-        past_sums: How the sums over the tokens before are computed, as the reference
-            backend's function of this name.
+        w, u, k, v, separate: As for ``bi_wkv``.
+        past_sums: Function that computes the sums over the previous tokens, like the
+            reference backend's function of this name.
     """
     length = k.shape[1]
     size = math.ceil(length / CHUNKS)
     count = math.ceil(length / size)
-    # Behind the last token: it is later than all others and changes no output.
+    # After the last token: it is later than all others and changes no output.
     chunked = [
         pad(x, (0, 0, 0, count * size - length)).unflatten(1, (count, size))
         for x in (k, v)
@@ -76,17 +76,17 @@ def bi_wkv(
     )
     past = [older, flat(past_sums(w, *chunked))]
     if size > 1:
-        # Shifted by one token, the sums before a token become those up to it.
+        # Shifted by one token, the sums before a token include the token itself.
         inner = [pad(x[:, :, 1:], (0, 0, 0, 1)) for x in chunked]
         extra = past_sums(-w, *inner)
-        # 1 - e^w, of which e^w goes into the exponent where it might overflow.
+        # 1 - e^w, where e^w is part of the exponent where it might overflow.
         grows = (w > 0).to(w.dtype)
         factor = -torch.expm1(-w.abs()) * (1 - 2 * grows)
         past.append(
             flat(
                 Sums(
                     extra.scale,
-                    # It decays by -w.
+                    # This term decays by -w.
                     -extra.steps - grows,
                     factor * extra.values,
                     factor * extra.weights,

@@ -15,7 +15,7 @@ from . import (
 )
 from .arguments import check_taps, check_wkv, check_wkv6
 
-# Each rule of bi_wkv is an op of its own, because not every backend has both.
+# Each rule of bi_wkv is a separate op, because not every backend supports both.
 _RULES = {'formula': 'bi_wkv', 'cuda': 'bi_wkv_cuda_rule'}
 
 _BACKENDS = {
@@ -32,8 +32,8 @@ backends.register(
 )
 backends.register('bi_wkv6', _BACKENDS)
 
-# exp(-exp(w)) is 0 in every dtype from here on, and exp(w) must not overflow in the
-# gradient.
+# exp(-exp(w)) is 0 in every dtype from this value on, and exp(w) must not overflow in
+# the gradient.
 _LARGEST_W6 = 10.0
 # w times the number of tokens must stay this far below the largest number.
 _ROOM = 8.0
@@ -57,22 +57,22 @@ def bi_wkv(
         y_t = \frac{\sum_{i \ne t} e^{-(|t - i| - 1) w + k_i} v_i + e^{u + k_t} v_t}
                    {\sum_{i \ne t} e^{-(|t - i| - 1) w + k_i} + e^{u + k_t} + 10^{-6}}
 
-    in O(T) time and memory, forward and backward. ``w`` and ``u`` enter as they are:
-    a model divides them by T before. ``w`` may be negative, so that tokens count more
-    the farther they are; sums are carried relative to their largest term and never
-    overflow, whatever the size of ``w``, ``u`` and ``k``. A token whose key is -inf
-    counts nothing. Half precision is computed in float32 and ``y`` returns in the dtype
-    of ``k``. Any strides are accepted, and an empty batch.
+    in O(T) time and memory, forward and backward. ``w`` and ``u`` are used as given;
+    a model divides them by T first. ``w`` may be negative, so that distant tokens
+    have larger weights. Sums are computed relative to their largest term and never
+    overflow, whatever the size of ``w``, ``u`` and ``k``. A token whose key is -inf has
+    no weight. Half precision is computed in float32, and ``y`` is returned in the dtype
+    of ``k``. Any strides and an empty batch are accepted.
 
-    ``rule='cuda'`` computes what the published CUDA kernels compute instead, with
-    which the released weights were trained; only the ``reference`` backend has it,
-    see :mod:`mmtransmamba.ops.wkv.cuda_rule`.
+    ``rule='cuda'`` reproduces the published CUDA kernels instead, with which the
+    released weights were trained. Only the ``reference`` backend supports it, see
+    :mod:`mmtransmamba.ops.wkv.cuda_rule`.
 
-    The sums have two directions, which :mod:`mmtransmamba.ops.scan_order` calls
-    ``bidirectional``: 0 goes forwards through the tokens, reads token t in step t and
-    has seen the past and token t itself; 1 goes backwards, reads token T - 1 - s in
-    step s and has seen the future alone. Each divided by the common denominator, they
-    sum to y.
+    The sums have two directions, called ``bidirectional`` in
+    :mod:`mmtransmamba.ops.scan_order`. Direction 0 runs forwards through the tokens,
+    reads token t in step t, and sums the past and token t itself. Direction 1 runs
+    backwards, reads token T - 1 - s in step s, and sums the future alone. Each is
+    divided by the common denominator; their sum is y.
 
     Args:
         w (Tensor): Decay per step ``[C]``.
@@ -121,15 +121,15 @@ def bi_wkv6(
     r"""Bidirectional WKV with a matrix state (RWKV v6), for vision.
 
     Per head of width D, with the decay :math:`a_t = \exp(-\exp(w_t))` of every token
-    and channel, the forward direction keeps a state of D x D numbers,
+    and channel, the forward direction has a state of D x D numbers,
 
     .. math::
         S_t = \mathrm{diag}(a_t) S_{t-1} + k_t v_t^\top, \qquad
         y_t = r_t^\top (S_{t-1} + \mathrm{diag}(u) k_t v_t^\top),
 
     and the backward direction does the same from the last token on, without the
-    term in u. The output is their sum. Time and memory are linear in T, dtypes,
-    strides, directions and taps as in :func:`bi_wkv`.
+    term in u. The output is their sum. Time and memory are linear in T. Dtypes,
+    strides, directions and taps are those of :func:`bi_wkv`.
 
     Args:
         r (Tensor): Receptance ``[B, T, C]``, C = H * D.
@@ -164,10 +164,10 @@ def bi_wkv6(
 
 
 def _within_bounds(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> dict[str, Tensor]:
-    """Operands whose exponents are numbers and have differences that are numbers.
+    """Operands whose exponents are finite and have finite differences.
 
-    What is cut off decides nothing: a decay that large outweighs any key but those
-    near the largest number, and a key of -inf has no weight.
+    Clamping does not change the result: a decay that large outweighs any key except
+    those near the largest number, and a key of -inf has no weight.
     """
     limits = torch.finfo(k.dtype)
     bound = limits.max / (_ROOM * k.shape[1])
@@ -177,13 +177,13 @@ def _within_bounds(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> dict[str, Tens
 def _outputs(
     y_BSTC: Tensor, tap_index: Tensor | None, k: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """Sum of the directions, and what each of them had at its tapped steps.
+    """Sum of the directions, and the output of each at its tapped steps.
 
     Args:
         y_BSTC: ``[B, 1, T, C]``, or ``[B, 2, T, C]`` if there are steps to tap, in
             token order.
         tap_index: ``[2, M]``.
-        k: Gives the dtype of the results.
+        k: Sets the dtype of the results.
     """
     if tap_index is None:
         return y_BSTC.squeeze(1).to(k.dtype), None

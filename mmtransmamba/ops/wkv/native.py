@@ -1,6 +1,6 @@
 """Bidirectional WKV on the compiled CPU kernels, as torch custom ops.
 
-Nothing but the inputs is kept for the backward pass, which computes the sums again.
+Only the inputs are stored for the backward pass, which computes the sums again.
 
 Shape suffixes: B batch, S directions (1 if summed), T tokens, C channels, H heads,
 D width of a head.
@@ -163,7 +163,7 @@ def _wkv6_args(
 def _wkv6_op(
     r: Tensor, k: Tensor, v: Tensor, decay: Tensor, heads: int, separate: bool
 ) -> Tensor:
-    """Forward kernel, without the bonus of the own token: ``[B, S, T, C]``."""
+    """Forward kernel, without the bonus of the token itself: ``[B, S, T, C]``."""
     y = _empty_output(k, separate)
     if y.numel():
         operands = [_channels_contiguous(x) for x in (r, k, v, decay)]
@@ -228,5 +228,5 @@ def _empty_contiguous(x: Tensor) -> Tensor:
 
 
 def _channels_contiguous(x: Tensor) -> Tensor:
-    """Unit stride over the channels, copied only if needed."""
+    """A tensor with unit stride over the channels, copied only if needed."""
     return x if x.stride(-1) == 1 else x.contiguous()

@@ -1,6 +1,7 @@
-"""Bidirectional WKV for files that leave PyTorch, as one loop over the tokens.
+"""Bidirectional WKV for exported files, as one loop over the tokens.
 
-Only by request: ``use_backend('portable')``. See :mod:`mmtransmamba.ops.recurrence`.
+Used only on request: ``use_backend('portable')``. See
+:mod:`mmtransmamba.ops.recurrence`.
 
 Shape suffixes: B batch, S directions, T tokens, C channels, H heads, D width of a
 head.
@@ -19,7 +20,7 @@ __all__ = ['bi_wkv', 'bi_wkv6', 'past_sums', 'refuses', 'unavailable']
 
 
 def past_sums(w: Tensor, k: Tensor, v: Tensor) -> Sums:
-    """As ``past_sums`` of the reference backend."""
+    """Like ``past_sums`` of the reference backend."""
     steps = k.movedim(-2, 0)
     values = torch.stack([v, torch.ones_like(v)]).movedim(-2, 0)
     scale, decays, sums = weighted_sums(w, steps, values)
@@ -29,7 +30,7 @@ def past_sums(w: Tensor, k: Tensor, v: Tensor) -> Sums:
 
 def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, separate: bool) -> Tensor:
     """See the reference backend."""
-    # Direction 1 reads the tokens backwards; stacked, both take a step at once.
+    # Direction 1 reads the tokens backwards; both are stacked and step together.
     both = past_sums(w, *(torch.stack([x, x.flip(1)]) for x in (k, v)))
     past = Sums(*(x[0] for x in both))
     future = Sums(*(x[1].flip(1) for x in both))
@@ -46,11 +47,11 @@ def bi_wkv6(
         return x_BSTC.unflatten(3, u.shape).permute(2, 0, 1, 3, 4)
 
     def before(x_TBSHD: Tensor) -> Tensor:
-        """A token reads the state before it: what the state gets comes a step late."""
+        """A token reads the state before it, so updates are delayed by one step."""
         return pad(x_TBSHD[:-1], (0, 0, 0, 0, 0, 0, 0, 0, 1, 0))
 
     width = u.shape[1]
-    # The logarithm of 0 would give a gradient that is not a number.
+    # The gradient of the logarithm of 0 would be NaN.
     decay = decay.clamp(min=torch.finfo(decay.dtype).tiny)
     y, _ = outer_products(
         r.new_zeros(r.shape[0], 2, *u.shape, width),

@@ -1,4 +1,4 @@
-"""The published CUDA kernels' rule for files that leave PyTorch, see ``cuda_rule``."""
+"""The rule of the published CUDA kernels for exported files, see ``cuda_rule``."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ __all__ = ['bi_wkv', 'refuses', 'unavailable']
 
 
 def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, separate: bool) -> Tensor:
-    """As ``bi_wkv`` of the reference backend, by the published kernels' rule."""
+    """Like ``bi_wkv`` of the reference backend, by the published kernels' rule."""
     return cuda_rule.bi_wkv(w, u, k, v, separate, past_sums)

@@ -21,20 +21,20 @@ def unavailable() -> str | None:
 
 
 def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
-    """No tensor that passed the checks of the interface is refused."""
+    """Every tensor that passed the checks of the interface is accepted."""
     return None
 
 
 class Sums(NamedTuple):
     """Weighted sums of values, and of ones, over tokens.
 
-    Both are still to be multiplied with ``exp(scale - steps * w)``. The exponent is
-    kept as a pair: two exponents of any size may lie close together, and then the
-    difference of the pairs is exact where the difference of rounded numbers is not.
+    Both must still be multiplied by ``exp(scale - steps * w)``. The exponent is stored
+    as a pair: two large exponents may lie close together, and then the difference of
+    the pairs is exact, but the difference of rounded numbers is not.
 
     Attributes:
-        scale: The exponent's part from the keys, -inf where there is no token.
-        steps: How many times it has decayed.
+        scale: The part of the exponent from the keys, -inf where there is no token.
+        steps: Number of decays so far.
         values: Sum of weight times value.
         weights: Sum of the weights.
     """
@@ -46,7 +46,7 @@ class Sums(NamedTuple):
 
 
 def past_sums(w: Tensor, k: Tensor, v: Tensor) -> Sums:
-    """For every token, the sums over those before it.
+    """For every token, the sums over the tokens before it.
 
     Args:
         w: Decay per step ``[C]``.
@@ -63,7 +63,7 @@ def past_sums(w: Tensor, k: Tensor, v: Tensor) -> Sums:
     keep = torch.exp(position.diff(dim=-2).neg() * w - scale.diff(dim=-2))
     weight = torch.exp((k - scale) + (own - position) * w)
     drive = torch.stack([weight * v, weight])
-    # Unbound once: the gradient of an indexed step is a tensor of full length.
+    # One unbind: the gradient of an indexed step is a tensor of full length.
     drives, factors = drive.unbind(-2), keep.unbind(-2)
     seen = [torch.zeros_like(drives[0]), drives[0]]
     for factor, step in zip(factors, drives[1:], strict=True):
@@ -76,7 +76,7 @@ def past_sums(w: Tensor, k: Tensor, v: Tensor) -> Sums:
 
 @torch.no_grad()
 def _leaders(w: Tensor, k: Tensor) -> Tensor:
-    """For every token, which of those up to it has the largest weight.
+    """For every token, the index of the largest weight among the tokens up to it.
 
     Args:
         w: Decay per step ``[C]``.
@@ -87,7 +87,7 @@ def _leaders(w: Tensor, k: Tensor) -> Tensor:
     """
     leader = torch.arange(k.shape[-2], device=k.device)[:, None].expand(k.shape)
     scale, shift = k, 1
-    # After each round a token knows the leader of twice as many.
+    # Each round doubles the number of tokens over which the maximum is taken.
     while shift < k.shape[-2]:
         older_scale, older = scale[..., :-shift, :], leader[..., :-shift, :]
         newer_scale, newer = scale[..., shift:, :], leader[..., shift:, :]
@@ -102,15 +102,15 @@ def _leaders(w: Tensor, k: Tensor) -> Tensor:
 def future_sums(
     w: Tensor, k: Tensor, v: Tensor, past_sums: Callable[..., Sums] = past_sums
 ) -> Sums:
-    """As :func:`past_sums`, over the tokens after each one."""
+    """Like :func:`past_sums`, over the tokens after each one."""
     sums = past_sums(w, k.flip(-2), v.flip(-2))
     return Sums(*(x.flip(-2) for x in sums))
 
 
 class Own(NamedTuple):
-    """What a token adds for itself: ``exp(u + k)`` times its value.
+    """The contribution of a token to its own output: ``exp(u + k)`` times its value.
 
-    The sum of ``u`` and ``k`` would lose the smaller one.
+    Adding ``u`` and ``k`` would lose the smaller one in rounding.
     """
 
     u: Tensor
@@ -125,9 +125,9 @@ def divide(
 
     Args:
         w: Decay per step ``[C]``.
-        own: The token itself, which belongs to the past.
+        own: Contribution of the token itself, which belongs to the past.
         past, future: The sums over other tokens in either direction ``[B, T, C]``.
-        separate: Whether the directions stay apart.
+        separate: Whether the directions are returned separately.
 
     Returns:
         Tensor: ``[B, 2, T, C]`` if ``separate``, else the sum of both
@@ -141,7 +141,7 @@ def divide(
         steps = torch.where(ahead, sums.steps, steps)
     gap = ((own.k - scale) + steps * w) + own.u
     leads = gap > 0
-    # The factors of the token itself and of the others, of which the larger one is 1.
+    # The factors of the token itself and of the others; the larger one is 1.
     factor_of_own = torch.exp(torch.where(leads, zero, gap))
     factor_of_others = torch.exp(torch.where(leads, -gap, zero))
     others = torch.exp((LOG_EPSILON - scale) + steps * w)
@@ -178,7 +178,7 @@ def bi_wkv6(
     Returns:
         Tensor: As :func:`bi_wkv`.
     """
-    # Direction 1 reads the tokens backwards; stacked, both take a step at once.
+    # Direction 1 reads the tokens backwards; both are stacked and step together.
     r_BTHD, k_BTHD, v_BTHD, decay_BTHD = (
         x.unflatten(2, u.shape) for x in (r, k, v, decay)
     )
