@@ -1,4 +1,4 @@
-"""Whole experiments, exports, finding videos, and talking about images."""
+"""Whole experiments, exports, video search, and conversations about images."""
 
 from .experiment import ExperimentResult, run_experiment
 from .export import ExportReport, export_model, load_for_export

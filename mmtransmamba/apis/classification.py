@@ -15,11 +15,11 @@ from mmtransmamba.apis.loading import load
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a classifier predicts for an image.
+    """Prediction of a classifier for an image.
 
     Attributes:
         label: Index of the class with the highest score.
-        name: Its name, None if the model does not know the names of its classes.
+        name: Name of this class, None if the model does not know its class names.
         score: Its probability.
         scores: Probabilities ``[num_classes]`` of all classes, float32.
     """
@@ -38,11 +38,11 @@ def infer(
     """Classify images.
 
     Args:
-        model: A classifier of :func:`~mmtransmamba.apis.loading.load`, or what that
-            takes: the folder of a training run, or a checkpoint in it.
-        inputs: An image or a list of them: files, or arrays ``[H, W, 3]`` of uint8 in
-            the order BGR, as OpenCV reads them. They pass through the test pipeline of
-            the model's config.
+        model: A classifier from :func:`~mmtransmamba.apis.loading.load`, or an argument
+            of that function: the folder of a training run, or a checkpoint in it.
+        inputs: An image or a list of images: files, or arrays ``[H, W, 3]`` of uint8 in
+            BGR order, as read by OpenCV. They pass through the test pipeline of the
+            model's config.
         batch_size: Images in one forward pass.
 
     Returns:

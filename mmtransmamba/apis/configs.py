@@ -16,11 +16,11 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 def list_models(pattern: str = '*') -> list[str]:
     """Names of the package's configs, sorted.
 
-    A name is that of the config's file, without ``.py``. It says model, recipe, batch
-    size and data, as ``docs/configs.md`` explains.
+    A name is the file name of a config without ``.py``. It specifies model, recipe,
+    batch size and data, as explained in ``docs/configs.md``.
 
     Args:
-        pattern: Only names that match it, in the manner of a shell (``'*vim*'``).
+        pattern: Only names that match this shell pattern (``'*vim*'``).
     """
     return sorted(name for name in _files() if fnmatch(name, pattern))
 
@@ -32,7 +32,7 @@ def get_config(name: str) -> Config:
         name: One of :func:`list_models`.
 
     Raises:
-        ValueError: There is none of this name; the message has similar ones.
+        ValueError: No config has this name; the message lists similar names.
     """
     files = _files()
     if name not in files:
@@ -45,11 +45,11 @@ def get_config(name: str) -> Config:
 
 
 def read_config(config: str | Path | Config) -> Config:
-    """A config: itself, from its file, or by its name in the package.
+    """A config, given as itself, as its file, or as its name in the package.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: There is neither such a file nor such a name.
+        FileNotFoundError: The file does not exist.
+        ValueError: Neither a file nor a config of the package has this name.
     """
     if isinstance(config, Config):
         return config
@@ -59,7 +59,7 @@ def read_config(config: str | Path | Config) -> Config:
 
 
 def _files() -> dict[str, Path]:
-    # Installed, the configs are inside the package; in a checkout beside it.
+    # When installed, the configs are inside the package; in a checkout, next to it.
     for folder in (_PACKAGE / '.mim' / 'configs', _PACKAGE.parent / 'configs'):
         if folder.is_dir():
             paths = folder.rglob('*.py')

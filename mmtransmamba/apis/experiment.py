@@ -1,4 +1,4 @@
-"""Training one config to its end, once, and what came out of it."""
+"""Training one config to completion, once, and its results."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ RESULT_FILE = 'result.json'
 
 @dataclass
 class ExperimentResult:
-    """What one finished run left.
+    """Results of a finished run.
 
     Attributes:
-        work_dir: Where it trained.
-        scalars: Its curves.
-        parameters: Parameters of the model that remains: the student's under a
+        work_dir: Folder of the run.
+        scalars: Training and validation curves.
+        parameters: Parameters of the model that is kept: the student's under a
             distiller.
         seconds: Wall-clock time of the training, validations included; None if the
             run was interrupted.
-        tested: Metrics of the test set after the training; None without a test.
+        tested: Metrics on the test set after training; None without a test.
     """
 
     work_dir: Path
@@ -51,15 +51,15 @@ def run_experiment(
 ) -> ExperimentResult:
     """Train a config, or return the result of the run that finished in ``work_dir``.
 
-    An interrupted run goes on from its last complete checkpoint. Only warnings are
+    An interrupted run resumes from its last complete checkpoint. Only warnings are
     logged.
 
     Args:
         config: Config, its file, or its name in the package (see
             :func:`~mmtransmamba.apis.configs.list_models`).
-        work_dir: Folder of this run alone.
+        work_dir: Folder for this run only.
         cfg_options: Values that override the config's, by dotted key.
-        test: Measure the trained model on the config's test set, too.
+        test: Also evaluate the trained model on the config's test set.
 
     Raises:
         ValueError: The run in ``work_dir`` has another config.
@@ -103,7 +103,7 @@ def run_experiment(
 
 
 def _claim(work_dir: Path, text: str) -> None:
-    """Note the config that a folder is for, or check that it is this one."""
+    """Record the config of a folder, or check that it is the same."""
     path = work_dir / CONFIG_FILE
     if not path.is_file():
         work_dir.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def _claim(work_dir: Path, text: str) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file completely or not at all."""
     part = path.with_name(path.name + '.part')
     part.write_text(text)
     os.replace(part, path)

@@ -37,26 +37,26 @@ from mmtransmamba.version import __version__
 SCANS = ('portable', 'native')
 TOLERANCE = 1e-4
 CHECKED_BATCHES = (1, 2, 5)
-TRACED_BATCH = 2  # of one image a tracer would take that size for granted
+TRACED_BATCH = 2  # a tracer would treat a batch of one as a constant size
 
 
 class ExportError(ValueError):
-    """A model that cannot be exported, or a file that does not compute what it does."""
+    """The model cannot be exported, or the file does not reproduce its outputs."""
 
 
 @dataclass
 class ExportReport:
-    """What was written.
+    """Report on an exported file.
 
     Attributes:
         path: The file.
         format: One of :data:`FORMATS`.
-        size: Bytes.
+        size: File size in bytes.
         inputs: Shape of the images; the first entry is ``'batch'`` or a number.
         outputs: Names of the outputs.
         nodes: Number of ONNX nodes; None in other formats.
         differences: Largest difference from PyTorch relative to the largest output, by
-            batch size; empty if it was not checked.
+            batch size; empty if the file was not checked.
     """
 
     path: Path
@@ -74,14 +74,14 @@ def load_for_export(
     shape: Sequence[int] | None = None,
     cfg_options: dict[str, Any] | None = None,
 ) -> tuple[nn.Module, tuple[int, ...]]:
-    """Build the model that a config leaves, a distiller's student, with its weights.
+    """Build the model of a config, or a distiller's student, with its weights.
 
     Args:
         config: Config, or its file.
         checkpoint: The weights, complete; see
             :func:`mmtransmamba.models.load_pretrained`.
         shape: Side, height and width, or frames, height and width of the input; by
-            default the backbone's.
+            default those of the backbone.
         cfg_options: Values that override the config's, by dotted key.
 
     Returns:
@@ -117,30 +117,31 @@ def export_model(
     scan: str = 'portable',
     check: bool = True,
 ) -> ExportReport:
-    """Write a vision model to a file, and check that the file computes the same.
+    """Write a vision model to a file, and check that the file reproduces its outputs.
 
-    The file is written under a temporary name and gets its own only when it has passed
-    the check: on random images its outputs must equal PyTorch's within
-    :data:`TOLERANCE`, relative to the largest. The model itself is left as it was.
+    The file is written under a temporary name and renamed only after it has passed the
+    check: on random images its outputs must equal PyTorch's within :data:`TOLERANCE`,
+    relative to the largest. The model itself is left unchanged.
 
     Args:
-        model: A backbone, an image classifier or a recogniser of videos, in float32
-            on the CPU; of a distiller the student. See :func:`load_for_export`.
-        shape: Of one input, ``(channels, (frames,) height, width)``. It is fixed.
-        out: The file, ending as its format does: ``.onnx``, ``.pt`` or ``.pt2``.
+        model: A backbone, an image classifier or a video recogniser, in float32 on the
+            CPU; for a distiller, its student. See :func:`load_for_export`.
+        shape: Shape of one input, ``(channels, (frames,) height, width)``. It is fixed.
+        out: The file, with the suffix of its format: ``.onnx``, ``.pt`` or ``.pt2``.
         format: ``'onnx'``, ``'torchscript'`` or ``'torch_export'``.
-        batch: A fixed batch size; by default the file takes any.
-        features: The backbone's features instead of the classifier's logits.
+        batch: A fixed batch size; by default the file accepts any.
+        features: Export the backbone's features instead of the classifier's logits.
         opset: ONNX operator set, 20 by default.
         scan: ``'portable'`` for scans as loops of ordinary operators, or ``'native'``
-            for this package's operators: faster, but whoever loads the file must
-            ``import mmtransmamba.ops``. ONNX has only the former.
+            for this package's operators, which are faster but require
+            ``import mmtransmamba.ops`` to load the file. ONNX supports only
+            ``'portable'``.
         check: Compare the file with PyTorch.
 
     Raises:
         ImportError: A package that the format needs is not installed.
         ValueError: An argument is not accepted, the model is of another kind, or (as
-            :class:`ExportError`) the file does not compute what the model does.
+            :class:`ExportError`) the file does not reproduce the model's outputs.
     """
     out = Path(out)
     _check_arguments(out, format, batch, opset, scan)
@@ -223,7 +224,7 @@ class _Logits(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if self.of_videos:
-            # A recogniser takes several clips of a video: here it is one.
+            # A recogniser takes several clips per video; here there is one.
             return self.model.extract_feat(images.unsqueeze(1), stage='head')[0]
         return self.model(images)
 
@@ -231,10 +232,10 @@ class _Logits(nn.Module):
 def _deployed(
     model: nn.Module, features: bool
 ) -> tuple[nn.Module, dict[str, Any], str]:
-    """The part that is exported, what is to be known about it, and its output's name.
+    """The part to export, its metadata, and the name of its output.
 
     Raises:
-        ExportError: The model is of a kind that is not exported.
+        ExportError: Models of this kind cannot be exported.
     """
     model = trained_part(model)
     kind = type(model).__name__
@@ -269,7 +270,7 @@ def _deployed(
 
 @contextmanager
 def _as_deployed(module: nn.Module) -> Iterator[None]:
-    """In evaluation and with nobody at the taps, for the time of the export."""
+    """Put a model in evaluation mode, with no listener at its taps, during export."""
     training = {m: m.training for m in module.modules()}
     taps = [m for m in module.modules() if isinstance(m, (LayerTap, DirectionTap))]
     listeners = [tap.listener for tap in taps]
@@ -290,7 +291,7 @@ def _write(writer: Any, recording: Recording, path: Path) -> None:
         writer.write(recording, path)
     except (ValueError, OSError):
         raise
-    except Exception as error:  # of many kinds: a recorder met something unknown
+    except Exception as error:  # of any type: the exporter met an unsupported operation
         reason = str(error).strip().partition('\n')[0]
         raise ExportError(
             f'{type(writer).__name__} cannot record {recording.metadata["model"]}: '
@@ -315,7 +316,7 @@ def _difference(
     """Largest relative difference.
 
     Raises:
-        ExportError: It is too large, or not a number.
+        ExportError: The difference is too large, or NaN.
     """
     largest = 0.0
     for name, (a, b) in enumerate(zip(actual, expected, strict=True)):

@@ -1,7 +1,7 @@
-"""Writing a vision model in one of the formats that deployments take, and reading it.
+"""Writing a vision model in one of the deployment formats, and reading it.
 
-Each format is a class with ``SUFFIXES``, ``write`` and ``read``. What ``read`` gives
-is called with images and returns the outputs as tensors.
+Each format is a class with ``SUFFIXES``, ``write`` and ``read``. ``read`` returns a
+callable that takes images and returns the outputs as tensors.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ METADATA = 'mmtransmamba.json'
 INPUT = 'images'
 OPSETS = range(18, 24)
 DEFAULT_OPSET = 20
-ONNX_LIMIT = 2**31  # bytes that one protobuf message may have
+ONNX_LIMIT = 2**31  # maximum size of a protobuf message in bytes
 
 Run = Callable[[Tensor], list[Tensor]]
 
 
 @dataclass
 class Recording:
-    """What is to be written.
+    """A model to export, with its example input.
 
     Attributes:
         module: Takes images, returns a tensor or a tuple of them.
         images: Example ``[B, C, (T,) H, W]``.
-        dynamic: Whether the file is to take any batch size, or that of ``images``.
+        dynamic: Whether the file accepts any batch size, or only that of ``images``.
         outputs: Names of the outputs.
-        metadata: What a user of the file needs to know, to be stored in it.
+        metadata: Information for users of the file, stored in it.
     """
 
     module: nn.Module
@@ -48,7 +48,7 @@ class Recording:
 
 
 class TorchExport:
-    """``torch.export``: a program for PyTorch without the model's code."""
+    """``torch.export``: a PyTorch program that does not need the model's code."""
 
     SUFFIXES: ClassVar[tuple[str, ...]] = ('.pt2',)
     PACKAGES: ClassVar[tuple[str, ...]] = ()
@@ -91,7 +91,7 @@ class TorchScript:
 
 
 class Onnx:
-    """ONNX for onnxruntime and whoever else reads it.
+    """ONNX for onnxruntime and other runtimes.
 
     Args:
         opset: Version of the standard operators.
@@ -113,7 +113,7 @@ class Onnx:
         program = torch.onnx.export(
             TorchExport.program(recording),
             dynamo=True,
-            dynamic_shapes=_dynamic_shapes(recording),  # for the name of the batch
+            dynamic_shapes=_dynamic_shapes(recording),  # names the batch dimension
             input_names=[INPUT],
             output_names=list(recording.outputs),
             opset_version=self.opset,
@@ -145,12 +145,12 @@ def _dynamic_shapes(recording: Recording) -> tuple[dict, ...] | None:
 
 
 def missing_packages(format: str) -> list[str]:
-    """The packages that a format needs and that are not installed."""
+    """The packages that a format needs and that are missing."""
     return [name for name in FORMATS[format].PACKAGES if find_spec(name) is None]
 
 
 def onnx_nodes(path: str | Path) -> int:
-    """Number of nodes of an ONNX file, those inside loops included."""
+    """Number of nodes of an ONNX file, including those inside loops."""
     import onnx
 
     def count(graph: onnx.GraphProto) -> int:
@@ -162,7 +162,7 @@ def onnx_nodes(path: str | Path) -> int:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what tracers say about sizes that become constants, and deprecations."""
+    """Suppress tracer warnings about constant sizes, and deprecation warnings."""
     names = ('torch.onnx', 'onnxscript', 'onnx_ir', 'torch.export')
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]

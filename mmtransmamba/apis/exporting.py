@@ -23,31 +23,31 @@ def export(
     shape: Sequence[int] | None = None,
     **options: Any,
 ) -> ExportReport | LanguageExportReport:
-    """Write a model for programs that do not have this package.
+    """Export a model for programs that do not have this package.
 
-    A vision model becomes an ONNX, TorchScript or ``torch.export`` file; a converted
-    language model a folder that plain transformers and serving engines read.
+    A vision model is exported to an ONNX, TorchScript or ``torch.export`` file; a
+    converted language model to a folder for plain transformers and serving engines.
 
     Args:
-        model: A model of :func:`~mmtransmamba.apis.loading.load`, or what that takes:
-            the work directory of a training, a checkpoint in it, or a model folder. Any
-            other backbone or classifier needs ``shape``.
-        out: The file, which ends in ``.onnx``, ``.pt`` or ``.pt2``, as its format does;
-            or the folder of a language model.
+        model: A model from :func:`~mmtransmamba.apis.loading.load`, or an argument of
+            that function: the work directory of a training, a checkpoint in it, or a
+            model folder. Any other backbone or classifier needs ``shape``.
+        out: The file, whose suffix is that of its format (``.onnx``, ``.pt`` or
+            ``.pt2``); or the folder for a language model.
         format: ``'onnx'``, ``'torchscript'`` or ``'torch_export'``; ``'granite'`` for
             a language model.
-        shape: Of one input, ``(channels, (frames,) height, width)``; by default what
-            the config of a loaded model says.
+        shape: Shape of one input, ``(channels, (frames,) height, width)``; by default
+            that in the config of a loaded model.
         **options: See :func:`~mmtransmamba.apis.export.export_model` and
             :func:`~mmtransmamba.apis.serving.export_language_model`.
 
     Returns:
-        What was written, and how far its outputs are from PyTorch's.
+        Report on the exported file, with its difference from PyTorch's outputs.
 
     Raises:
         ImportError: A package that the format needs is not installed.
-        ValueError: An argument is not accepted, or the file does not compute what the
-            model does; nothing is then written.
+        ValueError: An argument is not accepted, or the file does not reproduce the
+            model's outputs; nothing is then written.
     """
     if format in LANGUAGE_FORMATS:
         if shape is not None:

@@ -1,4 +1,4 @@
-"""Weights of one model into another, without a Runner."""
+"""Transfer of weights from one model to another, without a Runner."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def inherit(
             package, or a checkpoint file.
         weight_map: Name in :data:`mmtransmamba.registry.WEIGHT_MAPS`; by default the
             one from a ViT to this kind of student.
-        mamba_checkpoint: File of a Mamba whose mixers fill what the teacher has
-            nothing for.
+        mamba_checkpoint: File of a Mamba model that initialises the mixer parameters
+            without a counterpart in the teacher.
         **options: See :class:`~mmtransmamba.transfer.subclone.SubcloneOptions`, such
             as ``layers='uniform'`` or ``width='importance'``.
 
     Returns:
-        The report on every parameter; ``print`` it.
+        A printable report on every parameter.
 
     Raises:
         FileNotFoundError: A checkpoint does not exist.
         CheckpointError: A checkpoint cannot be used.
-        TypeError: There is no such option.
-        ValueError: There is no map for this student, or the models do not fit it.
+        TypeError: An option does not exist.
+        ValueError: No map exists for this student, or the models do not fit it.
     """
     weight_map = get_weight_map(weight_map or _default_map(student))
     options = with_target_grid(SubcloneOptions(**options), student)

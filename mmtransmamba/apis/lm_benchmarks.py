@@ -1,4 +1,4 @@
-"""Language models side by side on zero-shot benchmarks."""
+"""Comparison of language models on zero-shot benchmarks."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from mmtransmamba.utils.processors import load_tokenizer
 
 @dataclass
 class LanguageComparison:
-    """Scores of several models; the first is the one that others are compared with.
+    """Scores of several models; the others are compared with the first.
 
     Attributes:
-        results: By model and benchmark.
-        seconds: By model, the time its benchmarks took.
+        results: Scores by model and benchmark.
+        seconds: Evaluation time by model.
     """
 
     results: dict[str, dict[str, TaskResult]] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class LanguageComparison:
     def recovery(self, model: str) -> float:
         """Mean :func:`relative recovery <relative_recovery>` of the first model.
 
-        Benchmarks on which the first model does not beat guessing are left out.
+        Benchmarks on which the first model does not beat guessing are excluded.
         """
         teacher = next(iter(self.results.values()))
         shares = [
@@ -59,10 +59,10 @@ class LanguageComparison:
         return sum(shares) / len(shares) if shares else math.nan
 
     def win_and_tie(self, model: str) -> float:
-        """Share of questions on which a model is right if the first one is.
+        """Share of questions that a model answers correctly if the first model does.
 
-        Over all questions of all benchmarks that the first model answers rightly; the
-        others do not count.
+        The share is over all questions of all benchmarks that the first model answers
+        correctly.
         """
         teacher = next(iter(self.results.values()))
         kept = [
@@ -98,7 +98,7 @@ class LanguageComparison:
         return '\n'.join(lines)
 
     def save(self, path: str | Path) -> None:
-        """Write all scores, and which questions were right, as JSON."""
+        """Write all scores, and which questions were answered correctly, as JSON."""
         content = {
             model: dict(
                 seconds=self.seconds[model],
@@ -134,15 +134,15 @@ def evaluate_lm(
             a model and its tokenizer. The others are compared with the first.
         tasks: Names in :data:`~mmtransmamba.evaluation.language.TASKS`.
         data: Folder with the benchmarks' files.
-        limit: The first so many questions of each.
-        batch_tokens: Tokens of a batch.
-        device: Where folders' models run; ``'auto'`` is the GPU if there is one.
-        dtype: Their floating-point type by name; as saved by default.
+        limit: Number of questions to use from each benchmark, the first ones.
+        batch_tokens: Tokens per batch.
+        device: Device for models given as folders; ``'auto'`` is the GPU if available.
+        dtype: Their floating-point type by name; by default that of the folder.
 
     Raises:
         FileNotFoundError: A folder or a benchmark's file is missing.
-        ValueError: A benchmark is unknown, a file holds something else, or a folder
-            has no tokenizer. All of this is found before the first model is scored.
+        ValueError: A benchmark is unknown, a file has other contents, or a folder has
+            no tokenizer. All of this is checked before the first model is scored.
     """
     unknown = [task for task in tasks if task not in TASKS]
     if unknown or not tasks:

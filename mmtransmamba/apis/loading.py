@@ -1,4 +1,4 @@
-"""Loading whatever this package wrote."""
+"""Loading of any model that this package wrote."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ def load(
         path: One of
 
             * the folder of a language or vision-language model, converted or not, in
-              the format of transformers;
-            * the work directory of a training run: the model it has saved, or the one
-              of its last complete checkpoint;
-            * a checkpoint file, which takes its config from its own folder.
-        config: The config of a checkpoint that lies elsewhere, its file, or its name
-            in the package. Without one, the config that the training has saved beside
-            the checkpoint is read, as data: no code in it is run.
-        device: Where the model goes.
-        dtype: Floating-point type it is cast to; as saved by default. SSM parameters
-            of language models stay float32.
+              transformers' format;
+            * the work directory of a training run, from which the saved model or the
+              last complete checkpoint is loaded;
+            * a checkpoint file, with its config in the same folder.
+        config: The config of a checkpoint in another folder, its file, or its name in
+            the package. By default, the config that the training saved next to the
+            checkpoint is read as data: no code in it is run.
+        device: Device of the model.
+        dtype: Floating-point type of the model; by default that of the saved weights.
+            SSM parameters of language models stay float32.
 
     Returns:
-        A transformers model, or the model of the config: under a distiller the
-        student, without teacher. It is in evaluation mode.
+        A transformers model, or the model of the config, in evaluation mode. Under a
+        distiller this is the student, without the teacher.
 
     Raises:
-        FileNotFoundError: There is nothing at ``path``, or no config beside it.
-        CheckpointError: The weights are not those of the config; nothing is left at
+        FileNotFoundError: There is nothing at ``path``, or no config next to it.
+        CheckpointError: The weights do not match the config; no parameter is left at
             random values.
         ValueError: The folder holds another kind of model.
     """
@@ -97,16 +97,16 @@ def load_trained(
     checkpoint: str | Path | None = None,
     kind: type[nn.Module] = nn.Module,
 ) -> nn.Module:
-    """The model of a config, under a distiller its student, as training left it.
+    """The trained model of a config, or the student of a distiller.
 
     Args:
         config: A config, its file, or its name in the package.
-        checkpoint: File with the weights; without one the model is what the config
-            starts from.
+        checkpoint: File with the weights; without one, the model has the initial
+            weights of the config.
         kind: Class that the model must have.
 
     Returns:
-        The model, with the config and what is known of its classes.
+        The model, with the config and the available information on its classes.
 
     Raises:
         FileNotFoundError: A file does not exist.
@@ -126,7 +126,7 @@ def load_trained(
             settings = {'data_preprocessor': data_preprocessor, **settings}
         model = MODELS.build(settings)
         if checkpoint is not None:
-            # That of a language model has the names of the transformers model in it.
+            # For a language model, the names are those of the inner transformers model.
             load_pretrained(getattr(model, 'lm', model), checkpoint)
         model._config = config
         model._dataset_meta = _metainfo(config)
@@ -163,7 +163,7 @@ def _config_in(work_dir: Path) -> Path:
 
 
 def _metainfo(config: Config) -> dict:
-    """Names of the classes, if the config's data set knows them without its files."""
+    """Names of the classes, if the config's data set has them without its files."""
     for name in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
         dataset = (config.get(name) or {}).get('dataset') or {}
         kind = DATASETS.get(dataset['type']) if dataset.get('type') else None

@@ -1,4 +1,4 @@
-"""Letting a teacher speak of a data set once, for many trainings."""
+"""Recording the outputs of a teacher on a data set once, for many trainings."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ def record_views(
     seed: int = 0,
     on_image: Callable[[int, int], None] | None = None,
 ) -> ViewRecord:
-    """Write views of a data set's images and what the teacher says of each.
+    """Write views of a data set's images and the teacher's outputs for each.
 
-    A recording that was interrupted goes on; a finished one is left as it is.
+    An interrupted recording resumes; a finished one is left unchanged.
 
     Args:
-        dataset: Data set of mmengine that gives ``img``, uint8 ``[H, W, 3]``, RGB, and
+        dataset: Data set of mmengine that yields ``img``, uint8 ``[H, W, 3]``, RGB, and
             ``gt_label`` in ``get_data_info``.
         teacher: Teacher whose logits are those of the data set's classes.
-        folder: Where the arrays go, see :class:`ViewRecord`.
-        source: What tells this recording from others, as JSON can hold it; the sizes
-            and numbers below need not be repeated.
+        folder: Folder of the arrays, see :class:`ViewRecord`.
+        source: JSON-compatible data that distinguishes this recording from others; the
+            sizes and numbers below need not be repeated.
         size: Side of the stored images in pixels.
-        teacher_size: Side to which the same views are brought for the teacher.
-        grid: Rows and columns to which the teacher's tokens are resampled, the
-            student's.
+        teacher_size: Side to which the same views are resized for the teacher.
+        grid: Rows and columns to which the teacher's tokens are resampled: those of
+            the student.
         layers: Teacher layers to store, counted from 0.
         views: Number of views of each image.
-        seed: Other seeds give other views.
+        seed: Random seed of the views.
         on_image: Called with the number of complete images and their total.
 
     Raises:
-        ValueError: ``folder`` holds another recording, or the teacher has no logits of
-            the data set's classes.
+        ValueError: ``folder`` holds another recording, or the teacher has no logits
+            for the data set's classes.
     """
     folder = Path(folder)
     classes = list(dataset.metainfo['classes'])
@@ -117,7 +117,7 @@ def _arrays(
     size: int,
     grid: tuple[int, int],
 ) -> dict[str, np.memmap]:
-    """The files of a recording, open for writing; new ones if nothing is done."""
+    """The files of a recording, open for writing; new files if no image is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     each = (record.images, record.views)
     shapes: dict[str, tuple[Any, tuple[int, ...]]] = {

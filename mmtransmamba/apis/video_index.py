@@ -1,4 +1,4 @@
-"""Finding videos by text: a trained retriever, and an index of a folder."""
+"""Text search in videos: a trained retriever, and an index of a folder."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ OLD_FORMAT = 'mmtransmamba video index 1'
 
 
 class Retriever:
-    """A trained model of text-video retrieval with all it needs to read its inputs.
+    """A trained text-video retrieval model, with the processing of its inputs.
 
     Args:
         config: A config of ``configs/video_retrieval`` or of the quickstart, or its
             file. Besides the model it has ``test_pipeline``, which reads a video file,
-            and ``tokenizer``. Of a distiller the student is taken.
+            and ``tokenizer``. For a distiller, the student is used.
         checkpoint: File of the trained weights.
-        device: Where to run.
+        device: Device of the model.
 
     Attributes:
         checkpoint: Path of the checkpoint.
-        settings: What :meth:`for_queries` needs to make the model again, as plain
-            data; None if the model has parts that are none of this package's.
+        settings: Plain data from which :meth:`for_queries` rebuilds the model; None if
+            the model has parts from other packages.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The config has no such parts, the model is no retriever, or there
-            is no such device.
+        FileNotFoundError: A file does not exist.
+        ValueError: The config lacks these parts, the model is not a retriever, or the
+            device does not exist.
         CheckpointError: The checkpoint does not fit the model.
     """
 
@@ -71,7 +71,7 @@ class Retriever:
         settings = dict(student_config(config.model))
         if config.get('data_preprocessor'):
             settings['data_preprocessor'] = config.data_preprocessor
-        # What training starts from is in the checkpoint.
+        # The checkpoint already contains the initial weights.
         settings.pop('text_checkpoint', None)
         with DefaultScope.overwrite_default_scope('mmtransmamba'):
             self.model = MODELS.build(settings)
@@ -98,27 +98,27 @@ class Retriever:
         checkpoint: str | Path,
         device: str | torch.device = 'cpu',
     ) -> Retriever:
-        """A retriever that embeds texts, made of what an index holds.
+        """A retriever that embeds texts, built from the contents of an index.
 
         Args:
-            settings: An index's ``settings``. They are data: nothing that they name is
-                imported or called but the parts of this package.
+            settings: An index's ``settings``. They are data: only parts of this package
+                that they name are imported or called.
             checkpoint, device: As above.
 
         Raises:
-            ValueError: They name something else.
+            ValueError: The settings name something else.
         """
         check_data(settings)
         return cls(Config(dict(settings, test_pipeline=[])), checkpoint, device)
 
     def read_video(self, path: str | Path) -> Tensor:
-        """Pixels of a video file as the model's preprocessor takes them.
+        """Pixels of a video file in the format of the model's preprocessor.
 
         Returns:
             uint8 ``[3, T, H, W]``.
 
         Raises:
-            CorruptVideoError: It cannot be decoded.
+            CorruptVideoError: The file cannot be decoded.
         """
         return read_video(self.pipeline, path)
 
@@ -133,7 +133,7 @@ class Retriever:
         """Embeddings ``[n, D]`` on the CPU of ``texts``.
 
         Raises:
-            ValueError: There is no text, or a word the tokenizer does not know.
+            ValueError: There is no text, or the tokenizer does not know a word.
         """
         if isinstance(texts, str) or not texts:
             raise ValueError(f'Texts must be a list of one string at least: {texts!r}')
@@ -149,10 +149,10 @@ class VideoIndex:
     Attributes:
         names: Names of the videos, N.
         features: Embeddings, float32 ``[N, D]``, of length 1.
-        info: What else is stored: the ``checkpoint`` of the model they come from and
-            the ``folder`` of the videos.
-        settings: Of the model and its tokenizer, for :meth:`Retriever.for_queries`;
-            None if it has parts of other packages.
+        info: Further stored data: the ``checkpoint`` of the model that computed the
+            embeddings, and the ``folder`` of the videos.
+        settings: Settings of the model and its tokenizer for
+            :meth:`Retriever.for_queries`; None if it has parts from other packages.
     """
 
     names: list[str]
@@ -165,11 +165,11 @@ class VideoIndex:
 
         Args:
             query: The embedding.
-            count: How many videos, at least 1; all if there are not as many.
+            count: Number of videos, at least 1; all if there are fewer.
 
         Raises:
-            ValueError: The count is not positive, or the query of another width or no
-                number.
+            ValueError: The count is not positive, or the query has another width or is
+                not finite.
         """
         if count < 1:
             raise ValueError(
@@ -207,11 +207,11 @@ class VideoIndex:
 
     @classmethod
     def load(cls, path: str | Path) -> VideoIndex:
-        """Read what :meth:`save` wrote.
+        """Read a file written by :meth:`save`.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It is another file.
+            FileNotFoundError: The file does not exist.
+            ValueError: The file is of another kind.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -245,7 +245,7 @@ class VideoIndex:
 
 
 class _VideoFiles(Dataset):
-    """Pixels of files, or what is wrong with them."""
+    """Pixels of files, or the error messages for files that do not decode."""
 
     def __init__(self, retriever: Retriever, paths: list[Path]) -> None:
         self.read = retriever.read_video
@@ -272,18 +272,18 @@ def index_folder(
 
     Args:
         retriever: The model.
-        folder: Videos are found by their extension, in folders below it too.
+        folder: Folder searched for videos, by extension, including its subfolders.
         batch_size: Videos per batch.
-        num_workers: Processes that decode.
+        num_workers: Number of decoding processes.
         progress: Wraps the batches; ``tqdm`` for example.
 
     Returns:
-        The index, with names relative to the folder, and what is wrong with the files
-        that are not in it because they do not decode.
+        The index, with names relative to the folder, and the error messages for files
+        that are missing from it because they do not decode.
 
     Raises:
-        FileNotFoundError: There is no such folder, or no video in it.
-        ValueError: Not one video decodes, or the model computes NaN of one.
+        FileNotFoundError: The folder does not exist, or contains no video.
+        ValueError: Not one video decodes, or the model computes NaN for one.
     """
     folder = Path(folder)
     paths = list_videos(folder)
@@ -313,10 +313,10 @@ def index_folder(
 
 
 def _check_features(features: Tensor, names: Sequence[str], where: str = '') -> None:
-    """Refuse embeddings to which nothing is near.
+    """Refuse embeddings that cannot be compared.
 
     Raises:
-        ValueError: One is NaN or infinite; the message names its video.
+        ValueError: An embedding is NaN or infinite; the message names its video.
     """
     bad = (~features.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
     if bad:

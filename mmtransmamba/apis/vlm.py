@@ -1,4 +1,4 @@
-"""Talking to vision-language models."""
+"""Conversations with vision-language models."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ _SAMPLING = ('temperature', 'top_p', 'top_k')
 
 
 class VisionLanguageChat:
-    """A vision-language model that answers.
+    """A vision-language model that answers questions.
 
     Args:
-        model: Folder of a transformers model with its processor, a hybrid of this
-            package included; or if there is no such folder its name on Hugging Face's
-            hub. Or a transformers model in memory.
-        processor: Its processor, or a folder of it, if it is not in the model's.
-        device: Where to run; ``'auto'`` is the GPU if there is one.
+        model: Folder of a transformers model with its processor, including hybrids of
+            this package; if the folder does not exist, a name on Hugging Face's hub.
+            Or a transformers model in memory.
+        processor: The processor or its folder, if it is not in the model's folder.
+        device: Device of the model; ``'auto'`` is the GPU if available.
         dtype: Such as ``'bfloat16'``; by default that of the folder. The SSM
             parameters of a hybrid are float32 in any case.
-        head: Head or its config, which says how text is generated and what of it is
-            the answer; by default all of at most 512 tokens, chosen greedily.
-        template: Chat template, by a name out of
+        head: Head or its config. It sets how text is generated, and which part of the
+            text is the answer; by default all of at most 512 tokens, decoded greedily.
+        template: Chat template, as a name in
             :data:`~mmtransmamba.datasets.conversations.templates.TEMPLATES` or as
-            Jinja; by default the processor's.
+            Jinja; by default that of the processor.
 
     Raises:
-        FileNotFoundError: There is no such folder, nor such a model on the hub.
-        CheckpointError: The folder's weights are not those of its config.
-        ValueError: There is no processor or no chat template, or it is no
+        FileNotFoundError: Neither the folder nor a model on the hub exists.
+        CheckpointError: The folder's weights do not match its config.
+        ValueError: The processor or chat template is missing, or the model is not a
             vision-language model.
     """
 
@@ -85,7 +85,7 @@ class VisionLanguageChat:
         self.model = model.to(device).eval()
         self.processor = processor
         self.template = template
-        # Refused now rather than at the first question.
+        # Check now rather than at the first question.
         chat_template(processor, template)
         self.head = _build_head(head)
 
@@ -98,12 +98,12 @@ class VisionLanguageChat:
         template: str | None = None,
         **kwargs: Any,
     ) -> VisionLanguageChat:
-        """The model of a config with the weights of a checkpoint of its training.
+        """The model of a config, with weights from a checkpoint of its training.
 
         Args:
             config, checkpoint: See
                 :func:`~mmtransmamba.apis.loading.load_trained`.
-            head: By default that of the config.
+            head: By default the head of the config.
             template: By default that of the config's data, or the processor's.
             **kwargs: Other arguments of the class.
         """
@@ -126,18 +126,18 @@ class VisionLanguageChat:
 
         Args:
             prompts: Questions, or conversations that end with one. ``<image>`` in a
-                question marks the place of an image; without it images come first.
+                question marks the place of an image; otherwise images come first.
             images: For each question an image (file, its content, or PIL image),
-                several, or None. A conversation has its own.
-            **generation: Settings of transformers' ``generate`` in place of the head's:
+                several, or None. A conversation contains its own images.
+            **generation: Settings of transformers' ``generate``, override the head's:
                 ``max_new_tokens``, ``temperature`` (0 for greedy decoding), ….
 
         Returns:
-            What the head takes for the answer in each text.
+            The answer that the head extracts from each text.
 
         Raises:
-            BadSampleError: An image is missing or does not decode, or there are more
-                or fewer than places for them.
+            BadSampleError: An image is missing or does not decode, or the numbers of
+                images and of their placeholders differ.
         """
         texts = self.generate(prompts, images, **generation)
         return [self.head.answer_of(text) for text in texts]
@@ -148,7 +148,7 @@ class VisionLanguageChat:
         images: Sequence[Images] | None = None,
         **generation: Any,
     ) -> list[str]:
-        """All that the model writes; see :meth:`answer`."""
+        """Complete texts generated by the model; see :meth:`answer`."""
         if isinstance(prompts, (str, Conversation)):
             raise TypeError('prompts has to be a list, also of a single question.')
         if images is not None and len(images) != len(prompts):
@@ -169,12 +169,12 @@ class VisionLanguageChat:
     def stream(
         self, prompt: str | Conversation, images: Images = None, **generation: Any
     ) -> Iterator[str]:
-        """Pieces of the text that :meth:`generate` gives for one prompt, as they come.
+        """Pieces of the text that :meth:`generate` returns for one prompt, streamed.
 
-        A caller that stops early stops the generation.
+        If the caller stops early, so does the generation.
 
         Args:
-            prompt, images: One of those of :meth:`answer`.
+            prompt, images: One prompt and its images, see :meth:`answer`.
             **generation: See :meth:`answer`.
         """
         batch = self._batch([conversation_of(prompt, images)])
@@ -188,7 +188,7 @@ class VisionLanguageChat:
             for conversation in conversations
         ]
         tokenizer = getattr(self.processor, 'tokenizer', self.processor)
-        # What padding is does not matter: it is masked.
+        # The padding value does not matter, because padding is masked.
         batch = collate_conversations(samples, tokenizer.pad_token_id or 0, 'left')
         device, dtype = self.model.device, self.model.dtype
         return {
@@ -197,7 +197,7 @@ class VisionLanguageChat:
         }
 
     def _head(self, generation: dict[str, Any]) -> nn.Module:
-        """The head with other settings of generation."""
+        """The head with other generation settings."""
         if not generation:
             return self.head
         head = copy.copy(self.head)
@@ -206,14 +206,14 @@ class VisionLanguageChat:
 
 
 def conversation_of(prompt: str | Conversation, images: Images = None) -> Conversation:
-    """A conversation of one question, if it is none yet.
+    """A conversation with one question, unless it already is a conversation.
 
     Args:
-        prompt: A conversation, or a question, with ``<image>`` in it or not.
+        prompt: A conversation, or a question with or without ``<image>``.
         images: Images of a question.
 
     Raises:
-        ValueError: Images are given beside a conversation.
+        ValueError: Images are given in addition to a conversation.
     """
     if isinstance(prompt, Conversation):
         if images is not None:
@@ -229,16 +229,16 @@ def conversation_of(prompt: str | Conversation, images: Images = None) -> Conver
 
 
 def sampling_settings(generation: dict[str, Any]) -> dict[str, Any]:
-    """Settings of ``generate`` in which the temperature alone says how to choose.
+    """Settings of ``generate`` where the temperature alone selects the decoding.
 
-    0 means greedy decoding; else tokens are drawn.
+    0 selects greedy decoding, other values sampling.
     """
     settings = dict(generation)
     temperature = settings.get('temperature')
     if temperature is not None:
         settings.setdefault('do_sample', temperature > 0)
     if settings.get('do_sample') is False:
-        # transformers would warn of what it does not use.
+        # Avoid warnings of transformers about unused settings.
         settings |= dict.fromkeys(_SAMPLING)
     elif settings.get('do_sample'):
         settings['temperature'] = 1.0 if temperature is None else temperature

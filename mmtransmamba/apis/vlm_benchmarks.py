@@ -33,16 +33,16 @@ def from_chat(
 ) -> Provider:
     """Answers of a model for :func:`~mmtransmamba.evaluation.vlm.run_benchmark`.
 
-    An answer is cut off at the benchmark's length, unless the model has a head with
-    more to say than an answer. What such a model says is kept as a whole, too: in
-    ``FOLDER/responses/NAME.jsonl``, of which the last row of a question counts if an
-    interruption left two.
+    An answer is limited to the benchmark's length, unless the head generates a longer
+    response that contains the answer. Such responses are also stored completely, in
+    ``FOLDER/responses/NAME.jsonl``; if an interruption left two rows for a question,
+    the last one counts.
 
     Args:
         chat: The model.
-        folder: Where files of predictions are written, and continued.
-        image_folders: Gives the folders of a benchmark's images.
-        batch_size: Questions that are answered at once.
+        folder: Folder in which files of predictions are written, and resumed.
+        image_folders: Function that returns the image folders of a benchmark.
+        batch_size: Questions answered at once.
         **generation: Settings of transformers' ``generate``.
     """
 
@@ -67,7 +67,7 @@ def from_chat(
         found = find_images(samples, image_folders(benchmark))
         texts, note = from_model(answer, folder, batch_size)(benchmark, found)
         empty = sum(not text for text in texts)
-        # Some rules take an empty answer for a yes, or guess.
+        # Some rules score an empty answer as a yes, or guess.
         return texts, f'empty answers: {empty}' if empty else note
 
     return answers
@@ -84,14 +84,14 @@ def _append_responses(
 
 
 def claim_folder(folder: str | Path, model: dict[str, Any]) -> None:
-    """Make a folder the one of a model's answers.
+    """Reserve a folder for the answers of one model.
 
     Args:
         folder: Folder of files of predictions.
-        model: What decides the answers, as JSON has it.
+        model: Settings that determine the answers, as JSON-compatible data.
 
     Raises:
-        PredictionError: It has answers of another model.
+        PredictionError: The folder has answers of another model.
     """
     folder = Path(folder)
     record = folder / _RECORD
@@ -114,7 +114,7 @@ def claim_folder(folder: str | Path, model: dict[str, Any]) -> None:
 
 
 def describe_files(path: str | Path) -> dict[str, list[int]]:
-    """Size and time of change of weights, by which others would be noticed.
+    """Size and modification time of weight files, to detect other weights.
 
     Args:
         path: A checkpoint, or the folder of a model.

@@ -1,4 +1,4 @@
-"""Vision-language models to talk to: from a folder, the hub, or a training run."""
+"""Loading vision-language models: from a folder, the hub, or a training run."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def load_model(folder: str | Path) -> nn.Module:
     """The vision-language model of a folder.
 
     Raises:
-        CheckpointError: The folder's weights are not those of its config.
-        ValueError: It holds another kind of model.
+        CheckpointError: The folder's weights do not match its config.
+        ValueError: The folder contains another kind of model.
     """
     from mmtransmamba.models.folders import load_vlm
 
@@ -39,7 +39,7 @@ def load_model(folder: str | Path) -> nn.Module:
 def load_chat_parts(
     config: str | Path | Config, checkpoint: str | Path | None = None
 ) -> tuple[nn.Module, Any, nn.Module, str | None]:
-    """What a trained vision-language model needs to answer.
+    """The parts of a trained vision-language model that are needed for answers.
 
     Args:
         config, checkpoint: See :func:`~mmtransmamba.apis.loading.load_trained`; the
@@ -47,8 +47,8 @@ def load_chat_parts(
             ``LanguageDistiller``.
 
     Returns:
-        The transformers model, its processor, its head, and the chat template that the
-        config's data are written with, if it names one.
+        The transformers model, its processor, its head, and the chat template of the
+        config's data, if the config names one.
 
     Raises:
         FileNotFoundError: A file does not exist.
@@ -63,7 +63,7 @@ def load_chat_parts(
 
 
 def _template_of(config: Config) -> str | None:
-    """The chat template that the data of a config ask for."""
+    """The chat template that the config's data use."""
     for name in _LOADERS:
         dataset = (config.get(name) or {}).get('dataset') or {}
         while 'dataset' in dataset:
@@ -74,10 +74,10 @@ def _template_of(config: Config) -> str | None:
 
 
 def choose_device(device: str | torch.device) -> torch.device:
-    """A device; of ``'auto'`` the GPU if there is one.
+    """A device; ``'auto'`` is the GPU if available.
 
     Raises:
-        ValueError: There is no such device.
+        ValueError: The device does not exist.
     """
     if device == 'auto':
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -93,9 +93,9 @@ def choose_device(device: str | torch.device) -> torch.device:
 
 
 def choose_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    """A floating-point type, by name or itself.
+    """A floating-point type, given by name or as itself.
 
     Raises:
-        ValueError: There is no such type.
+        ValueError: The type does not exist.
     """
     return floating_dtype(dtype) if isinstance(dtype, str) else dtype

@@ -1,4 +1,4 @@
-"""Text of a model piece by piece, while it is being generated."""
+"""Streaming of the text that a model generates."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 
 def until_stop(text: str, stops: Sequence[str]) -> str:
-    """The text up to the first of some stop strings, and with it.
+    """The text up to and including the first stop string.
 
-    The token that completes one may have more, a line break for example.
+    The token that completes a stop string may contain more, such as a line break.
     """
     found = [(text.find(stop), stop) for stop in stops if stop in text]
     if not found:
@@ -29,19 +29,19 @@ def stream_text(
     batch: dict[str, Tensor],
     stops: Sequence[str] = (),
 ) -> Iterator[str]:
-    """Pieces of what a head generates for one prompt.
+    """Stream the text that a head generates for one prompt.
 
-    The model runs in a thread of its own. It stops when the caller does.
+    The model runs in a separate thread. It stops when the caller does.
 
     Args:
         head: Its ``generation`` holds the settings of transformers' ``generate``.
         model, processor, batch: See
             :meth:`~mmtransmamba.models.multimodal.heads.VisionLanguageHead.generate`.
-        stops: What ends the text, and is its end.
+        stops: Strings that end the text, and are part of it.
 
     Raises:
-        ValueError: Beams are searched, whose text is not known before the end.
-        Exception: Whatever goes wrong in the model.
+        ValueError: Beam search is used, whose text is not known before the end.
+        Exception: Any error of the model.
     """
     from transformers import StoppingCriteriaList, TextIteratorStreamer
 
@@ -81,7 +81,7 @@ def stream_text(
 
 
 class _Stopped:
-    """Ends generation when an event is set."""
+    """Stops generation when an event is set."""
 
     def __init__(self, event: Event) -> None:
         self.event = event
@@ -91,7 +91,7 @@ class _Stopped:
 
 
 def _without_rest(pieces: Iterator[str], stops: Sequence[str]) -> Iterator[str]:
-    """Pieces of the text that :func:`until_stop` leaves of all of them."""
+    """Pieces of the text up to the end that :func:`until_stop` finds."""
     text = ''
     for piece in pieces:
         kept = until_stop(text + piece, stops)

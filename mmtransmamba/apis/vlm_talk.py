@@ -25,23 +25,23 @@ class Talk:
         self.begin()
 
     def begin(self) -> None:
-        """Forget everything."""
+        """Clear the conversation."""
         self.said = Conversation([])
         self.shown = []
 
     def show(self, file: str) -> None:
-        """Show an image with the next question.
+        """Attach an image to the next question.
 
         Raises:
-            ValueError: There is no such image.
+            ValueError: The image does not exist.
         """
         self.shown.append(load_image(Path(file).expanduser()))
 
     def ask(self, question: str) -> Iterator[str]:
-        """Pieces of the answer to a question.
+        """Stream the answer to a question.
 
-        If the answer is broken off, what there is of it stays in the conversation; if
-        there is none, the question is taken back.
+        If the answer is interrupted, the part received stays in the conversation; if
+        there is none, the question is removed.
         """
         turns, images = list(self.said.turns), list(self.said.images)
         text = f'{IMAGE}\n' * len(self.shown) + question.replace(IMAGE, '')
@@ -58,7 +58,7 @@ class Talk:
 
 
 def say(talk: Talk, question: str) -> None:
-    """Print an answer as it comes."""
+    """Print an answer while it is generated."""
     for piece in talk.ask(question):
         print(piece, end='', flush=True)
     print()
@@ -68,7 +68,7 @@ def converse(talk: Talk) -> None:
     """Read questions and commands until the end of the input."""
     prompt = ''
     if sys.stdin.isatty():
-        import readline  # noqa: F401  (lets lines be edited)
+        import readline  # noqa: F401  (enables line editing)
 
         print('A question, /image FILE, /new or /quit.')
         prompt = '> '

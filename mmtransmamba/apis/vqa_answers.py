@@ -1,4 +1,4 @@
-"""Answers of vision-language models to a question set, their speed and their state."""
+"""Answers of vision-language models to a question set, their speed and state size."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONTEXT, STEPS, BATCH = 1024, 32, 100
 
 @dataclass
 class Evaluated:
-    """What one model says to the test questions.
+    """Answers of one model to the test questions.
 
     Attributes:
         answers: In the questions' order.
@@ -34,14 +34,14 @@ class Evaluated:
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, dataset: Any, head: nn.Module) -> Evaluated:
-    """Answer all questions, and measure how fast."""
+    """Answer all questions, and measure the speed."""
     model.eval()
     processor = dataset.encoder.processor
     batches = [
         collate_conversations([dataset[i] for i in part.tolist()])
         for part in torch.arange(len(dataset)).split(BATCH)
     ]
-    head.predict(model, processor, batches[0])  # warm
+    head.predict(model, processor, batches[0])  # warm-up
     begin = time.perf_counter()
     said = [one for batch in batches for one in head.predict(model, processor, batch)]
     seconds = time.perf_counter() - begin
@@ -60,7 +60,7 @@ def evaluate(model: nn.Module, dataset: Any, head: nn.Module) -> Evaluated:
 
 
 def decoding(model: nn.Module, batch: dict) -> tuple[tuple[int, int], float]:
-    """State after a question and after a long context in bytes; ms per token then."""
+    """State bytes after a question and after a long context; then ms per token."""
     one = batch['attention_mask'][0].bool()
     outputs = model(
         input_ids=batch['input_ids'][:1, one],
@@ -79,7 +79,7 @@ def decoding(model: nn.Module, batch: dict) -> tuple[tuple[int, int], float]:
 
 
 def state_bytes(cache: Any) -> int:
-    """What has to be kept between two tokens."""
+    """Size in bytes of the state kept between two tokens."""
     total = 0
     for layer in cache.layers:
         kept = [getattr(layer, 'keys', None), getattr(layer, 'values', None)]

@@ -1,7 +1,7 @@
 """Models of this package in lmms-eval.
 
-With both packages installed ``--model mmtransmamba`` is there without further ado: the
-entry point ``lmms_eval.models`` names :func:`manifest`.
+With both packages installed, ``--model mmtransmamba`` is available: the entry point
+``lmms_eval.models`` names :func:`manifest`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ __all__ = ['manifest']
 
 
 def manifest() -> Any:
-    """What lmms-eval has to know of the model; it calls this when it starts.
+    """The manifest of the model, which lmms-eval requests when it starts.
 
     Returns:
         Its ``ModelManifest``.
     """
-    # Only lmms-eval itself gets here, so that nothing else needs it.
+    # Only lmms-eval calls this, so nothing else depends on lmms-eval.
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest(

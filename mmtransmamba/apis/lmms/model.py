@@ -1,6 +1,6 @@
-"""A vision-language model as lmms-eval wants it.
+"""A vision-language model with the interface of lmms-eval.
 
-Imported by lmms-eval alone, which need not be installed otherwise.
+Imported by lmms-eval alone; otherwise lmms-eval need not be installed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from mmtransmamba.models.multimodal.heads import AnswerHead
 
 HEADS = {'answer': 'AnswerHead', 'reasoning': 'ReasoningHead'}
 _MAX_NEW_TOKENS = 1024
-# What lmms-eval asks for unless a task says otherwise. It ends examples in a prompt,
-# but paragraphs in the answer of a model that chats.
+# Default stop string of lmms-eval for tasks that set none. It separates the examples in
+# a prompt, but only paragraphs in the answer of a chat model.
 _DEFAULT_END = '\n\n'
 
 
@@ -35,15 +35,15 @@ class MMTransMamba(lmms):
         pretrained: Folder of a model or its name on the hub; or a config.
         checkpoint: Weights of the config.
         device, dtype, template, processor: See
-            :class:`~mmtransmamba.apis.VisionLanguageChat`. Of several processes each
-            takes the GPU of its number.
-        head: ``'answer'``, or ``'reasoning'``: responses as long as the head lets them
-            be, whose conclusion is the answer.
+            :class:`~mmtransmamba.apis.VisionLanguageChat`. With several processes, each
+            uses the GPU of its rank.
+        head: ``'answer'``, or ``'reasoning'``: responses up to the length limit of the
+            head, whose conclusion is the answer.
         batch_size: Questions answered at once.
-        max_batch_size: Not used; lmms-eval gives it.
+        max_batch_size: Not used; lmms-eval passes it.
 
     Raises:
-        ValueError: An argument is none of those that are accepted.
+        ValueError: An argument is not accepted.
     """
 
     is_simple = False
@@ -87,13 +87,13 @@ class MMTransMamba(lmms):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is; lmms-eval gathers the processes' answers there."""
+        """Device of the model; lmms-eval gathers the answers of all processes there."""
         return self._device
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """Answers to requests of lmms-eval.
 
-        Those with the same settings are answered in batches.
+        Requests with the same settings are answered in batches.
         """
         answers: list[str] = [''] * len(requests)
         with tqdm(total=len(requests), desc='answering', disable=self.rank != 0) as bar:
@@ -120,7 +120,7 @@ class MMTransMamba(lmms):
         self._refuse('does not answer in rounds (generate_until_multi_round)')
 
     def clean(self) -> None:
-        """Give the memory back, as lmms-eval asks when it has all answers."""
+        """Free the memory; lmms-eval calls this when it has all answers."""
         self.chat = None
         super().clean()
 
@@ -131,7 +131,7 @@ class MMTransMamba(lmms):
         )
 
     def _batches(self, requests: Sequence[Any]) -> Iterator[list[int]]:
-        """Numbers of requests with the same settings."""
+        """Indices of requests with the same settings."""
         groups: dict[str, list[int]] = {}
         for n, request in enumerate(requests):
             key = json.dumps(request.args[2], sort_keys=True, default=str)
@@ -162,7 +162,7 @@ class MMTransMamba(lmms):
         return settings
 
     def _cut(self, text: str, asked: dict[str, Any]) -> str:
-        """The text before a task's end of answers."""
+        """The text before the first stop string of a task."""
         if self._has_plain_head:
             for end in _ends(asked):
                 text = text.partition(end)[0]
@@ -176,14 +176,14 @@ def _ends(asked: dict[str, Any]) -> list[str]:
 
 
 def to_conversation(messages: Sequence[dict[str, Any]]) -> Conversation:
-    """Turns and images of messages as lmms-eval has them.
+    """Turns and images of messages in the format of lmms-eval.
 
     Args:
         messages: Each with ``role`` and ``content``: text, or parts of the types
             ``text`` and ``image`` (whose ``url`` is a PIL image or a file).
 
     Raises:
-        ValueError: There is a video or sound.
+        ValueError: A message contains a video or sound.
     """
     turns, images = [], []
     for message in messages:

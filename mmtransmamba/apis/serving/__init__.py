@@ -1,4 +1,4 @@
-"""Converted language models in formats that other programs read."""
+"""Converted language models in formats for other programs."""
 
 from .export import LanguageExportReport, export_language_model
 from .granite import granite_obstacles, to_granite

@@ -22,7 +22,7 @@ GROUPED_SINCE = (5, 23)
 """The first transformers whose Granite normalises each group alone."""
 
 TOLERANCE = 1e-4
-PROMPT, ANSWER = 33, 16  # tokens of the check
+PROMPT, ANSWER = 33, 16  # numbers of tokens in the check
 
 _NOTE = """# {name}
 
@@ -40,7 +40,7 @@ keeps it in float32.
 
 @dataclass(frozen=True)
 class LanguageExportReport:
-    """What was written.
+    """Report on an exported folder.
 
     Attributes:
         path: The folder.
@@ -66,23 +66,24 @@ def export_language_model(
 ) -> LanguageExportReport:
     """Write a converted language model for programs that do not have this package.
 
-    The folder appears under its name when it is complete and has been checked: in
-    float32, read by transformers' own class, its logits must equal the hybrid's within
-    :data:`TOLERANCE`, relative to the largest, and its greedy tokens must be the same.
+    The folder gets its final name only when it is complete and has been checked. In
+    float32, loaded with transformers' own class, its logits must equal the hybrid's
+    within :data:`TOLERANCE`, relative to the largest, and its greedy tokens must be
+    the same.
 
     Args:
-        model: The hybrid, or its folder (or the work directory of its training), from
-            which tokenizer, chat template and generation settings are then copied.
+        model: The hybrid, or its folder (or the work directory of its training). From
+            a folder, tokenizer, chat template and generation settings are copied too.
         out: The folder to write.
         format: ``'granite'``, see :mod:`mmtransmamba.apis.serving.granite`.
         overwrite: Replace the folder if it is an earlier export.
         check: Compare the folder with the hybrid. It needs both in float32.
 
     Raises:
-        FileExistsError: The folder is there, and is not to be replaced.
+        FileExistsError: The folder exists, and may not be replaced.
         ImportError: The check needs a later transformers.
-        ValueError: The model has no equal in the format; the message lists every
-            obstacle and the way round it.
+        ValueError: The model has no equivalent in the format; the message lists every
+            obstacle and its workaround.
     """
     if format not in FORMATS:
         raise ValueError(
@@ -137,10 +138,10 @@ def _note(name: str, model: nn.Module) -> str:
 
 
 def _write_config(path: Path) -> None:
-    """Settings under the names that every reader knows.
+    """Write settings under names that every reader supports.
 
-    SGLang reads ``rope_theta`` and ``rope_scaling`` only, and older readers know layers
-    as 'mamba' and 'attention'; transformers takes these names too.
+    SGLang reads ``rope_theta`` and ``rope_scaling`` only, and older readers name layers
+    'mamba' and 'attention'; transformers accepts these names too.
     """
     fields = json.loads(path.read_text(encoding='utf-8'))
     fields.pop('time_step_limit', None)  # the default; infinity is not JSON
@@ -160,7 +161,7 @@ def _difference(model: nn.Module, folder: Path) -> float:
     """Relative difference of the logits.
 
     Raises:
-        ValueError: It is too large, or the greedy tokens differ.
+        ValueError: The difference is too large, or the greedy tokens differ.
     """
     granite = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True
@@ -190,9 +191,9 @@ def _difference(model: nn.Module, folder: Path) -> float:
 
 
 def _greedy(model: nn.Module, ids: Tensor, use_cache: bool) -> tuple[Tensor, Tensor]:
-    """Logits of the prompt, and the likeliest tokens after it.
+    """Logits of the prompt, and the most likely tokens after it.
 
-    A loop of its own: the generation settings of a folder may forbid or force tokens.
+    ``generate`` is not used, because a folder's settings may forbid or force tokens.
     """
     output = model(ids, use_cache=use_cache)
     logits, tokens = output.logits, []

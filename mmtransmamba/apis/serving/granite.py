@@ -1,20 +1,21 @@
-r"""A hybrid decoder as an equal ``granitemoehybrid`` model.
+r"""A hybrid decoder as an equivalent ``granitemoehybrid`` model.
 
 Granite's hybrid is Llama's block with Mamba-2 in place of some attention layers, so
 plain transformers, vLLM and SGLang read it without this package. Its mixer computes x,
-B, C, the gate z and dt with one projection, gives every group of heads its own B and C
-and has no key-value heads that are shared. A hybrid is expressed in it with as many
+B, C, the gate z and dt with one projection, has separate B and C for every group of
+heads, and has no shared key-value heads. A hybrid is therefore expressed with as many
 groups as heads:
 
 * the rows of x and B are repeated for the query heads that share them. The depthwise
-  convolution and SiLU act on each channel alone, so repeating before them is exact;
-* a missing D is 0; a missing gate is a zero projection with the bias at which
+  convolution and SiLU act on each channel separately, so repeating before them is
+  exact;
+* a missing D becomes 0; a missing gate becomes a zero projection with the bias at which
   :math:`\mathrm{SiLU}(z) = 1`;
-* a model whose heads are narrower than its hidden size gets heads of zeros, because
-  Granite has ``head_dim = hidden_size / num_attention_heads``.
+* a model whose heads are narrower than its hidden size is padded with zero heads,
+  because Granite has ``head_dim = hidden_size / num_attention_heads``.
 
-Granite normalises after the gate, the channels of each group alone (transformers 5.23
-and later, vLLM, SGLang). That is ``norm='gated_per_head'`` here, and nothing else.
+Granite normalises after the gate, over the channels of each group (transformers 5.23
+and later, vLLM, SGLang). Only ``norm='gated_per_head'`` of this package does the same.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _SAME = (
 
 @dataclass(frozen=True)
 class Heads:
-    """The heads of the hybrid, and how many Granite's has.
+    """The heads of the hybrid, and the number of heads of the Granite model.
 
     Attributes:
         query: Query heads of the hybrid.
@@ -66,7 +67,7 @@ class Heads:
         return self.query // self.groups
 
     def rows(self, tensor: Tensor, heads: int, value: float = 0.0) -> Tensor:
-        """Tensor with ``heads * n`` rows, padded to as many heads as Granite has."""
+        """Tensor with ``heads * n`` rows, padded to the heads of the Granite model."""
         wanted = self.all if heads == self.query else self.all // self.shared
         missing = (wanted - heads) * (tensor.shape[0] // heads)
         padding = tensor.new_full((missing, *tensor.shape[1:]), value)
@@ -80,7 +81,7 @@ class Heads:
 
 
 def heads_of(config: Any) -> Heads:
-    """The heads of a hybrid's config, with those that Granite needs."""
+    """The heads of a hybrid's config, and those that Granite needs."""
     query = config.num_attention_heads
     size = getattr(config, 'head_dim', None) or config.hidden_size // query
     return Heads(
@@ -92,13 +93,13 @@ def heads_of(config: Any) -> Heads:
 
 
 def granite_obstacles(model: nn.Module) -> list[str]:
-    """Reasons why a model has no equal in ``granitemoehybrid``.
+    """Reasons why a model has no equivalent in ``granitemoehybrid``.
 
     Args:
         model: A hybrid decoder with a language-modelling head.
 
     Returns:
-        One sentence per obstacle, with the way round; empty if there is none.
+        One sentence per obstacle, with its workaround; empty if there is none.
     """
     config = model.config
     family = config.model_type.removeprefix('hybrid_')
@@ -142,7 +143,7 @@ def _decoder_obstacles(config: Any) -> Iterator[str]:
 
 
 def _mixer_obstacles(model: nn.Module) -> Iterator[str]:
-    """Of the first Mamba layer, for all."""
+    """Obstacles in the first Mamba layer, which stands for all."""
     config = model.config
     mixers = [model.model.layers[i].self_attn for i in config.mamba_layers]
     if not mixers:
@@ -173,9 +174,9 @@ def _mixer_obstacles(model: nn.Module) -> Iterator[str]:
 
 
 def to_granite(model: nn.Module) -> GraniteMoeHybridForCausalLM:
-    """The equal ``granitemoehybrid`` model, in the dtypes of this one.
+    """The equivalent ``granitemoehybrid`` model, in the dtypes of this one.
 
-    Parameters that both have are shared, not copied.
+    Parameters that exist in both models are shared, not copied.
 
     Args:
         model: A hybrid without :func:`obstacles <granite_obstacles>`.
@@ -204,7 +205,7 @@ def to_granite(model: nn.Module) -> GraniteMoeHybridForCausalLM:
 
 
 def granite_config(model: nn.Module) -> GraniteMoeHybridConfig:
-    """Config of the equal Granite model; all multipliers are written out."""
+    """Config of the equivalent Granite model; all multipliers are explicit."""
     config, heads = model.config, heads_of(model.config)
     mixers = [model.model.layers[i].self_attn for i in config.mamba_layers]
     return GraniteMoeHybridConfig(
