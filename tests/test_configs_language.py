@@ -249,7 +249,7 @@ def test_matvlm(percent, count):
     assert gaps == {32 // count}
     terms = {key: term for key, term in cfg.model.terms.items() if term}
     assert {key: term.weight for key, term in terms.items()} == dict(kl=1.0, layer=1.0)
-    assert MODELS.build(terms['kl']).temperature == 1.0
+    assert MODELS.build(terms['kl']).divergence.temperature == 1.0
     assert cfg.model.student.convert.init == 'vkq'
 
 

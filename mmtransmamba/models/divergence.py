@@ -1,40 +1,124 @@
-"""The Kullback-Leibler divergence of rows of logits."""
+"""Divergences of rows of logits."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmtransmamba.utils.dtypes import at_least_float32
 
-def kl_of_logits(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    r""":math:`\tau^2 \mathrm{KL}(p_T \| p_S)` of each row.
+DIVERGENCES = ('forward_kl', 'reverse_kl', 'jsd')
 
-    A class to which the teacher gives probability 0, as one whose logit is -inf or the
-    lowest number of its dtype, adds 0 to the divergence and to the gradient, whatever
-    the student says of it. A row in which the teacher rules out every class says
-    nothing: its divergence is 0. A class that only the student rules out makes the
-    divergence infinite, as it is.
+
+@dataclass(frozen=True)
+class Divergence:
+    r"""How far a student's distribution :math:`q` is from a teacher's :math:`p`.
+
+    * ``'forward_kl'``: :math:`\mathrm{KL}(p \| q)`;
+    * ``'reverse_kl'``: :math:`\mathrm{KL}(q \| p)`;
+    * ``'jsd'``: :math:`\beta \mathrm{KL}(p \| m) + (1 - \beta) \mathrm{KL}(q \| m)`
+      with :math:`m = \beta p + (1 - \beta) q`, the generalised Jensen-Shannon
+      divergence (Agarwal et al., "On-Policy Distillation of Language Models", 2024,
+      Eq. 1). It is symmetric for :math:`\beta = 0.5` and never exceeds log 2.
+
+    All are multiplied by :math:`\tau^2`, which keeps the gradient's size independent
+    of the temperature.
 
     Args:
-        student, teacher: Logits ``[..., V]``.
-        temperature: :math:`\tau` > 0, which softens both.
+        kind: Name in :data:`DIVERGENCES`.
+        temperature: :math:`\tau` > 0, which softens both distributions.
+        beta: :math:`\beta` of ``'jsd'``, between 0 and 1; None for 0.5, and for the
+            other divergences, which have none.
 
-    Returns:
-        ``[...]``, float32.
+    Raises:
+        ValueError: One of them is not accepted.
     """
-    teacher = teacher.float()
-    silent = teacher.amax(-1, keepdim=True) == -torch.inf
-    log_p_t = F.log_softmax(teacher.masked_fill(silent, 0) / temperature, dim=-1)
-    log_p_s = F.log_softmax(student.float() / temperature, dim=-1)
-    kl = kl_of_log_probs(log_p_s, log_p_t).masked_fill(silent.squeeze(-1), 0)
-    return temperature**2 * kl
+
+    kind: str = 'forward_kl'
+    temperature: float = 1.0
+    beta: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in DIVERGENCES:
+            raise ValueError(
+                f'divergence={self.kind!r} must be one of {", ".join(DIVERGENCES)}.'
+            )
+        if not self.temperature > 0:
+            raise ValueError(f'temperature={self.temperature} must be greater than 0.')
+        if self.beta is None:
+            return
+        if self.kind != 'jsd':
+            raise ValueError(
+                f'beta={self.beta} has no effect on divergence={self.kind!r}; leave it '
+                "out, or set divergence='jsd'."
+            )
+        if not 0 < self.beta < 1:
+            raise ValueError(
+                f'beta={self.beta} must lie between 0 and 1, both excluded.'
+            )
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The divergence of each row.
+
+        A class to which the teacher gives probability 0, because its logit is -inf or
+        the lowest number of its dtype, adds 0 to the forward KL and its gradient,
+        whatever the student's probability. The reverse KL is infinite there unless the
+        student rules the class out as well. A row in which the teacher rules out every
+        class has the divergence 0. A class that only the student rules out makes the
+        forward KL infinite.
+
+        Args:
+            student, teacher: Logits ``[..., V]``.
+
+        Returns:
+            ``[...]``, float32, or float64 if both are.
+        """
+        teacher = at_least_float32(teacher)
+        silent = teacher.amax(-1, keepdim=True) == -torch.inf
+        log_p = F.log_softmax(teacher.masked_fill(silent, 0) / self.temperature, dim=-1)
+        log_q = F.log_softmax(at_least_float32(student) / self.temperature, dim=-1)
+        return self.of_log_probs(log_q, log_p).masked_fill(silent.squeeze(-1), 0)
+
+    def of_log_probs(self, student: Tensor, teacher: Tensor) -> Tensor:
+        r"""The divergence of rows ``[..., V]`` of softened log-probabilities."""
+        if self.kind == 'forward_kl':
+            divergence = kl_of_log_probs(student, teacher)
+        elif self.kind == 'reverse_kl':
+            divergence = kl_of_log_probs(teacher, student)
+        else:
+            divergence = self._jsd(student, teacher)
+        return self.temperature**2 * divergence
+
+    def _jsd(self, student: Tensor, teacher: Tensor) -> Tensor:
+        beta = torch.tensor(0.5 if self.beta is None else self.beta).double()
+        # Where both are impossible the mixture is as well; its logarithm would have
+        # the gradient NaN.
+        both = torch.maximum(student, teacher) == -torch.inf
+        mixture = torch.logaddexp(
+            teacher.masked_fill(both, 0) + beta.log().item(),
+            student.masked_fill(both, 0) + (1 - beta).log().item(),
+        )
+        beta = beta.item()
+        return beta * kl_of_log_probs(mixture, teacher) + (1 - beta) * kl_of_log_probs(
+            mixture, student
+        )
+
+
+def kl_of_logits(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    r""":math:`\tau^2 \mathrm{KL}(p_T \| p_S)` of each row of logits.
+
+    See :class:`Divergence` for arguments and result.
+    """
+    return Divergence(temperature=temperature)(student, teacher)
 
 
 def kl_of_log_probs(student: Tensor, teacher: Tensor) -> Tensor:
     r""":math:`\mathrm{KL}(p_T \| p_S)` of rows ``[..., V]`` of log-probabilities.
 
-    What the teacher gives probability 0 adds 0; see :func:`kl_of_logits`.
+    What the teacher gives probability 0 adds 0, see :class:`Divergence`.
     """
     probability = teacher.exp()
     # Not multiplied by 0: that would make NaN of an infinite difference, in the

@@ -1,8 +1,9 @@
-"""Names of floating-point types."""
+"""Floating-point types."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 
 def floating_dtype(name: str) -> torch.dtype:
@@ -15,3 +16,8 @@ def floating_dtype(name: str) -> torch.dtype:
     if not isinstance(named, torch.dtype) or not named.is_floating_point:
         raise ValueError(f'dtype must be float32, bfloat16 or float16, got {name!r}.')
     return named
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or in float64 if that is its type."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -33,6 +33,7 @@ from mmtransmamba.models.trainable.step_average import (
 from mmtransmamba.models.trainable.token_check import TokenCheck
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.distillers.base import Distiller, scaled_losses
+from mmtransmamba.transfer.heads import HeadInputs, head_of
 from mmtransmamba.transfer.terms.language import (
     ForcedLayer,
     ForcedTerm,
@@ -126,12 +127,39 @@ class LanguageDistiller(Distiller):
         )
         for term in built:
             term.bind(pair)
+        self._bind_heads()
         self.mamba_layers = pair.mamba_layers
         if trains is None and stage is not None:
             trains = STAGES[stage].trains
         table = freeze_all_but(self.student, trains)
         name = 'no stage' if stage is None else f'stage {stage!r}'
         print_log(f'LanguageDistiller, {name}:\n{table}', logger='current')
+
+    def _bind_heads(self) -> None:
+        """Prepare both models for terms that read what goes into their heads.
+
+        Raises:
+            ValueError: A model has no suitable head, or another term reads logits.
+        """
+        terms = {k: t for k, t in self.terms.items() if isinstance(t, ModelTerm)}
+        fused = [key for key, term in terms.items() if term.fused]
+        if not fused:
+            return
+        readers = [key for key, term in terms.items() if term.needs_logits]
+        if readers:
+            raise ValueError(
+                f'LanguageDistiller: terms.{fused[0]} has fused=True and no logits '
+                f'[B, L, V], which terms.{readers[0]} needs; fuse that term too, or '
+                f'use terms.{fused[0]}.task_weight in place of a NextTokenTerm.'
+            )
+        try:
+            self._student_last = HeadInputs(self.student)
+            self._teacher_last = HeadInputs(self.teacher)
+        except ValueError as error:
+            raise ValueError(
+                f'LanguageDistiller: terms.{fused[0]}.fused=True cannot be used: '
+                f'{error}.'
+            ) from error
 
     def init_weights(self) -> None:
         """Nothing; see :meth:`CausalLM.init_weights`."""
@@ -268,12 +296,10 @@ class LanguageDistiller(Distiller):
                         losses[name] = losses[name] + loss
 
         watched = teacher_layers | (set(self.mamba_layers) if forced else set())
-        teacher_logits = self._run_teacher(
-            _for_teacher(inputs, packing), free, watched, visit
-        )
+        spoken = self._run_teacher(_for_teacher(inputs, packing), free, watched, visit)
         if free:
             free_losses = self._free_losses(
-                free, inputs, labels, mask, teacher_logits, teacher_hidden, share
+                free, inputs, labels, mask, spoken, teacher_hidden, share
             )
             if backward is not None:
                 backward(sum(free_losses.values()))
@@ -288,16 +314,20 @@ class LanguageDistiller(Distiller):
         free: dict[str, ModelTerm],
         watched: set[int],
         visit: Callable[[LayerCall], None],
-    ) -> Tensor | None:
-        """Run the teacher as far as the terms need it."""
+    ) -> dict[str, Any]:
+        """Run the teacher as far as the terms need it; fields of the batch."""
+        fused = any(term.fused for term in free.values())
         needs_logits = any(term.needs_teacher_logits for term in free.values())
-        if not needs_logits and not watched:
-            return None
+        if not (needs_logits or fused or watched):
+            return {}
         with watch(self.teacher, watched, visit):
+            if fused:
+                last = self._teacher_last(inputs)
+                return dict(teacher_last=(last, head_of(self.teacher)))
             # Logits of one token cost nothing beside those of all.
             keep = {} if needs_logits else {'logits_to_keep': 1}
             output = self.teacher(**inputs, use_cache=False, **keep)
-        return output.logits if needs_logits else None
+        return dict(teacher_logits=output.logits) if needs_logits else {}
 
     def _free_losses(
         self,
@@ -305,7 +335,7 @@ class LanguageDistiller(Distiller):
         inputs: dict[str, Tensor],
         labels: Tensor | None,
         mask: Tensor,
-        teacher_logits: Tensor | None,
+        spoken: dict[str, Any],
         teacher_hidden: dict[int, Tensor],
         share: Share | None,
     ) -> dict[str, Tensor]:
@@ -315,22 +345,25 @@ class LanguageDistiller(Distiller):
         def keep(call: LayerCall) -> None:
             hidden[call.index] = call.output
 
+        fields: dict[str, Any] = dict(logits=None, teacher_logits=None) | spoken
         with watch(self.student, {i for t in free.values() for i in t.layers}, keep):
-            logits = self.student(**inputs, use_cache=False).logits
-        logits = touch_image_parameters(logits, self.student)
+            if any(term.fused for term in free.values()):
+                last = touch_image_parameters(self._student_last(inputs), self.student)
+                fields['last'] = last, head_of(self.student)
+            else:
+                logits = self.student(**inputs, use_cache=False).logits
+                fields['logits'] = touch_image_parameters(logits, self.student)
         batch = LanguageBatch(
-            logits=logits,
-            teacher_logits=teacher_logits,
             labels=labels,
             mask=mask,
             hidden=hidden,
             teacher_hidden=teacher_hidden,
+            **fields,
         )
         losses = {}
         for key, term in free.items():
             for name, part, loss in scaled_losses(key, term, batch):
-                # The parts beside a term's loss are of its weighting.
-                losses[name] = times(share, BATCHES if part else term.unit, loss)
+                losses[name] = times(share, term.unit_of(part), loss)
         return losses
 
 

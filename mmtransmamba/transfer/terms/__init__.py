@@ -4,12 +4,12 @@ from .language import (
     HiddenStatesTerm,
     MixerOutputTerm,
     NextTokenTerm,
-    TokenKLTerm,
 )
 from .layers import DirectionTerm, LayerTerm, PooledLayerTerm
 from .outputs import FeatureTerm, HardLabelTerm, LogitsTerm
 from .rivals import AttentionMapTerm, RelationTerm
 from .similarity import SimilarityTerm
+from .token_kl import TokenKLTerm
 
 __all__ = [
     'AttentionMapTerm',

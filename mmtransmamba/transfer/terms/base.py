@@ -12,22 +12,27 @@ import torch
 from torch import Tensor, nn
 
 from mmtransmamba.models.teachers import BaseTeacher, TeacherOutput
-from mmtransmamba.models.trainable.step_average import IMAGES
+from mmtransmamba.models.trainable.step_average import BATCHES, IMAGES
 from mmtransmamba.transfer.alignment import TeacherTokens
 from mmtransmamba.transfer.tap_recorder import TapRecord
 
 HALF = (torch.float16, torch.bfloat16)
 
 
-def check_weight(owner: object, weight: float) -> None:
-    """Refuse a factor that is negative, infinite or no number.
+def check_weight(owner: object, weight: float, name: str = 'weight') -> None:
+    """Refuse a factor that is negative, infinite or not a number.
+
+    Args:
+        owner: The object that has it, for the message.
+        weight: The factor.
+        name: What the config calls it.
 
     Raises:
         ValueError: So it is; the message names the class of ``owner``.
     """
     if not (isinstance(weight, (int, float)) and 0 <= weight < math.inf):
         raise ValueError(
-            f'{type(owner).__name__}: weight={weight!r} must be a number, and neither '
+            f'{type(owner).__name__}: {name}={weight!r} must be a number, and neither '
             'negative nor infinite.'
         )
 
@@ -164,6 +169,13 @@ class Term(nn.Module):
         Raises:
             ValueError: The term cannot be used with this pair.
         """
+
+    def unit_of(self, part: str) -> str:
+        """What the loss under a name in the result is the mean over.
+
+        Parts beside a term's own loss usually belong to its weighting.
+        """
+        return BATCHES if part else self.unit
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
         """Losses times ``weight``: the term's own under ``''``, others by name."""

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmtransmamba.models.divergence import kl_of_logits
 from mmtransmamba.models.folders.companions import Companions
 from mmtransmamba.models.token_losses import (
     mean_over_tokens,
@@ -21,7 +20,6 @@ from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.alignment import Aligner, match_layers
 from mmtransmamba.transfer.terms.base import Term
 from mmtransmamba.transfer.terms.layers import WeightedLayersTerm
-from mmtransmamba.transfer.vocabulary import check_shared_tokens, read_tokens
 from mmtransmamba.transfer.watch import (
     LayerCall,
     layers_of,
@@ -29,7 +27,6 @@ from mmtransmamba.transfer.watch import (
 )
 
 MIXER_OUTPUTS = ('projected', 'heads')
-VOCABULARIES = ('checked', 'shared')
 
 
 @dataclass
@@ -81,19 +78,23 @@ class LanguageBatch:
 
     Attributes:
         logits, teacher_logits: ``[B, L, V]``; the teacher's None unless a term needs
-            them.
+            them, and both None for fused terms.
         labels: ``[B, L]``, negative where a token is not to be predicted.
         mask: Bool ``[B, L]``, False for padding.
         hidden, teacher_hidden: Output ``[B, L, C]`` of each layer that a term needs,
             by its number.
+        last, teacher_last: What the heads make logits of, ``[B, L, C]``, and the heads;
+            None unless a term is fused.
     """
 
-    logits: Tensor
+    logits: Tensor | None
     teacher_logits: Tensor | None
     labels: Tensor
     mask: Tensor
     hidden: dict[int, Tensor]
     teacher_hidden: dict[int, Tensor]
+    last: tuple[Tensor, nn.Linear] | None = None
+    teacher_last: tuple[Tensor, nn.Linear] | None = None
 
     @cached_property
     def _predicted(self) -> Tensor:
@@ -108,6 +109,16 @@ class LanguageBatch:
     def teacher_rows(self) -> Tensor:
         """The teacher's logits of these tokens, ``[M, V]``."""
         return self.teacher_logits[:, :-1][self._predicted]
+
+    @cached_property
+    def last_rows(self) -> Tensor:
+        """What the student's head makes their logits of, ``[M, C]``."""
+        return self.last[0][:, :-1][self._predicted]
+
+    @cached_property
+    def teacher_last_rows(self) -> Tensor:
+        """What the teacher's head makes their logits of, ``[M, C]``."""
+        return self.teacher_last[0][:, :-1][self._predicted]
 
     @cached_property
     def targets(self) -> Tensor:
@@ -149,11 +160,15 @@ class ModelTerm(Term):
     """A term on what the free-running student says.
 
     Attributes:
+        needs_logits: Whether it reads ``logits``.
         needs_teacher_logits: Whether it reads ``teacher_logits``.
+        fused: Whether it reads ``last`` and ``teacher_last`` in place of logits.
         layers, teacher_layers: Layers whose ``hidden``, ``teacher_hidden`` it reads.
     """
 
+    needs_logits = False
     needs_teacher_logits = False
+    fused = False
     layers: list[int] = []
     teacher_layers: list[int] = []
 
@@ -162,82 +177,12 @@ class ModelTerm(Term):
 class NextTokenTerm(ModelTerm):
     """Cross-entropy of the next token: the task's own loss, mean over the tokens."""
 
+    needs_logits = True
     unit = PREDICTED
 
     def forward(self, batch: LanguageBatch) -> dict[str, Tensor]:
         loss = mean_over_tokens(token_nll, batch.rows, batch.targets)
         return {'': self.weight * loss}
-
-
-@MODELS.register_module()
-class TokenKLTerm(ModelTerm):
-    r""":math:`\tau^2 \mathrm{KL}(p_T \| p_S)` of the next token, mean over the tokens.
-
-    Neither padding nor prompts count. A sum over the sequence, as ``batchmean`` of
-    logits ``[B, L, V]`` is, would be L times as large.
-
-    Vocabularies of one tokenizer may be padded to different sizes, or one side may
-    have tokens of its own at the end. Then the distributions over the ids that both
-    have are compared, and the tokenizers, which must not mean different tokens by one
-    of them.
-
-    Args:
-        weight: Factor of the term.
-        temperature: :math:`\tau` > 0.
-        vocabulary: ``'checked'``: compare the tokenizers if the sizes differ;
-            ``'shared'``: take it that the ids both have are the same tokens.
-    """
-
-    needs_teacher_logits = True
-    unit = PREDICTED
-
-    def __init__(
-        self,
-        weight: float = 1.0,
-        temperature: float = 1.0,
-        vocabulary: str = 'checked',
-    ) -> None:
-        super().__init__(weight)
-        if vocabulary not in VOCABULARIES:
-            raise ValueError(
-                f'TokenKLTerm: vocabulary={vocabulary!r} must be one of '
-                f'{", ".join(VOCABULARIES)}.'
-            )
-        self.vocabulary = vocabulary
-        if temperature <= 0:
-            raise ValueError(
-                f'TokenKLTerm: temperature={temperature} must be greater than 0.'
-            )
-        self.temperature = temperature
-
-    def bind(self, pair: LanguagePair) -> None:
-        student, teacher = pair.vocabularies
-        self.shared = min(student, teacher)
-        if student == teacher or self.vocabulary == 'shared':
-            return
-        try:
-            tables = [
-                read_tokens(model, companions)
-                for model, companions in zip(
-                    (pair.student, pair.teacher), pair.companions, strict=True
-                )
-            ]
-            check_shared_tokens(*tables, self.shared)
-        except ValueError as error:
-            raise ValueError(
-                f'TokenKLTerm: the student knows {student} tokens, the teacher '
-                f'{teacher}, and that the {self.shared} ids both have mean the same '
-                f"cannot be confirmed: {error}. If they do, set vocabulary='shared'."
-            ) from error
-
-    def forward(self, batch: LanguageBatch) -> dict[str, Tensor]:
-        def loss(student: Tensor, teacher: Tensor) -> Tensor:
-            # Cut here, chunk by chunk: nothing is copied.
-            shared = (student[:, : self.shared], teacher[:, : self.shared])
-            return kl_of_logits(*shared, self.temperature)
-
-        kl = mean_over_tokens(loss, batch.rows, batch.teacher_rows)
-        return {'': self.weight * kl}
 
 
 @MODELS.register_module()

@@ -5,35 +5,43 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtransmamba.models.divergence import Divergence
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.alignment import Aligner
-from mmtransmamba.transfer.losses import kl_divergence
 from mmtransmamba.transfer.terms.base import DistillBatch, Term, TransferPair
 
 
 @MODELS.register_module()
 class LogitsTerm(Term):
-    """KL divergence of the class distributions, see :func:`kl_divergence`.
+    """Divergence of the class distributions, mean over the images.
 
     Args:
         weight: Factor of the term.
         temperature: Softens both distributions; > 0.
+        divergence: ``'forward_kl'``, ``'reverse_kl'`` or ``'jsd'``, see
+            :class:`~mmtransmamba.models.divergence.Divergence`.
+        beta: Of ``'jsd'``, by default 0.5.
     """
 
-    def __init__(self, weight: float = 1.0, temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        weight: float = 1.0,
+        temperature: float = 1.0,
+        divergence: str = 'forward_kl',
+        beta: float | None = None,
+    ) -> None:
         super().__init__(weight)
-        if temperature <= 0:
-            raise ValueError(
-                f'LogitsTerm: temperature={temperature} must be greater than 0.'
-            )
-        self.temperature = temperature
+        try:
+            self.divergence = Divergence(divergence, temperature, beta)
+        except ValueError as error:
+            raise ValueError(f'LogitsTerm: {error}') from error
 
     def bind(self, pair: TransferPair) -> None:
         check_classes('LogitsTerm', pair)
 
     def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
-        loss = kl_divergence(batch.logits, batch.teacher.logits, self.temperature)
-        return {'': self.weight * loss}
+        loss = self.divergence(batch.logits, batch.teacher.logits)
+        return {'': self.weight * loss.mean()}
 
 
 @MODELS.register_module()

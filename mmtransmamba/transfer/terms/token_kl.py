@@ -1,0 +1,142 @@
+"""The term on next-token distributions."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmtransmamba.models.divergence import Divergence
+from mmtransmamba.models.fused_linear import fused_linear_loss
+from mmtransmamba.models.token_losses import mean_over_tokens, token_nll
+from mmtransmamba.models.trainable.step_average import PREDICTED
+from mmtransmamba.registry import MODELS
+from mmtransmamba.transfer.terms.base import check_weight
+from mmtransmamba.transfer.terms.language import (
+    LanguageBatch,
+    LanguagePair,
+    ModelTerm,
+)
+from mmtransmamba.transfer.vocabulary import check_shared_tokens, read_tokens
+
+VOCABULARIES = ('checked', 'shared')
+
+
+@MODELS.register_module()
+class TokenKLTerm(ModelTerm):
+    r"""Divergence of next-token distributions, mean over the predicted tokens.
+
+    By default :math:`\tau^2 \mathrm{KL}(p_T \| p_S)`. Neither padding nor prompts
+    count. A sum over the sequence, as ``batchmean`` of logits ``[B, L, V]`` is, would
+    be L times as large.
+
+    Vocabularies of one tokenizer may be padded to different sizes, or one side may
+    have tokens of its own at the end. Then the distributions over the ids that both
+    have are compared, and the tokenizers, which must not mean different tokens by one
+    of them.
+
+    Args:
+        weight: Factor of the term.
+        temperature: :math:`\tau` > 0.
+        vocabulary: ``'checked'``: compare the tokenizers if the sizes differ;
+            ``'shared'``: take it that the ids both have are the same tokens.
+        divergence: ``'forward_kl'``, ``'reverse_kl'`` or ``'jsd'``, see
+            :class:`~mmtransmamba.models.divergence.Divergence`.
+        beta: :math:`\beta` of ``'jsd'``, by default 0.5.
+        task_weight: Factor of the cross-entropy of the next token, which is computed
+            from the same logits and reported as ``task``. As
+            :class:`NextTokenTerm`, it is independent of ``weight``.
+        fused: Compute the loss from the last hidden states and the heads' weights,
+            chunk by chunk, so that logits ``[B, L, V]`` never exist; see
+            :func:`~mmtransmamba.models.fused_linear.fused_linear_loss`.
+    """
+
+    unit = PREDICTED
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        temperature: float = 1.0,
+        vocabulary: str = 'checked',
+        divergence: str = 'forward_kl',
+        beta: float | None = None,
+        task_weight: float = 0.0,
+        fused: bool = False,
+    ) -> None:
+        super().__init__(weight)
+        if vocabulary not in VOCABULARIES:
+            raise ValueError(
+                f'TokenKLTerm: vocabulary={vocabulary!r} must be one of '
+                f'{", ".join(VOCABULARIES)}.'
+            )
+        self.vocabulary = vocabulary
+        try:
+            self.divergence = Divergence(divergence, temperature, beta)
+        except ValueError as error:
+            raise ValueError(f'TokenKLTerm: {error}') from error
+        check_weight(self, task_weight, 'task_weight')
+        self.task_weight = task_weight
+        self.fused = fused
+        self.needs_logits = self.needs_teacher_logits = not fused
+
+    def bind(self, pair: LanguagePair) -> None:
+        student, teacher = pair.vocabularies
+        self.shared = min(student, teacher)
+        if student == teacher or self.vocabulary == 'shared':
+            return
+        try:
+            tables = [
+                read_tokens(model, companions)
+                for model, companions in zip(
+                    (pair.student, pair.teacher), pair.companions, strict=True
+                )
+            ]
+            check_shared_tokens(*tables, self.shared)
+        except ValueError as error:
+            raise ValueError(
+                f'TokenKLTerm: the student knows {student} tokens, the teacher '
+                f'{teacher}, and that the {self.shared} ids both have mean the same '
+                f"cannot be confirmed: {error}. If they do, set vocabulary='shared'."
+            ) from error
+
+    def forward(self, batch: LanguageBatch) -> dict[str, Tensor]:
+        if self.fused:
+            return self._fused(batch)
+        kl = mean_over_tokens(self._divergence, batch.rows, batch.teacher_rows)
+        losses = {'': self.weight * kl}
+        if self.task_weight:
+            task = mean_over_tokens(token_nll, batch.rows, batch.targets)
+            losses['task'] = self.task_weight * task
+        return losses
+
+    def unit_of(self, part: str) -> str:
+        """Of the cross-entropy as well: the predicted tokens."""
+        return self.unit
+
+    def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
+        # Cut here, chunk by chunk: nothing is copied.
+        return self.divergence(student[:, : self.shared], teacher[:, : self.shared])
+
+    def _fused(self, batch: LanguageBatch) -> dict[str, Tensor]:
+        head, teacher_head = batch.last[1], batch.teacher_last[1]
+        weight, bias = (
+            None if p is None else p.detach()[: self.shared]
+            for p in (teacher_head.weight, teacher_head.bias)
+        )
+
+        def loss(logits: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
+            with torch.no_grad():
+                teacher_logits = F.linear(teacher, weight, bias)
+            parts = [self.weight * self._divergence(logits, teacher_logits)]
+            if self.task_weight:
+                parts.append(self.task_weight * token_nll(logits, targets))
+            return torch.stack(parts, -1)
+
+        rows = batch.teacher_last_rows, batch.targets
+        total, parts = fused_linear_loss(
+            loss, batch.last_rows, head.weight, head.bias, *rows
+        )
+        if not self.task_weight:
+            return {'': total}
+        # Their gradients are computed together: the first carries that of both.
+        return {'': total - parts[1], 'task': parts[1]}
