@@ -108,6 +108,20 @@ def test_total_is_equation_12():
     torch.testing.assert_close(losses['loss_logits'], 0.7 * 4 * kl)
 
 
+def test_logits_term_takes_the_reverse_kl():
+    inputs, samples = batch()
+    term = LOGITS | dict(temperature=2.0, divergence='reverse_kl')
+    distiller = build(dict(logits=term), alpha=0.3)
+    found = distiller(inputs, samples, mode='loss')['loss_logits']
+    images = inputs * distiller.data_preprocessor.std + distiller.data_preprocessor.mean
+    teacher = (distiller.teacher(images).logits / 2).log_softmax(1)
+    student = (distiller.student(inputs) / 2).softmax(1)
+    kl = F.kl_div(teacher, student, reduction='batchmean')
+    torch.testing.assert_close(found, 0.7 * 4 * kl)
+    with pytest.raises(ValueError, match="LogitsTerm: divergence='tv' must be one of"):
+        build(dict(logits=LOGITS | dict(divergence='tv')))
+
+
 def test_teacher_sees_the_students_images_under_its_own_normalisation():
     distiller = build(dict(logits=LOGITS))
     raw = torch.randint(0, 256, (2, 3, 16, 16)).float()
