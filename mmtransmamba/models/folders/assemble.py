@@ -42,10 +42,13 @@ def assemble(
     ):
         if names:
             raise CheckpointError(f'{model_cls.__name__}: {sorted(names)[0]} {what}.')
-    # What is computed from the config is not saved: the decoder's rotary frequencies,
+    # What is computed from the config is not saved: rotary frequencies,
     # and the numbers of a vision tower's positions.
-    decoder = model.get_decoder()
-    decoder.rotary_emb = type(decoder.rotary_emb)(config=decoder.config)
+    for module in model.modules():
+        if getattr(getattr(module, 'inv_freq', None), 'is_meta', False):
+            fresh = type(module)(config=module.config)
+            module._buffers.update(fresh._buffers)
+            module.attention_scaling = fresh.attention_scaling
     for name, buffer in list(model.named_buffers()):
         if buffer.is_meta and name.endswith('position_ids'):
             owner = model.get_submodule(name.rpartition('.')[0])

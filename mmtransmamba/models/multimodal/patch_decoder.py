@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from transformers.modeling_outputs import (
     BaseModelOutputWithPast,
     CausalLMOutputWithPast,
 )
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from mmtransmamba.models.language.arguments import known_arguments
 from mmtransmamba.models.language.cache_names import (
@@ -40,21 +42,30 @@ from mmtransmamba.models.pos_embed import resize_pos_embed
 class PatchEmbedding(nn.Module):
     """Patches of an image as tokens: a convolution and learned positions.
 
+    With ``pixel_shuffle`` each token is made of several of these by an MLP.
+
     Args:
         config: Config of the model.
     """
 
     def __init__(self, config: PatchDecoderConfig) -> None:
         super().__init__()
-        width, size = config.text_config.hidden_size, config.patch_size
-        self.patch_size = size
-        self.grid = config.grid
+        width, merged = config.text_config.hidden_size, config.pixel_shuffle or 1
+        size = config.patch_size // merged
+        self.patch_size = config.patch_size
+        self.merged = merged
+        self.grid = tuple(side * merged for side in config.grid)
         self.projection = nn.Conv2d(
             config.num_channels, width, kernel_size=size, stride=size
         )
         self.position_embedding = nn.Parameter(
-            torch.zeros(1, config.image_seq_length, width)
+            torch.zeros(1, self.grid[0] * self.grid[1], width)
         )
+        self.mlp = None
+        if config.pixel_shuffle:
+            self.mlp = nn.Sequential(
+                nn.Linear(merged**2 * width, width), nn.GELU(), nn.Linear(width, width)
+            )
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Tokens ``[N, P, C]`` of images ``[N, 3, H, W]``, row by row.
@@ -73,7 +84,34 @@ class PatchEmbedding(nn.Module):
         positions = resize_pos_embed(
             self.position_embedding, self.grid, tuple(maps.shape[-2:])
         )
-        return maps.flatten(2).transpose(1, 2) + positions
+        tokens = maps.flatten(2).transpose(1, 2) + positions
+        if self.mlp is None:
+            return tokens
+        rows, columns = (side // self.merged for side in maps.shape[-2:])
+        # [N, rows, merged, columns, merged, C]
+        tokens = tokens.unflatten(1, (rows, self.merged, columns, self.merged))
+        return self.mlp(tokens.transpose(2, 3).flatten(3).flatten(1, 2))
+
+
+class HolisticRotaryEmbedding(LlamaRotaryEmbedding):
+    """Rotary positions of the holistic layers, which differ from the decoder's.
+
+    Args:
+        config: Config of the decoder with the rotary fields of these layers.
+    """
+
+    def give_to(self, attention: nn.Module) -> None:
+        """Have an attention module rotate by these positions."""
+        attention.register_forward_pre_hook(self._replace, with_kwargs=True)
+
+    def _replace(
+        self, module: nn.Module, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict[str, Any]]:
+        given = kwargs.get('position_embeddings')
+        if given is None:
+            return args, kwargs
+        positions = kwargs['position_ids']
+        return args, kwargs | {'position_embeddings': self(given[0], positions)}
 
 
 class PatchDecoderPreTrainedModel(PreTrainedModel):
@@ -105,7 +143,18 @@ class PatchDecoderModel(PatchDecoderPreTrainedModel):
         super().__init__(config)
         self.patch_embedding = PatchEmbedding(config)
         self.language_model = AutoModel.from_config(config.text_config)
+        self.holistic_rotary = None
+        if config.holistic_rope is not None:
+            self._separate_rope(config)
         self.post_init()
+
+    def _separate_rope(self, config: PatchDecoderConfig) -> None:
+        text = copy.deepcopy(config.text_config)
+        for name, value in config.holistic_rope.items():
+            setattr(text, name, value)
+        self.holistic_rotary = HolisticRotaryEmbedding(config=text)
+        for layer in self.language_model.layers[: config.num_holistic_layers]:
+            self.holistic_rotary.give_to(layer.self_attn)
 
     @either_name
     @known_arguments('use_cache', 'seq_idx')

@@ -22,6 +22,13 @@ class PatchDecoderConfig(PretrainedConfig):
             into, for which there are position embeddings.
         patch_size: Side in pixels of a patch. HoVLE gives 256 tokens to a tile, to
             which 28 belongs with tiles of 448.
+        pixel_shuffle: 0 for one convolution that makes a token of a patch. Else, as in
+            the released HoVLE, how many smaller patches lie along the side of a patch:
+            the convolution makes a token of each, with a position of its own, and a
+            two-layer MLP makes one token of theirs.
+        holistic_rope: Rotary positions of the holistic layers where they differ from
+            those of the language model: ``rope_parameters`` and
+            ``max_position_embeddings``, as in ``text_config``.
         num_channels: Channels of the images.
         image_token_id: Token in whose place a patch is put.
         lm_head_bias: Whether the head has a bias, as Phi's.
@@ -34,6 +41,8 @@ class PatchDecoderConfig(PretrainedConfig):
     num_holistic_layers: int = 8
     image_size: int = 448
     patch_size: int = 28
+    pixel_shuffle: int = 0
+    holistic_rope: dict | None = None
     num_channels: int = 3
     image_token_id: int = 32000
     lm_head_bias: bool = False
@@ -53,6 +62,11 @@ class PatchDecoderConfig(PretrainedConfig):
         if self.image_size % self.patch_size:
             raise ValueError(
                 f'image_size={self.image_size} is no multiple of '
+                f'patch_size={self.patch_size}.'
+            )
+        if self.pixel_shuffle < 0 or self.patch_size % (self.pixel_shuffle or 1):
+            raise ValueError(
+                f'pixel_shuffle={self.pixel_shuffle} must be 0 or divide '
                 f'patch_size={self.patch_size}.'
             )
         if not 0 <= self.num_holistic_layers < text.num_hidden_layers:

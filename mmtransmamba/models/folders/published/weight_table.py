@@ -26,7 +26,8 @@ class Entry:
         name: Its name in the folder.
         shape: Its shape, by the config.
         parts: What is made of it, by the name here. Empty for a tensor that the
-            published code does not use.
+            published code does not use. What several entries give to one name is
+            joined row by row.
     """
 
     name: str
@@ -128,11 +129,10 @@ class TableSource(TensorSource):
     ) -> None:
         entries = list(entries)
         self._source = source
-        self._origin = {
-            target: (entry.name, part)
-            for entry in entries
-            for target, part in entry.parts.items()
-        }
+        self._origin: dict[str, list[tuple[str, Part]]] = {}
+        for entry in entries:
+            for target, part in entry.parts.items():
+                self._origin.setdefault(target, []).append((entry.name, part))
         known = {entry.name for entry in entries}
         wanted = [e for e in entries if e.parts or e.name in source]
         refuse(
@@ -157,16 +157,21 @@ class TableSource(TensorSource):
             )
 
     def __getitem__(self, name: str) -> Tensor:
-        origin, part = self._origin[name]
         # A copy, or each part of a fused tensor would keep all of it.
-        return part(self._source[origin]).clone()
+        return torch.cat([part(self._source[o]) for o, part in self._origin[name]])
 
     def shape(self, name: str) -> tuple[int, ...]:
-        origin, part = self._origin[name]
-        return tuple(part(torch.empty(self._source.shape(origin), device='meta')).shape)
+        return tuple(
+            torch.cat(
+                [
+                    part(torch.empty(self._source.shape(origin), device='meta'))
+                    for origin, part in self._origin[name]
+                ]
+            ).shape
+        )
 
     def is_real(self, name: str) -> bool:
-        return self._source.is_real(self._origin[name][0])
+        return all(self._source.is_real(origin) for origin, _ in self._origin[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._origin)
