@@ -1,6 +1,6 @@
 from mmtransmamba.compat import check_tested_versions
 
-# First: what does not work in another version may fail in the imports that follow.
+# Checked first, because untested versions may fail in the imports that follow.
 check_tested_versions()
 
 from . import backbones, folders, multimodal, retrieval, teachers, trainable

@@ -1,4 +1,4 @@
-"""Reading checkpoints of any container, and loading them without silent gaps."""
+"""Reading checkpoints from any container, and loading them without silent gaps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONTAINERS = (
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or does not fit the model."""
+    """A checkpoint cannot be read, or does not fit the model."""
 
 
 def _is_state_dict(obj: object) -> bool:
@@ -50,19 +50,18 @@ def read_state_dict(
     """Read the tensors of a checkpoint file onto the CPU.
 
     Args:
-        path: ``.safetensors``, or a file of ``torch.save`` holding a flat state
-            dict or one under a name of ``CONTAINERS``, or of these within each other.
-            What else it holds, such as the arguments of a training script, is not
-            executed; see :func:`mmtransmamba.utils.safe_load.load_file`. The prefixes
-            of wrapped and averaged models (``module.``, ``_orig_mod.`` and the like)
-            are removed.
-        container: Which of these to read where a file has several (``'model_ema'``
-            beside ``'model'``), or another one, such as ``'ema_state_dict'``; by
-            default the first there is, in this order.
+        path: ``.safetensors``, or a ``torch.save`` file that contains a flat state
+            dict, possibly nested under names of ``CONTAINERS``. Other contents, such as
+            the arguments of a training script, are not executed; see
+            :func:`mmtransmamba.utils.safe_load.load_file`. The prefixes of wrapped and
+            averaged models (``module.``, ``_orig_mod.`` and the like) are removed.
+        container: Container to read if a file has several (``'model_ema'`` next to
+            ``'model'``), or another one, such as ``'ema_state_dict'``; by default the
+            first existing one, in the order of ``CONTAINERS``.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        CheckpointError: The file cannot be read, or holds no (such) state dict.
+        FileNotFoundError: The file does not exist.
+        CheckpointError: The file cannot be read, or has no state dict (of this name).
     """
     path = Path(path)
     if not path.is_file():
@@ -95,7 +94,7 @@ def _unwrapped(state: dict[str, Tensor], name: str | Path) -> dict[str, Tensor]:
 
 
 def _within(container: object) -> dict[str, Tensor] | None:
-    """The state dict in a container that holds others, as an average's does."""
+    """The inner state dict of a container, as an averaged model may have one."""
     if not isinstance(container, Mapping):
         return None
     for name in CONTAINERS:
@@ -108,10 +107,10 @@ def _within(container: object) -> dict[str, Tensor] | None:
 def find_state_dict(
     content: object, path: str | Path, container: str | None = None
 ) -> dict[str, Tensor]:
-    """The state dict in what a checkpoint file holds; see :func:`read_state_dict`.
+    """The state dict in the contents of a checkpoint file; see :func:`read_state_dict`.
 
     Raises:
-        CheckpointError: There is none; the message names ``path``.
+        CheckpointError: There is no state dict; the message names ``path``.
     """
     wanted = CONTAINERS if container is None else (container,)
     if isinstance(content, Mapping):
@@ -138,15 +137,15 @@ def find_state_dict(
 
 @dataclass
 class LoadReport:
-    """What :func:`load_pretrained` did, in names of the model's tensors.
+    """Report of :func:`load_pretrained`, by names of the model's tensors.
 
     Attributes:
-        loaded: Tensors taken over unchanged.
-        converted: Tensors changed on the way (renamed, reshaped, resampled), with how.
-        missing: Tensors of the model that the file does not have.
-        left_over: Tensors of the file that the model does not have.
-        mismatched: Tensors of differing shape, with both shapes, or of integers in the
-            place of real numbers, with both dtypes.
+        loaded: Tensors loaded unchanged.
+        converted: Tensors changed (renamed, reshaped, resampled), with the change.
+        missing: Tensors of the model that are not in the file.
+        left_over: Tensors of the file that are not in the model.
+        mismatched: Tensors of different shape, with both shapes, or with integers
+            instead of real numbers, with both dtypes.
     """
 
     loaded: list[str] = field(default_factory=list)
@@ -173,7 +172,7 @@ class LoadReport:
 
 
 def _conversion(key: str, value: Tensor, given: dict[str, Tensor]) -> str | None:
-    """How a tensor differs from the file's, None if it does not."""
+    """The difference between a tensor and the file's, None if there is none."""
     if key in given:
         if value is given[key]:
             return None
@@ -189,7 +188,7 @@ def _conversion(key: str, value: Tensor, given: dict[str, Tensor]) -> str | None
 
 @contextmanager
 def _told_grid(module: nn.Module, grid: tuple[int, int] | None) -> Iterator[None]:
-    """Tell a backbone the grid of the position embedding that it is about to load."""
+    """Set the grid of the position embedding that a backbone is about to load."""
     if grid is None or not hasattr(module, 'loaded_pos_embed_grid'):
         yield
         return
@@ -204,7 +203,7 @@ def _told_grid(module: nn.Module, grid: tuple[int, int] | None) -> Iterator[None
 def _run_hooks(
     model: nn.Module, state: dict[str, Tensor], grid: tuple[int, int] | None
 ) -> None:
-    """What the model does to a state dict before it loads it."""
+    """The effect of the model's loading hooks on a state dict."""
     for prefix, module in model.named_modules():
         prefix = prefix + '.' if prefix else ''
         with _told_grid(module, grid):
@@ -218,29 +217,29 @@ def load_pretrained(
     container: str | None = None,
     pos_embed_grid: tuple[int, int] | None = None,
 ) -> LoadReport:
-    """Load a released or trained checkpoint, refusing a silent mismatch.
+    """Load a released or trained checkpoint, refusing any silent mismatch.
 
     Args:
         model: A backbone or a classifier.
         checkpoint: A file (see :func:`read_state_dict`) or a state dict. A
-            prefix such as ``backbone.``, ``model.`` or ``student.`` is removed when the
-            model's names have none.
+            prefix such as ``backbone.``, ``model.`` or ``student.`` is removed if the
+            model's names do not have it.
         allow_left_over: Prefixes of the file's tensors that the model may lack: by
             default the head when a backbone is loaded, and a distiller's aligners.
             A backbone adds its own (``allowed_left_over``), and may lack tensors it
             creates for other uses (``allowed_missing``).
         container: See :func:`read_state_dict`.
-        pos_embed_grid: Rows and columns of the checkpoint's position embedding, which
-            is taken to be square if this is not said.
+        pos_embed_grid: Rows and columns of the checkpoint's position embedding, by
+            default assumed to be square.
 
     Returns:
-        The report; tensors the model's own loading hooks changed (a resampled
+        The report. Tensors changed by the model's own loading hooks (a resampled
         ``pos_embed``, a legacy name) are listed as converted.
 
     Raises:
-        CheckpointError: Something is missing, left over, of another shape or of
-            integers beyond what was allowed, or a weight has NaN or infinity. The model
-            is then unchanged.
+        CheckpointError: A tensor is missing, left over, of another shape or of
+            integers beyond what was allowed, or a weight has NaN or infinity. The
+            model is then unchanged.
     """
     own = model.state_dict()
     if isinstance(checkpoint, Mapping):
@@ -256,8 +255,8 @@ def load_pretrained(
     try:
         _run_hooks(model, state, pos_embed_grid)
     except Exception as error:
-        # Hooks of other packages meet another architecture's weights with whatever
-        # error their arithmetic ends in.
+        # Hooks of other packages may fail with arbitrary errors on the weights of
+        # another architecture.
         raise CheckpointError(
             f'{name} does not fit {type(model).__name__}: '
             f'{error or type(error).__name__}'

@@ -1,4 +1,4 @@
-"""The names of a checkpoint's tensors without what wrappers put before them."""
+"""Removal of the prefixes that wrappers add to the names of a checkpoint's tensors."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TypeVar
 
 T = TypeVar('T')
 
-# What torch.compile, FSDP and activation checkpointing put into names, anywhere.
+# Words that torch.compile, FSDP and activation checkpointing insert into names.
 _INNER = ('_orig_mod.', '_fsdp_wrapped_module.', '_checkpoint_wrapped_module.')
 _PARALLEL = 'module.'
-# What an averaged model counts or notes beside its weights.
+# Counters and other entries of an averaged model besides its weights.
 _COUNTERS = {'steps', 'n_averaged', 'step', 'initted', 'decay', 'num_updates'}
-# Attributes under which training code holds the model.
+# Attributes under which training code stores the model.
 _HOLDERS = {
     'module', 'model', 'net', 'network', 'backbone', 'student', 'ema', 'ema_model',
     'model_ema', 'online_model', 'base_model', 'wrapped_model', '_forward_module',
@@ -22,17 +22,17 @@ _STUDENT, _TEACHER = 'student.', 'teacher.'
 
 
 class AmbiguousNamesError(ValueError):
-    """Two of a checkpoint's tensors are the same one's to a model."""
+    """Two tensors of a checkpoint would have the same name in the model."""
 
 
 def unwrapped_names(state: Mapping[str, T]) -> dict[str, T]:
     """A state dict without the prefixes of wrapped, parallel and averaged models.
 
-    ``module.`` is removed where all tensors have it, as often as they do; the words of
-    ``torch.compile``, FSDP and activation checkpointing wherever they stand.
+    ``module.`` is removed as often as all tensors have it. The words of
+    ``torch.compile``, FSDP and activation checkpointing are removed at any position.
 
     Raises:
-        AmbiguousNamesError: Two tensors would have one name.
+        AmbiguousNamesError: Two tensors would have the same name.
     """
     found = dict(state)
     while True:
@@ -53,20 +53,21 @@ def _without_inner(key: str) -> str:
 
 
 def names_of_model(state: Mapping[str, T], own: Collection[str]) -> dict[str, T]:
-    """A state dict with the names that a model has.
+    """A state dict with the tensor names of a model.
 
-    The prefix of the attributes under which training code held the model, such as
-    ``model.``, ``student.`` or ``model.backbone.``, is removed where more of the names
-    are the model's without it. Tensors beside the model keep what their names have
-    besides (``model.head.fc`` becomes ``head.fc``); a student's teacher is left out.
+    A prefix of attributes under which training code stored the model, such as
+    ``model.``, ``student.`` or ``model.backbone.``, is removed if more names match the
+    model's without it. Tensors outside the model keep the rest of their names
+    (``model.head.fc`` becomes ``head.fc``); a student's teacher is omitted.
 
     Args:
         state: Tensors by name, see :func:`unwrapped_names`.
         own: Names of the model's tensors.
 
     Raises:
-        AmbiguousNamesError: The names are the model's after either of two prefixes, as
-            of a model and its average, or two tensors would have one name.
+        AmbiguousNamesError: The names match the model's after removal of either of two
+            prefixes, as for a model and its average, or two tensors would have the
+            same name.
     """
     own = set(own)
     matches = Counter({'': sum(key in own for key in state)})

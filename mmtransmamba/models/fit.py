@@ -1,4 +1,4 @@
-"""Refusal of weights that do not fit, which others would load with a warning."""
+"""Errors for weights that do not fit, where other libraries only warn."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def check_fit(model: nn.Module, state_dict: Mapping[str, Tensor], prefix: str) -
     """Check that a state dict has all of a model's tensors and no others.
 
     The model's own loading hooks may rename or reshape tensors; they are run on a
-    copy first. Of tensors that are one and the same, as tied embeddings, one is
-    enough.
+    copy first. For tensors shared under several names, such as tied embeddings, one
+    name is enough.
 
     Args:
         model: The model.
-        state_dict: What it is about to load.
-        prefix: What its tensors' names begin with there.
+        state_dict: The state dict that it is about to load.
+        prefix: Prefix of the model's tensor names in the state dict.
 
     Raises:
-        CheckpointError: Tensors are missing, unexpected, of another shape or of
-            integers where the model has real numbers, or have NaN or infinity.
+        CheckpointError: Tensors are missing, unexpected, of another shape, of integers
+            instead of the model's real numbers, or contain NaN or infinity.
     """
     state = {key: v for key, v in state_dict.items() if key.startswith(prefix)}
     for name, module in model.named_modules():
@@ -74,11 +74,11 @@ def check_fit(model: nn.Module, state_dict: Mapping[str, Tensor], prefix: str) -
 
 
 def check_weights(state: Mapping[str, Tensor], where: str | Path) -> None:
-    """Check the values of weights that are not loaded as they are.
+    """Check the values of weights that are converted before they are loaded.
 
     Args:
         state: Tensors of a checkpoint.
-        where: Its file, for the message.
+        where: Their file, for the message.
 
     Raises:
         CheckpointError: A weight consists of integers, or has NaN or infinity.
@@ -95,14 +95,14 @@ def check_weights(state: Mapping[str, Tensor], where: str | Path) -> None:
 
 
 def check_depth(config: Any, names: Iterable[str], where: str | Path) -> None:
-    """Check that there are tensors for all layers of a language model.
+    """Check that a checkpoint has tensors for all layers of a language model.
 
-    To build a model only to find that it has no weights can take minutes.
+    The check comes first, because building a model without weights can take minutes.
 
     Args:
         config: Config of a transformers model.
-        names: Names of the tensors there are.
-        where: Where they are, for the message.
+        names: Names of the available tensors.
+        where: Their location, for the message.
 
     Raises:
         CheckpointError: There are fewer layers.
@@ -122,9 +122,9 @@ def refuse(
     """Raise an error that names tensors, if there are any.
 
     Args:
-        what: The error's beginning.
-        missing: Tensors that the model has and the checkpoint has not.
-        unexpected: The reverse.
+        what: Start of the error message.
+        missing: Tensors of the model that are not in the checkpoint.
+        unexpected: Tensors of the checkpoint that are not in the model.
         mismatched: Tensors of different shapes.
 
     Raises:

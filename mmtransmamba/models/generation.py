@@ -1,4 +1,4 @@
-"""Generation settings that transformers refuses to save, found before they are."""
+"""Early detection of generation settings that transformers refuses to save."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import nn
 
-# What a setting is where it has no effect, besides None.
+# Values, besides None, at which a setting has no effect.
 _SAMPLING = {
     'temperature': 1.0,
     'top_p': 1.0,
@@ -23,20 +23,20 @@ _CACHE = ('cache_implementation', 'cache_config')
 
 
 def repair_generation_config(model: nn.Module) -> list[str]:
-    """Make a model's generation settings such that they can be saved.
+    """Change a model's generation settings so that they can be saved.
 
-    transformers saves no settings that contradict each other, as Vicuna's do, which
-    have a temperature and do not sample: ``save_pretrained`` fails, after training if
-    nobody looks before. Settings for sampling are taken as a wish to sample
-    (``do_sample=True``), unless ``do_sample`` is false; then, and where they belong to
-    beams or a cache that are not used, they are dropped. A negative padding token, as
-    in the first Llama folders, is none.
+    transformers does not save contradictory settings, such as Vicuna's, which have a
+    temperature but no sampling: ``save_pretrained`` would fail, only after training.
+    Sampling settings are interpreted as a request to sample (``do_sample=True``),
+    unless ``do_sample`` is false. In that case, and if they belong to beams or a cache
+    that are not used, they are dropped. A negative padding token, as in the first
+    Llama folders, is removed.
 
     Args:
         model: A transformers model; its ``generation_config`` is changed.
 
     Returns:
-        What was changed, in words; it is logged, too.
+        Descriptions of the changes, which are also logged.
 
     Raises:
         ValueError: Settings contradict each other in another way.
@@ -80,7 +80,7 @@ def repair_generation_config(model: nn.Module) -> list[str]:
 
 
 def _effective(config: Any, neutral: dict[str, Any]) -> list[str]:
-    """The settings that are none of those without effect."""
+    """The settings that have an effect."""
     return [
         name
         for name, value in neutral.items()

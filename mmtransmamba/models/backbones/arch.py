@@ -1,4 +1,4 @@
-"""Choice of a backbone's dimensions: a published name, or a dict of one's own."""
+"""Choice of a backbone's dimensions: a published name, or a custom dict."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ def resolve_arch(
     """Dimensions of ``arch``.
 
     Args:
-        backbone: Registry name, for the message of an error.
-        arch: A name in ``table`` (case does not matter) or a dict of dimensions;
-            what the dict leaves out is an error unless every entry of the table
-            agrees on it.
+        backbone: Registry name, for error messages.
+        arch: A name in ``table`` (case does not matter) or a dict of dimensions. A key
+            may be omitted only if every entry of the table has the same value for it.
         table: Published architectures; all have the same keys.
 
     Returns:

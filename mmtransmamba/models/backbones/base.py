@@ -1,4 +1,4 @@
-"""What the vision backbones share."""
+"""Base class of the vision backbones."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ CONVS = (nn.Conv2d, nn.Conv3d)
 
 
 class VisionBackbone(BaseModule):
-    """Base of the backbones: what does not depend on the mixer.
+    """Base of the backbones: everything that does not depend on the mixer.
 
     A subclass sets ``depth`` (its number of blocks), ``patch_size``, ``with_cp`` and
-    ``patch_embed``, which is a convolution of the images or begins with one,
+    ``patch_embed``, which is a convolution of the images or starts with one. It
     overrides :meth:`reset_parameters`, and :meth:`_layer_number` if its blocks are not
-    ``layers.N``, and has a ``pos_embed`` with ``pos_embed_grid`` or none at all.
+    ``layers.N``. It has either a ``pos_embed`` with ``pos_embed_grid`` or neither.
 
     Attributes:
         ARCHS: Published architectures by name.
-        OFFICIAL_HEADS: Beginnings of the official names of a classification head, and
-            what mmpretrain's classifier with a ``LinearClsHead`` calls it.
-        NO_DECAY: Last parts of the names of parameters that weight decay must spare.
-        allowed_missing: Beginnings of the names of tensors that a released checkpoint
-            need not have.
-        allowed_left_over: Beginnings of the names of tensors of a released checkpoint
-            that the bare backbone need not have.
+        OFFICIAL_HEADS: Prefixes of the official names of a classification head, mapped
+            to the names in mmpretrain's classifier with a ``LinearClsHead``.
+        NO_DECAY: Last parts of the names of parameters exempt from weight decay.
+        allowed_missing: Prefixes of tensors that may be missing from a released
+            checkpoint.
+        allowed_left_over: Prefixes of tensors of a released checkpoint that the bare
+            backbone may lack.
         cls_at: Position of the class token among a number of patches, None without.
-        num_extra_tokens: Tokens in front of the patches, as mmpretrain's tools ask for
-            them: none, since a class token is among the patches, if anywhere.
-        loaded_pos_embed_grid: Rows and columns of the ``pos_embed`` that is about to
-            be loaded, for the time of loading; None if nobody knows.
+        num_extra_tokens: Number of tokens in front of the patches, as defined by
+            mmpretrain's tools: 0, since a class token lies among the patches.
+        loaded_pos_embed_grid: Rows and columns of the ``pos_embed`` in the checkpoint
+            that is being loaded, set during loading only; None if unknown.
     """
 
     ARCHS: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -76,10 +76,10 @@ class VisionBackbone(BaseModule):
     def _resolve_indices(
         self, out_indices: int | Sequence[int], count: int, what: str = 'blocks'
     ) -> tuple[int, ...]:
-        """``out_indices`` counted from 0.
+        """``out_indices`` as non-negative indices.
 
         Raises:
-            ValueError: One is out of range, or no integer.
+            ValueError: An index is out of range, or not an integer.
         """
         indices = _integers(out_indices)
         if indices is None:
@@ -102,10 +102,10 @@ class VisionBackbone(BaseModule):
         Args:
             img_size: Side, or height and width, in pixels.
             patch: Pixels per token and axis.
-            stride: Pixels from token to token, by default as many.
+            stride: Pixels from token to token, by default ``patch``.
 
         Raises:
-            ValueError: The image is smaller than one patch, or these are no sizes.
+            ValueError: The image is smaller than one patch, or a size is invalid.
         """
         stride = patch if stride is None else stride
         self._check_positive(patch_size=patch, stride=stride)
@@ -122,10 +122,10 @@ class VisionBackbone(BaseModule):
         return ((height - patch) // stride + 1, (width - patch) // stride + 1)
 
     def _check_images(self, images: Tensor) -> None:
-        """Raise ValueError for what the patch embedding does not take.
+        """Raise ValueError for an input that the patch embedding does not accept.
 
-        Another number of dimensions or of channels than its first convolution's, or
-        a side below one patch.
+        This is a number of dimensions or channels that differs from those of its first
+        convolution, or a side below one patch.
         """
         conv = next(m for m in self.patch_embed.modules() if isinstance(m, CONVS))
         if images.ndim != conv.weight.ndim or images.shape[1] != conv.in_channels:
@@ -141,7 +141,7 @@ class VisionBackbone(BaseModule):
             )
 
     def _run(self, block: Callable[..., Any], *args: Any) -> Any:
-        """The block's output, to be recomputed in the backward pass if ``with_cp``."""
+        """The block's output, recomputed in the backward pass if ``with_cp``."""
         if self.with_cp and torch.is_grad_enabled():
             return checkpoint(block, *args, use_reentrant=False)
         return block(*args)
@@ -149,7 +149,7 @@ class VisionBackbone(BaseModule):
     def _feature_maps(
         self, tokens: Tensor, grid: tuple[int, int], norm: nn.Module
     ) -> tuple[Tensor, ...]:
-        """Run ``layers``, all of one width and without a class token.
+        """Run ``layers``, which all have one width and no class token.
 
         Args:
             tokens: ``[B, L, C]`` with position embedding.
@@ -170,14 +170,14 @@ class VisionBackbone(BaseModule):
         return tuple(maps[i] for i in self.out_indices)
 
     def reset_parameters(self) -> None:
-        """Initialise all parameters as the official code does."""
+        """Initialise all parameters like the official code."""
         raise NotImplementedError
 
     def init_weights(self) -> None:
-        """Initialise as the official code, then apply ``init_cfg``.
+        """Initialise like the official code, then apply ``init_cfg``.
 
         Raises:
-            ValueError: A ``Pretrained`` names no checkpoint.
+            ValueError: A ``Pretrained`` does not name a checkpoint.
         """
         self.reset_parameters()
         given = self.init_cfg
@@ -194,15 +194,15 @@ class VisionBackbone(BaseModule):
             load_pretrained(self, config['checkpoint'])
 
     def _fit_pos_embed(self, state_dict: dict[str, Tensor], prefix: str, *_) -> None:
-        """Resample a loaded pos_embed of another grid to this one's.
+        """Resample a loaded pos_embed from another grid to this one's.
 
-        Its grid is :attr:`loaded_pos_embed_grid`. If that is not said, a pos_embed of
-        this one's shape is taken for one of this grid, any other for a square's.
+        Its grid is :attr:`loaded_pos_embed_grid`. If that is not set, a pos_embed of
+        the same shape is assumed to have the same grid, and any other a square one.
 
         A hook for ``_register_load_state_dict_pre_hook``.
 
         Raises:
-            ValueError: It has not the positions of :attr:`loaded_pos_embed_grid`.
+            ValueError: The positions do not match :attr:`loaded_pos_embed_grid`.
         """
         key = prefix + 'pos_embed'
         loaded, grid = state_dict.get(key), self.loaded_pos_embed_grid
@@ -221,12 +221,12 @@ class VisionBackbone(BaseModule):
     def _checkpoint_filter(
         self, state_dict: dict[str, Tensor], prefix: str, *_
     ) -> None:
-        """Give an official checkpoint the names of a classifier's tensors.
+        """Rename the tensors of an official checkpoint to those of a classifier.
 
-        mmpretrain's ``ImageClassifier`` calls it before it loads.
+        mmpretrain's ``ImageClassifier`` calls this before loading.
         """
         for container in CONTAINERS:
-            # mmengine knows only one of them, and would load nothing from the others.
+            # mmengine knows only one container, and would load nothing from the others.
             if isinstance(state_dict.get(container), Mapping):
                 content = find_state_dict(dict(state_dict), 'the checkpoint')
                 state_dict.clear()
@@ -241,7 +241,7 @@ class VisionBackbone(BaseModule):
             state_dict[prefix + here + name[len(official) :]] = state_dict.pop(key)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that weight decay must spare."""
+        """Names of the parameters that are exempt from weight decay."""
         return {
             name
             for name, _ in self.named_parameters()
@@ -249,9 +249,9 @@ class VisionBackbone(BaseModule):
         }
 
     def _layer_number(self, name: str) -> int | None:
-        """Number from 0 of the block a parameter belongs to.
+        """Index of the block that a parameter belongs to.
 
-        -1 stands for the embeddings, None for what follows the blocks.
+        -1 stands for the embeddings, None for parameters after the blocks.
         """
         if name.startswith('layers.'):
             return int(name.split('.')[1])
@@ -273,7 +273,7 @@ class VisionBackbone(BaseModule):
 
 
 def _integers(value: Any) -> tuple[int, ...] | None:
-    """An integer or a sequence of integers, NumPy's too; None for all else."""
+    """An integer or a sequence of integers, NumPy's too; None for other values."""
     values = (value,) if isinstance(value, Integral) else value
     if not isinstance(values, Sequence | np.ndarray):
         return None
@@ -283,10 +283,10 @@ def _integers(value: Any) -> tuple[int, ...] | None:
 
 
 def drop_path_rates(last: float, depth: int) -> list[float]:
-    """Rates of stochastic depth, rising linearly from 0 to that of the last block.
+    """Stochastic depth rates, rising linearly from 0 to that of the last block.
 
     Raises:
-        ValueError: ``last`` is no probability.
+        ValueError: ``last`` is not a probability.
     """
     if not isinstance(last, Real) or not 0 <= last <= 1:
         raise ValueError(f'drop_path_rate={last!r} must lie in [0, 1].')

@@ -1,4 +1,4 @@
-"""What Vim and VideoMamba share: a plain stack of bidirectional Mamba blocks."""
+"""Base of Vim and VideoMamba: a plain stack of bidirectional Mamba blocks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def bimamba_arch(embed_dims: int, depth: int) -> dict[str, Any]:
 
 
 class RMSNorm(nn.RMSNorm):
-    """Root mean square norm of a float32 stream in a model of any precision."""
+    """Root mean square norm of a float32 stream, for models of any precision."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).to(self.weight.dtype)
@@ -61,9 +61,9 @@ class PatchEmbed(nn.Module):
 class BiMambaBlock(nn.Module):
     """Pre-norm residual block around the mixer.
 
-    The official code hands hidden state and residual from block to block and adds
-    them at the start of the next one; so a block's drop path, there in the next
-    block's addition, acts on the same mixer output as here.
+    The official code passes hidden state and residual from block to block, and adds
+    them at the start of the next block. A block's drop path, which there belongs to the
+    next block's addition, therefore acts on the same mixer output as here.
 
     Args:
         embed_dims: Width C of the tokens.
@@ -87,16 +87,16 @@ class BiMambaBlock(nn.Module):
 class BiMambaBackbone(VisionBackbone):
     """Base of :class:`Vim` and :class:`VideoMamba`.
 
-    ``token_map`` is a place for hooks: if it has any, the patches in front of the last
-    block pass through it as a feature map, without the class token among them. Behind
-    that block only the class token matters to a head.
+    ``token_map`` is a module for hooks: if it has any, the patches before the last
+    block pass through it as a feature map, without the class token. After that block
+    only the class token is used by a head.
 
     Args:
         kernel: Pixels per token along (frames,) height and width.
         stride: Pixels from token to token along the same axes.
         divide_out: See :class:`BiMambaMixer`.
         arch, img_size, in_channels, drop_path_rate, out_indices, out_type, with_cp,
-            init_cfg: As the subclasses document them.
+            init_cfg: See the subclasses.
     """
 
     OFFICIAL_HEADS = {'head.': 'head.fc.'}
@@ -152,10 +152,10 @@ class BiMambaBackbone(VisionBackbone):
         self._register_load_state_dict_pre_hook(self._fit_pos_embed)
 
     def reset_parameters(self) -> None:
-        """Initialise what both families initialise alike.
+        """Initialise the parts that both families initialise in the same way.
 
         Truncated normal (std 0.02) for pos_embed; S4D-real A and D = 1; out_proj
-        uniform as PyTorch's default, divided by the square root of the depth.
+        uniform as in PyTorch's default, divided by the square root of the depth.
         """
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for layer in self.layers:
@@ -171,7 +171,7 @@ class BiMambaBackbone(VisionBackbone):
     def _feature(
         self, tokens: Tensor, grid: tuple[int, ...], cls_index: int, normalize: bool
     ) -> Tensor:
-        """What one of ``out_indices`` returns, see :meth:`forward`."""
+        """The output for one of ``out_indices``, see :meth:`forward`."""
         if self.out_type == 'cls_token':
             chosen = tokens[:, cls_index]
         else:
@@ -183,7 +183,7 @@ class BiMambaBackbone(VisionBackbone):
         return chosen.transpose(1, 2).unflatten(2, grid)
 
     def _through_map(self, tokens: Tensor, grid: tuple[int, ...], at: int) -> Tensor:
-        """Let the patches pass through ``token_map`` as a map ``[B, C, H, W]``."""
+        """Pass the patches through ``token_map`` as a map ``[B, C, H, W]``."""
         patches = _patches(tokens, at).transpose(1, 2).unflatten(2, grid)
         patches = self.token_map(patches).flatten(2).transpose(1, 2)
         cls_token = tokens[:, at : at + 1]
@@ -194,15 +194,15 @@ class BiMambaBackbone(VisionBackbone):
 
         Args:
             images: ``[B, in_channels, height, width]``, normalised; a video has its
-                frames before the height.
+                frame dimension before the height.
 
         Returns:
             Class tokens ``[B, C]``, or feature maps ``[B, C, H, W]`` without the
-            class token; of a video ``[B, C, T, H, W]``.
+            class token; for a video ``[B, C, T, H, W]``.
 
         Raises:
-            ValueError: An image side is smaller than one patch, or the shape is
-                another.
+            ValueError: An image side is smaller than one patch, or the shape does not
+                match.
         """
         self._check_images(images)
         patches, grid = self.patch_embed(images)
@@ -210,7 +210,7 @@ class BiMambaBackbone(VisionBackbone):
         cls_token = self.cls_token.expand(patches.shape[0], -1, -1)
         tokens = torch.cat((patches[:, :at], cls_token, patches[:, at:]), dim=1)
         tokens = tokens + self._positions(grid)
-        # The stream of sums stays float32 where the model or autocast is half.
+        # The residual stream stays float32 in half precision models and under autocast.
         tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
         outs = {}
         for i, (layer, tap) in enumerate(
@@ -225,5 +225,5 @@ class BiMambaBackbone(VisionBackbone):
 
 
 def _patches(tokens: Tensor, at: int) -> Tensor:
-    """The tokens but for the class token at position ``at``."""
+    """The tokens except the class token at position ``at``."""
     return torch.cat((tokens[:, :at], tokens[:, at + 1 :]), dim=1)

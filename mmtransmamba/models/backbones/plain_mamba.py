@@ -64,7 +64,7 @@ class PlainMambaBlock(nn.Module):
     Args:
         embed_dims: Width C of the tokens.
         drop_path: Probability of skipping the residual branch of a sample.
-        dwconv: Send the stream, after the residual sum and without a skip, through
+        dwconv: Pass the stream, after the residual sum and without a skip, through
             a depthwise 3x3 convolution, BatchNorm and GELU (L1's first block).
         mixer: Arguments of :class:`PlainMambaMixer`.
     """
@@ -100,8 +100,8 @@ class PlainMambaBlock(nn.Module):
         Args:
             tokens: The residual stream; it keeps its dtype under autocast.
             grid: Rows and columns, ``H * W == L``.
-            run: Calls the part that may be recomputed in the backward pass. ``dw``
-                is none of it: its BatchNorm would count a batch twice.
+            run: Calls the part that may be recomputed in the backward pass. ``dw`` is
+                excluded: its BatchNorm would count a batch twice.
         """
         tokens = run(self._mix, tokens, grid) if run else self._mix(tokens, grid)
         if self.dw is not None:
@@ -140,8 +140,8 @@ class PlainMamba(VisionBackbone):
 
     Args:
         arch: A name in :attr:`ARCHS`, or a dict with its keys.
-        img_size: Size in pixels that ``pos_embed`` is made for (side, or height
-            and width). Images of another size are accepted: the embedding is
+        img_size: Image size in pixels for which ``pos_embed`` is created (side, or
+            height and width). Images of another size are accepted: the embedding is
             resampled.
         patch_size: Pixels per token and axis, a multiple of 2.
         in_channels: Channels of the images.
@@ -217,10 +217,10 @@ class PlainMamba(VisionBackbone):
         self._register_load_state_dict_pre_hook(self._fit_pos_embed)
 
     def reset_parameters(self) -> None:
-        """Initialise as the official code.
+        """Initialise like the official code.
 
-        Truncated normal (std 0.02) with zero bias for every linear layer, dt_proj
-        included, and for pos_embed; S4D-real A; D = 1; PyTorch's own default for
+        Truncated normal (std 0.02) with zero bias for every linear layer, including
+        dt_proj, and for pos_embed; S4D-real A; D = 1; PyTorch's default for
         convolutions.
         """
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
@@ -244,8 +244,8 @@ class PlainMamba(VisionBackbone):
             images: ``[B, in_channels, height, width]``, normalised.
 
         Raises:
-            ValueError: An image side is smaller than one patch, or the shape is
-                another.
+            ValueError: An image side is smaller than one patch, or the shape does not
+                match.
         """
         self._check_images(images)
         tokens, grid = self.patch_embed(images)

@@ -18,23 +18,23 @@ class VideoMamba(BiMambaBackbone):
     """VideoMamba (Li et al., 2024), official parameter names.
 
     The class token is first. A video is one sequence: frame after frame, each in
-    raster order; ``pos_embed`` is that of one frame, and a frame's patches, not the
-    class token, get its ``temporal_pos_embedding``.
+    raster order. ``pos_embed`` covers one frame. The patches of a frame, but not the
+    class token, receive its ``temporal_pos_embedding``.
 
-    Released checkpoints load unchanged by
-    :func:`mmtransmamba.models.load_pretrained`, those of images also into a model of
-    videos: the patch embedding becomes the middle of the kernel in time, and a
-    missing temporal embedding, which starts as zero, is reported. Embeddings of
+    Released checkpoints load unchanged with
+    :func:`mmtransmamba.models.load_pretrained`. Those of images also load into a video
+    model: the patch embedding becomes the middle of the kernel in time, and a missing
+    temporal embedding, which is initialised with zeros, is reported. Embeddings of
     another grid or number of frames are resampled, on loading and for inputs of
     another size.
 
     Args:
         arch: A name in :attr:`ARCHS`, or a dict with its keys.
-        img_size: Size in pixels that ``pos_embed`` is made for (side, or height
-            and width). Images of another size are accepted.
+        img_size: Image size in pixels for which ``pos_embed`` is created (side, or
+            height and width). Images of another size are accepted.
         patch_size: Pixels per token and axis.
-        num_frames: Frames that ``temporal_pos_embedding`` is made for; videos of
-            another length are accepted. 1 is the image model, without it.
+        num_frames: Number of frames for which ``temporal_pos_embedding`` is created;
+            videos of another length are accepted. 1 is the image model, without it.
         tubelet_size: Frames per token.
         in_channels: Channels of the images.
         drop_path_rate: Stochastic depth of the last block, rising linearly from 0
@@ -104,11 +104,11 @@ class VideoMamba(BiMambaBackbone):
             self._register_load_state_dict_pre_hook(self._inflate)
 
     def reset_parameters(self) -> None:
-        """Initialise as the official code.
+        """Initialise like the official code.
 
-        Besides the common part: truncated normal (std 0.02) with zero bias for every
-        linear layer, ``dt_proj`` included; zero for the class token and the temporal
-        embedding; PyTorch's own default for convolutions.
+        In addition to the common part: truncated normal (std 0.02) with zero bias for
+        every linear layer, including ``dt_proj``; zero for the class token and the
+        temporal embedding; PyTorch's default for convolutions.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -121,15 +121,15 @@ class VideoMamba(BiMambaBackbone):
         super().reset_parameters()
 
     def _inflate(self, state_dict: dict[str, Tensor], prefix: str, *_) -> None:
-        """Make a loaded image model, or one of another length, a model of this video.
+        """Adapt a loaded image model, or a model of another length, to this video.
 
         A hook for ``_register_load_state_dict_pre_hook``.
         """
         key = prefix + 'patch_embed.proj.weight'
         weight = state_dict.get(key)
         if weight is not None and weight.ndim == 4:
-            # The middle frame's weights, the others zero: a video of one repeated
-            # image then has the tokens of that image.
+            # The middle frame gets the weights, the others zero, so that a video of one
+            # repeated image has the tokens of that image.
             after = (self.tubelet_size - 1) // 2
             before = self.tubelet_size - 1 - after
             inflated = F.pad(weight.unsqueeze(2), (0, 0, 0, 0, before, after))
@@ -166,13 +166,13 @@ class VideoMamba(BiMambaBackbone):
             images: ``[B, in_channels, (T,) height, width]``, normalised.
 
         Returns:
-            Class tokens ``[B, C]`` or maps ``[B, C, (T,) H, W]``, in a tuple. The
-            single feature of a video is returned by itself, as mmaction's
-            recognisers expect of their backbones.
+            Class tokens ``[B, C]`` or maps ``[B, C, (T,) H, W]``, in a tuple. A single
+            video feature is returned without tuple, as mmaction's recognisers expect
+            from their backbones.
 
         Raises:
-            ValueError: A side is smaller than one patch or the video shorter than
-                one token, or the shape is another.
+            ValueError: A side is smaller than one patch, the video is shorter than
+                one token, or the shape does not match.
         """
         outs = super().forward(images)
         if self.temporal_pos_embedding is not None and len(outs) == 1:
@@ -181,7 +181,7 @@ class VideoMamba(BiMambaBackbone):
 
 
 def _resize_in_time(embedding: Tensor, frames: int) -> Tensor:
-    """Resample ``[1, T, C]`` to ``frames``, linearly; itself if they agree."""
+    """Resample ``[1, T, C]`` linearly to ``frames``; unchanged if they agree."""
     if embedding.shape[1] == frames:
         return embedding
     x = embedding.float().transpose(1, 2)

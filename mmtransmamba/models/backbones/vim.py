@@ -11,7 +11,7 @@ from mmtransmamba.models.backbones.bimamba import BiMambaBackbone, bimamba_arch
 from mmtransmamba.models.mixers.step_sizes import init_step_sizes
 from mmtransmamba.registry import MODELS
 
-# Standard deviation of a unit normal cut off at two of its own.
+# Standard deviation of a unit normal truncated at two standard deviations.
 TRUNCATED_STD = 0.87962566103423978
 
 
@@ -19,21 +19,21 @@ TRUNCATED_STD = 0.87962566103423978
 class Vim(BiMambaBackbone):
     """Vision Mamba (Zhu et al., 2024), official parameter names.
 
-    The class token stands in the middle of the sequence, at ``L // 2`` of L patches
-    (the released ``midclstok`` models), and is put there before the position
-    embedding is added. Released checkpoints load unchanged into a classifier with a
+    The class token is in the middle of the sequence, at ``L // 2`` of L patches (the
+    released ``midclstok`` models), and is inserted before the position embedding is
+    added. Released checkpoints load unchanged into a classifier with a
     ``LinearClsHead`` and no neck; :func:`mmtransmamba.models.load_pretrained` loads
     them into the bare backbone.
 
     A position embedding of another grid is resampled, on loading and for images of
-    another size. The official fine-tuning code takes its entry 0 for the class
-    token's although that one is in the middle, so it resamples the class token's
-    entry as if it were a patch's; here it moves to the new middle unchanged.
+    another size. The official fine-tuning code treats its entry 0 as that of the class
+    token, although that one is in the middle, and so resamples the class token's entry
+    like a patch's. Here it moves to the new middle unchanged.
 
     Args:
         arch: A name in :attr:`ARCHS`, or a dict with its keys.
-        img_size: Size in pixels that ``pos_embed`` is made for (side, or height
-            and width). Images of another size are accepted.
+        img_size: Image size in pixels for which ``pos_embed`` is created (side, or
+            height and width). Images of another size are accepted.
         patch_size: Pixels per token and axis.
         stride: Pixels from token to token, ``patch_size`` by default; 8 in the
             released models with overlapping patches.
@@ -88,13 +88,13 @@ class Vim(BiMambaBackbone):
         )
 
     def reset_parameters(self) -> None:
-        """Initialise as the official code.
+        """Initialise like the official code.
 
-        Besides the common part: truncated normal (std 0.02) for the class token;
+        In addition to the common part: truncated normal (std 0.02) for the class token;
         for the patch embedding a truncated normal of variance 1 / fan-in with zero
-        bias; ``dt_proj`` as in Mamba, uniform weights and a bias by which the step
-        sizes start log-uniform between 0.001 and 0.1, but ``dt_proj_b`` with zero
-        bias; PyTorch's own default for the other linears and convolutions.
+        bias; ``dt_proj`` as in Mamba, with uniform weights and a bias that makes the
+        initial step sizes log-uniform between 0.001 and 0.1, but ``dt_proj_b`` with
+        zero bias; PyTorch's default for the other linear layers and convolutions.
         """
         super().reset_parameters()
         nn.init.trunc_normal_(self.cls_token, std=0.02)

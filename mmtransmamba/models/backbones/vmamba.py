@@ -20,7 +20,7 @@ from mmtransmamba.registry import MODELS
 VERSIONS = ('v0', 'v05_noz')
 MLP_RATIO = 4
 
-# Old names at the beginning of a tensor's name, as a regular expression, and today's.
+# Prefixes of old tensor names, as regular expressions, and their current names.
 LEGACY_NAMES = (
     (r'patch_embed\.proj\.', 'patch_embed.0.'),
     (r'patch_embed\.norm\.', 'patch_embed.2.'),
@@ -64,7 +64,7 @@ def patch_embed(
     """Image ``[B, in_channels, height, width]`` to tokens ``[B, H, W, C]``.
 
     One convolution of disjoint patches (v0), or two overlapping 3x3 ones with a norm
-    and GELU between them (v05_noz). Places in the sequence are parameter names.
+    and GELU between them (v05_noz). Positions in the sequence are parameter names.
     """
     if version == 'v0':
         return nn.Sequential(
@@ -86,7 +86,7 @@ def patch_embed(
 
 
 class PatchMerging(nn.Module):
-    """Four neighbouring tokens to one of twice the width (v0).
+    """Merge four neighbouring tokens into one of twice the width (v0).
 
     Args:
         dim: Width C of the tokens.
@@ -103,7 +103,7 @@ class PatchMerging(nn.Module):
         if height % 2 or width % 2:
             x_BHWC = F.pad(x_BHWC, (0, 0, 0, width % 2, 0, height % 2))
         pairs = x_BHWC.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
-        # Upper left, lower left, upper right, lower right.
+        # Order: upper left, lower left, upper right, lower right.
         merged = pairs.permute(0, 1, 3, 4, 2, 5).flatten(3)
         return self.reduction(self.norm(merged))
 
@@ -141,8 +141,8 @@ class VSSBlock(nn.Module):
     """Pre-norm residual block around the mixer, and in v05_noz one around an MLP.
 
     The official v05_noz keeps its maps channels first. A norm over channels and a
-    1x1 convolution are the same functions of channels-last tokens, which the scan
-    and the linear layers read and write without a transposed copy.
+    1x1 convolution compute the same on channels-last tokens, which the scan and the
+    linear layers read and write without a transposed copy.
 
     Args:
         dim: Width C of the tokens.
@@ -174,7 +174,7 @@ class VSSBlock(nn.Module):
 
 
 class VSSStage(nn.Module):
-    """Blocks of one width, and the way to the next stage.
+    """Blocks of one width, and the downsampling to the next stage.
 
     Args:
         blocks: The stage's blocks.
@@ -217,11 +217,11 @@ class VMamba(VisionBackbone):
     For classification the last stage's map is normalised by ``classifier.norm``, and
     official checkpoints load unchanged into a classifier with a
     ``GlobalAveragePooling`` neck and a ``LinearClsHead``. For dense tasks
-    (``with_outnorms``) every returned map has a norm of its own, ``outnorm0`` to
+    (``with_outnorms``) every returned map has a separate norm, ``outnorm0`` to
     ``outnorm3``, and there is no ``classifier``; a classification checkpoint then
     loads without these norms. :func:`mmtransmamba.models.load_pretrained` loads
     checkpoints into the bare backbone. Names of older releases are translated, and
-    1x1 convolutions taken for linear layers.
+    1x1 convolutions are converted to linear layers.
 
     Args:
         arch: A name in :attr:`ARCHS`, or a dict with its keys; the width doubles
@@ -232,7 +232,7 @@ class VMamba(VisionBackbone):
             in the first; the architecture's own rate by default.
         out_indices: Stages whose feature maps are returned, taken before their
             downsampling; negative from the end.
-        with_outnorms: Give each returned map a norm of its own, for dense tasks.
+        with_outnorms: Add a separate norm for each returned map, for dense tasks.
         with_cp: Recompute the blocks in the backward pass instead of storing
             their activations.
         init_cfg: mmengine initialisation config. With ``Pretrained`` the file is
@@ -327,7 +327,7 @@ class VMamba(VisionBackbone):
         self._register_load_state_dict_pre_hook(self._translate_legacy)
 
     def _translate_legacy(self, state_dict: dict[str, Tensor], prefix: str, *_) -> None:
-        """Give a checkpoint of an older release today's names and shapes."""
+        """Convert a checkpoint of an older release to the current names and shapes."""
         own = self.state_dict()
         for key in [key for key in state_dict if key.startswith(prefix)]:
             name = key[len(prefix) :]
@@ -340,10 +340,10 @@ class VMamba(VisionBackbone):
             state_dict[prefix + name] = value
 
     def reset_parameters(self) -> None:
-        """Initialise as the official code.
+        """Initialise like the official code.
 
         Truncated normal (std 0.02) with zero bias for every linear layer, the
-        identity for norms, PyTorch's own default for convolutions; the mixers' raw
+        identity for norms, PyTorch's default for convolutions; for the mixers' raw
         parameters see :meth:`SS2DMixer.reset_ssm_parameters`.
         """
         for module in self.modules():
@@ -370,7 +370,7 @@ class VMamba(VisionBackbone):
         return ends[stage] - self.depths[stage] + int(parts[3])
 
     def _normalize(self, tokens: Tensor, stage: int) -> Tensor:
-        """Tokens of a stage as its feature map has them."""
+        """Tokens of a stage in the layout of its feature map."""
         if self.with_outnorms:
             return getattr(self, f'outnorm{stage}')(tokens)
         if stage == len(self.dims) - 1:
@@ -384,8 +384,8 @@ class VMamba(VisionBackbone):
             images: ``[B, in_channels, height, width]``, normalised.
 
         Raises:
-            ValueError: An image side is smaller than one patch, or the shape is
-                another.
+            ValueError: An image side is smaller than one patch, or the shape does not
+                match.
         """
         self._check_images(images)
         taps = iter(self.layer_taps)
@@ -393,7 +393,7 @@ class VMamba(VisionBackbone):
         x_BHWC = self.patch_embed(images)
         for i, stage in enumerate(self.layers):
             grid = (x_BHWC.shape[1], x_BHWC.shape[2])
-            # Under autocast a stage would be handed a stream of half precision.
+            # Under autocast, the stage would otherwise receive a half precision stream.
             tokens = x_BHWC.flatten(1, 2).to(images.dtype)
             for block in stage.blocks:
                 tokens = next(taps)(self._run(block, tokens, grid), grid)

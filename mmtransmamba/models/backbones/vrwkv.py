@@ -52,9 +52,9 @@ class VRWKVBlock(nn.Module):
         layer: Number of the block, from 0. The first one normalises the stream
             before its branches.
         depth: Number of blocks.
-        num_heads: Heads of RWKV v6; None: v4.
+        num_heads: Heads of RWKV v6; None selects v4.
         post_norm: Normalise the output of a branch instead of its input.
-        init_values: Initial scale of a branch's output; None: no scale.
+        init_values: Initial scale of a branch's output; None for no scale.
         key_norm: Normalise inside the branches, see the mixers.
         drop_path: Probability of skipping a branch of a sample.
         wkv_rule: See :class:`VRWKVSpatialMix`.
@@ -137,19 +137,18 @@ def _arch(
 class VRWKV(VisionBackbone):
     """Vision-RWKV (Duan et al., 2024), official parameter names, no class token.
 
-    ``tiny``, ``small``, ``base`` and ``large`` build on RWKV v4, ``v6-tiny``,
-    ``v6-small`` and ``v6-base`` on v6. Official checkpoints load unchanged into a
-    classifier with a ``GlobalAveragePooling`` neck and a ``LinearClsHead``, but for
-    ``large``, whose head has two layers;
-    :func:`mmtransmamba.models.load_pretrained` loads them into the bare backbone. A
-    position embedding of another grid is resampled on loading; ``large`` was trained
-    at 192 and then at 384 pixels.
+    ``tiny``, ``small``, ``base`` and ``large`` use RWKV v4, ``v6-tiny``, ``v6-small``
+    and ``v6-base`` use v6. Official checkpoints load unchanged into a classifier with a
+    ``GlobalAveragePooling`` neck and a ``LinearClsHead``, except ``large``, whose head
+    has two layers. :func:`mmtransmamba.models.load_pretrained` loads them into the bare
+    backbone. A position embedding of another grid is resampled on loading; ``large``
+    was trained at 192 and then at 384 pixels.
 
     Args:
         arch: A name in :attr:`ARCHS`, or a dict with its keys. ``num_heads`` is None
             for v4.
-        img_size: Size in pixels that ``pos_embed`` is made for (side, or height
-            and width). Images of another size are accepted: the embedding is
+        img_size: Image size in pixels for which ``pos_embed`` is created (side, or
+            height and width). Images of another size are accepted: the embedding is
             resampled.
         patch_size: Pixels per token and axis.
         in_channels: Channels of the images.
@@ -253,11 +252,11 @@ class VRWKV(VisionBackbone):
             )
 
     def reset_parameters(self) -> None:
-        """Initialise as the official code, as far as that is known.
+        """Initialise like the official code, as far as that is known.
 
-        Decays, bonuses and mixing ratios have RWKV's own values by channel and depth,
-        see the mixers; the branches' scales have the architecture's value. Assumed:
-        truncated normal (std 0.02) for pos_embed, PyTorch's own default for linear
+        Decays, bonuses and mixing ratios have RWKV's values by channel and depth, see
+        the mixers; the branches' scales have the architecture's value. Assumed:
+        truncated normal (std 0.02) for pos_embed, PyTorch's default for linear
         layers, convolution and norms.
         """
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
@@ -280,8 +279,8 @@ class VRWKV(VisionBackbone):
             images: ``[B, in_channels, height, width]``, normalised.
 
         Raises:
-            ValueError: An image side is smaller than one patch, or the shape is
-                another.
+            ValueError: An image side is smaller than one patch, or the shape does not
+                match.
         """
         self._check_images(images)
         tokens, grid = self.patch_embed(images)
