@@ -1,4 +1,4 @@
-"""Decoders whose attention is partly or wholly replaced by Mamba."""
+"""Decoders in which Mamba replaces part or all of the attention."""
 
 from .config import ATTENTION, MAMBA, HybridFields
 from .families import (

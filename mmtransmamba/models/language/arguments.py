@@ -1,8 +1,8 @@
-"""Keyword arguments that decoders, layers and mixers are handed.
+"""Keyword arguments of decoders, layers and mixers.
 
-transformers passes whatever it does not know on and on. A name that nobody reads may
-be a cache, a mask or positions under a new name, and without them a recurrence goes
-wrong without an error. So what is not known here is refused.
+transformers passes unknown arguments on through all layers. An argument that nothing
+reads may be a cache, a mask or positions under a new name; without these a recurrence
+computes wrong results without an error. So unknown arguments are refused here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 HARMLESS = frozenset(
     {
-        # What to return.
+        # Outputs to return.
         'output_attentions',
         'output_hidden_states',
         'output_router_logits',
@@ -23,10 +23,10 @@ HARMLESS = frozenset(
         'ignore_index',
         'num_items_in_batch',
         'shift_labels',
-        # Kinds of tokens, which no decoder here tells apart.
+        # Kinds of tokens, which no decoder here distinguishes.
         'mm_token_type_ids',
         'token_type_ids',
-        # Where packed sequences lie: checked by the decoder, read by FlashAttention.
+        # Positions of packed sequences: checked by the decoder, read by FlashAttention.
         'cu_seq_lens_k',
         'cu_seq_lens_q',
         'max_length_k',
@@ -37,14 +37,14 @@ HARMLESS = frozenset(
 
 
 def known_arguments(*more: str) -> Callable[[Callable], Callable]:
-    """Have a method refuse keyword arguments that it would pass on unread.
+    """Make a method refuse unknown keyword arguments that it would pass on.
 
     Args:
-        *more: Names that are harmless besides its own parameters and
+        *more: Names to accept besides the method's own parameters and
             :data:`HARMLESS`.
 
     Raises:
-        TypeError: From the method: it got another argument.
+        TypeError: Raised by the method for any other argument.
     """
 
     def decorate(method: Callable) -> Callable:

@@ -1,4 +1,4 @@
-"""The length of what a cache without attention layers has seen."""
+"""Sequence length of a cache without attention layers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from transformers.cache_utils import Cache, CacheLayerMixin, LinearAttentionLaye
 class CountingLayer(LinearAttentionLayer, CacheLayerMixin):
     """A linear-attention layer of a cache that also counts its tokens.
 
-    transformers asks a cache's first attention layer how many tokens it holds. A
-    pure Mamba model has none, so one of its layers has to answer.
+    transformers asks a cache's first attention layer for the number of tokens. A pure
+    Mamba model has none, so one of its layers has to provide the number.
     """
 
     supports_early_init = False
@@ -19,11 +19,11 @@ class CountingLayer(LinearAttentionLayer, CacheLayerMixin):
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
         # A tensor, as in transformers' StaticLayer: a number that changes with every
-        # token would have torch.compile compile every step anew.
+        # token would make torch.compile recompile every step.
         self.cumulative_length = torch.tensor(0, dtype=torch.int64)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs):
-        """There are no keys and values."""
+        """Not supported, because there are no keys and values."""
         raise NotImplementedError('a Mamba layer keeps no keys and values')
 
     def update_conv_state(
@@ -33,7 +33,7 @@ class CountingLayer(LinearAttentionLayer, CacheLayerMixin):
 
         Args:
             conv_states: ``[B, D, L]``.
-            new_tokens: How many tokens that is; L if not given.
+            new_tokens: The number of tokens they stand for; L if not given.
         """
         if new_tokens is None:
             new_tokens = conv_states.shape[-1]
@@ -43,11 +43,11 @@ class CountingLayer(LinearAttentionLayer, CacheLayerMixin):
         return super().update_conv_state(conv_states, *args, **kwargs)
 
     def get_seq_length(self) -> Tensor | int:
-        """Tokens seen, as a tensor like transformers' static layers."""
+        """Number of tokens seen, as a tensor like transformers' static layers."""
         return self.cumulative_length if self.has_previous_state[0] else 0
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of the keys, if there were any."""
+        """Length and offset that keys would have."""
         return query_length, 0
 
     def reset(self) -> None:
@@ -56,7 +56,7 @@ class CountingLayer(LinearAttentionLayer, CacheLayerMixin):
 
 
 def count_in(cache: Cache | None) -> None:
-    """Have the first layer of an unused cache without attention count its tokens."""
+    """Make the first layer of an unused cache without attention count its tokens."""
     if cache is None or not cache.layers:
         return
     if any(isinstance(layer, CacheLayerMixin) for layer in cache.layers):

@@ -1,9 +1,10 @@
-"""The name under which transformers passes a cache.
+"""The keyword under which transformers passes a cache.
 
-Until 5.23 decoders, layers, attention and outputs call it ``past_key_values``; since
-5.24 ``cache``, with decorators for the old name that are announced to go at 5.40. The
-hybrids take either name on every release, hand a cache on under the release's own, and
-so need none of the decorators. Nothing else in the package knows of the renaming.
+Until 5.23, decoders, layers, attention and outputs call it ``past_key_values``; since
+5.24, ``cache``, with decorators for the old name whose removal is announced for 5.40.
+The hybrids accept both names on every release and pass a cache on under the release's
+own name, so they need none of the decorators. The rest of the package does not depend
+on the name.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ CACHE = next(
 
 
 def as_argument(cache: Cache | None) -> dict[str, Cache | None]:
-    """Keyword argument that hands a cache to what belongs to transformers."""
+    """Keyword argument that passes a cache to transformers' modules."""
     return {CACHE: cache}
 
 
@@ -35,12 +36,12 @@ def returned_cache(outputs: Any) -> Cache | None:
 
 
 def either_name(method: Callable) -> Callable:
-    """Let a method with a parameter for a cache take it by either name.
+    """Make a method accept its cache parameter by either name.
 
     Its signature, which ``generate`` reads, has the release's name.
 
     Raises:
-        TypeError: From the method: both names are given, and not for one cache.
+        TypeError: Raised by the method if both names are given with different caches.
     """
     signature = inspect.signature(method)
     (own,) = (name for name in NAMES if name in signature.parameters)

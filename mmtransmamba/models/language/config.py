@@ -1,4 +1,4 @@
-"""Fields that turn a decoder's config into that of a hybrid."""
+"""Config fields that turn a decoder into a hybrid."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ SLIDING = 'sliding_attention'
 
 @dataclass(kw_only=True)
 class HybridFields:
-    """What the config of a hybrid decoder adds to its Transformer's.
+    """The fields that a hybrid decoder's config adds to its Transformer's.
 
     Attributes:
-        layer_types: ``'linear_attention'`` for each layer with a Mamba mixer,
-            for the others ``'full_attention'``, or ``'sliding_attention'`` in
-            families that have ``sliding_window``; by default the Transformer's own
-            attention everywhere. Mistral's ``sliding_window`` becomes None if
-            no attention layer slides.
+        layer_types: ``'linear_attention'`` for each layer with a Mamba mixer. Other
+            layers have ``'full_attention'``, or ``'sliding_attention'`` in families
+            that have ``sliding_window``; by default the Transformer's own attention
+            everywhere. Mistral's ``sliding_window`` becomes None if no attention
+            layer slides.
         mixer: The mixer of these layers: its ``type`` in
             :data:`~mmtransmamba.registry.DECODER_MIXERS` and its fields, ``'Mamba2'``
-            by default. Configs from before this field have ``mamba_*`` instead, which
-            are read.
-        layer_mixers: Mixers of single layers, by number: fields that differ from
+            by default. Older configs with ``mamba_*`` fields instead are also read.
+        layer_mixers: Mixers of single layers, by layer number: fields that differ from
             ``mixer``, or another ``type`` with its fields.
-        transfer_history: How the weights came about: the initialisation, then the
-            stages of training that have been completed.
-        layer_ranking: What the Mamba layers were chosen by if it was measured, see
-            :class:`~mmtransmamba.transfer.convert.LayerRanking`.
+        transfer_history: Origin of the weights: the initialisation, followed by the
+            completed stages of training.
+        layer_ranking: The measurement by which the Mamba layers were chosen, if any,
+            see :class:`~mmtransmamba.transfer.convert.LayerRanking`.
     """
 
     layer_types: list[str] | None = None
@@ -69,7 +68,7 @@ class HybridFields:
         self._complete_layer_mixers()
 
     def _complete_layer_mixers(self) -> None:
-        """As JSON has them: by a number that is text."""
+        """Normalise to JSON's form, in which layer numbers are strings."""
         given = {str(i): mixer for i, mixer in (self.layer_mixers or {}).items()}
         layers = {str(i) for i in self.mamba_layers}
         if not given.keys() <= layers:
@@ -85,11 +84,11 @@ class HybridFields:
         self.layer_mixers = given or None
 
     def mixer_of(self, layer: int) -> dict[str, Any]:
-        """Type and fields of one layer's mixer, a copy."""
+        """Copy of the type and fields of one layer's mixer."""
         return dict((self.layer_mixers or {}).get(str(layer), self.mixer))
 
     def _check_kinds(self, kinds: list[str]) -> None:
-        """That each kind of attention is what the Transformer's layers then do."""
+        """Check that the Transformer's layers support each kind of attention."""
         accepted = (ATTENTION, SLIDING) if self.slides else (ATTENTION,)
         for kind in kinds:
             if kind not in accepted:
@@ -102,8 +101,8 @@ class HybridFields:
             raise ValueError(
                 f'layer_types has {SLIDING}, which needs sliding_window{switch}.'
             )
-        # Where all layers are of one kind, the window alone decides: a Transformer
-        # with one would slide in some implementations of attention and not in others.
+        # If all layers are of one kind, the window alone decides: a Transformer with
+        # one would slide in some implementations of attention and not in others.
         if self.slides and not self.mixes_attention and kinds == [ATTENTION]:
             self.sliding_window = None
 

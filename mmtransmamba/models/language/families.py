@@ -1,11 +1,11 @@
-"""Hybrid decoders of the families that transformers has.
+"""Hybrid decoders of transformers' model families.
 
 Each is the Transformer's own class with the attention of some layers replaced, and
-is known to ``AutoConfig``, ``AutoModel`` and ``AutoModelForCausalLM``. No class has
-Mamba in its name: ``generate`` would take that for a sign of another interface.
+is registered with ``AutoConfig``, ``AutoModel`` and ``AutoModelForCausalLM``. No class
+has Mamba in its name, because ``generate`` would assume another interface.
 
-The families are written out alike, not made by a function: transformers finds a model's
-class by its name in a module, and pickling, ``help`` and type checkers do as well.
+The families are written explicitly rather than generated: transformers finds a model's
+class by its name in a module, and so do pickling, ``help`` and type checkers.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ HYBRIDS = {
 
 
 def causal_lm_class(config: HybridFields) -> type[nn.Module]:
-    """The causal language model of a hybrid's config."""
+    """The causal language model class for a hybrid's config."""
     return HYBRIDS[config.model_type.removeprefix('hybrid_')][2]
 
 

@@ -1,10 +1,10 @@
-"""Hybrid decoders that classify or answer instead of writing.
+"""Hybrid decoders with heads for classification and question answering.
 
-Each is the Transformer's own class around the hybrid decoder, and known to
+Each is the Transformer's own class around the hybrid decoder, registered with
 ``AutoModelForSequenceClassification``, ``AutoModelForTokenClassification`` or
-``AutoModelForQuestionAnswering``. A family has the heads that its Transformer has, and
-each head takes over the weights of a language model's folder: the decoder has one name.
-They are written out alike for the reason that is given in
+``AutoModelForQuestionAnswering``. A family has the same heads as its Transformer. Each
+head can load the decoder weights from a language model's folder, because the decoder
+has the same name. The classes are written explicitly for the reason given in
 :mod:`mmtransmamba.models.language.families`.
 """
 
@@ -45,21 +45,21 @@ from mmtransmamba.models.language.registration import register_model
 class HybridLlamaForSequenceClassification(
     HybridInitMixin, LlamaForSequenceClassification
 ):
-    """Llama with Mamba layers that classifies a text."""
+    """Llama with Mamba layers for sequence classification."""
 
     config_class = HybridLlamaConfig
     forward = either_name(LlamaForSequenceClassification.forward)
 
 
 class HybridLlamaForTokenClassification(HybridInitMixin, LlamaForTokenClassification):
-    """Llama with Mamba layers that classifies tokens."""
+    """Llama with Mamba layers for token classification."""
 
     config_class = HybridLlamaConfig
     forward = either_name(LlamaForTokenClassification.forward)
 
 
 class HybridLlamaForQuestionAnswering(HybridInitMixin, LlamaForQuestionAnswering):
-    """Llama with Mamba layers that finds an answer in a text."""
+    """Llama with Mamba layers for extractive question answering."""
 
     config_class = HybridLlamaConfig
     base_model_prefix = 'model'
@@ -69,7 +69,7 @@ class HybridLlamaForQuestionAnswering(HybridInitMixin, LlamaForQuestionAnswering
 class HybridMistralForSequenceClassification(
     HybridInitMixin, MistralForSequenceClassification
 ):
-    """Mistral with Mamba layers that classifies a text."""
+    """Mistral with Mamba layers for sequence classification."""
 
     config_class = HybridMistralConfig
     forward = either_name(MistralForSequenceClassification.forward)
@@ -78,28 +78,28 @@ class HybridMistralForSequenceClassification(
 class HybridMistralForTokenClassification(
     HybridInitMixin, MistralForTokenClassification
 ):
-    """Mistral with Mamba layers that classifies tokens."""
+    """Mistral with Mamba layers for token classification."""
 
     config_class = HybridMistralConfig
     forward = either_name(MistralForTokenClassification.forward)
 
 
 class HybridMistralForQuestionAnswering(HybridInitMixin, MistralForQuestionAnswering):
-    """Mistral with Mamba layers that finds an answer in a text."""
+    """Mistral with Mamba layers for extractive question answering."""
 
     config_class = HybridMistralConfig
     forward = either_name(MistralForQuestionAnswering.forward)
 
 
 class HybridPhiForSequenceClassification(HybridInitMixin, PhiForSequenceClassification):
-    """Phi with Mamba layers that classifies a text."""
+    """Phi with Mamba layers for sequence classification."""
 
     config_class = HybridPhiConfig
     forward = either_name(PhiForSequenceClassification.forward)
 
 
 class HybridPhiForTokenClassification(HybridInitMixin, PhiForTokenClassification):
-    """Phi with Mamba layers that classifies tokens."""
+    """Phi with Mamba layers for token classification."""
 
     config_class = HybridPhiConfig
     forward = either_name(PhiForTokenClassification.forward)
@@ -108,21 +108,21 @@ class HybridPhiForTokenClassification(HybridInitMixin, PhiForTokenClassification
 class HybridQwen2ForSequenceClassification(
     HybridInitMixin, Qwen2ForSequenceClassification
 ):
-    """Qwen2 with Mamba layers that classifies a text."""
+    """Qwen2 with Mamba layers for sequence classification."""
 
     config_class = HybridQwen2Config
     forward = either_name(Qwen2ForSequenceClassification.forward)
 
 
 class HybridQwen2ForTokenClassification(HybridInitMixin, Qwen2ForTokenClassification):
-    """Qwen2 with Mamba layers that classifies tokens."""
+    """Qwen2 with Mamba layers for token classification."""
 
     config_class = HybridQwen2Config
     forward = either_name(Qwen2ForTokenClassification.forward)
 
 
 class HybridQwen2ForQuestionAnswering(HybridInitMixin, Qwen2ForQuestionAnswering):
-    """Qwen2 with Mamba layers that finds an answer in a text."""
+    """Qwen2 with Mamba layers for extractive question answering."""
 
     config_class = HybridQwen2Config
     base_model_prefix = 'model'
@@ -132,21 +132,21 @@ class HybridQwen2ForQuestionAnswering(HybridInitMixin, Qwen2ForQuestionAnswering
 class HybridQwen3ForSequenceClassification(
     HybridInitMixin, Qwen3ForSequenceClassification
 ):
-    """Qwen3 with Mamba layers that classifies a text."""
+    """Qwen3 with Mamba layers for sequence classification."""
 
     config_class = HybridQwen3Config
     forward = either_name(Qwen3ForSequenceClassification.forward)
 
 
 class HybridQwen3ForTokenClassification(HybridInitMixin, Qwen3ForTokenClassification):
-    """Qwen3 with Mamba layers that classifies tokens."""
+    """Qwen3 with Mamba layers for token classification."""
 
     config_class = HybridQwen3Config
     forward = either_name(Qwen3ForTokenClassification.forward)
 
 
 class HybridQwen3ForQuestionAnswering(HybridInitMixin, Qwen3ForQuestionAnswering):
-    """Qwen3 with Mamba layers that finds an answer in a text."""
+    """Qwen3 with Mamba layers for extractive question answering."""
 
     config_class = HybridQwen3Config
     base_model_prefix = 'model'

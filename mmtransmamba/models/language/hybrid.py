@@ -40,7 +40,7 @@ NO_COMMON_STATE = (
 
 
 class HybridInitMixin:
-    """Initialises mixers with the decoder's other modules."""
+    """Initialises mixers together with the decoder's other modules."""
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -49,10 +49,10 @@ class HybridInitMixin:
 
 
 class HybridModelMixin(HybridInitMixin):
-    """For a decoder without head: replaces attention as ``layer_types`` says.
+    """For a decoder without head: replaces attention according to ``layer_types``.
 
-    Only the module ``self_attn`` of a layer changes, so norms, feed-forward layers,
-    parallel blocks and the like are the Transformer's own.
+    Only the module ``self_attn`` of a layer changes; norms, feed-forward layers,
+    parallel blocks and so on are the Transformer's own.
     """
 
     def post_init(self) -> None:
@@ -61,13 +61,13 @@ class HybridModelMixin(HybridInitMixin):
             mixer = build_mixer(self.config, i)
             self.layers[i].self_attn = mixer
             kept |= {n for n, _ in mixer.named_parameters() if mixer.keeps_float32(n)}
-        # Only names of parameters that there are; a model around this one takes them
-        # over, so that no other class needs a list.
+        # Only names of existing parameters; an enclosing model copies them, so that no
+        # other class needs a list.
         self._keep_in_fp32_modules_strict = kept
         super().post_init()
 
     def init_parallel_plans(self) -> None:
-        """As the Transformer's, less what names modules of attention that is gone."""
+        """Like the Transformer's, without entries for removed attention modules."""
         super().init_parallel_plans()
         names = [name for name, _ in self.named_modules()]
         self._tp_plan = {
@@ -88,27 +88,28 @@ class HybridModelMixin(HybridInitMixin):
         use_cache: bool | None = None,
         **kwargs: Any,
     ):
-        """As the Transformer's own; the mixers are told apart what is padding.
+        """Like the Transformer's own; the mixers also receive the padding mask.
 
-        Rows may hold several sequences: one begins wherever ``position_ids`` do not
-        increase. Each then is as in a row of its own, and there is no cache. A graph
-        that is compiled cannot look: with ``position_ids`` it makes no cache of its own
-        accord, and with ``use_cache=True`` it fails where a sequence begins anew.
+        Rows may hold several sequences: a new one starts wherever ``position_ids`` do
+        not increase. Each is then processed as if in a separate row, and there is no
+        cache. A compiled graph cannot check the values: with ``position_ids`` it does
+        not create a cache by default, and with ``use_cache=True`` it fails if a second
+        sequence starts in a row.
 
         Args:
             attention_mask: ``[B, L]`` (tokens of the cache in front), 0 for padding, or
-                the masks by layer type that ``generate`` makes for compiled decoding.
-            position_ids: ``[B, L]``; by default those that the tokens have, and if
-                both attention and Mamba layers are there, padding has none.
+                the masks by layer type that ``generate`` creates for compiled decoding.
+            position_ids: ``[B, L]``; by default the positions of the tokens. With both
+                attention and Mamba layers, padding does not count as a position.
             cache: Cache of all layers, also by its older name ``past_key_values``.
 
         Raises:
-            TypeError: An argument is not known; see
+            TypeError: An argument is unknown; see
                 :mod:`mmtransmamba.models.language.arguments`.
             ValueError: The cache has no states for the Mamba layers; sequences are
-                packed into a row and a cache is given or asked for, or their places
-                are given otherwise than by ``position_ids``; the mask is none that
-                Mamba layers can follow.
+                packed into a row and a cache is given or requested, or they are marked
+                by other means than ``position_ids``; or Mamba layers cannot follow the
+                mask.
         """
         if input_ids is not None and inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
@@ -149,7 +150,7 @@ class HybridModelMixin(HybridInitMixin):
             kwargs['gaps'] = has_gaps(padding, cache, self.config.mamba_layers[0])
         if not self.masks_by_type:
             others = [mask for kind, mask in masks.items() if kind != MAMBA]
-            # In a pure model nobody reads it: a mask that is taken as it is.
+            # In a pure Mamba model no layer reads the mask; this one is accepted as is.
             masks = others[0] if others else inputs_embeds.new_zeros(1, 1, 1, 1)
         return super().forward(
             input_ids=input_ids,
@@ -209,11 +210,11 @@ class HybridModelMixin(HybridInitMixin):
 
     @property
     def _mixed(self) -> bool:
-        """Whether there are both attention and Mamba layers."""
+        """Whether the decoder has both attention and Mamba layers."""
         return 0 < len(self.config.mamba_layers) < self.config.num_hidden_layers
 
     def _check_sequences(self, packing: Packing | None, kwargs: dict[str, Any]) -> None:
-        """Take out what tells of packed sequences but is not read here."""
+        """Check and remove unused arguments about packed sequences."""
         seq_idx, is_causal = kwargs.pop('seq_idx', None), kwargs.pop('is_causal', None)
         if not self.config.mamba_layers:
             kwargs |= {} if is_causal is None else dict(is_causal=is_causal)
@@ -238,10 +239,10 @@ class HybridModelMixin(HybridInitMixin):
         attention_mask: Tensor | dict[str, Tensor | None] | None,
         cache: Cache | None,
     ) -> Tensor:
-        """As generation has them if there are Mamba layers, else the Transformer's.
+        """Positions as in generation if there are Mamba layers, else the Transformer's.
 
-        Attention would otherwise find tokens apart that padding lies between, and the
-        Mamba layers find them side by side.
+        Otherwise attention would count padding between two tokens as distance, while
+        the Mamba layers see the tokens side by side.
         """
         length = inputs_embeds.shape[1]
         if self._mixed and isinstance(attention_mask, Tensor):
@@ -268,13 +269,13 @@ class HybridModelMixin(HybridInitMixin):
         if attention_mask is not None and attention_mask.ndim == 2:
             is_token = attention_mask[:, -inputs_embeds.shape[1] :].bool()
         position_ids = position_ids.expand(len(inputs_embeds), -1)
-        # FlashAttention wants the lengths, which only values tell.
+        # FlashAttention needs the sequence lengths, which require reading values.
         if not torch.compiler.is_compiling() or self._uses_flash:
             return find_packing(position_ids, is_token)
         packing = trace_packing(position_ids, is_token)
         if cache is None and not use_cache:
             return packing
-        # Before 2.7 torch does not tell export from compilation.
+        # Before 2.7, torch does not distinguish export from compilation.
         if not getattr(torch.compiler, 'is_exporting', bool)():
             torch._assert_async(~packing.begins.any(), NO_COMMON_STATE)
         return None
@@ -289,8 +290,8 @@ class HybridModelMixin(HybridInitMixin):
     ) -> dict[str, Tensor | None]:
         """The masks by layer type.
 
-        transformers finds packed sequences only where there is no padding mask, and
-        then takes any jump of the positions for a new one, so this is not left to it.
+        transformers detects packed sequences only without a padding mask, and treats
+        any jump of the positions as a new sequence, so it is done here instead.
         """
         visible = None
         if packing is not None:
@@ -333,9 +334,9 @@ class HybridCausalLMMixin(HybridInitMixin):
 
     @property
     def _is_stateful(self) -> bool:
-        """Whether there is a state, which cannot be rolled back.
+        """Whether there is a recurrent state, which cannot be rolled back.
 
-        Assisted generation would need that; attention alone can be.
+        Assisted generation requires rollback; pure attention supports it.
         """
         text = self.config.get_text_config(decoder=True)
         return MAMBA in (getattr(text, 'layer_types', None) or ())
@@ -363,14 +364,14 @@ class HybridCausalLMMixin(HybridInitMixin):
 
     @wraps(
         GenerationMixin.prepare_inputs_for_generation
-    )  # generate reads what it takes
+    )  # generate reads the signature
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, *args: Any, is_first_iteration: bool = False, **kwargs
     ) -> dict[str, Any]:
-        """As transformers'; a pure model's steps are told of no mask.
+        """Like transformers'; the steps of a pure Mamba model get no mask.
 
-        What has been generated is no padding, and a mask that grows with every step
-        would have a compiled step compiled anew.
+        Generated tokens are never padding, and a mask that grows with every step would
+        make a compiled step recompile.
         """
         inputs = super().prepare_inputs_for_generation(
             input_ids, *args, is_first_iteration=is_first_iteration, **kwargs

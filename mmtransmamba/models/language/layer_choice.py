@@ -1,4 +1,4 @@
-"""Which attention layers of a decoder become Mamba layers."""
+"""Choice of the attention layers of a decoder that become Mamba layers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _ALIASES = {'low': 'early', 'high': 'late', 'interleaved': 'interleaved_head'}
 
 
 def count_layers_of(ratio: float, num_layers: int) -> int:
-    """Number of Mamba layers that a ratio stands for, halves rounded up.
+    """Number of Mamba layers for a ratio, with halves rounded up.
 
     Args:
         ratio: Share of the layers in (0, 1].
         num_layers: Layers of the decoder.
 
     Raises:
-        ValueError: The ratio is outside (0, 1], or stands for no layer at all.
+        ValueError: The ratio is outside (0, 1], or yields no layer.
     """
     if not 0 < ratio <= 1:
         raise ValueError(f'ratio={ratio} must lie in (0, 1].')
@@ -40,14 +40,14 @@ def choose_layers(
 
     Args:
         num_layers: Layers of the decoder.
-        position: A list of indices (negative ones count from the end), or where the
-            Mamba layers lie: ``'evenly'`` spread over the depth (MaTVLM, Table 3);
-            ``'early'`` (TransMamba's *low*), ``'middle'`` or ``'late'`` (*high*) in
-            one block; ``'interleaved_head'`` or ``'interleaved_tail'``: the attention
-            that stays is the first or the last layer of equal groups (mmMamba,
-            Table 6). ``'interleaved'`` is ``'interleaved_head'``.
-        ratio: Share of Mamba layers, rounded to a whole number of layers; of no
-            meaning for a list.
+        position: A list of indices (negative ones count from the end), or the
+            placement of the Mamba layers: ``'evenly'`` spread over the depth (MaTVLM,
+            Table 3); ``'early'`` (TransMamba's *low*), ``'middle'`` or ``'late'``
+            (*high*) in one block; ``'interleaved_head'`` or ``'interleaved_tail'``,
+            where the first or the last layer of equal groups keeps its attention
+            (mmMamba, Table 6). ``'interleaved'`` is ``'interleaved_head'``.
+        ratio: Share of Mamba layers, rounded to a whole number of layers; ignored for
+            a list.
 
     Returns:
         Sorted indices without repetition.

@@ -1,6 +1,6 @@
-"""The mixer in configs that were written when there were two kinds of it.
+"""The mixer in configs from before mixers had a field of their own.
 
-Their fields stood beside the Transformer's own, for both kinds at once.
+Their fields were stored among the Transformer's own, for both kinds of mixer at once.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _DEFAULTS = dict(
 
 
 def take_old_fields(fields: dict[str, Any]) -> dict[str, Any] | None:
-    """Take the old fields out, and return the mixer that they describe.
+    """Remove the old fields, and return the mixer that they describe.
 
     Args:
-        fields: Of a config, changed in place.
+        fields: Fields of a config, changed in place.
 
     Returns:
         Type and fields of the mixer, None if there are no old fields.

@@ -13,15 +13,15 @@ from torch import Tensor
 
 @dataclass
 class Packing:
-    """Where the sequences of a batch of rows lie.
+    """Positions of the sequences in a batch of rows.
 
     Attributes:
-        ids: Number of each token's sequence within its row, ``[B, L]``; padding has
-            that of the sequence before it.
+        ids: Index of each token's sequence within its row, ``[B, L]``; padding has
+            that of the preceding sequence.
         is_token: Bool ``[B, L]``, False for padding.
-        groups: Sequences of similar lengths, as numbers of their tokens in the
-            flattened rows: ``[S, M]``, shorter ones with their last token repeated.
-        kept: Of each group, which are no repetitions, bool ``[S, M]``.
+        groups: Sequences of similar lengths, as indices of their tokens in the
+            flattened rows: ``[S, M]``, shorter ones padded with their last token.
+        kept: For each group, bool ``[S, M]``, False for such padding.
     """
 
     ids: Tensor
@@ -30,11 +30,11 @@ class Packing:
     kept: list[Tensor]
 
     def apply(self, function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-        """Apply a causal function to each sequence by itself.
+        """Apply a causal function to each sequence separately.
 
         Args:
             function: From ``[S, M, C]`` for each of ``rows`` to ``[S, M, ...]``;
-                an output depends on no later input.
+                an output does not depend on later inputs.
             *rows: ``[B, L, C]`` each.
 
         Returns:
@@ -55,13 +55,13 @@ class Packing:
         return result.unflatten(0, self.ids.shape)
 
     def same_sequence(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor):
-        """A mask function of transformers: no token sees another sequence's."""
+        """A mask function of transformers: tokens see only their own sequence."""
         return self.ids[batch, query] == self.ids[batch, key]
 
     def flash_arguments(self) -> dict[str, Tensor | int]:
-        """What FlashAttention is told of the sequences, instead of a mask.
+        """FlashAttention's description of the sequences, in place of a mask.
 
-        Padding becomes sequences of its own.
+        Padding forms sequences of its own.
 
         Raises:
             ValueError: There is padding inside a sequence.
@@ -87,16 +87,16 @@ class Packing:
 
 @dataclass
 class TracedPacking:
-    """Where the sequences lie, if that has to be said without reading a value.
+    """Positions of the sequences, determined without reading a value.
 
-    A graph that is compiled cannot gather sequences of lengths that it does not know.
-    It keeps the rows, and has what runs along them begin anew instead.
+    A compiled graph cannot gather sequences of unknown lengths. It keeps the rows, and
+    resets computations along a row where a sequence begins.
 
     Attributes:
-        ids: As of :class:`Packing`.
-        is_token: As of :class:`Packing`.
-        order: Places of the tokens, then those of the padding, ``[B, L]``: what runs
-            along a row is not to see padding between two tokens.
+        ids: See :class:`Packing`.
+        is_token: See :class:`Packing`.
+        order: Indices of the tokens, then those of the padding, ``[B, L]``:
+            computations along a row must not see padding between two tokens.
         begins: Bool ``[B, L]``, in that order: where a sequence begins.
     """
 
@@ -106,21 +106,21 @@ class TracedPacking:
     begins: Tensor
 
     def apply(self, function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-        """As :meth:`Packing.apply`, of a function that takes ``begins`` too."""
+        """Like :meth:`Packing.apply`, for a function that also takes ``begins``."""
         ordered = [row.gather(1, _like(self.order, row)) for row in rows]
         output = function(*ordered, begins=self.begins)
         back = output.gather(1, _like(self.order.argsort(-1), output))
         return back.masked_fill(~_like(self.is_token, back), 0)
 
     def same_sequence(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor):
-        """As :meth:`Packing.same_sequence`."""
+        """See :meth:`Packing.same_sequence`."""
         return self.ids[batch, query] == self.ids[batch, key]
 
 
 def trace_packing(position_ids: Tensor, is_token: Tensor | None) -> TracedPacking:
-    """As :func:`find_packing`, for a graph that is compiled.
+    """Like :func:`find_packing`, for a compiled graph.
 
-    Rows of one sequence are no exception, as the graph cannot tell.
+    Rows with one sequence are not treated separately, as the graph cannot detect them.
     """
     if is_token is None:
         is_token = torch.ones_like(position_ids, dtype=torch.bool)
@@ -135,7 +135,7 @@ def trace_packing(position_ids: Tensor, is_token: Tensor | None) -> TracedPackin
 
 
 def windows(x: Tensor, taps: int, begins: Tensor) -> Tensor:
-    """What a causal convolution sees of each token's own sequence.
+    """Windows of a causal convolution, limited to each token's own sequence.
 
     Args:
         x: ``[B, L, C]``.
@@ -155,11 +155,11 @@ def windows(x: Tensor, taps: int, begins: Tensor) -> Tensor:
 
 
 def restart(x: Tensor, dt: Tensor, A: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Input and step sizes with which a recurrence forgets what was before.
+    r"""Input and step sizes that make a recurrence forget previous sequences.
 
-    The state takes in :math:`\Delta_t x_t` and keeps :math:`e^{\Delta_t A}` of itself.
-    Where a sequence begins, a :math:`\Delta'_t` so long that nothing is kept, and
-    :math:`x'_t = x_t \Delta_t / \Delta'_t`, take in the same.
+    The state adds :math:`\Delta_t x_t` and decays by :math:`e^{\Delta_t A}`. Where a
+    sequence begins, :math:`\Delta'_t` is so long that nothing is kept, and
+    :math:`x'_t = x_t \Delta_t / \Delta'_t`, so that the same input is added.
 
     Args:
         x: ``[B, L, C, ...]``.
@@ -168,26 +168,26 @@ def restart(x: Tensor, dt: Tensor, A: Tensor, begins: Tensor) -> tuple[Tensor, T
         begins: Bool ``[B, L]``.
 
     Returns:
-        :math:`x'` in float32 and :math:`\Delta'`; a skip past the state needs ``x``.
+        :math:`x'` in float32 and :math:`\Delta'`; a skip connection needs ``x``.
     """
     begins = begins[..., None]
-    # e^-60 is 1e-26. Much longer steps would cost kernels that add them up precision.
+    # e^-60 is 1e-26. Much longer steps would lose precision in kernels that sum them.
     long = 60 / A.detach().abs().clamp_min(1e-20)
     share = torch.where(begins, dt / long, 1.0)
     share = share[(...,) + (None,) * (x.ndim - dt.ndim)]
     return x.float() * share, torch.where(begins, long, dt)
 
 
-# Where sequences begin depends on values, which a traced graph does not know.
+# The positions of sequences depend on values, which a traced graph does not know.
 @torch.compiler.disable
 def find_packing(position_ids: Tensor, is_token: Tensor | None) -> Packing | None:
     """Find the sequences that are packed into rows.
 
-    One begins wherever the position does not exceed that of the token before.
+    A sequence begins wherever the position does not exceed that of the previous token.
 
     Args:
         position_ids: ``[B, L]``.
-        is_token: Bool ``[B, L]``, False for padding, whose positions say nothing.
+        is_token: Bool ``[B, L]``, False for padding, whose positions are ignored.
 
     Returns:
         None if each row is one sequence.
@@ -207,7 +207,7 @@ def find_packing(position_ids: Tensor, is_token: Tensor | None) -> Packing | Non
 
 
 def has_jumps(position_ids: Tensor) -> bool:
-    """Whether some token's position is not the next one after the token before."""
+    """Whether the position of any token is not one more than the previous token's."""
     return bool((position_ids.diff(dim=-1) != 1).any())
 
 
@@ -227,15 +227,15 @@ def _begins(position_ids: Tensor, is_token: Tensor) -> Tensor:
 
 
 def _like(index: Tensor, rows: Tensor) -> Tensor:
-    """An index ``[B, L]`` of tokens for all channels of ``[B, L, ...]``."""
+    """An index ``[B, L]`` of tokens, expanded to all channels of ``[B, L, ...]``."""
     return index[(...,) + (None,) * (rows.ndim - 2)].expand_as(rows)
 
 
 def _group(tokens: Tensor, lengths: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Tokens of sequences whose lengths differ by less than a factor of two.
 
-    One long sequence among many short ones would otherwise have all of them padded
-    to its length.
+    With a single group, one long sequence among many short ones would cause all of
+    them to be padded to its length.
     """
     firsts = lengths.cumsum(0) - lengths
     by_size = defaultdict(list)

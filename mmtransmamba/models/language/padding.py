@@ -1,7 +1,7 @@
-"""Tokens that are padding: a recurrence has to pass over them.
+"""Padding tokens, which a recurrence has to skip.
 
 Attention hides padding with a mask. A recurrence keeps its state there, and a causal
-convolution has to see the tokens before as if there were none in between.
+convolution has to see the previous tokens as if there were no padding in between.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from transformers.cache_utils import Cache
 
 
 def read_values() -> bool:
-    """Whether a tensor's values may be asked for; a graph that is traced has none."""
+    """Whether a tensor's values may be read; in a traced graph they may not."""
     return not (torch.compiler.is_compiling() or torch.jit.is_tracing())
 
 
 def local_padding(attention_mask: Tensor | None, length: int) -> Tensor | None:
-    """Which of the last tokens are no padding.
+    """Mask of the last tokens that are not padding.
 
     Args:
         attention_mask: ``[B, M]``, 0 for padding, M at least ``length``.
@@ -34,14 +34,14 @@ def local_padding(attention_mask: Tensor | None, length: int) -> Tensor | None:
 
 
 def has_gaps(is_token: Tensor, cache: Cache | None, layer_idx: int) -> bool:
-    """Whether a convolution would see padding where it has to see a token.
+    """Whether a convolution would see padding in place of a token.
 
-    Not if padding is in front of all tokens, or behind them and nothing follows. A
-    graph that is traced cannot tell and is told yes.
+    It would not if padding precedes all tokens, or follows them and nothing comes
+    after. For a traced graph, which cannot decide this, the result is True.
 
     Args:
         is_token: Bool ``[B, L]``.
-        cache: Keeps the last tokens for what follows, and has those before.
+        cache: Keeps the last tokens for later steps, and has the previous ones.
         layer_idx: Number of a Mamba layer.
     """
     if not read_values():
@@ -50,20 +50,20 @@ def has_gaps(is_token: Tensor, cache: Cache | None, layer_idx: int) -> bool:
         return True
     ends = is_token[:, :-1] & ~is_token[:, 1:]
     if cache is None:
-        # A run of tokens that ends in front of another.
+        # A run of tokens that ends before another one.
         ends = ends & is_token.flip(-1).cummax(-1).values.flip(-1)[:, 1:]
     return bool(ends.any())
 
 
 def places(is_token: Tensor, before: int) -> Tensor:
-    """Where tokens go if padding is moved in front of them.
+    """New positions of tokens if padding is moved in front of them.
 
     Args:
         is_token: Bool ``[B, L]``.
-        before: Number of tokens K that lie before these and are no padding.
+        before: Number of tokens K before these that are not padding.
 
     Returns:
-        Places ``[B, K + L]``: a permutation of each row that keeps the tokens' order.
+        Indices ``[B, K + L]``: a permutation of each row that keeps the tokens' order.
     """
     is_token = F.pad(is_token, (before, 0), value=True)
     padding = ~is_token
@@ -75,7 +75,7 @@ def places(is_token: Tensor, before: int) -> Tensor:
 
 
 def positions_from(attention_mask: Tensor, length: int) -> Tensor:
-    """Positions ``[B, L]`` of the last tokens if padding has none.
+    """Positions ``[B, L]`` of the last tokens, not counting padding.
 
     Args:
         attention_mask: ``[B, M]`` of all tokens so far, 0 for padding.

@@ -1,4 +1,4 @@
-"""Which parameters of a hybrid stay in float32."""
+"""Selection of the parameters of a hybrid that stay in float32."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mmtransmamba.models.language.mixers import DecoderMixer
 
 
 def float32_parameters(model: nn.Module) -> set[str]:
-    """Names of the parameters that lose their meaning in half precision."""
+    """Names of the parameters that need more than half precision."""
     return {
         f'{prefix}.{name}' if prefix else name
         for prefix, module in model.named_modules()
@@ -20,7 +20,7 @@ def float32_parameters(model: nn.Module) -> set[str]:
 
 
 def cast_parameters(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Give a model's parameters a dtype, and its SSM parameters float32, in place."""
+    """Cast a model's parameters to a dtype, SSM parameters to float32, in place."""
     kept = float32_parameters(model)
     for name, parameter in model.named_parameters():
         wanted = torch.float32 if name in kept else dtype

@@ -1,4 +1,4 @@
-"""Make a class known to transformers under everything it looks a class up by."""
+"""Registration of a class in all tables in which transformers looks classes up."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from transformers.models.auto import modeling_auto
 _NAMES = {
     'AutoModel': ('MODEL_MAPPING_NAMES',),
     'AutoModelForCausalLM': ('MODEL_FOR_CAUSAL_LM_MAPPING_NAMES',),
-    # Trainer's label smoothing shifts the labels of causal language models alone, and
-    # that is what these are besides.
+    # Trainer's label smoothing shifts the labels only for causal language models, and
+    # these models are causal language models too.
     'AutoModelForImageTextToText': (
         'MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES',
         'MODEL_FOR_CAUSAL_LM_MAPPING_NAMES',
@@ -31,13 +31,13 @@ def register_model(
 ) -> None:
     """Register a model with an auto class, as a class and as a name.
 
-    An auto class finds what was registered with it, but Trainer (label smoothing),
-    model cards and the pipelines ask by the names of classes, in tables that
-    ``register`` leaves as they are.
+    An auto class finds models registered with it, but Trainer (label smoothing), model
+    cards and the pipelines look up class names in tables that ``register`` does not
+    update.
 
     Args:
         auto_class: One of transformers' ``AutoModel...``.
-        config_cls: The config to find the model by.
+        config_cls: The config class of the model.
         model: The model.
     """
     auto_class.register(config_cls, model)

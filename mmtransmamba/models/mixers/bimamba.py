@@ -17,7 +17,7 @@ from mmtransmamba.models.taps import DirectionFeature, DirectionTap, patch_index
 from mmtransmamba.ops import selective_scan_directions
 from mmtransmamba.ops.scan_order import bidirectional
 
-BACKWARD = (False, True)  # of each direction
+BACKWARD = (False, True)  # for each direction
 
 
 class BiMambaMixer(nn.Module):
@@ -28,12 +28,12 @@ class BiMambaMixer(nn.Module):
     :math:`\Delta, B, C` from :math:`u_k` and scans. The output is ``out_proj(SiLU(z)
     * (y_forward + y_backward))``, halved in Vim. Names and shapes of the parameters
     are those of the official checkpoints, where ``_b`` marks the backward
-    direction's (Zhu et al., "Vision Mamba", 2024).
+    direction (Zhu et al., "Vision Mamba", 2024).
 
-    The official code flips the whole sequence for the backward direction and its
-    output back again. Here nothing is flipped: the backward convolution looks ahead
-    instead, the scan reads the tokens through an index, both directions run in one
-    call, and the gate, which belongs to a token, multiplies their sum.
+    The official code flips the whole sequence for the backward direction and then flips
+    its output. Here nothing is flipped: the backward convolution looks ahead instead,
+    the scan reads the tokens through an index, both directions run in one call, and the
+    gate, which is computed per token, multiplies their sum.
 
     Args:
         embed_dims: Width C of the tokens.
@@ -94,12 +94,12 @@ class BiMambaMixer(nn.Module):
 
         Args:
             tokens: Patch tokens in raster order, with a class token among them.
-            grid: Rows and columns of the patches, for whoever listens to the tap.
+            grid: Rows and columns of the patches, for the tap's listener.
             cls_index: Position of the class token, None without one.
         """
         B, L, _ = tokens.shape
         x_BLD, z_BLD = self.in_proj(tokens).chunk(2, dim=-1)
-        # Each direction's own weights, as one batch of matrices: K is in front.
+        # The weights of all directions, as one batch of matrices: K comes first.
         u_KBLD = F.silu(
             stacked_causal_convs(
                 x_BLD, (self.conv1d, self.conv1d_b), self.d_conv, BACKWARD
@@ -129,7 +129,7 @@ class BiMambaMixer(nn.Module):
         if tapped is not None:
             self._tell(tapped, scan_order, steps, grid, cls_index, gate_BLD)
         out = self.out_proj(y_BDL.transpose(1, 2) * gate_BLD)
-        # Halved behind the linear map, where it is narrower: a power of two commutes.
+        # Halved after the linear map, on fewer channels; powers of two are exact.
         return out / 2 if self.divide_out else out
 
     def _tell(
@@ -141,7 +141,7 @@ class BiMambaMixer(nn.Module):
         cls_index: int | None,
         gate_BLD: Tensor,
     ) -> None:
-        """Hand the directions' outputs ``[B, K, D, M]`` to the tap's listener."""
+        """Pass the directions' outputs ``[B, K, D, M]`` to the tap's listener."""
         token_index = scan_order.gather(1, steps)
 
         def project(values_BKMD: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the scan directions contribute to a norm of their sum."""
+"""Contributions of the scan directions to a norm of their sum."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def share_of_norm(
     token_index: Tensor,
     norm: nn.GroupNorm | nn.LayerNorm,
 ) -> Tensor:
-    """What single directions contribute to the norm of their sum.
+    """Contributions of single directions to the norm of their sum.
 
-    Centring is linear, and the division is by the deviation of the sum; so the
-    contributions add up to the norm but for its bias, which no direction has made.
+    Centring is linear, and the divisor is the deviation of the sum. So the
+    contributions add up to the norm without its bias, which belongs to no direction.
 
     Args:
         values: Directions at chosen tokens, ``[B, K, M, C]``.

@@ -24,21 +24,21 @@ class PlainMambaMixer(nn.Module):
     With :math:`x, z` the halves of ``in_proj``, :math:`u = \mathrm{SiLU}(
     \mathrm{conv2d}(x))` and one set of :math:`\Delta, B, C` computed from ``u``,
     direction k scans ``u`` along its path with :math:`B + B^{dir}_k`, where
-    :math:`B^{dir}_k` tells by which step (right, left, up, down) the path arrived.
+    :math:`B^{dir}_k` encodes the step (right, left, up, down) by which it arrived.
     The output is ``out_proj(SiLU(z) * sum_k y_k)``. Names and shapes of the
     parameters are those of the official checkpoints (Yang et al., "PlainMamba:
     Improving Non-Hierarchical Mamba in Visual Recognition", 2024).
 
-    Two habits of the official code are kept because its weights depend on them:
-    the bias of ``dt_proj`` counts twice, and only ``u`` follows the path while
+    Two properties of the official code are kept because its weights depend on them:
+    the bias of ``dt_proj`` is added twice, and only ``u`` follows the path while
     dt, B and C are read in raster order.
 
     Args:
         embed_dims: Width C of the tokens.
         d_state: State size N.
         expand: Inner width D as a multiple of ``embed_dims``.
-        permute_params: Let dt, B and C follow the path as ``u`` does. More
-            consistent, but not the function official weights were trained for.
+        permute_params: Let dt, B and C follow the path as ``u`` does. This is more
+            consistent, but differs from the function that official weights learned.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class PlainMambaMixer(nn.Module):
         self.reset_ssm_parameters()
 
     def reset_ssm_parameters(self) -> None:
-        """Initialise what is neither a linear nor a convolution: A, D, B's bias.
+        """Initialise the parameters outside linear layers and convolutions.
 
-        A is S4D-real, ``-(1..N)`` in every channel; D is one.
+        These are A (S4D-real, ``-(1..N)`` in every channel), D (one) and B's bias.
         """
         n = torch.arange(1, self.d_state + 1, dtype=torch.float32)
         with torch.no_grad():
@@ -83,7 +83,7 @@ class PlainMambaMixer(nn.Module):
         nn.init.trunc_normal_(self.direction_Bs, std=0.02)
 
     def _direction_biases(self, kinds: Tensor, scan_order: Tensor) -> Tensor:
-        """``direction_Bs`` laid out as the scan reads B: ``[K, N, L]``."""
+        """``direction_Bs`` in the layout in which the scan reads B: ``[K, N, L]``."""
         if self.permute_params:
             kinds = torch.empty_like(kinds).scatter_(1, scan_order, kinds)
         return self.direction_Bs[kinds].transpose(1, 2)
@@ -98,7 +98,7 @@ class PlainMambaMixer(nn.Module):
         dt, B_ssm, C_ssm = self.x_proj(u_BDL.transpose(1, 2)).split(
             (self.dt_rank, self.d_state, self.d_state), dim=-1
         )
-        # Asked for first, so that who listens to the layer sees the call below last.
+        # Requested first, so that the layer's listener sees the call below last.
         dt_bias = bias_of(self.dt_proj, dt)
         dt_BDL = self.dt_proj(dt).transpose(1, 2)
 
@@ -132,7 +132,7 @@ class PlainMambaMixer(nn.Module):
         grid: tuple[int, int],
         gate_BLD: Tensor,
     ) -> None:
-        """Hand the directions' outputs ``[B, K, D, M]`` to the tap's listener."""
+        """Pass the directions' outputs ``[B, K, D, M]`` to the tap's listener."""
 
         def project(values_BKMD: Tensor) -> Tensor:
             gate = gate_BLD[:, token_index]

@@ -1,9 +1,9 @@
-"""Linear maps and convolutions of mixers: fast where they are plain, called else.
+"""Linear maps and convolutions of mixers: fused for plain modules, else called.
 
 Mixers read the weights of several modules at once, to compute them in one launch, or
-apply a module's weight without its bias. Whatever wraps a module (LoRA, quantisation,
-offloading, parametrisations, hooks) works by being called, and would be passed by. So
-weights are read of plain modules only; others are called.
+apply a module's weight without its bias. Wrappers of modules (LoRA, quantisation,
+offloading, parametrisations, hooks) only work if the module is called, and would be
+bypassed. So weights are read from plain modules only; others are called.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from torch.nn.modules import module as _module
 
 from mmtransmamba.ops.causal_conv1d import causal_conv1d
 
-# The hooks of every module; torch 2.6 has no function that asks for any.
+# Hooks on all modules; torch 2.6 has no function that checks for any of them.
 _GLOBAL_HOOKS = (
     _module._global_backward_pre_hooks,
     _module._global_backward_hooks,
     _module._global_forward_pre_hooks,
     _module._global_forward_hooks,
 )
-# What tracing and exporting put in the place of parameters is plain, too.
+# The tensors that tracing and exporting substitute for parameters are plain, too.
 _PLAIN_TENSORS = (nn.Parameter, Tensor, FakeTensor, FunctionalTensor)
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether calling a module does nothing but apply its weight and bias."""
+    """Whether calling a module only applies its weight and bias."""
     return _is_unwrapped(module) and not any(_GLOBAL_HOOKS)
 
 
 def _is_unwrapped(module: nn.Module) -> bool:
-    """As :func:`is_plain`, but for those who watch every module, such as counters."""
+    """Like :func:`is_plain`, ignoring global hooks, such as those of counters."""
     return (
         type(module) in (nn.Linear, nn.Conv1d)
         and type(module.weight) in _PLAIN_TENSORS
@@ -45,13 +45,13 @@ def _is_unwrapped(module: nn.Module) -> bool:
             or module._forward_pre_hooks
             or module._backward_hooks
             or module._backward_pre_hooks
-            or 'forward' in module.__dict__  # offloading puts its own there
+            or 'forward' in module.__dict__  # offloading replaces it
         )
     )
 
 
 def without_bias(linear: nn.Module, x: Tensor) -> Tensor:
-    """A linear layer's map of ``x`` ``[..., C]`` without its bias."""
+    """Apply a linear layer to ``x`` ``[..., C]`` without its bias."""
     if is_plain(linear):
         return F.linear(x, linear.weight)
     bias = linear(x.new_zeros(1, x.shape[-1]))[0]
@@ -61,8 +61,8 @@ def without_bias(linear: nn.Module, x: Tensor) -> Tensor:
 def bias_of(linear: nn.Module, x: Tensor) -> Tensor:
     """The bias that a linear layer adds to ``x`` ``[..., C]``, ``[D]``.
 
-    That of a wrapped one, which may be anywhere, is what it makes of zeros. Who counts
-    what modules compute need not see that: it is no work of the model.
+    For a wrapped layer, the bias is its output for zeros. Counters of module operations
+    must not see this call, as it is not part of the model's work.
     """
     if _is_unwrapped(linear):
         return linear.bias
@@ -72,11 +72,11 @@ def bias_of(linear: nn.Module, x: Tensor) -> Tensor:
 def stacked_linears(
     x_KBLC: Tensor, linears: Sequence[nn.Module]
 ) -> tuple[Tensor, Tensor | None]:
-    """Map each direction's ``x`` ``[K, B, L, C]`` by its own linear layer.
+    """Map each direction's ``x`` ``[K, B, L, C]`` with its own linear layer.
 
     Returns:
-        The outputs ``[K, B, L, D]``, and the biases ``[K, D]`` that are still to be
-        added; None if there are none, or if they have been.
+        The outputs ``[K, B, L, D]``, and the biases ``[K, D]`` that must still be
+        added; None if there are none, or if they are already added.
     """
     if all(map(is_plain, linears)):
         weight = torch.stack([linear.weight for linear in linears])
@@ -93,12 +93,12 @@ def stacked_linears(
 def stacked_causal_convs(
     x_BLD: Tensor, convs: Sequence[nn.Module], width: int, reverse: Sequence[bool]
 ) -> Tensor:
-    """Convolve ``x`` ``[B, L, D]`` causally, or for reversed directions looking ahead.
+    """Convolve ``x`` ``[B, L, D]`` causally, or anti-causally for reversed directions.
 
     Args:
         x_BLD: Tokens.
         convs: A depthwise convolution per direction, without padding.
-        width: Their kernels' width.
+        width: Width of their kernels.
         reverse: See :func:`~mmtransmamba.ops.causal_conv1d.causal_conv1d`.
 
     Returns:

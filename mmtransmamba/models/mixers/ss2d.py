@@ -23,16 +23,16 @@ class SS2DMixer(nn.Module):
     r"""2D selective scan (SS2D) of VMamba.
 
     :math:`u = \mathrm{SiLU}(\mathrm{conv2d}(x))` is scanned along rows, columns and
-    both backwards. Each direction k has its own A, D, and projections that compute
+    both in reverse. Each direction k has its own A, D, and projections that compute
     its :math:`\Delta, B, C` from ``u``. The output is ``out_proj(out_norm(sum_k
     y_k))``, in v0 gated before ``out_proj`` by SiLU(z), where :math:`x, z` are the
     halves of ``in_proj``. Names and shapes of the parameters are those of the
     official checkpoints (Liu et al., "VMamba: Visual State Space Model", 2024),
-    which store the directions' A and D one below the other.
+    which stack the directions' A and D along the first dimension.
 
-    The projections act on each token alone, so they are computed once in raster
+    The projections act on each token separately, so they are computed once in raster
     order, all directions in one product, and the scan reads them through an index.
-    Everything stays channels last, where no step needs a transposed copy.
+    All tensors stay channels last, so that no step needs a transposed copy.
 
     Args:
         embed_dims: Width C of the tokens.
@@ -72,10 +72,10 @@ class SS2DMixer(nn.Module):
         self.reset_ssm_parameters()
 
     def reset_ssm_parameters(self) -> None:
-        """Initialise the projections of dt, B and C, and A and D, as Mamba does.
+        """Initialise the projections of dt, B and C, and A and D, like Mamba.
 
-        Uniform weights, of a linear layer's default range for ``x_proj_weight`` and
-        within ``dt_rank ** -0.5`` for ``dt_projs_weight``; step sizes that start
+        Uniform weights, in a linear layer's default range for ``x_proj_weight`` and
+        within ``dt_rank ** -0.5`` for ``dt_projs_weight``; initial step sizes
         log-uniform between 0.001 and 0.1; A is S4D-real, ``-(1..N)``; D is one.
         """
         for weight, fan_in in (
@@ -146,7 +146,7 @@ class SS2DMixer(nn.Module):
         y_BLD: Tensor,
         gate_BLD: Tensor | None,
     ) -> None:
-        """Hand the directions' outputs ``[B, K, D, M]`` to the tap's listener."""
+        """Pass the directions' outputs ``[B, K, D, M]`` to the tap's listener."""
 
         def project(values_BKMD: Tensor) -> Tensor:
             values = share_of_norm(values_BKMD, y_BLD, token_index, self.out_norm)

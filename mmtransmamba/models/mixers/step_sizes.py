@@ -1,4 +1,4 @@
-"""Mamba's initialisation of the bias that step sizes start from."""
+"""Mamba's initialisation of the step size bias."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-# Step sizes dt that a scan starts with, before its input says anything.
+# Step sizes dt at initialisation, for an input of zero.
 DT_RANGE = (1e-3, 1e-1)
 
 

@@ -28,7 +28,7 @@ def q_shift(tokens: Tensor, grid: tuple[int, int], heads: int = 1) -> Tensor:
     Args:
         tokens: ``[B, L, C]`` of a ``grid`` with ``H * W == L``.
         grid: Rows and columns.
-        heads: Parts of the channels that are quartered, each by itself.
+        heads: Parts of the channels, each of which is split into quarters.
 
     Returns:
         ``[B, L, C]``: the quarters hold the left, right, upper and lower neighbour,
@@ -47,7 +47,7 @@ def q_shift(tokens: Tensor, grid: tuple[int, int], heads: int = 1) -> Tensor:
 
 
 class _SpatialMix(nn.Module):
-    """What the spatial mixes of both versions share.
+    """Base of the spatial mixes of both versions.
 
     Args:
         embed_dims: Width C of the tokens, a multiple of 4.
@@ -58,7 +58,7 @@ class _SpatialMix(nn.Module):
     def __init__(self, embed_dims: int, layer: int, depth: int) -> None:
         super().__init__()
         self.embed_dims = embed_dims
-        # How deep the block lies: 0 to 1, and 1 to almost 0.
+        # Relative depth of the block: 0 to 1, and 1 to almost 0.
         self.depth_ratio = layer / max(depth - 1, 1)
         self.height_ratio = 1 - layer / depth
         self.receptance = nn.Linear(embed_dims, embed_dims, bias=False)
@@ -68,7 +68,7 @@ class _SpatialMix(nn.Module):
         self.direction_tap = DirectionTap(embed_dims, NUM_DIRECTIONS)
 
     def _tap_index(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Order of the directions and which steps are listened to."""
+        """Scan order of the directions, and the tapped steps."""
         order = bidirectional(tokens.shape[1], device=str(tokens.device))
         return order, self.direction_tap.steps(order)
 
@@ -81,7 +81,7 @@ class _SpatialMix(nn.Module):
         gate_BLC: Tensor,
         norm: nn.GroupNorm | nn.LayerNorm | None,
     ) -> None:
-        """Hand the directions' outputs ``[B, K, M, C]`` to the tap's listener."""
+        """Pass the directions' outputs ``[B, K, M, C]`` to the tap's listener."""
 
         def project(values: Tensor) -> Tensor:
             gate = gate_BLC[:, token_index]
@@ -95,8 +95,9 @@ class _SpatialMix(nn.Module):
 class VRWKVSpatialMix(_SpatialMix):
     r"""Spatial mix of Vision-RWKV: bidirectional WKV with a decay per channel (v4).
 
-    The tokens, mixed with their shifted neighbours channel by channel, give
-    receptance r, key k and value v; the output is ``output(sigmoid(r) * wkv(k, v))``
+    Receptance r, key k and value v are computed from the tokens, mixed with their
+    shifted neighbours channel by channel. The output is
+    ``output(sigmoid(r) * wkv(k, v))``
     with :func:`mmtransmamba.ops.bi_wkv`, whose decay and bonus are divided by the
     number of tokens. Names and shapes of the parameters are those of the official
     checkpoints (Duan et al., "Vision-RWKV: Efficient and Scalable Visual Perception
@@ -130,7 +131,7 @@ class VRWKVSpatialMix(_SpatialMix):
 
     @torch.no_grad()
     def reset_mix_parameters(self) -> None:
-        """RWKV-4's own values for decay, bonus and mixing, by channel and depth.
+        """RWKV-4's values for decay, bonus and mixing, by channel and depth.
 
         The decay rises from -5 to 3 over the channels, later in deeper blocks; the
         bonus is log(0.3) plus a zigzag of a half; the share of the token itself rises
@@ -172,10 +173,10 @@ class VRWKVSpatialMix(_SpatialMix):
 
 
 class VRWKV6SpatialMix(_SpatialMix):
-    r"""Spatial mix of Vision-RWKV with RWKV v6: heads with a matrix state each.
+    r"""Spatial mix of Vision-RWKV with RWKV v6: heads with one matrix state each.
 
-    How much of the shifted neighbours enters decay, key, value, receptance and gate,
-    and the decay itself, depend on the token through low-rank maps. The output is
+    The decay, and the share of the shifted neighbours in decay, key, value, receptance
+    and gate, depend on the token through low-rank maps. The output is
     ``output(ln_x(wkv) * SiLU(g))`` with :func:`mmtransmamba.ops.bi_wkv6` and a norm
     per head. Names and shapes of the parameters are those of the official checkpoints.
 
@@ -207,12 +208,12 @@ class VRWKV6SpatialMix(_SpatialMix):
 
     @torch.no_grad()
     def reset_mix_parameters(self) -> None:
-        """RWKV-6's own values for decay, bonus and mixing, by channel and depth.
+        """RWKV-6's values for decay, bonus and mixing, by channel and depth.
 
         The logarithm of the decay rate rises from -6 to -1 over the channels, later in
         deeper blocks; the bonus falls to 0 over the channels, from higher values in
         deeper blocks, with a zigzag of a tenth; the share of the neighbours falls from
-        1 to 0. The low-rank maps start within 1e-4 of zero.
+        1 to 0. The low-rank maps are initialised within 1e-4 of zero.
         """
         share = _channel_ratio(self.embed_dims)
         neighbours = 1 - share**self.height_ratio
@@ -272,7 +273,7 @@ class VRWKVChannelMix(nn.Module):
         layer: Number of the block, from 0.
         depth: Number of blocks.
         key_norm: Normalise the hidden units.
-        num_heads: Parts in which :func:`q_shift` quarters the channels.
+        num_heads: Parts of the channels for :func:`q_shift`.
     """
 
     def __init__(
