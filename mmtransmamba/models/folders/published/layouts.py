@@ -11,6 +11,7 @@ from torch import nn
 from mmtransmamba.models.folders.assemble import assemble
 from mmtransmamba.models.folders.generation_settings import generation_config_of
 from mmtransmamba.models.folders.published.hovle import is_hovle, read_hovle
+from mmtransmamba.models.folders.published.llava import is_llava, read_llava
 from mmtransmamba.models.folders.published.mamba_in_llama import (
     MAMBA_CONFIG,
     read_mamba_in_llama,
@@ -59,7 +60,7 @@ class Published:
 
 def is_published_vlm(raw: dict[str, Any]) -> bool:
     """Whether a ``config.json`` is that of a published vision-language layout."""
-    return raw.get('model_type') == 'tinyllava' or is_hovle(raw)
+    return raw.get('model_type') == 'tinyllava' or is_hovle(raw) or is_llava(raw)
 
 
 def read_published(folder: str | Path, raw: dict[str, Any]) -> Published | None:
@@ -80,6 +81,8 @@ def read_published(folder: str | Path, raw: dict[str, Any]) -> Published | None:
         return Published(*read_tinyllava(folder, raw))
     if is_hovle(raw):
         return Published(*read_hovle(folder, raw))
+    if is_llava(raw):
+        return Published(*read_llava(folder, raw))
     if (Path(folder) / MAMBA_CONFIG).is_file():
         return Published(*read_mamba_in_llama(folder, raw, open_folder(folder)))
     return None
