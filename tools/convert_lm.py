@@ -6,7 +6,8 @@ teacher.
 
 Works offline on a local folder. Weights are read and written one tensor at a time, so
 an 8B model needs the memory of one shard. With --layers auto, the teacher is loaded
-once to measure the cost of converting each layer.
+once to measure the cost of converting each layer; with --calibration, it is loaded
+to compare the hybrid with it, and to fit the mixers with --init calibrate.
 """
 
 import argparse
@@ -14,7 +15,16 @@ import importlib
 import re
 from pathlib import Path
 
-from _tool import KeyValues, Parser, out_folder, positive, real, seed_number, tool
+from _tool import (
+    KeyValues,
+    Parser,
+    natural,
+    out_folder,
+    positive,
+    real,
+    seed_number,
+    tool,
+)
 
 from mmtransmamba.utils.choices import INITS, POSITIONS, RANKINGS
 
@@ -79,10 +89,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--calibration',
         type=Path,
-        help='for --layers auto: a text file, or .npz with token ids in "tokens"',
+        help='a text file, or .npz with token ids in "tokens": for --layers auto and '
+        '--init calibrate, and to compare any hybrid with its teacher',
     )
     parser.add_argument(
         '--calibration-tokens', type=positive, default=8192, help='how many are read'
+    )
+    parser.add_argument(
+        '--calibration-steps',
+        type=natural,
+        help='for --init calibrate: steps of training of each mixer (default: 100)',
     )
     parser.add_argument(
         '--ranking', choices=RANKINGS, default='single', help='for --layers auto'
@@ -100,8 +116,10 @@ def parse_args() -> argparse.Namespace:
         parser.error('give --out FOLDER, or --dry-run')
     if args.layers == 'auto' and args.calibration is None:
         parser.error('--layers auto needs --calibration FILE')
-    if args.layers != 'auto' and args.calibration is not None:
-        parser.error(f'--calibration goes with --layers auto, not {args.layers}')
+    if args.init == 'calibrate' and args.calibration is None:
+        parser.error('--init calibrate needs --calibration FILE')
+    if args.init != 'calibrate' and args.calibration_steps is not None:
+        parser.error(f'--calibration-steps goes with --init calibrate, not {args.init}')
     if re.fullmatch(INDICES, args.layers):
         if args.ratio is not None:
             parser.error(f'--layers {args.layers} names the layers; leave out --ratio')
@@ -130,6 +148,7 @@ def main(args: argparse.Namespace) -> None:
         mamba_checkpoint=args.mamba_checkpoint,
         calibration=args.calibration or (),
         calibration_tokens=args.calibration_tokens,
+        calibration_steps=args.calibration_steps,
         ranking=args.ranking,
         fields=args.fields,
     )

@@ -52,6 +52,25 @@ def output_projection(mixer: nn.Module) -> nn.Linear:
     )
 
 
+def heads_of(mixer: nn.Module, normed: Tensor, rows: dict[str, Any]) -> Tensor:
+    """What a mixer gives to its output projection, ``[B, L, D]``.
+
+    Args:
+        mixer: The mixer.
+        normed: Its input ``[B, L, C]``.
+        rows: What else it is told.
+    """
+    seen = []
+    handle = output_projection(mixer).register_forward_pre_hook(
+        lambda module, args: seen.append(args[0])
+    )
+    try:
+        mixer(normed, **rows)
+    finally:
+        handle.remove()
+    return seen[0]
+
+
 @contextmanager
 def watch(
     model: nn.Module, indices: Iterable[int], visit: Callable[[LayerCall], None]

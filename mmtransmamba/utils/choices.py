@@ -16,7 +16,7 @@ POSITIONS = (
 )
 """Where Mamba layers lie: :func:`mmtransmamba.models.language.choose_layers`."""
 
-INITS = ('mimic', 'inherit', 'vkq', 'subclone', 'scratch')
+INITS = ('mimic', 'inherit', 'vkq', 'calibrate', 'subclone', 'scratch')
 """Initialisations: :func:`mmtransmamba.transfer.convert.convert`."""
 
 RANKINGS = ('single', 'greedy')

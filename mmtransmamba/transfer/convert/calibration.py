@@ -1,7 +1,9 @@
-"""Text on which the cost of converting layers is measured."""
+"""Text on which conversions are measured and calibrated."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -12,6 +14,33 @@ from mmtransmamba.utils.processors import load_tokenizer
 from mmtransmamba.utils.text_files import read_text
 
 BLOCK, BATCH = 512, 8
+TOKENS = 2048
+"""Tokens of the batches that are fitted to."""
+
+
+def split_held_out(batches: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Text to fit to, and the last eighth of the rows, at least one, to measure on.
+
+    Args:
+        batches: Token ids ``[B, L]``. A single row is cut in two halves.
+
+    Raises:
+        ValueError: It is a single row of less than four tokens, or there is none.
+    """
+    rows = [row[None] for batch in batches for row in batch]
+    if len(rows) == 1:
+        rows = list(rows[0].tensor_split(2, dim=1))
+    if not rows or min(row.shape[1] for row in rows) < 2:
+        raise ValueError(
+            'The calibration text is too short to hold a part of it out: give two rows '
+            'of at least two tokens, or one of four.'
+        )
+    held = max(1, len(rows) // 8)
+    fit = []
+    for _, group in groupby(rows[:-held], key=lambda row: row.shape[1]):
+        same = torch.cat(list(group))
+        fit += same.split(max(1, TOKENS // same.shape[1]))
+    return fit, rows[-held:]
 
 
 def read_calibration(

@@ -14,8 +14,15 @@ from mmtransmamba.models.folders.assemble import assemble
 from mmtransmamba.models.folders.pretrained import Pretrained
 from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.registry import CONVERSIONS
+from mmtransmamba.transfer.convert.calibrating import CALIBRATION_STEPS, calibrate
+from mmtransmamba.transfer.convert.calibration import read_calibration, split_held_out
 from mmtransmamba.transfer.convert.plan import LanguagePlan, Plan
-from mmtransmamba.transfer.convert.ranking import cheapest_layers
+from mmtransmamba.transfer.convert.proof import prove
+from mmtransmamba.transfer.convert.ranking import (
+    cheapest_layers,
+    check_ids,
+    check_width,
+)
 from mmtransmamba.transfer.convert.spec import Conversion
 from mmtransmamba.transfer.convert.vlm_plan import VisionLanguagePlan
 from mmtransmamba.transfer.subclone import SubcloneReport
@@ -77,6 +84,13 @@ def plan_conversion(
     """
     conversion = conversion or Conversion()
     pretrained, ranking = Pretrained(teacher), None
+    if isinstance(conversion.calibration, str | Path):
+        batches = read_calibration(
+            conversion.calibration,
+            pretrained.language.tokenizer_folder,
+            conversion.calibration_tokens,
+        )
+        conversion = replace(conversion, calibration=batches)
     if conversion.layers == 'auto':
         layers, ranking = cheapest_layers(pretrained.language, conversion)
         conversion = replace(conversion, layers=layers)
@@ -85,4 +99,34 @@ def plan_conversion(
     if ranking is not None:
         plan.ranking = ranking
         ranking.note_in(plan.config)
+    if conversion.calibration:
+        _calibrate(plan, pretrained.language, conversion)
     return plan
+
+
+def _calibrate(plan: Plan, teacher: Pretrained, conversion: Conversion) -> None:
+    """Fit the mixers to the text if asked to, and compare the hybrid on the rest."""
+    fit, held = split_held_out(conversion.calibration)
+    check_ids([*fit, *held], teacher.config.vocab_size)
+    model, language = teacher.load(), plan.language
+    training = model.training
+    model.eval()
+    try:
+        if conversion.initialisation.calibrated:
+            check_width(teacher.config, conversion.fields)
+            steps = conversion.calibration_steps
+            steps = CALIBRATION_STEPS if steps is None else steps
+            mixers = {i: language.mixer(i) for i in language.config.mamba_layers}
+            calibrate(model, mixers, fit, steps, conversion.seed)
+            values = {
+                f'model.layers.{i}.self_attn.{name}': value.detach().cpu()
+                for i, mixer in mixers.items()
+                for name, value in mixer.state_dict().items()
+            }
+            count = sum(batch.numel() for batch in fit)
+            language.calibrate(values, f'fitted on {count:,} tokens, {steps} steps')
+        hybrid = assemble(language.model_class, language.config, language.tensors())
+        device = next(model.parameters()).device
+        plan.proof = prove(hybrid.to(device), model, held, plan.ranking is None)
+    finally:
+        model.train(training)

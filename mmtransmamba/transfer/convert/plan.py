@@ -28,6 +28,7 @@ from mmtransmamba.models.values import fault_of
 from mmtransmamba.transfer.convert.blocks import block_of
 from mmtransmamba.transfer.convert.hybrid_config import hybrid_config
 from mmtransmamba.transfer.convert.layer_ranking import LayerRanking
+from mmtransmamba.transfer.convert.proof import Proof
 from mmtransmamba.transfer.convert.seeding import MixerSeeding
 from mmtransmamba.transfer.convert.spec import Conversion
 from mmtransmamba.transfer.subclone import Entry, SubcloneReport, Unused
@@ -70,10 +71,12 @@ class Plan(ABC):
         conversion: What is asked for.
         config: Config of the hybrid.
         ranking: What the layers were chosen by if it was measured.
+        proof: How near the hybrid is to the teacher if there is calibration text.
     """
 
     config: Any
     ranking: LayerRanking | None = None
+    proof: Proof | None = None
 
     def __init__(self, teacher: Pretrained, conversion: Conversion) -> None:
         self.teacher = teacher
@@ -111,6 +114,11 @@ class Plan(ABC):
     @abstractmethod
     def report(self) -> SubcloneReport:
         """The account of the conversion."""
+
+    @property
+    @abstractmethod
+    def language(self) -> LanguagePlan:
+        """The plan of the causal language model inside, itself if it is one."""
 
     def unused(self, entries: Sequence[Entry]) -> list[Unused]:
         """The tensors of teacher and checkpoint that no entry takes."""
@@ -153,6 +161,7 @@ class LanguagePlan(Plan):
             layer: self._seed(layer, shapes) for layer in config.mamba_layers
         }
         self.steps = [self._step(name, shape) for name, shape in shapes]
+        self.calibrated: dict[str, Tensor] = {}
         check_kinds(self.steps, *filter(None, [source, self._checkpoint]))
 
     @classmethod
@@ -179,7 +188,8 @@ class LanguagePlan(Plan):
             for step in group:
                 name = step.entry.target
                 wanted = torch.float32 if self._keeps_float32(name) else self.dtype
-                tensor = step.tensor().to(wanted)
+                tensor = self.calibrated.get(name)
+                tensor = (step.tensor() if tensor is None else tensor).to(wanted)
                 yield name, tensor.contiguous().clone()
             if layer in self._seeding:
                 self._seeding[layer].fresh.forget()
@@ -188,6 +198,26 @@ class LanguagePlan(Plan):
     def model_class(self) -> type[nn.Module]:
         """Class of the hybrid."""
         return causal_lm_class(self.config)
+
+    @property
+    def language(self) -> LanguagePlan:
+        return self
+
+    def calibrate(self, values: dict[str, Tensor], detail: str) -> None:
+        """Have tensors of the mixers begin from values that fit the text.
+
+        Args:
+            values: By name.
+            detail: How they were made, for the report.
+        """
+        self.calibrated = values
+        for entry in (step.entry for step in self.steps):
+            if entry.target not in values:
+                continue
+            if entry.source is not None:
+                entry.detail = f'{entry.detail} {detail}'.strip()
+            else:
+                entry.rest = f'{entry.rest}, {detail}'
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -213,6 +243,7 @@ class LanguagePlan(Plan):
             seed=asked.seed,
             entries=entries,
             unused=self.unused(entries),
+            proof=self.proof,
         )
 
     def _seed(

@@ -15,7 +15,6 @@ from tqdm import tqdm
 from mmtransmamba.models.divergence import kl_of_log_probs
 from mmtransmamba.models.folders.pretrained import Pretrained
 from mmtransmamba.models.language.layer_choice import count_layers_of
-from mmtransmamba.transfer.convert.calibration import read_calibration
 from mmtransmamba.transfer.convert.hybrid_config import hybrid_config
 from mmtransmamba.transfer.convert.layer_ranking import LayerRanking
 from mmtransmamba.transfer.convert.plan import LanguagePlan
@@ -59,8 +58,8 @@ def rank_layers(
     conversion = replace(conversion or Conversion(), layers='early', ratio=1.0)
     # Also refuses families that cannot be converted, before the model is loaded.
     hybrid_config(teacher.config, conversion)
-    _check_width(teacher.config, conversion.fields)
-    _check_ids(batches, teacher.config.vocab_size)
+    check_width(teacher.config, conversion.fields)
+    check_ids(batches, teacher.config.vocab_size)
     model = teacher.load()
     plan = LanguagePlan.of(teacher, conversion)
     device = next(model.parameters()).device
@@ -95,20 +94,20 @@ def cheapest_layers(
 
     Args:
         teacher: A causal language model.
-        conversion: What is asked for, calibration text included.
+        conversion: What is asked for, calibration text included, as batches.
     """
     depth = conversion.fields.get('num_hidden_layers', teacher.config.num_hidden_layers)
     count = count_layers_of(conversion.ratio, depth)
-    batches = conversion.calibration
-    if isinstance(batches, str | Path):
-        batches = read_calibration(
-            batches, teacher.tokenizer_folder, conversion.calibration_tokens
-        )
-    ranking = rank_layers(teacher, batches, conversion, count)
+    ranking = rank_layers(teacher, conversion.calibration, conversion, count)
     return sorted(ranking.order[:count]), ranking
 
 
-def _check_ids(batches: Sequence[Tensor], vocab_size: int) -> None:
+def check_ids(batches: Sequence[Tensor], vocab_size: int) -> None:
+    """Refuse ids of calibration text that a teacher does not have.
+
+    Raises:
+        ValueError: There is one.
+    """
     lowest = min(int(batch.min()) for batch in batches)
     highest = max(int(batch.max()) for batch in batches)
     if lowest < 0 or highest >= vocab_size:
@@ -119,13 +118,19 @@ def _check_ids(batches: Sequence[Tensor], vocab_size: int) -> None:
         )
 
 
-def _check_width(config: Any, fields: Mapping[str, Any]) -> None:
+def check_width(config: Any, fields: Mapping[str, Any]) -> None:
+    """Refuse fields by which a student would be narrower than its teacher.
+
+    Raises:
+        ValueError: There is one.
+    """
     for name in _WIDTHS:
         have = getattr(config, name, None)
         if fields.get(name, have) != have:
             raise ValueError(
                 f'{name}={fields[name]} is not the {have} of the teacher, in which '
-                'layers are ranked: name the layers of a narrower student yourself.'
+                'layers are ranked and calibrated: name the layers of a narrower '
+                'student yourself.'
             )
 
 

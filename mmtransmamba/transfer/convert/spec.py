@@ -38,6 +38,9 @@ class Conversion:
             * ``'inherit'``: the same projections, all else as in a new Mamba-2
               (mmMamba, Table 4);
             * ``'vkq'`` (MaTVLM): the same projections in the original Mamba-2 mixer;
+            * ``'calibrate'``: the same projections in Mamba-2, Gated DeltaNet or KDA,
+              then fitted to the attention on ``calibration``, see
+              :func:`~mmtransmamba.transfer.convert.calibrating.calibrate`;
             * ``'subclone'`` (TransMamba): Mamba-1 mixers from ``mamba_checkpoint``,
               with a convolution drawn from a normal distribution. The student may be
               shallower (it has the first layers) and narrower (it has the top-left
@@ -47,9 +50,14 @@ class Conversion:
         mixer: The mixer's type, or fields (``type`` among them or not) that differ from
             those that go with ``init``. By default the mixer of the paper of ``init``.
         mamba_checkpoint: File or folder of a Mamba-1 model, for ``'subclone'``.
-        calibration: Text that ``'auto'`` measures on: batches of token ids ``[B, L]``,
-            or a file for :func:`~mmtransmamba.transfer.convert.read_calibration`.
+        calibration: Text that ``'auto'`` and ``'calibrate'`` read, and of which a part
+            is held out to compare the hybrid with its teacher, whatever the
+            initialisation: batches of token ids ``[B, L]``, or a file for
+            :func:`~mmtransmamba.transfer.convert.read_calibration`.
         calibration_tokens: Number of tokens that are read from a file.
+        calibration_steps: Steps of training by which ``'calibrate'`` brings each mixer
+            nearer to its attention, ``CALIBRATION_STEPS`` by default; 0 for the closed
+            forms alone.
         ranking: How ``'auto'`` ranks, see
             :func:`~mmtransmamba.transfer.convert.rank_layers`.
         fields: Fields of the student's config that differ from the teacher's, such as
@@ -69,6 +77,7 @@ class Conversion:
     mamba_checkpoint: str | Path | None = None
     calibration: Sequence[Tensor] | str | Path = ()
     calibration_tokens: int = 8192
+    calibration_steps: int | None = None
     ranking: str = 'single'
     fields: Mapping[str, Any] = field(default_factory=dict)
 
@@ -93,6 +102,17 @@ class Conversion:
             )
         if self.layers == 'auto' and not self.calibration:
             raise ValueError('Ranking layers needs calibration text; there is none.')
+        if how.calibrated and not self.calibration:
+            raise ValueError(
+                f'init={self.init!r} needs calibration text; there is none.'
+            )
+        steps = self.calibration_steps
+        if steps is not None and not how.calibrated:
+            raise ValueError(
+                f"calibration_steps goes with init='calibrate', not {self.init!r}."
+            )
+        if steps is not None and (type(steps) is not int or steps < 0):
+            raise ValueError(f'calibration_steps={steps!r} must be 0 or more.')
 
     @property
     def mixer_type(self) -> str:

@@ -82,6 +82,10 @@ class VisionLanguagePlan(Plan):
             )
         return found
 
+    @property
+    def language(self) -> LanguagePlan:
+        return self.text
+
     def __len__(self) -> int:
         return len(self.text) + len(self._inherited)
 
@@ -107,6 +111,7 @@ class VisionLanguagePlan(Plan):
         inherited = [step.entry for step in self._inherited]
         report.entries = inherited + [renamed(entry) for entry in report.entries]
         report.unused = self.unused(report.entries)
+        report.proof = self.proof
         report.weight_map = f'{self.config.model_type} of {report.weight_map}'
         return report
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 ACTIONS = {
     'copied': 'the whole tensor as it is',
@@ -70,6 +71,7 @@ class SubcloneReport:
         seed: Seed of the fresh parameters.
         entries: One per target tensor.
         unused: Source tensors of which nothing was taken.
+        proof: A dataclass on how near the result is to its source, if measured.
     """
 
     weight_map: str
@@ -78,6 +80,7 @@ class SubcloneReport:
     seed: int
     entries: list[Entry] = field(default_factory=list)
     unused: list[Unused] = field(default_factory=list)
+    proof: Any = None
 
     def totals(self) -> dict[str, int | float]:
         """Values of the target by how they began, and the inherited percentage.
@@ -125,6 +128,7 @@ class SubcloneReport:
                 f"fresh, {totals['kept']:,} kept from the model's initialisation",
                 f'Unused in the source ({len(self.unused)}): '
                 + (', '.join(unused) or 'nothing'),
+                *([] if self.proof is None else [str(self.proof)]),
             ]
         )
 

@@ -22,6 +22,7 @@ from mmtransmamba.transfer.terms.base import Term
 from mmtransmamba.transfer.terms.layers import WeightedLayersTerm
 from mmtransmamba.transfer.watch import (
     LayerCall,
+    heads_of,
     layers_of,
     output_projection,
 )
@@ -314,24 +315,11 @@ class MixerOutputTerm(ForcedTerm):
         mixer = batch.layer.self_attn
         normed = batch.layer.input_layernorm(batch.input)
         if self.at == 'heads':
-            student, target = _heads_of(mixer, normed, batch.rows), batch.call.heads
+            student, target = heads_of(mixer, normed, batch.rows), batch.call.heads
         else:
             student, target = mixer(normed, **batch.rows)[0], batch.call.mixed
         error = (student.float() - target.float()).square().mean(-1)
         return {'': self.weight * token_mean(error, batch.mask)}
-
-
-def _heads_of(mixer: nn.Module, normed: Tensor, rows: dict[str, Any]) -> Tensor:
-    """What a mixer gives to its output projection."""
-    seen = []
-    handle = output_projection(mixer).register_forward_pre_hook(
-        lambda module, args: seen.append(args[0])
-    )
-    try:
-        mixer(normed, **rows)
-    finally:
-        handle.remove()
-    return seen[0]
 
 
 @MODELS.register_module()

@@ -49,7 +49,8 @@ def test_projections_come_from_the_attention(family, init):
 @pytest.mark.parametrize('init', INITS)
 def test_all_but_the_mixers_is_the_teachers(family, init):
     teacher = tiny_teacher(family)
-    hybrid, _ = convert(teacher, 'late', 1 / 3, init)
+    text = dict(calibration=[tokens(3)]) if init == 'calibrate' else {}
+    hybrid, _ = convert(teacher, 'late', 1 / 3, init, **text)
     assert hybrid.config.mamba_layers == [2]
     state = hybrid.state_dict()
     for name, tensor in teacher.state_dict().items():

@@ -51,7 +51,10 @@ def logits_of(model, batch=None):
 @pytest.mark.parametrize('init', INITS)
 def test_all_but_the_attention_is_the_teachers(folder, init):
     teacher = load_vlm(folder)
-    hybrid, report = convert(folder, [1, 3], init=init)
+    text = {}
+    if init == 'calibrate':
+        text = dict(calibration=[torch.randint(5, VOCAB, (3, 12))])
+    hybrid, report = convert(folder, [1, 3], init=init, **text)
     assert type(hybrid) is HybridLlavaForConditionalGeneration
     text = hybrid.config.text_config
     assert text.mamba_layers == [1, 3]

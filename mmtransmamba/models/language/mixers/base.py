@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -242,6 +243,18 @@ class DecoderMixer(nn.Module):
         """Initialise what a decoder's own initialisation does not know."""
         raise NotImplementedError
 
+    def calibrate(self, distances: Tensor, constant: Tensor) -> None:
+        """Set decays and gates by how the attention behaves on text.
+
+        For initialisations that are :attr:`Init.calibrated`.
+
+        Args:
+            distances: Mean distance of what each head attends to, in tokens, ``[H]``.
+            constant: Direction ``[C]`` whose product with the layer's input is as near
+                to 1 as possible, for projections without bias that start constant.
+        """
+        raise NotImplementedError
+
 
 CONV_ACTIVATIONS = ('silu', 'identity')
 
@@ -261,6 +274,17 @@ def init_conv(conv: nn.Conv1d) -> None:
     bound = conv.kernel_size[0] ** -0.5
     init.uniform_(conv.weight, -bound, bound)
     init.uniform_(conv.bias, -bound, bound)
+
+
+def step_sizes_of(distances: Tensor) -> Tensor:
+    r"""Biases of dt with which, for A = -1, half of a state is left after a distance.
+
+    The inverse of softplus at :math:`\ln 2 / d` (arXiv:2606.16429).
+
+    Args:
+        distances: In tokens, ``[H]``; shorter ones count as 1.
+    """
+    return (math.log(2) / distances.double().clamp_min(1)).expm1().log()
 
 
 def new_step_sizes(count: int, device: torch.device) -> Tensor:

@@ -19,6 +19,7 @@ from mmtransmamba.models.language.mixers.base import (
     float32_parameter,
     init_conv,
     new_step_sizes,
+    step_sizes_of,
 )
 from mmtransmamba.models.language.mixers.inits import (
     IDENTITY_CONV,
@@ -60,6 +61,12 @@ MIMIC = IDENTITY_CONV | {
 """A mixer near its attention: no convolution yet, decays and strengths (1/2) without
 input dependence, so that a key replaces half of what it recalls."""
 
+CALIBRATE = Init(
+    from_attention=True,
+    fills={name: fill for name, fill in MIMIC.items() if name != 'dt_bias'},
+    calibrated=True,
+)
+
 
 @DECODER_MIXERS.register_module('GatedDeltaNet')
 class GatedDeltaNetMixer(DecoderMixer):
@@ -99,6 +106,7 @@ class GatedDeltaNetMixer(DecoderMixer):
             fills=MIMIC | {'dt_proj.weight': ZEROS, 'z_proj.weight': SMALL_GATE},
         ),
         'vkq': Init(from_attention=True),
+        'calibrate': CALIBRATE,
         'scratch': Init(),
     }
     attention = {
@@ -169,6 +177,21 @@ class GatedDeltaNetMixer(DecoderMixer):
         bias = new_step_sizes(self.dt_bias.numel(), self.dt_bias.device)
         init.copy_(self.dt_bias, bias)
         init.ones_(self.norm.weight)
+
+    @torch.no_grad()
+    def calibrate(self, distances: Tensor, constant: Tensor) -> None:
+        """See :meth:`DecoderMixer.calibrate`."""
+        bias = step_sizes_of(distances)
+        repeats = self.dt_bias.numel() // self.num_heads
+        self.dt_bias.copy_(bias.repeat_interleave(repeats))
+        for name, weight in self.dt_proj.named_parameters():
+            if not name.startswith('0.'):  # of a product of two, one is zero
+                weight.zero_()
+        self.calibrate_gate(constant)
+
+    def calibrate_gate(self, constant: Tensor) -> None:
+        """Make the output gate nearly constant."""
+        self.z_proj.weight.copy_(constant.expand_as(self.z_proj.weight))
 
     def project(self, hidden_states: Tensor) -> Tensor:
         """v, k and q before the convolution, side by side: ``[B, L, D]``."""

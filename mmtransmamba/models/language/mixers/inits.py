@@ -41,6 +41,8 @@ class Init:
         blocks: Whether a narrower student takes the top-left blocks of the teacher's
             tensors.
         fills: By name of a tensor of the mixer.
+        calibrated: Whether :meth:`DecoderMixer.calibrate` then sets it by statistics
+            of the attention on text.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -49,6 +51,7 @@ class Init:
     from_checkpoint: bool = False
     blocks: bool = False
     fills: Mapping[str, Fill] = field(default_factory=dict)
+    calibrated: bool = False
 
 
 ZEROS = Fill('zeros', lambda fresh, config, generator: torch.zeros_like(fresh))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmtransmamba.models.language.mixers.base import float32_parameter
 from mmtransmamba.models.language.mixers.gated_delta_net import (
+    CALIBRATE,
     MIMIC,
     GatedDeltaNetMixer,
 )
@@ -46,6 +47,7 @@ class KDAMixer(GatedDeltaNetMixer):
             },
         ),
         'vkq': Init(from_attention=True),
+        'calibrate': CALIBRATE,
         'scratch': Init(),
     }
     rule = staticmethod(kda)
@@ -56,6 +58,11 @@ class KDAMixer(GatedDeltaNetMixer):
         self.dt_bias = float32_parameter(self.d_inner)
         self.dt_proj = _low_rank(hidden, self.head_dim, self.d_inner, bias=False)
         self.z_proj = _low_rank(hidden, self.head_dim, self.d_inner, bias=True)
+
+    def calibrate_gate(self, constant: Tensor) -> None:
+        """Make the output gate constant, 1/2."""
+        self.z_proj[1].weight.zero_()
+        self.z_proj[1].bias.zero_()
 
     def log_decays(self, hidden_states: Tensor) -> Tensor:
         """g, ``[B, L, H * K]`` in float32."""

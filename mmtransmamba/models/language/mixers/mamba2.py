@@ -18,6 +18,7 @@ from mmtransmamba.models.language.mixers.base import (
     float32_parameter,
     init_conv,
     new_step_sizes,
+    step_sizes_of,
 )
 from mmtransmamba.models.language.mixers.inits import (
     IDENTITY_CONV,
@@ -110,6 +111,13 @@ class Mamba2Mixer(DecoderMixer):
             follows=('norm_eps',),
             from_attention=True,
         ),
+        'calibrate': Init(
+            dict(d_conv=4, norm='gated_per_head'),
+            follows=('norm_eps',),
+            from_attention=True,
+            fills=IDENTITY_CONV | {'D': ZEROS},
+            calibrated=True,
+        ),
         'subclone': Init(dict(d_conv=4), blocks=True, fills=NORMAL_CONV),
         'scratch': Init(_MMMAMBA),
     }
@@ -188,6 +196,15 @@ class Mamba2Mixer(DecoderMixer):
             init.ones_(self.D)
         if self.norm is not None:
             init.ones_(self.norm.weight)
+
+    @torch.no_grad()
+    def calibrate(self, distances: Tensor, constant: Tensor) -> None:
+        """See :meth:`DecoderMixer.calibrate`."""
+        self.A_log.zero_()
+        self.dt_bias.copy_(step_sizes_of(distances))
+        self.dt_proj.weight.zero_()
+        if self.z_proj is not None:
+            self.z_proj.weight.copy_(constant.expand_as(self.z_proj.weight))
 
     def project(self, hidden_states: Tensor) -> Tensor:
         """x, B and C before the convolution, side by side: ``[B, L, D]``."""

@@ -1,0 +1,190 @@
+"""Fitting new mixers to the attention that they replace, on a little text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from mmtransmamba.models.language.mixers import DecoderMixer
+from mmtransmamba.transfer.watch import (
+    LayerCall,
+    heads_of,
+    layers_of,
+    output_projection,
+    watch,
+)
+
+CALIBRATION_STEPS = 100
+LEARNING_RATE = 1e-2
+RIDGE = 1e-3
+"""Weight of the prior of the output projection, relative to the mean eigenvalue."""
+
+
+def calibrate(
+    teacher: nn.Module,
+    mixers: dict[int, DecoderMixer],
+    batches: Sequence[Tensor],
+    steps: int = CALIBRATION_STEPS,
+    seed: int = 0,
+) -> None:
+    r"""Fit mixers to the attention of the same layers, in place.
+
+    1. Each head's decay halves a state over the mean distance of what the attention's
+       head attends to. The first token, on which idle heads rest, does not count.
+       Output gates without bias become nearly constant: their weights are the ridge
+       regression of 1 on the layer's input.
+    2. ``steps`` steps of AdamW on each mixer alone, of the squared error of its output
+       on what the teacher's layer gets, a batch each; the rate falls linearly.
+    3. The output projection is a ridge regression of the attention's output on the
+       mixer's heads. Its prior is the attention's own projection, with the factor for
+       each head by which the mixer's head is nearest to the attention's.
+
+    Args:
+        teacher: Causal language model, in evaluation mode; left as it was.
+        mixers: By layer, in float32, with the attention's projections.
+        batches: Token ids ``[B, L]`` without padding, L at least 2.
+        steps: Number of steps, 0 for none.
+        seed: Seed of the order of the batches.
+    """
+    device = next(teacher.parameters()).device
+    fits = {i: _Fit(mixer.float().to(device)) for i, mixer in mixers.items()}
+    layers = layers_of(teacher)
+
+    def run(batch: Tensor, visit: Callable[[_Fit, Tensor, LayerCall], None]) -> None:
+        def show(call: LayerCall) -> None:
+            normed = layers[call.index].input_layernorm(call.hidden).float()
+            with torch.enable_grad():
+                visit(fits[call.index], normed, call)
+
+        with torch.no_grad(), watch(teacher, fits, show):
+            teacher(batch.to(device), use_cache=False, logits_to_keep=1)
+
+    with _attention_weights(teacher, {i: f.see_weights for i, f in fits.items()}):
+        for batch in batches:
+            run(batch, lambda fit, normed, call: fit.see_input(normed))
+    for fit in fits.values():
+        fit.start()
+    if steps:
+        generator = torch.Generator().manual_seed(seed)
+        order = [
+            int(i)
+            for _ in range(0, steps, len(batches))
+            for i in torch.randperm(len(batches), generator=generator)
+        ]
+        for step, i in enumerate(order[:steps]):
+            rate = LEARNING_RATE * (1 - step / steps)
+            run(batches[i], lambda fit, n, call, rate=rate: fit.step(n, call, rate))
+    for batch in batches:
+        run(batch, lambda fit, normed, call: fit.see_output(normed, call))
+    for fit in fits.values():
+        fit.finish()
+
+
+@contextmanager
+def _attention_weights(
+    model: nn.Module, visits: dict[int, Callable[[Tensor], None]]
+) -> Iterator[None]:
+    """Show the attention weights ``[B, H, L, L]`` of some layers."""
+    implementation = model.config._attn_implementation
+    handles = []
+    model.set_attn_implementation('eager')
+    try:
+        for index, visit in visits.items():
+            handles.append(
+                layers_of(model)[index].self_attn.register_forward_hook(
+                    lambda module, args, output, visit=visit: visit(output[1])
+                )
+            )
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.set_attn_implementation(implementation)
+
+
+class _Fit:
+    """What is learned of one layer."""
+
+    def __init__(self, mixer: DecoderMixer) -> None:
+        self.mixer = mixer.requires_grad_(True)
+        self.distance: Tensor | float = 0.0
+        self.mass: Tensor | float = 0.0
+        self.moments: list[Tensor] | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
+
+    @torch.no_grad()
+    def see_weights(self, weights: Tensor) -> None:
+        """Of the attention, ``[B, H, L, L]``."""
+        steps = torch.arange(weights.shape[-1], device=weights.device)
+        apart = (steps[:, None] - steps).clamp_min(0).double()
+        weights = weights[..., 1:].double()
+        self.distance = self.distance + (weights * apart[:, 1:]).sum((0, 2, 3))
+        self.mass = self.mass + weights.sum((0, 2, 3))
+
+    @torch.no_grad()
+    def see_input(self, normed: Tensor) -> None:
+        x = normed.flatten(0, 1).double()
+        self._add(x.T @ x, x.sum(0))
+
+    @torch.no_grad()
+    def start(self) -> None:
+        """Set decays and gates."""
+        squares, total = self.moments
+        constant = _ridge(squares, total[:, None], torch.zeros_like(total[:, None]))
+        distances = self.distance / self.mass.clamp_min(1e-9)
+        self.mixer.calibrate(distances, constant[:, 0])
+        self.moments = None
+        self.optimizer = torch.optim.AdamW(self.mixer.parameters(), weight_decay=0.0)
+
+    def step(self, normed: Tensor, call: LayerCall, rate: float) -> None:
+        """One step of training towards the attention's output."""
+        target = call.mixed.float()
+        error = (self.mixer(normed)[0] - target).square().mean()
+        self.optimizer.param_groups[0]['lr'] = rate
+        self.optimizer.zero_grad()
+        (error / target.square().mean().clamp_min(1e-12)).backward()
+        nn.utils.clip_grad_norm_(self.mixer.parameters(), 1.0)
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def see_output(self, normed: Tensor, call: LayerCall) -> None:
+        out = output_projection(self.mixer)
+        x = heads_of(self.mixer, normed, {}).flatten(0, 1).double()
+        y = call.mixed.flatten(0, 1).double()
+        if out.bias is not None:
+            y = y - out.bias
+        heads = call.heads.flatten(0, 1).double()
+        count = self.mixer.config.num_attention_heads
+        by_head = [(x * z).unflatten(-1, (count, -1)).sum((0, 2)) for z in (heads, x)]
+        self._add(x.T @ x, x.T @ y, *by_head)
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Set the output projection."""
+        squares, products, shared, own = self.moments
+        out = output_projection(self.mixer)
+        factors = (shared / own.clamp_min(1e-12)).repeat_interleave(
+            out.in_features // len(own)
+        )
+        prior = (out.weight.double() * factors).T
+        out.weight.copy_(_ridge(squares, products, prior).T)
+
+    def _add(self, *moments: Tensor) -> None:
+        before = self.moments or [torch.zeros_like(m) for m in moments]
+        self.moments = [a + b for a, b in zip(before, moments, strict=True)]
+
+
+def _ridge(squares: Tensor, products: Tensor, prior: Tensor) -> Tensor:
+    """Coefficients ``[D, C]`` of a linear regression that is drawn to a prior.
+
+    Args:
+        squares: Inputs times inputs, summed, ``[D, D]``.
+        products: Inputs times targets, summed, ``[D, C]``.
+        prior: ``[D, C]``.
+    """
+    weight = RIDGE * squares.diagonal().mean().clamp_min(1e-12)
+    eye = torch.eye(len(squares), dtype=squares.dtype, device=squares.device)
+    return torch.linalg.solve(squares + weight * eye, products + weight * prior)
