@@ -213,7 +213,7 @@ class VisionGLA(VisionBackbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        self._check_positive(depth=depth, num_heads=num_heads)
+        self._check_positive(depth=depth, num_heads=num_heads, in_channels=in_channels)
         if embed_dims % num_heads:
             raise self._error(
                 f'embed_dims={embed_dims} must be a multiple of num_heads={num_heads}.'

@@ -22,25 +22,6 @@ def video(frames=4, size=(16, 16), batch=2):
     return torch.randn(batch, 3, frames, *size)
 
 
-@pytest.mark.parametrize(
-    'arch, frames, classes, params',
-    [
-        ('tiny', 1, 1000, 7_148_008),
-        ('small', 1, 1000, 25_796_584),
-        ('middle', 1, 1000, 74_217_448),
-        ('base', 1, 1000, 97_598_440),
-        ('tiny', 8, 400, 7_033_744),
-        ('small', 8, 400, 25_568_656),
-        ('middle', 8, 400, 73_875_856),
-    ],
-)
-def test_parameter_counts_with_head(arch, frames, classes, params):
-    with torch.device('meta'):
-        model = VideoMamba(arch, num_frames=frames)
-    head = classes * model.embed_dims + classes
-    assert sum(p.numel() for p in model.parameters()) + head == params
-
-
 @pytest.mark.parametrize('tubelet_size', [1, 2])
 def test_every_parameter_of_a_video_model_trains(tubelet_size):
     model = tiny(num_frames=4, tubelet_size=tubelet_size, out_type='featmap')

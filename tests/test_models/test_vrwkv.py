@@ -1,23 +1,19 @@
 """Vision-RWKV against the official code's numbers, and as a backbone."""
 
-import copy
 import math
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from golden import GOLDEN_DIR, Golden
+from golden import GOLDEN_DIR
 
-from mmtransmamba.models import VRWKV, CheckpointError, load_pretrained
+from mmtransmamba.models import VRWKV, load_pretrained
 from mmtransmamba.models.mixers.vrwkv import (
     VRWKV6SpatialMix,
     VRWKVSpatialMix,
     q_shift,
 )
-from mmtransmamba.models.taps import DirectionTap, LayerTap
-from mmtransmamba.ops.backends import use_backend
-from mmtransmamba.registry import MODELS
 
 PLAIN = dict(
     embed_dims=32,
@@ -55,24 +51,6 @@ def trained(kind='v4', **kwargs):
     return model
 
 
-def classifier(kind='v4', img_size=32):
-    import mmpretrain.models  # noqa: F401
-
-    return MODELS.build(
-        dict(
-            type='mmpretrain.ImageClassifier',
-            backbone=dict(
-                type='mmtransmamba.VRWKV',
-                arch=TINY[kind],
-                img_size=img_size,
-                patch_size=8,
-            ),
-            neck=dict(type='mmpretrain.GlobalAveragePooling'),
-            head=dict(type='mmpretrain.LinearClsHead', num_classes=5, in_channels=32),
-        )
-    )
-
-
 def official(kind='v4', container=None, prefix='backbone.'):
     """A checkpoint as released, with a head of five classes, and its model."""
     model, head = trained(kind).eval(), torch.nn.Linear(32, 5)
@@ -80,45 +58,6 @@ def official(kind='v4', container=None, prefix='backbone.'):
     before = prefix.removesuffix('backbone.')
     state |= {f'{before}head.fc.{k}': v for k, v in head.state_dict().items()}
     return model, head, {container: state} if container else state
-
-
-@pytest.mark.parametrize(
-    ('name', 'rule'),
-    [
-        ('vrwkv_tiny', 'formula'),
-        ('vrwkv_tiny', 'cuda'),
-        ('vrwkv_tiny_192x256', 'formula'),
-        ('vrwkv_tiny_192x256', 'cuda'),
-        ('vrwkv6_tiny', 'formula'),
-        ('vrwkv6_tiny_192x256', 'formula'),
-    ],
-)
-def test_equals_official_code(name, rule):
-    golden = Golden(name)
-    v6 = name.startswith('vrwkv6')
-    img_size = golden.info['facts']['img_size']
-    model = VRWKV('v6-tiny' if v6 else 'tiny', img_size=img_size, wkv_rule=rule)
-    report = load_pretrained(model.eval(), golden.state_dict())
-    assert not (report.missing or report.left_over or report.converted)
-    assert sum(p.numel() for p in model.parameters()) == golden.info['param_count']
-
-    layers = {}
-    for i, tap in enumerate(model.layer_taps):
-        tap.listener = lambda feature, i=i: layers.update({i: feature.tokens})
-    with torch.no_grad():
-        tokens = model(golden.images())[0].flatten(2).transpose(1, 2)
-
-    # In v4 the two rules lie 6e-6 apart: a looser tolerance would not tell them.
-    feat, layer_limit = (3e-5, 1e-4) if v6 else (1.5e-6, 1.5e-6)
-    prefix = 'kernel_' if rule == 'cuda' else ''
-    rows = tokens[:, golden.info['feat_rows']]
-    assert golden.error(f'{prefix}feat', tokens.mean(1)) < feat
-    assert golden.error(f'{prefix}feat_rows', rows) < feat
-    for key, layer in golden.info['layers'].items():
-        i = int(key.split('_')[1])
-        rows = layers[i][:, layer['rows']]
-        assert golden.error(f'{prefix}layer_{i}', layers[i].mean(1)) < layer_limit
-        assert golden.error(f'{prefix}rows_{i}', rows) < layer_limit
 
 
 def test_token_shift_equals_official_code():
@@ -134,25 +73,6 @@ def test_token_shift_equals_official_code():
         assert q_shift(tokens, grid).shape == tokens.shape
 
 
-@pytest.mark.parametrize(
-    ('arch', 'millions'),
-    [
-        ('tiny', 6.16),
-        ('small', 23.82),
-        ('base', 93.65),
-        ('v6-tiny', 7.64),
-        ('v6-small', 27.68),
-        ('v6-base', 104.90),
-    ],
-)
-def test_parameter_counts_with_head(arch, millions):
-    with torch.device('meta'):
-        model = VRWKV(arch)
-    head = 1000 * model.embed_dims + 1000
-    params = sum(p.numel() for p in model.parameters()) + head
-    assert round(params / 1e6, 2) == millions
-
-
 def test_parameter_count_of_large():
     with torch.device('meta'):
         model = VRWKV('large', img_size=192)
@@ -164,58 +84,6 @@ def test_parameter_count_of_large():
     names = dict(model.named_parameters())
     assert names['layers.23.att.key_norm.weight'].shape == (1024,)
     assert names['layers.23.ffn.key_norm.weight'].shape == (4096,)
-
-
-@pytest.mark.parametrize('arch', VRWKV.ARCHS)
-def test_every_architecture_runs_forward_and_backward(arch):
-    settings = {**VRWKV.ARCHS[arch], 'depth': 2}
-    model = VRWKV(settings, img_size=32)
-    model.init_weights()
-    (out,) = model(torch.randn(2, 3, 48, 32))
-    assert out.shape == (2, settings['embed_dims'], 3, 2)
-    out.square().mean().backward()
-    without = [n for n, p in model.named_parameters() if p.grad is None]
-    assert not without
-    assert all(p.grad.isfinite().all() for p in model.parameters())
-
-
-@pytest.mark.parametrize('arch', VRWKV.ARCHS)
-def test_every_architecture_on_both_kernels(arch):
-    settings = {**VRWKV.ARCHS[arch], 'depth': 2, 'drop_path_rate': 0.0}
-    images = torch.randn(1, 3, 24, 16)
-    direction = torch.randn(1, settings['embed_dims'], 3, 2)
-    outs, grads = [], []
-    for backend in ('reference', 'native'):
-        model = trained(arch=settings)
-        with use_backend(backend):
-            (out,) = model(images)
-            (out * direction).sum().backward()
-        outs.append(out)
-        grads.append({n: p.grad for n, p in model.named_parameters()})
-    torch.testing.assert_close(*outs, rtol=1e-4, atol=1e-5)
-    for name, grad in grads[0].items():
-        error = (grads[1][name] - grad).abs().max()
-        assert error < 1e-4 * grad.abs().max(), name
-
-
-@each
-@pytest.mark.parametrize('size', [(32, 32), (40, 64), (8, 8), (35, 50)])
-def test_any_image_size(kind, size):
-    out = tiny(kind).eval()(torch.randn(1, 3, *size))[0]
-    assert out.shape == (1, 32, size[0] // 8, size[1] // 8)
-    assert out.isfinite().all()
-
-
-def test_out_indices_and_final_norm():
-    model = tiny(out_indices=(0, -1)).eval()
-    tokens = {}
-    for i, tap in enumerate(model.layer_taps):
-        tap.listener = lambda feature, i=i: tokens.update({i: feature})
-    first, last = model(torch.randn(1, 3, 32, 40))
-    assert first.shape == last.shape == (1, 32, 4, 5)
-    assert tokens[0].grid == (4, 5)
-    torch.testing.assert_close(first.flatten(2).mT, tokens[0].tokens)
-    torch.testing.assert_close(last.flatten(2).mT, model.ln1(tokens[1].tokens))
 
 
 @each
@@ -240,18 +108,6 @@ def test_a_block_is_two_residual_branches(kind):
     )
 
 
-@each
-def test_activation_checkpointing_has_the_same_gradient(kind):
-    images = torch.randn(2, 3, 32, 32)
-    grads = []
-    for with_cp in (False, True):
-        model = tiny(kind, with_cp=with_cp)
-        model(images)[0].square().sum().backward()
-        grads.append({n: p.grad for n, p in model.named_parameters()})
-    for name, grad in grads[0].items():
-        torch.testing.assert_close(grads[1][name], grad, msg=name)
-
-
 def test_drop_path_skips_both_branches_in_training_only():
     model = tiny(drop_path_rate=1.0)  # the last block always dropped
     images = torch.randn(2, 3, 32, 32)
@@ -266,20 +122,6 @@ def test_drop_path_skips_both_branches_in_training_only():
     with torch.device('meta'):
         small = VRWKV('small')
     assert [small.layers[i].drop_path.p for i in (0, 11)] == [0, 0.3]
-
-
-@each
-def test_no_weight_decay_names_exist(kind):
-    model = tiny(kind)
-    names = model.no_weight_decay()
-    assert names < {n for n, _ in model.named_parameters()}
-    own = {
-        False: ('spatial_decay', 'spatial_first', 'spatial_mix_v'),
-        True: ('time_decay', 'time_faaaa', 'time_maa_x', 'time_maa_g'),
-    }[kind.startswith('v6')]
-    assert {'pos_embed', *(f'layers.1.att.{n}' for n in own)} < names
-    assert 'layers.1.att.time_maa_w1' not in names
-    assert 'layers.0.ffn.spatial_mix_k' in names
 
 
 @each
@@ -340,118 +182,13 @@ def test_the_forward_direction_knows_nothing_of_later_tokens(kind):
     assert not torch.allclose(first[:, 1], second[:, 1])
 
 
-@each
-def test_closed_taps_hear_nothing(kind):
-    model = tiny(kind)
-    assert sum(isinstance(m, LayerTap) for m in model.modules()) == 2
-    taps = [m for m in model.modules() if isinstance(m, DirectionTap)]
-    assert [t.num_directions for t in taps] == [2, 2]
-    assert all(t.steps(torch.zeros(2, 1, dtype=torch.long)) is None for t in taps)
-
-
-@each
-def test_autocast_step_is_finite_and_keeps_the_stream_in_float32(kind):
-    model = tiny(kind)
-    streams = []
-    for tap in model.layer_taps:
-        tap.listener = lambda feature: streams.append(feature.tokens.dtype)
-    images = torch.randn(2, 3, 32, 32)
-    exact = model(images)[0]
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        (out,) = model(images)
-    out.float().square().mean().backward()
-    assert set(streams) == {torch.float32}
-    assert all(p.grad.isfinite().all() for p in model.parameters())
-    torch.testing.assert_close(out.float(), exact, rtol=0.1, atol=0.1)
-
-
-@each
-def test_half_and_double_models(kind):
-    images = torch.randn(1, 3, 32, 32)
-    exact = tiny(kind).double()(images.double())[0]
-    assert exact.dtype == torch.float64
-    half = tiny(kind).bfloat16()(images.bfloat16())[0]
-    assert half.dtype == torch.bfloat16
-    torch.testing.assert_close(half.double(), exact, rtol=0.15, atol=0.15)
-    single = tiny(kind)(images)[0]
-    torch.testing.assert_close(single.double(), exact, rtol=1e-4, atol=1e-5)
-
-
 class TestLoading:
-    @each
-    @pytest.mark.parametrize(
-        ('container', 'prefix'),
-        [
-            ('model', ''),
-            ('model_ema', 'module.'),
-            ('state_dict', 'backbone.'),
-            (None, 'module.backbone.'),
-            (None, ''),
-        ],
-    )
-    def test_official_containers(self, kind, container, prefix, tmp_path):
-        model, _, content = official(kind, container, prefix)
-        torch.save(content, tmp_path / 'official.pth')
-        backbone = VRWKV(TINY[kind], img_size=32, patch_size=8).eval()
-        report = load_pretrained(backbone, tmp_path / 'official.pth')
-        assert len(report.left_over) == 2
-        assert all('head.fc.' in name for name in report.left_over)
-        images = torch.randn(2, 3, 32, 32)
-        assert torch.equal(backbone(images)[0], model(images)[0])
-
-    @each
-    def test_classifier_has_the_logits_of_backbone_and_head(self, kind, tmp_path):
-        model, head, content = official(kind, 'state_dict')
-        torch.save(content, tmp_path / 'official.pth')
-        images = torch.randn(2, 3, 32, 32)
-        whole = classifier(kind).eval()
-        report = load_pretrained(whole, tmp_path / 'official.pth')
-        assert not (report.missing or report.left_over)
-        expected = head(model(images)[0].mean((2, 3)))
-        torch.testing.assert_close(whole(images), expected)
-
-        larger = classifier(kind, img_size=64)
-        report = load_pretrained(larger, tmp_path / 'official.pth')
-        assert list(report.converted) == ['backbone.pos_embed']
-
     def test_head_of_large_is_left_over(self):
         model, _, state = official(prefix='')
         state = {k: v for k, v in state.items() if not k.startswith('head.')}
         state |= {f'head.{i}.weight': torch.ones(3, 3) for i in (0, 2)}
         report = load_pretrained(tiny(), state)
         assert report.left_over == ['head.0.weight', 'head.2.weight']
-
-    def test_pretrained_init_cfg(self, tmp_path):
-        model, _, content = official('v6-small', 'state_dict')
-        torch.save(content, tmp_path / 'official.pth')
-        init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'official.pth'))
-        same = tiny('v6-small', init_cfg=init_cfg)
-        for name, value in model.state_dict().items():
-            assert torch.equal(same.state_dict()[name], value), name
-
-    def test_refuses_what_does_not_fit_and_changes_nothing(self):
-        model = tiny()
-        before = copy.deepcopy(model.state_dict())
-        state = {k: v + 1 for k, v in before.items()}
-        state['layers.0.att.spatial_dekay'] = state.pop('layers.0.att.spatial_decay')
-        state['layers.1.ln1.weight'] = torch.ones(3)
-        with pytest.raises(CheckpointError) as error:
-            load_pretrained(model, state)
-        for part in ('spatial_dekay', 'spatial_decay', 'layers.1.ln1.weight', '(3,)'):
-            assert part in str(error.value)
-        assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-        with pytest.raises(CheckpointError, match='time_maa_x'):
-            load_pretrained(model, tiny('v6').state_dict())
-
-
-def test_layer_depth_in_a_classifier():
-    model = classifier()
-    assert model.get_layer_depth('backbone.pos_embed') == (0, 4)
-    assert model.get_layer_depth('backbone.patch_embed.projection.bias') == (0, 4)
-    assert model.get_layer_depth('backbone.layers.0.ln0.weight') == (1, 4)
-    assert model.get_layer_depth('backbone.layers.1.att.spatial_decay') == (2, 4)
-    assert model.get_layer_depth('backbone.ln1.weight') == (3, 4)
-    assert model.get_layer_depth('head.fc.weight') == (3, 4)
 
 
 def test_initialisation_of_v4():
@@ -510,37 +247,14 @@ def test_initialisation_of_v6():
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
-        (dict(arch='huge'), "unknown arch 'huge', choose one of tiny, small"),
-        (dict(arch={**PLAIN, 'dim': 3}), 'unknown: dim'),
         (dict(arch=dict(depth=2)), 'missing: drop_path_rate, embed_dims'),
         (dict(arch={**PLAIN, 'embed_dims': 30}), 'embed_dims=30 must be a multiple'),
         (dict(arch={**PLAIN, 'num_heads': 3}), 'multiple of 12.*each of 3 heads'),
         (dict(wkv_rule='kernel'), "wkv_rule='kernel' must be one of formula, cuda"),
         (dict(kind='v6', wkv_rule='cuda'), "v6 has only 'formula'"),
-        (dict(out_indices=5), r'out_indices=\(5,\) must lie in \[-2, 1\]'),
-        (dict(arch=['tiny']), r"arch=\['tiny'\] must be one of tiny, .* or a dict"),
-        (dict(arch={**PLAIN, 'depth': 0}), 'depth=0 must be a positive integer'),
         (dict(arch={**PLAIN, 'num_heads': 0}), 'num_heads=0 must be a positive'),
-        (dict(patch_size=0), 'patch_size=0 must be a positive integer'),
-        (dict(in_channels=0), 'in_channels=0 must be a positive integer'),
-        (dict(drop_path_rate=2), r'drop_path_rate=2 must lie in \[0, 1\]'),
-        (dict(img_size='32'), "img_size='32' must be an integer, or height"),
-        (dict(img_size=4), 'smaller than one patch'),
     ],
 )
 def test_bad_settings(kwargs, message):
     with pytest.raises(ValueError, match=message):
         tiny(**kwargs)
-
-
-@pytest.mark.parametrize(
-    'shape, message',
-    [
-        ((1, 3, 4, 4), 'smaller than one patch'),
-        ((1, 1, 32, 32), r'\[1, 1, 32, 32\]; accepted: \[B, 3, H, W\]'),
-        ((3, 32, 32), r'accepted: \[B, 3, H, W\]'),
-    ],
-)
-def test_bad_images(shape, message):
-    with pytest.raises(ValueError, match=message):
-        tiny()(torch.zeros(shape))

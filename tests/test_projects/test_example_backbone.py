@@ -7,7 +7,6 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from mmtransmamba.models.taps import DirectionTap
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.subclone import subclone
 from mmtransmamba.transfer.weight_maps import get_weight_map
@@ -129,33 +128,11 @@ def test_the_second_direction_is_the_first_on_the_reversed_tokens():
     )
 
 
-def test_trains_at_any_size_and_with_checkpointing():
-    images = torch.randn(2, 3, 40, 64)
-    grads = []
-    for with_cp in (False, True):
-        model = tiny(with_cp=with_cp, out_indices=(0, 1))
-        first, last = model(images)
-        assert first.shape == last.shape == (2, 16, 5, 8)
-        (first.square().mean() + last[:, 0].square().mean()).backward()
-        grads.append({n: p.grad for n, p in model.named_parameters()})
-    assert not [name for name, grad in grads[0].items() if grad is None]
-    assert all(grad.isfinite().all() for grad in grads[0].values())
-    for name, grad in grads[0].items():
-        torch.testing.assert_close(grads[1][name], grad, msg=name)
-
-
-def test_settings():
-    model = tiny()
-    assert model.no_weight_decay() == {'pos_embed'}
-    assert model.get_layer_depth('layers.1.mixer.qkv.weight') == (2, 4)
-    taps = [m for m in model.modules() if isinstance(m, DirectionTap)]
-    assert len(taps) == len(model.layer_taps) == 2
+def test_bad_settings():
     with pytest.raises(ValueError, match='VisionGLA: embed_dims=16 must be a multiple'):
         tiny(num_heads=3)
     with pytest.raises(ValueError, match='num_heads=0 must be a positive integer'):
         tiny(num_heads=0)
-    with pytest.raises(ValueError, match='smaller than one patch'):
-        model(torch.zeros(1, 3, 4, 4))
 
 
 def test_loads_a_position_embedding_of_another_grid():
