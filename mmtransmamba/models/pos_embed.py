@@ -1,4 +1,4 @@
-"""Learned position embeddings on images of any size."""
+"""Learned position embeddings for images of any size."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def resize_pos_embed(
 
     Args:
         pos_embed: ``[1, h * w (+1), C]`` on the grid ``source = (h, w)``.
-        source: Rows and columns it was made for.
-        target: Rows and columns wanted.
+        source: Rows and columns of the given embedding.
+        target: Rows and columns of the result.
         cls_at: Position of the class token as a function of the number of patches;
             its embedding is not resampled but moves to its new position. None: the
             embedding has no class token.
 
     Returns:
-        ``[1, H * W (+1), C]`` in ``pos_embed``'s dtype, the input itself if grids
+        ``[1, H * W (+1), C]`` in ``pos_embed``'s dtype; the input itself if the grids
         agree.
 
     Raises:
-        ValueError: The number of positions is not that of ``source``.
+        ValueError: The number of positions does not match ``source``.
     """
     patches = source[0] * source[1]
     expected = patches + (cls_at is not None)

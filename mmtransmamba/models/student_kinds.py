@@ -15,15 +15,15 @@ from mmtransmamba.registry import STUDENT_KINDS
 
 @dataclass
 class StudentStep:
-    """What a student says in one training step.
+    """Outputs of a student in one training step.
 
     Attributes:
         losses: The task's losses and statistics, by name; a loss may be a list of
             tensors.
         feature: Final feature ``[B, C]``, None if the student has none.
-        logits: Logits of the whole images ``[B, num_classes]``, None likewise.
-        extra: What only the terms for its kind read, such as the embeddings of videos
-            and captions.
+        logits: Logits of the whole images ``[B, num_classes]``, None if there are none.
+        extra: Outputs used only by terms for this kind, such as the embeddings of
+            videos and captions.
     """
 
     losses: dict[str, Any]
@@ -33,14 +33,14 @@ class StudentStep:
 
 
 class StudentKind(ABC):
-    """How to run a student of one kind, and its teacher beside it.
+    """How to run a student of one kind together with its teacher.
 
-    A family of models joins by registering its kind in
+    A family of models is added by registering its kind in
     :data:`~mmtransmamba.registry.STUDENT_KINDS`.
 
     Attributes:
-        members: What its students are, for messages.
-        teacher_type: What its teachers must be.
+        members: Description of its students, for messages.
+        teacher_type: Required class of its teachers.
     """
 
     members: str
@@ -54,7 +54,7 @@ class StudentKind(ABC):
     @staticmethod
     @abstractmethod
     def feature_dim(student: nn.Module, token_dim: int) -> int | None:
-        """Width of the feature of its steps, None without one.
+        """Width of the student's feature, None if it has none.
 
         Args:
             student: The student.
@@ -65,7 +65,7 @@ class StudentKind(ABC):
         """Check that such students can learn from a teacher.
 
         Raises:
-            ValueError: They cannot.
+            ValueError: The combination is not supported.
         """
         if not isinstance(teacher, self.teacher_type):
             raise ValueError(
@@ -92,7 +92,7 @@ class StudentKind(ABC):
 
 @STUDENT_KINDS.register_module()
 class Classifier(StudentKind):
-    """A classifier of mmpretrain; its samples may bring the teacher's output."""
+    """A classifier of mmpretrain; its samples may contain the teacher's output."""
 
     members = 'a classifier of mmpretrain'
 
@@ -115,8 +115,8 @@ class Classifier(StudentKind):
     def step(student: nn.Module, inputs: Tensor, data_samples: list) -> StudentStep:
         features = student.extract_feat(inputs)
         head = student.head
-        # The task's loss runs the head once more; heads are a small linear layer, and
-        # mmpretrain has no call that gives both logits and losses.
+        # The task's loss runs the head a second time. Heads are a small linear layer,
+        # and mmpretrain has no call that returns both logits and losses.
         return StudentStep(
             losses=head.loss(features, data_samples),
             feature=head.pre_logits(features),
@@ -129,11 +129,11 @@ class Classifier(StudentKind):
 
 
 class DensePredictor(StudentKind):
-    """A model with labels for parts of an image: mmseg's segmentors, mmdet's detectors.
+    """A model that labels parts of an image: mmseg's segmentors, mmdet's detectors.
 
-    What its heads say depends on the task, so only the backbone's layers and
-    directions can be compared with a teacher's. A model is one if no other kind
-    includes it.
+    The outputs of its heads depend on the task, so only the backbone's layers and
+    directions can be compared with a teacher's. A model is of this kind if no other
+    kind includes it.
     """
 
     members = 'a segmentor of mmseg or a detector of mmdet'
@@ -156,10 +156,10 @@ class DensePredictor(StudentKind):
 
 
 def kind_of(student: nn.Module) -> StudentKind:
-    """Tell which kind of student a model is.
+    """Determine the kind of a student.
 
     Raises:
-        ValueError: It is none that can be distilled.
+        ValueError: The model cannot be distilled.
     """
     STUDENT_KINDS.import_from_location()
     kinds = [*STUDENT_KINDS.module_dict.values(), DensePredictor]

@@ -1,9 +1,9 @@
 """Taps: identity modules through which features leave a model.
 
 A backbone places a :class:`LayerTap` after every block and a mixer a
-:class:`DirectionTap` beside its scan. Nobody listening, a tap returns at once and
-the mixer computes nothing extra; so training without a teacher, inference and
-export pay nothing. :mod:`mmtransmamba.transfer.tap_recorder` listens.
+:class:`DirectionTap` next to its scan. Without a listener, a tap returns at once and
+the mixer computes nothing extra. So training without a teacher, inference and export
+have no overhead. :mod:`mmtransmamba.transfer.tap_recorder` is the listener.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class LayerFeature:
 
     Attributes:
         tokens: Patch tokens in raster order, ``[B, L, C]``.
-        grid: Rows and columns of the token grid, ``H * W == L``; a video has frames
-            in front of them.
+        grid: Rows and columns of the token grid, ``H * W == L``; for a video, preceded
+            by the frames.
         cls: Class token ``[B, C]``, or None in a model without one.
     """
 
@@ -38,7 +38,7 @@ class DirectionFeature:
     Attributes:
         values: Output of direction k at its m-th chosen step, ``[B, K, M, D]``.
         token_index: Raster index of the token each value belongs to, ``[K, M]``.
-        grid: Rows and columns of the token grid; a video has frames in front of them.
+        grid: Rows and columns of the token grid; for a video, preceded by the frames.
         project: Maps ``values`` to ``[B, K, M, C]``, the contribution of each
             direction to the mixer's output (gate and shared output projection).
     """
@@ -52,12 +52,12 @@ class DirectionFeature:
 def patch_index(
     scan_order: Tensor, steps: Tensor, cls_index: int | None = None
 ) -> Tensor:
-    """Raster index among the patches ``[K, M]`` of what ``steps`` ``[K, M]`` read.
+    """Raster index among the patches ``[K, M]`` of the tokens read in ``steps``.
 
     Args:
         scan_order: int64 ``[K, L]``, the token that each step reads.
-        steps: int64 ``[K, M]``, none of which reads the class token.
-        cls_index: The token that is a class token, which patches are counted without.
+        steps: int64 ``[K, M]``, without steps that read the class token.
+        cls_index: Index of the class token, which is not counted among the patches.
     """
     tokens = scan_order.gather(1, steps)
     return tokens if cls_index is None else tokens - (tokens > cls_index).long()
@@ -78,7 +78,7 @@ class LayerTap(nn.Module):
     def forward(
         self, tokens: Tensor, grid: tuple[int, ...], cls_index: int | None = None
     ) -> Tensor:
-        """Return ``tokens`` ``[B, L (+1), C]`` unchanged, telling the listener.
+        """Return ``tokens`` ``[B, L (+1), C]`` unchanged, and notify the listener.
 
         Args:
             tokens: Tokens after the block.
@@ -101,10 +101,10 @@ class LayerTap(nn.Module):
 
 
 class DirectionTap(nn.Module):
-    """Where the directions of a multi-directional mixer can be read.
+    """Access to the directions of a multi-directional mixer.
 
-    The mixer asks :meth:`steps` which scan steps are wanted (None: nobody
-    listens), has the scan return those, and hands them to :meth:`forward`.
+    The mixer calls :meth:`steps` for the requested scan steps (None: no listener), has
+    the scan return those, and passes them to :meth:`forward`.
 
     Args:
         dim: Width D of a direction's inner output.
@@ -119,14 +119,14 @@ class DirectionTap(nn.Module):
         self.listener: Callable[[DirectionFeature], None] | None = None
 
     def steps(self, scan_order: Tensor, cls_index: int | None = None) -> Tensor | None:
-        """Which steps to read of the scans; None if nobody listens.
+        """Scan steps to read; None without a listener.
 
         Args:
             scan_order: int64 ``[K, L]``, the token that each step reads.
-            cls_index: The token among them that is a class token; it is not read.
+            cls_index: Index of the class token, which is not read.
 
         Returns:
-            Steps ``[K, M]``; :func:`patch_index` tells what they have read.
+            Steps ``[K, M]``; :func:`patch_index` returns the patches that they read.
         """
         if self.listener is None or self.select is None:
             return None

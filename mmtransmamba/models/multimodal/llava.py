@@ -1,7 +1,7 @@
-"""LLaVA around any decoder, the hybrids of this package among them.
+"""LLaVA around any decoder, including the hybrids of this package.
 
-transformers' own LLaVA takes every text model, but gives each a language-modelling head
-without bias, and does not know that a recurrent state cannot be rolled back.
+transformers' own LLaVA accepts every text model, but gives each a language-modelling
+head without bias, and does not handle recurrent states, which cannot be rolled back.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class HybridLlavaConfig(LlavaConfig):
     """Config of :class:`HybridLlavaForConditionalGeneration`.
 
     Attributes:
-        lm_head_bias: Whether the language-modelling head has a bias, as Phi's.
+        lm_head_bias: Whether the language-modelling head has a bias, as in Phi.
     """
 
     model_type = 'hybrid_llava'

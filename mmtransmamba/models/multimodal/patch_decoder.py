@@ -70,10 +70,10 @@ class PatchEmbedding(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Tokens ``[N, P, C]`` of images ``[N, 3, H, W]``, row by row.
 
-        Images of another size than the config's have their positions resampled.
+        Positions are resampled for images of another size than the config's.
 
         Raises:
-            ValueError: Height or width is no multiple of the patch's.
+            ValueError: Height or width is not a multiple of the patch size.
         """
         if any(side % self.patch_size for side in pixel_values.shape[-2:]):
             raise ValueError(
@@ -115,7 +115,7 @@ class HolisticRotaryEmbedding(LlamaRotaryEmbedding):
 
 
 class PatchDecoderPreTrainedModel(PreTrainedModel):
-    """What transformers wants to know of these models."""
+    """Attributes that transformers requires of these models."""
 
     config: PatchDecoderConfig
     config_class = PatchDecoderConfig
@@ -171,18 +171,18 @@ class PatchDecoderModel(PatchDecoderPreTrainedModel):
         """The decoder's hidden states.
 
         Args:
-            input_ids: ``[B, L]``; every patch has an ``image_token_id`` of its own.
-            pixel_values: ``[N, 3, H, W]``, in the order in which they are mentioned.
+            input_ids: ``[B, L]``, with one ``image_token_id`` for every patch.
+            pixel_values: ``[N, 3, H, W]``, in the order of their tokens.
             attention_mask: ``[B, L]`` (tokens of the cache in front), 0 for padding, or
-                the masks that ``generate`` makes for compiled decoding.
+                the masks that ``generate`` creates for compiled decoding.
             position_ids: ``[B, L]``.
             cache: Cache of all layers, also by its older name ``past_key_values``.
             inputs_embeds: ``[B, L, C]`` in place of ``input_ids``.
-            **kwargs: What else the decoder takes.
+            **kwargs: Further arguments of the decoder.
 
         Raises:
             ValueError: Image tokens and patches differ in number, or there are images
-                but no tokens that say where they belong.
+                but no tokens that mark their places.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError('Give either input_ids or inputs_embeds.')
@@ -205,7 +205,7 @@ class PatchDecoderModel(PatchDecoderPreTrainedModel):
         embeds = self.get_input_embeddings()(input_ids)
         patches = self.patch_embedding(pixel_values).flatten(0, 1).to(embeds)
         places = input_ids == self.config.image_token_id
-        # Reading the count back would keep the graph from being compiled.
+        # Reading the count back would prevent the graph from being compiled.
         if not torch.compiler.is_compiling() and int(places.sum()) != len(patches):
             raise ValueError(
                 f'input_ids have {int(places.sum())} image tokens '
@@ -220,12 +220,13 @@ class PatchDecoderForConditionalGeneration(
 ):
     """A decoder that reads image patches and text, and writes text.
 
-    As HoVLE (arXiv:2412.16158), the teacher of mmMamba (arXiv:2502.13145): patches are
-    embedded by one convolution and put among the embedded words; causal layers, the
-    *holistic embedding*, bring both into one space; a language model follows. Both are
-    one stack of layers here, ``get_decoder().layers``, any of which can be Mamba.
+    Based on HoVLE (arXiv:2412.16158), the teacher of mmMamba (arXiv:2502.13145).
+    Patches are embedded by one convolution and inserted among the embedded words.
+    Causal layers, the *holistic embedding*, map both into one space; a language model
+    follows. Here both are one stack of layers, ``get_decoder().layers``, any of which
+    can be Mamba.
 
-    The names of modules are those of transformers' LLaVA where there is the same.
+    Modules are named as in transformers' LLaVA where it has the same ones.
     """
 
     _tied_weights_keys = {'lm_head.weight': 'model.language_model.embed_tokens.weight'}
@@ -241,7 +242,7 @@ class PatchDecoderForConditionalGeneration(
 
     @property
     def holistic_layers(self) -> nn.ModuleList:
-        """The layers that bring patches and words into one space."""
+        """The layers that map patches and words into one space."""
         return self.get_decoder().layers[: self.config.num_holistic_layers]
 
     def get_output_embeddings(self) -> nn.Linear:
@@ -266,8 +267,8 @@ class PatchDecoderForConditionalGeneration(
 
         Args:
             labels: ``[B, L]`` for ``loss``, -100 where a token is not predicted.
-            logits_to_keep: Number of positions from the end whose logits are wanted, or
-                their indices; 0 for all.
+            logits_to_keep: Number of positions from the end whose logits are returned,
+                or their indices; 0 for all.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -305,14 +306,14 @@ class PatchDecoderForConditionalGeneration(
         pixel_values: Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor | None, dict[str, Any]]:
-        """Repeat prompts for beams, each with all of its images in their order."""
+        """Repeat prompts for beams, each with all of its images in order."""
         if pixel_values is not None and expand_size > 1 and input_ids is not None:
             rows, columns = (
                 side // self.config.patch_size for side in pixel_values.shape[-2:]
             )
             tokens = (input_ids == self.config.image_token_id).sum(-1)
             counts = (tokens // (rows * columns)).tolist()
-            if sum(counts) == len(pixel_values):  # or forward will say what is wrong
+            if sum(counts) == len(pixel_values):  # otherwise forward raises the error
                 pixel_values = torch.cat(
                     [
                         images.repeat(expand_size, 1, 1, 1)

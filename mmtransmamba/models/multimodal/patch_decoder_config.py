@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
-# Makes the hybrids known to AutoConfig, for text_config.
+# Registers the hybrids with AutoConfig, for text_config.
 import mmtransmamba.models.language  # noqa: F401
 
 
@@ -14,12 +14,12 @@ class PatchDecoderConfig(PretrainedConfig):
     """Config of :class:`~.patch_decoder.PatchDecoderForConditionalGeneration`.
 
     Attributes:
-        text_config: Config of the decoder, of any of transformers' or this package's
+        text_config: Config of the decoder, one of transformers' or of this package's
             hybrids; its layers are the holistic embedding and the language model.
-        num_holistic_layers: How many of them, from the first, are the holistic
+        num_holistic_layers: How many of its layers, from the first, are the holistic
             embedding; HoVLE has 8 before the 24 of its language model.
-        image_size: Side in pixels of the images, or of the tiles that an image is cut
-            into, for which there are position embeddings.
+        image_size: Side in pixels of the images, or of the tiles of an image, for which
+            there are position embeddings.
         patch_size: Side in pixels of a patch. HoVLE gives 256 tokens to a tile, to
             which 28 belongs with tiles of 448.
         pixel_shuffle: 0 for one convolution that makes a token of a patch. Else, as in
@@ -30,8 +30,8 @@ class PatchDecoderConfig(PretrainedConfig):
             those of the language model: ``rope_parameters`` and
             ``max_position_embeddings``, as in ``text_config``.
         num_channels: Channels of the images.
-        image_token_id: Token in whose place a patch is put.
-        lm_head_bias: Whether the head has a bias, as Phi's.
+        image_token_id: Token that marks the place of a patch.
+        lm_head_bias: Whether the head has a bias, as in Phi.
     """
 
     model_type = 'patch_decoder'
@@ -56,7 +56,7 @@ class PatchDecoderConfig(PretrainedConfig):
             fields = dict(text)
             text = AutoConfig.for_model(fields.pop('model_type', 'llama'), **fields)
         self.text_config = text
-        # transformers asks the whole model's config.
+        # transformers reads this from the whole model's config.
         self.tie_word_embeddings = bool(text.tie_word_embeddings)
         super().__post_init__(**kwargs)
         if self.image_size % self.patch_size:

@@ -17,17 +17,17 @@ from mmtransmamba.utils.images import open_image, to_rgb
 class PatchDecoderProcessor(LlavaProcessor):
     """LLaVA's processor that can cut an image into tiles.
 
-    With ``max_tiles`` above 1 an image is resized to the grid of tiles whose shape is
-    closest to its own, and cut up row by row; a small version of the whole image
-    follows, unless there is only one tile. This is the dynamic resolution of
-    InternVL-1.5, which HoVLE uses. One ``<image>`` in the text stands for all tiles.
+    With ``max_tiles`` above 1, an image is resized to the grid of tiles whose aspect
+    ratio is closest to its own, and cut into tiles row by row. A small version of the
+    whole image follows, unless there is only one tile. This is the dynamic resolution
+    of InternVL-1.5, which HoVLE uses. One ``<image>`` in the text stands for all tiles.
 
     Args:
-        image_processor: Makes the pixels of a tile; its ``size`` is the tile's.
+        image_processor: Computes the pixels of a tile; its ``size`` is the tile's.
         tokenizer, patch_size, vision_feature_select_strategy, chat_template,
             image_token, num_additional_image_tokens: See ``LlavaProcessor``.
-        max_tiles: Most tiles of an image, the small version not counted.
-        thumbnail: Whether there is a small version of the whole image.
+        max_tiles: Maximum number of tiles of an image, without the small version.
+        thumbnail: Whether to add a small version of the whole image.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class PatchDecoderProcessor(LlavaProcessor):
     def __call__(
         self, images: Any = None, text: str | Sequence[str] | None = None, **kwargs: Any
     ) -> Any:
-        """As ``LlavaProcessor``; ``pixel_values`` ``[N, 3, H, W]`` of N tiles.
+        """See ``LlavaProcessor``; ``pixel_values`` are ``[N, 3, H, W]`` of N tiles.
 
         Raises:
-            ValueError: The texts mention more or fewer images than there are.
+            ValueError: The number of images differs from that mentioned in the texts.
         """
         if images is not None and (self.max_tiles > 1 or _are_files(images)):
             tiles = [self.tiles(image) for image in _as_pil(images)]
@@ -74,9 +74,9 @@ class PatchDecoderProcessor(LlavaProcessor):
         return super().__call__(images=images, text=text, **kwargs)
 
     def tiles(self, image: Image.Image) -> list[Image.Image]:
-        """The tiles of an image, row by row, and the small version of the whole.
+        """The tiles of an image, row by row, followed by the small version.
 
-        The grid follows the shape of the upright image in RGB.
+        The grid is chosen by the shape of the upright image in RGB.
         """
         image = to_rgb(image)
         if self.max_tiles == 1:
@@ -115,14 +115,14 @@ def tile_grid(
 ) -> tuple[int, int]:
     """Columns and rows of tiles, as InternVL-1.5 chooses them.
 
-    The ratio of columns to rows is that closest to the image's width to height. Of
-    several such grids a larger one is taken if the image has more than half of its
-    pixels.
+    The ratio of columns to rows is the one closest to the image's ratio of width to
+    height. Among several such grids, a larger one is used if the image has more than
+    half of its pixels.
 
     Args:
         image: Width and height in pixels.
-        tile: Those of a tile.
-        max_tiles: Most tiles of the grid.
+        tile: Width and height of a tile in pixels.
+        max_tiles: Maximum number of tiles of the grid.
     """
     width, height = image
     grids = sorted(
@@ -151,7 +151,7 @@ def _as_pil(images: Any) -> list[Image.Image]:
 
 
 def _are_files(images: Any) -> bool:
-    """Whether images are given by name or as Pillow's, not as arrays."""
+    """Whether images are file names or Pillow images, not arrays."""
     if isinstance(images, str | Image.Image):
         return True
     return isinstance(images, list | tuple) and all(
@@ -162,5 +162,5 @@ def _are_files(images: Any) -> bool:
 def _load(image: str | Image.Image) -> Image.Image:
     if isinstance(image, str) and Path(image[:4096]).is_file():
         return open_image(image)
-    # An address, or an image in base64, is transformers' to read.
+    # transformers reads URLs and images in base64.
     return to_rgb(load_image(image) if isinstance(image, str) else image)

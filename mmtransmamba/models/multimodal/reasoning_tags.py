@@ -1,4 +1,4 @@
-"""The tags of reasoning as tokens of their own."""
+"""The reasoning tags as single tokens."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from mmtransmamba.utils.reasoning_text import TAGS
 
 @torch.no_grad()
 def add_reasoning_tags(model: nn.Module, processor: Any) -> list[int]:
-    """Make each of the eight tags one token, of the tokenizer and of the model.
+    """Make each of the eight tags a single token of the tokenizer and the model.
 
-    By default the tags are text as any other, as in LLaVA-CoT, and this function is not
+    By default the tags are ordinary text, as in LLaVA-CoT, and this function is not
     needed: they consist of tokens that the model knows, vocabulary and embeddings stay
-    those of every other recipe, and training that freezes the embeddings can learn
-    them. As tokens of their own they make a response shorter by some 30 tokens and
-    cannot be misspelled; but their embeddings have to be learned.
+    those of every other recipe, and training with frozen embeddings can learn them. As
+    single tokens they make a response some 30 tokens shorter and cannot be misspelled;
+    but their embeddings have to be learned.
 
-    The tokens are not special ones, which decoding would leave out. A new row of the
-    embeddings, and of the output layer with its bias, is the mean of the rows that the
-    tag was made of. Rows that a padded vocabulary has to spare are used first; if more
-    are needed, the number of rows stays a multiple of 64 if it was one, and those that
-    no token uses are the mean of all. Nothing is drawn at random: a teacher and a
-    student with the same embeddings have the same ones afterwards. A student that is
-    converted after this has the teacher's in any case.
+    The tokens are not special ones, which decoding would omit. A new row of the
+    embeddings, and of the output layer with its bias, is the mean of the rows of the
+    tag's former tokens. Unused rows of a padded vocabulary are used first. If more are
+    needed, the number of rows stays a multiple of 64 if it was one, and rows without a
+    token are the mean of all. Nothing is drawn at random: a teacher and a student with
+    the same embeddings stay equal. A student that is converted afterwards has the
+    teacher's embeddings in any case.
 
     Args:
-        model: A transformers model with a text decoder, a hybrid too; its embeddings
-            may be tied. It is changed.
-        processor: Its processor or tokenizer; it is changed, too. Tags that it has
-            already stay as they are.
+        model: A transformers model with a text decoder, possibly a hybrid; its
+            embeddings may be tied. Changed in place.
+        processor: Its processor or tokenizer, changed in place. Tags that it already
+            has are left unchanged.
 
     Returns:
         The ids of :data:`~mmtransmamba.utils.reasoning_text.TAGS`.
@@ -71,14 +71,14 @@ def _enlarge(model: nn.Module, tokens: int) -> None:
     model.resize_token_embeddings(
         tokens,
         pad_to_multiple_of=64 if rows % 64 == 0 else None,
-        mean_resizing=False,  # this would draw them at random
+        mean_resizing=False,  # mean resizing would draw them at random
     )
     for table in _tables(model):
         table[rows:] = _mean(table[:rows])
 
 
 def _tables(model: nn.Module) -> list[Tensor]:
-    """What has an entry for each token, each of it once: ``[V, D]`` and ``[V]``."""
+    """The distinct tensors with an entry for each token: ``[V, D]`` and ``[V]``."""
     embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
     tables = [embeddings.weight]
     if output is not None:
@@ -88,5 +88,5 @@ def _tables(model: nn.Module) -> list[Tensor]:
 
 
 def _mean(rows: Tensor) -> Tensor:
-    # In half precision the mean of many rows would not be exact.
+    # In half precision, the mean of many rows would not be exact.
     return rows.float().mean(0).to(rows.dtype)

@@ -1,4 +1,4 @@
-"""Text-video retrieval: CLIP4Clip, and VideoMamba beside CLIP's text tower."""
+"""Text-video retrieval: CLIP4Clip, and VideoMamba with CLIP's text tower."""
 
 from .base import TextVideoRetriever
 from .clip4clip import CLIP4Clip

@@ -1,4 +1,4 @@
-"""What the models of text-video retrieval share."""
+"""Base of the text-video retrieval models."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from mmtransmamba.registry import MODELS
 class TextVideoRetriever(BaseModel):
     """A model that embeds videos and captions in one space.
 
-    A subclass gives :meth:`encode_video`.
+    A subclass implements :meth:`encode_video`.
 
     Args:
         clip: The ``transformers.CLIPModel`` whose text tower is used.
-        frozen_text: Keep the text tower's weights as they are.
+        frozen_text: Freeze the text tower's weights.
         loss: Config of the loss, by default
-            :class:`~mmtransmamba.models.retrieval.ContrastiveLoss`, whose scale starts
-            as CLIP's.
+            :class:`~mmtransmamba.models.retrieval.ContrastiveLoss`, with CLIP's initial
+            scale.
         data_preprocessor: By default :class:`RetrievalDataPreprocessor`.
         init_cfg: mmengine initialisation config.
 
@@ -74,7 +74,7 @@ class TextVideoRetriever(BaseModel):
         """Embeddings of videos with one caption each; see :meth:`forward`.
 
         Raises:
-            ValueError: There is not one caption for each video.
+            ValueError: The numbers of captions and videos differ.
         """
         ids = (data_samples or {}).get('input_ids')
         if ids is None or len(ids) != len(inputs):
@@ -109,9 +109,9 @@ class TextVideoRetriever(BaseModel):
 
         Args:
             inputs: Normalised videos ``[B, 3, T, H, W]``.
-            data_samples: What belongs to them. ``input_ids`` and ``attention_mask``
+            data_samples: Data for the videos. ``input_ids`` and ``attention_mask``
                 ``[B, L]`` of one caption each; or, for ``'predict'``, ``captions``, per
-                video a dict of both, ``[n, L]``. Further ``video_id``, B names, and
+                video a dict of both, ``[n, L]``. Also ``video_id``, B names, and
                 ``frame_mask`` ``[B, T]``.
             mode: ``'loss'``, ``'predict'`` or ``'tensor'``.
 
@@ -142,7 +142,7 @@ class TextVideoRetriever(BaseModel):
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: dict[str, Any]) -> list[dict]:
-        """What a metric needs of each video; see :meth:`forward`."""
+        """The data for a metric on each video; see :meth:`forward`."""
         videos = self.encode_video(inputs, data_samples.get('frame_mask'))
         if 'captions' in data_samples:
             ids, mask, counts = self.text_encoder.collate(data_samples['captions'])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.folders.loading import check_folder_weights
 
-# Stands for the vision tower where only the text tower is wanted.
+# Placeholder for the vision tower if only the text tower is used.
 _NO_VISION = dict(
     hidden_size=1, intermediate_size=1, num_hidden_layers=0, num_attention_heads=1
 )
@@ -33,12 +33,12 @@ def build_clip(
         source: Folder written by ``save_pretrained``, or fields of a ``CLIPConfig``
             (``text_config``, ``vision_config``, ``projection_dim``) for a model with
             random weights.
-        text_only: Do not spend memory on a random vision tower.
+        text_only: Replace the vision tower by a tiny one, to save memory.
 
     Raises:
-        FileNotFoundError: There is no such folder.
-        CheckpointError: The folder's model is another, or weights are missing or
-            cannot be read.
+        FileNotFoundError: The folder does not exist.
+        CheckpointError: The folder contains another kind of model, or weights are
+            missing or cannot be read.
         ValueError: The config has fields that CLIP does not know.
     """
     from transformers import CLIPConfig, CLIPModel
@@ -81,7 +81,7 @@ def build_clip(
             folder,
             local_files_only=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # an error below
+            ignore_mismatched_sizes=True,  # an error is raised below
             dtype=torch.float32,
         )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
@@ -106,7 +106,7 @@ def build_clip(
 
 
 def _check_fields(config: dict[str, Any]) -> None:
-    """Refuse misspelt fields, which transformers keeps without a word."""
+    """Refuse misspelt fields, which transformers stores silently."""
     from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 
     for name, fields, known in (
@@ -127,7 +127,7 @@ class CLIPTextEncoder(nn.Module):
 
     Args:
         clip: A ``transformers.CLIPModel``.
-        frozen: Keep the weights as they are; it then stays in eval mode.
+        frozen: Freeze the weights; the tower then stays in eval mode.
 
     Attributes:
         dim: Width D of the embeddings.
@@ -149,7 +149,7 @@ class CLIPTextEncoder(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None
     ) -> Tensor:
-        """Embeddings ``[B, D]`` of captions ``[B, L]``, CLIP's own.
+        """CLIP's embeddings ``[B, D]`` of captions ``[B, L]``.
 
         Raises:
             ValueError: Captions are longer than the text tower allows.
@@ -161,7 +161,7 @@ class CLIPTextEncoder(nn.Module):
                 f'encoder takes ({longest}): have the tokenizer truncate them.'
             )
         if len(input_ids) == 0:
-            # transformers cannot reshape nothing into heads.
+            # transformers cannot reshape empty tensors into heads.
             return self.text_projection.weight.new_zeros(0, self.dim)
         with torch.no_grad() if self.frozen else nullcontext():
             output = self.text_model(input_ids, attention_mask=attention_mask)
@@ -170,11 +170,11 @@ class CLIPTextEncoder(nn.Module):
     def collate(
         self, captions: Sequence[dict[str, Tensor]]
     ) -> tuple[Tensor, Tensor, list[int]]:
-        """Put the captions of several videos into one batch.
+        """Collate the captions of several videos into one batch.
 
         Args:
             captions: For each video ``input_ids`` and ``attention_mask``, ``[n, L]``
-                with n and L of its own.
+                with n and L specific to the video.
 
         Returns:
             Both for all captions, ``[sum of n, longest L]``, and the numbers n.
@@ -213,5 +213,5 @@ class CLIPFrameEncoder(nn.Module):
         return output.pooler_output
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Embeddings ``[N, D]`` of normalised frames ``[N, 3, H, W]``, CLIP's own."""
+        """CLIP's embeddings ``[N, D]`` of normalised frames ``[N, 3, H, W]``."""
         return self.visual_projection(self.pooled(frames))

@@ -22,21 +22,21 @@ AGGREGATIONS = ('mean', 'transformer')
 class CLIP4Clip(TextVideoRetriever):
     """CLIP4Clip (Luo et al., 2021) on ``transformers.CLIPModel``.
 
-    Frame embeddings are brought to length 1 and averaged; the similarity of caption
+    Frame embeddings are normalised to length 1 and averaged; the similarity of caption
     and video is the cosine.
 
     Args:
         clip: Folder of a ``transformers.CLIPModel``, or fields of its config; see
             :func:`~mmtransmamba.models.retrieval.clip.build_clip`.
-        aggregation: ``'mean'``, "meanP" of the paper; or ``'transformer'``, its
+        aggregation: ``'mean'``, the paper's "meanP"; or ``'transformer'``, the paper's
             "seqTransf": the frames first pass a Transformer with a residual
-            connection, made from the first layers of CLIP's text tower.
+            connection, initialised from the first layers of CLIP's text tower.
         temporal: Arguments of :class:`SequentialTransformer` besides its width.
         frozen_text, loss, data_preprocessor, init_cfg: See
             :class:`TextVideoRetriever`.
 
     Raises:
-        ValueError: There is no such aggregation.
+        ValueError: The aggregation does not exist.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class CLIP4Clip(TextVideoRetriever):
         self.train()
 
     def init_weights(self) -> None:
-        """Nothing: CLIP has its weights.
+        """Do nothing: CLIP already has its weights.
 
-        mmengine would call transformers' method of this name, which draws them anew.
+        mmengine would call transformers' method of this name, which reinitialises them.
         """
 
     def encode_video(self, video: Tensor, frame_mask: Tensor | None = None) -> Tensor:

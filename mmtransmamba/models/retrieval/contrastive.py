@@ -22,18 +22,18 @@ class ContrastiveLoss(nn.Module):
         \log \frac{e^{s\, t_i v_i}}{\sum_j e^{s\, t_i v_j}} +
         \log \frac{e^{s\, t_i v_i}}{\sum_j e^{s\, t_j v_i}} \right)
 
-    over the N pairs of all ranks, each rank computing its own pairs' rows.
+    over the N pairs of all ranks, where each rank computes the rows of its own pairs.
 
     Args:
-        initial_scale: Where the scale s, the inverse temperature, starts; None takes
+        initial_scale: Initial value of the scale s, the inverse temperature; None uses
             the model's own, CLIP's.
-        max_scale: Its upper bound.
-        learnable: Whether it is learned.
-        mask_same_video: Leave out of the sums another pair of the same video, which is
-            no wrong answer. CLIP4Clip counts it as one (False).
+        max_scale: Upper bound of the scale.
+        learnable: Whether the scale is learned.
+        mask_same_video: Exclude other pairs of the same video from the sums, as they
+            are not wrong answers. CLIP4Clip includes them (False).
 
     Raises:
-        ValueError: A scale is not positive, or the first exceeds the second.
+        ValueError: A scale is not positive, or the initial one exceeds the maximum.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class ContrastiveLoss(nn.Module):
         return {'log_scale'}
 
     def start_from(self, log_scale: Tensor) -> None:
-        """Start from a model's own scale, unless ``initial_scale`` says otherwise."""
+        """Start from a model's own scale, unless ``initial_scale`` is set."""
         if self.initial_scale is None:
             with torch.no_grad():
                 self.log_scale.copy_(log_scale.clamp(max=math.log(self.max_scale)))
@@ -67,8 +67,8 @@ class ContrastiveLoss(nn.Module):
     def scale(self) -> Tensor:
         """The scale, a scalar."""
         if self.training:
-            # The parameter itself: beyond a clamp of its value it would have no
-            # gradient and never come back.
+            # Clamp the parameter itself: beyond a clamp of its value, it would have
+            # no gradient and never return.
             with torch.no_grad():
                 self.log_scale.clamp_(max=math.log(self.max_scale))
         return self.log_scale.exp()
@@ -76,11 +76,11 @@ class ContrastiveLoss(nn.Module):
     def forward(
         self, pairs: PairEmbeddings, video_ids: Sequence[str] | None = None
     ) -> Tensor:
-        """The loss, whose mean over the ranks is that of all their pairs.
+        """The loss; its mean over the ranks is the loss of all their pairs.
 
         Args:
-            pairs: This rank's.
-            video_ids: Which video each pair is of; without them all are different.
+            pairs: Pairs of this rank.
+            video_ids: Video of each pair; by default all are different.
         """
         target = torch.arange(len(pairs.video), device=pairs.video.device)
         target = target + pairs.begin
@@ -96,7 +96,7 @@ class ContrastiveLoss(nn.Module):
 
 
 def _same_video(video_ids: Sequence[str], target: Tensor) -> Tensor:
-    """Where another pair is of the row's video, ``[b, N]``."""
+    """Mask of other pairs with the row's video, ``[b, N]``."""
     own = ids_as_numbers(video_ids, target.device)
     every, _ = gather_rows(own[:, None])
     same = own[:, None] == every.T

@@ -1,4 +1,4 @@
-"""From collated videos and captions to what the models take."""
+"""Conversion of collated videos and captions to the models' inputs."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
     """Moves a batch to the device and normalises its videos.
 
     Args:
-        mean: Per channel in the order RGB, on the scale 0..255; CLIP's by default.
+        mean: Per channel in RGB order, on the scale 0..255; CLIP's by default.
         std: Likewise.
         non_blocking: See mmengine's ``BaseDataPreprocessor``.
 
     Attributes:
-        channel_order: That of the videos it gives.
+        channel_order: Channel order of the output videos.
 
     Raises:
-        ValueError: ``mean`` and ``std`` have not as many numbers, or one of ``std`` is
-            not positive.
+        ValueError: ``mean`` and ``std`` differ in length, or a value of ``std`` is not
+            positive.
     """
 
     channel_order = 'rgb'
-    # mmengine's name; a distiller undoes the normalisation where it is true.
+    # mmengine's name; a distiller undoes the normalisation if it is true.
     _enable_normalize = True
 
     def __init__(
@@ -60,13 +60,13 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
 
         Args:
             data: ``video``, ``[B, C, T, H, W]`` or a list of ``[C, T, H, W]``, of any
-                dtype on the scale 0..255, and what belongs to the videos: captions
-                and names.
+                dtype on the scale 0..255, and the data for the videos: captions and
+                names.
             training: Not used.
 
         Returns:
             ``inputs``, the normalised videos in float32, and ``data_samples``, a dict
-            of all else.
+            of all other data.
 
         Raises:
             ValueError: There are no videos, or they have another shape.

@@ -1,4 +1,4 @@
-"""Collecting the rows of all ranks, with the gradient flowing back to their owners."""
+"""Gathering the rows of all ranks, with gradients flowing back to their owners."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import distributed as dist
 
 
 class _GatherRows(torch.autograd.Function):
-    """All ranks' rows; backward sums over the ranks what each has to say of them."""
+    """The rows of all ranks; backward sums the gradients of all ranks for a row."""
 
     @staticmethod
     def forward(ctx, rows: Tensor, counts: list[int]) -> Tensor:
         rank = dist.get_rank()
         ctx.begin, ctx.count = sum(counts[:rank]), counts[rank]
-        # Collectives want tensors of one shape.
+        # Collectives require tensors of one shape.
         padded = F.pad(rows, (0, 0, 0, max(counts) - len(rows))).contiguous()
         parts = [torch.empty_like(padded) for _ in counts]
         dist.all_gather(parts, padded)
@@ -31,15 +31,15 @@ class _GatherRows(torch.autograd.Function):
 def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
     """The rows of all ranks, in the order of the ranks.
 
-    The gradient of a row is the sum over the ranks' losses, so with the mean over
-    ranks that DDP takes of parameter gradients, the result is the gradient of the
-    ranks' mean loss.
+    The gradient of a row is the sum over the ranks' losses. With the mean over ranks
+    that DDP takes of parameter gradients, the result is the gradient of the ranks' mean
+    loss.
 
     Args:
         rows: ``[b, C]``; the ranks may differ in b, not in C.
 
     Returns:
-        ``[N, C]``, and where this rank's rows begin in it. Outside of a process group
+        ``[N, C]``, and the index of this rank's first row. Outside of a process group,
         ``rows`` itself and 0.
     """
     if not (dist.is_available() and dist.is_initialized()):

@@ -1,4 +1,4 @@
-"""Videos and their captions as points of one space."""
+"""Embeddings of videos and their captions in one space."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PairEmbeddings:
     Attributes:
         video: ``[b, D]``, of length 1.
         text: ``[b, D]``, of length 1.
-        scale: Factor that makes logits of cosines, a scalar.
+        scale: Factor that turns cosines into logits, a scalar.
     """
 
     video: Tensor
@@ -30,22 +30,22 @@ class PairEmbeddings:
 
     @cached_property
     def _gathered(self) -> tuple[Tensor, Tensor, int]:
-        # In one go: one collective, and one only when several losses ask.
+        # One collective for both, even if several losses request it.
         rows, begin = gather_rows(torch.cat((self.video, self.text), dim=1))
         video, text = rows.chunk(2, dim=1)
         return video, text, begin
 
     @property
     def begin(self) -> int:
-        """Where this rank's pairs begin among those of all ranks."""
+        """Index of this rank's first pair among those of all ranks."""
         return self._gathered[2]
 
     @property
     def row_weight(self) -> float:
-        """Factor that makes a rank's sum over its rows its part of the mean.
+        """Factor that turns a rank's sum over its rows into its part of the mean.
 
-        The mean over ranks of these parts, which DDP takes, is the mean over the rows
-        of all ranks, however many each has.
+        The mean of these parts over ranks, which DDP takes, is the mean over the rows
+        of all ranks, even if their numbers differ.
         """
         distributed = dist.is_available() and dist.is_initialized()
         world_size = dist.get_world_size() if distributed else 1

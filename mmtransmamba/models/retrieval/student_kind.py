@@ -13,9 +13,9 @@ from mmtransmamba.registry import STUDENT_KINDS
 
 @STUDENT_KINDS.register_module()
 class RetrieverKind(StudentKind):
-    """A text-video retriever of this package; its teacher reads captions too.
+    """A text-video retriever of this package, whose teacher also reads captions.
 
-    Its feature is the embedding of a video, in the space they share with captions.
+    Its feature is the embedding of a video, in the space shared with captions.
     """
 
     members = 'a VideoMambaRetriever'

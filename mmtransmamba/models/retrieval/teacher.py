@@ -27,7 +27,7 @@ from mmtransmamba.registry import MODELS
 
 @dataclass
 class RetrievalTeacherOutput(TeacherOutput):
-    """What CLIP4Clip says of a batch.
+    """Outputs of CLIP4Clip for a batch.
 
     Attributes:
         layers: Patch tokens of all frames after each block of the vision tower,
@@ -46,8 +46,8 @@ class CLIP4ClipTeacher(BaseTeacher):
 
     Args:
         model: CLIP4Clip, or its config.
-        checkpoint: File to load into it, that of a Runner for example. One whose
-            ``clip`` is no folder needs it, or ``'random'`` for random weights.
+        checkpoint: File to load into it, for example that of a Runner. It is required
+            if ``clip`` is not a folder; ``'random'`` selects random weights.
         layers: Dotted names of the vision tower's submodules whose outputs are the
             layers; None finds the blocks.
         mean: Per channel, 0..255; by default CLIP's.
@@ -56,8 +56,8 @@ class CLIP4ClipTeacher(BaseTeacher):
         dtype: See :class:`BaseTeacher`.
 
     Raises:
-        FileNotFoundError: There is no such checkpoint.
-        CheckpointError: It does not fit the model.
+        FileNotFoundError: The checkpoint does not exist.
+        CheckpointError: The checkpoint does not fit the model.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class CLIP4ClipTeacher(BaseTeacher):
         input_size: int | Sequence[int] | None = None,
         dtype: str = 'float32',
     ) -> None:
-        # Of a model in memory, who made it knows where its weights come from.
+        # For a model in memory, the caller is responsible for the weights.
         random = False
         if not isinstance(model, nn.Module):
             random = isinstance(model.get('clip'), dict)
@@ -107,9 +107,9 @@ class CLIP4ClipTeacher(BaseTeacher):
 
         Args:
             images: RGB videos ``[B, 3, T, H, W]`` on the scale 0..255; ``[B, 3, H, W]``
-                counts as videos of one frame.
-            data_samples: ``input_ids``, ``attention_mask`` and ``frame_mask`` as
-                :meth:`TextVideoRetriever.forward` takes them.
+                are treated as videos of one frame.
+            data_samples: ``input_ids``, ``attention_mask`` and ``frame_mask`` as for
+                :meth:`TextVideoRetriever.forward`.
 
         Raises:
             ValueError: See :meth:`BaseTeacher.forward`.

@@ -1,4 +1,4 @@
-"""How CLIP4Clip makes one embedding of a video from those of its frames."""
+"""Aggregation of frame embeddings into a video embedding in CLIP4Clip."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def mean_over_frames(frames: Tensor, mask: Tensor | None = None) -> Tensor:
     frames = F.normalize(frames.float(), dim=-1)
     if mask is not None:
         frames = frames * mask.unsqueeze(-1)
-    # The length of the sum does not matter: no division by the number of frames.
+    # The length of the sum does not matter, so there is no division by the count.
     return F.normalize(frames.sum(1), dim=-1)
 
 
@@ -31,7 +31,7 @@ def _quick_gelu(x: Tensor) -> Tensor:
 
 
 class SequentialTransformer(nn.Module):
-    """CLIP4Clip's "seqTransf" head: frames see each other before they are averaged.
+    """CLIP4Clip's "seqTransf" head: attention between frames before they are averaged.
 
     A pre-norm Transformer with learned positions, added to its input.
 
@@ -42,7 +42,8 @@ class SequentialTransformer(nn.Module):
         head_dim: Channels per attention head.
 
     Raises:
-        ValueError: A number is not positive, or the width no multiple of ``head_dim``.
+        ValueError: A number is not positive, or the width is not a multiple of
+            ``head_dim``.
     """
 
     def __init__(
@@ -85,9 +86,9 @@ class SequentialTransformer(nn.Module):
 
     @torch.no_grad()
     def inherit(self, text_model: nn.Module) -> None:
-        """Start as CLIP4Clip does, from CLIP's text tower, if the widths agree.
+        """Initialise like CLIP4Clip, from CLIP's text tower, if the widths agree.
 
-        Positions and the first layers are those of the text.
+        Positions and the first layers are copied from the text tower.
         """
         config = text_model.config
         dim = self.position_embedding.embedding_dim
@@ -120,7 +121,7 @@ class SequentialTransformer(nn.Module):
         """Map frame embeddings ``[B, T, D]`` to the same shape.
 
         Args:
-            frames: Embeddings in the order of time.
+            frames: Embeddings in temporal order.
             mask: ``[B, T]``, true for frames that count, at least one per video.
 
         Raises:

@@ -1,4 +1,4 @@
-"""A retriever whose videos are read by VideoMamba and captions by CLIP's text tower."""
+"""A retriever with VideoMamba for videos and CLIP's text tower for captions."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _TEXT_PREFIX = 'text_encoder.'
 
 @MODELS.register_module()
 class VideoMambaRetriever(TextVideoRetriever):
-    """VideoMamba and CLIP's text tower; distilled, the paper's TransVideoMamba.
+    """VideoMamba and CLIP's text tower; with distillation, the paper's TransVideoMamba.
 
-    The backbone inherits VideoMamba's weights, of images or videos, through its own
+    The backbone inherits VideoMamba's weights, for images or videos, through its own
     ``init_cfg=dict(type='Pretrained', checkpoint=...)``. Its class token, or the mean
     of its patch tokens if its ``out_type`` is ``'featmap'``, is projected linearly to
     CLIP's space.
 
     Args:
-        backbone: :class:`~mmtransmamba.models.VideoMamba` of videos, or its config.
+        backbone: A video :class:`~mmtransmamba.models.VideoMamba`, or its config.
         clip: Folder of a ``transformers.CLIPModel``, or fields of its config.
-        text_checkpoint: Checkpoint of a :class:`CLIP4Clip` whose text tower, which has
-            learned with it, training starts from instead of CLIP's.
+        text_checkpoint: Checkpoint of a :class:`CLIP4Clip` whose fine-tuned text tower
+            replaces CLIP's as the starting point.
         frozen_text, loss, data_preprocessor, init_cfg: See
             :class:`TextVideoRetriever`.
 
     Raises:
-        ValueError: The backbone is one of images, or gives features of several blocks.
+        ValueError: The backbone is for images, or returns features of several blocks.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class VideoMambaRetriever(TextVideoRetriever):
         nn.init.normal_(self.video_projection.weight, std=width**-0.5)
 
     def init_weights(self) -> None:
-        """Initialise what is not CLIP's, and read ``text_checkpoint``.
+        """Initialise the parts that are not CLIP's, and load ``text_checkpoint``.
 
-        mmengine's own way would call transformers' method of this name, which draws
-        the text tower anew.
+        mmengine's default would call transformers' method of this name, which
+        reinitialises the text tower.
         """
         self.backbone.init_weights()
         self._reset_projection()
@@ -111,7 +111,7 @@ class VideoMambaRetriever(TextVideoRetriever):
         """See :meth:`TextVideoRetriever.encode_video`.
 
         Raises:
-            ValueError: Frames are masked: scans read all of them.
+            ValueError: Frames are masked, but scans read all of them.
         """
         if frame_mask is not None and not bool(frame_mask.all()):
             raise ValueError(

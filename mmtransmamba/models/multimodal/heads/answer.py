@@ -1,4 +1,4 @@
-"""Answers of a word or a few sentences."""
+"""Head for answers of a word or a few sentences."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from mmtransmamba.models.multimodal.heads.generation import (
 from mmtransmamba.models.multimodal.heads.stopping import stop_criterion
 from mmtransmamba.registry import MODELS
 
-# Settings that a model's own generation config may have for sampling; without it they
-# would only be warned of.
+# Sampling settings that a model's own generation config may have; without sampling
+# they would only cause warnings.
 _SAMPLING = ('temperature', 'top_p', 'top_k')
 
 
 @MODELS.register_module()
 class AnswerHead(VisionLanguageHead):
-    """Short answers, of which all that was generated counts.
+    """Short answers, which consist of the whole generated text.
 
     Args:
-        max_new_tokens: Length at which an answer is cut off.
-        stop_strings: Texts at which an answer ends, and which do not belong to it.
-        num_beams: Beams of the search; 1 for greedy decoding.
+        max_new_tokens: Maximum length of an answer in tokens.
+        stop_strings: Texts that end an answer, and are not part of it.
+        num_beams: Number of beams; 1 for greedy decoding.
         **generation: Other settings of transformers' ``generate``, such as
             ``do_sample=True, temperature=0.7``.
     """
@@ -91,7 +91,7 @@ class AnswerHead(VisionLanguageHead):
         return tokenizer.batch_decode(new, skip_special_tokens=True)
 
     def answer_of(self, text: str) -> str:
-        """What comes before a stop string, without white space around it."""
+        """The text before a stop string, without surrounding white space."""
         for stop in self.stop_strings:
             text = text.partition(stop)[0]
         return text.strip()

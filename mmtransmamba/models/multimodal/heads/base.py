@@ -1,4 +1,4 @@
-"""What is asked of a vision-language model's logits and of the text it writes."""
+"""Base of the heads: the loss on a vision-language model's logits, and its answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmtransmamba.models.token_losses import mean_over_tokens, predicted, token_nll
 
-# What a batch says of its questions; the model does not take it.
+# Fields of a batch that describe its questions; the model does not accept them.
 ABOUT = ('answers', 'question_ids', 'categories')
 
 
@@ -18,13 +18,13 @@ class VisionLanguageHead(BaseModule):
     """The task of a vision-language model: its loss, and how it answers.
 
     It has no parameters; those of the logits belong to the language model. A subclass
-    says how text is generated, and what part of it is the answer.
+    defines how text is generated, and which part of it is the answer.
     """
 
     def loss(
         self, logits: Tensor, labels: Tensor | None, attention_mask: Tensor | None
     ) -> dict[str, Tensor]:
-        """``loss_task``: negative log-likelihood of the tokens, their mean.
+        """``loss_task``: mean negative log-likelihood of the tokens.
 
         Args:
             logits: ``[B, L, V]``.
@@ -40,18 +40,18 @@ class VisionLanguageHead(BaseModule):
     def generate(
         self, model: nn.Module, processor: Any, batch: dict[str, Any]
     ) -> list[str]:
-        """Text that a model writes after each prompt of a batch.
+        """Text that a model generates after each prompt of a batch.
 
         Args:
             model: A transformers model.
             processor: Its processor or tokenizer.
             batch: ``input_ids`` and ``attention_mask`` ``[B, L]``, padded on the left,
-                and what else the model takes, such as ``pixel_values``.
+                and further inputs of the model, such as ``pixel_values``.
         """
 
     @abstractmethod
     def answer_of(self, text: str) -> str:
-        """The answer in a text that was generated."""
+        """The answer in a generated text."""
 
     def predict(
         self, model: nn.Module, processor: Any, batch: dict[str, Any]
@@ -60,12 +60,12 @@ class VisionLanguageHead(BaseModule):
 
         Args:
             model, processor: See :meth:`generate`.
-            batch: Besides, ``answers``, the right ones, and optionally
+            batch: As above, with the correct ``answers``, and optionally
                 ``question_ids`` and ``categories``.
 
         Returns:
             For each question ``prediction``, ``answer``, ``question_id``,
-            ``category``, and ``text``, all that was generated.
+            ``category``, and ``text``, the whole generated text.
         """
         texts = self.generate(
             model, processor, {k: v for k, v in batch.items() if k not in ABOUT}

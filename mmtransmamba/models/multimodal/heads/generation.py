@@ -1,4 +1,4 @@
-"""Limits of what a model can write."""
+"""Limits on the length and values of generated text."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from torch import Tensor, nn
 
 
 def room_for_answer(model: nn.Module, prompt: int, wanted: int | None) -> int | None:
-    """How many tokens a model may write after a prompt.
+    """Number of tokens that a model may generate after a prompt.
 
     Args:
-        model: A transformers model. If all its layers are Mamba's, it has no limit.
-        prompt: Tokens of the prompt, images included.
-        wanted: How many are to be written, None if nobody says.
+        model: A transformers model. With Mamba layers only, there is no limit.
+        prompt: Number of prompt tokens, including images.
+        wanted: Requested number of tokens, None if not specified.
 
     Returns:
-        As many as wanted, and as there is room for in the model's context.
+        The requested number, limited by the rest of the model's context.
 
     Raises:
-        ValueError: There is no room at all.
+        ValueError: The context has no room left.
     """
     limit = _context_of(model)
     if limit is None:
@@ -45,10 +45,10 @@ def _context_of(model: nn.Module) -> int | None:
 
 
 def refuse_nan(input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
-    """A logits processor that lets no token be chosen among NaN.
+    """A logits processor that refuses to choose a token if there is a NaN.
 
     Raises:
-        ValueError: There are some.
+        ValueError: Logits are NaN.
     """
     if bool(scores.isnan().any()):
         raise ValueError(

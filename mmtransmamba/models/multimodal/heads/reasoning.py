@@ -1,4 +1,4 @@
-"""Answers that are reasoned out in four sections first (TransMamba §3.4)."""
+"""Head for answers after reasoning in four sections (TransMamba §3.4)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mmtransmamba.utils.reasoning_text import STOP, extract_answer
 
 @MODELS.register_module()
 class ReasoningHead(AnswerHead):
-    """Responses in LLaVA-CoT's format, of which the conclusion is the answer.
+    """Responses in LLaVA-CoT's format, whose conclusion is the answer.
 
-    Generation of a response ends with its ``</CONCLUSION>``, however the tag is made of
-    tokens, also while others of its batch go on.
+    Generation of a response ends with its ``</CONCLUSION>``, however the tag is
+    tokenised, and also while other responses of the batch continue.
 
     Args:
-        max_new_tokens: Length at which a response is cut off. One that has not come to
-            its conclusion by then has no answer.
-        untagged: What the answer is of a response without any tag: ``'empty'``, or
-            ``'text'`` for all of it; see
+        max_new_tokens: Maximum length of a response in tokens. A response without
+            conclusion by then has no answer.
+        untagged: The answer of a response without any tag: ``'empty'``, or ``'text'``
+            for the whole text; see
             :func:`~mmtransmamba.utils.reasoning_text.extract_answer`.
         **generation: Other settings of transformers' ``generate``.
     """
@@ -34,7 +34,7 @@ class ReasoningHead(AnswerHead):
         **generation: Any,
     ) -> None:
         super().__init__(max_new_tokens, stop_strings=(STOP,), **generation)
-        extract_answer('', untagged)  # refuses what is not accepted
+        extract_answer('', untagged)  # refuses other values
         self.untagged = untagged
 
     def generate(
@@ -42,8 +42,8 @@ class ReasoningHead(AnswerHead):
     ) -> list[str]:
         """See :meth:`VisionLanguageHead.generate`.
 
-        The tag belongs to the text. What the token that completes it has besides, a
-        line break for example, is cut off.
+        The closing tag is part of the text. If its last token contains more, such as a
+        line break, the rest is cut off.
         """
         texts = super().generate(model, processor, batch)
         return [_until_stop(text) for text in texts]

@@ -1,4 +1,4 @@
-"""Texts at which generation stops."""
+"""Stop strings of generation."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _known: WeakKeyDictionary[Any, dict] = WeakKeyDictionary()
 
 
 def stop_criterion(tokenizer: Any, stops: Sequence[str]) -> Any:
-    """What ends a row as soon as its text has one of these in it.
+    """Stopping criterion that ends a row when its text contains a stop string.
 
-    transformers builds this anew for each call of ``generate`` with ``stop_strings``:
-    its cache goes by the order of the vocabulary, which a fast tokenizer gives in
-    another one each time. With 128,000 tokens that takes seconds, so here it is kept
-    with the tokenizer.
+    transformers rebuilds this for each call of ``generate`` with ``stop_strings``: its
+    cache depends on the order of the vocabulary, which changes with every call of a
+    fast tokenizer. With 128,000 tokens that takes seconds, so here the criterion is
+    stored with the tokenizer.
 
     Args:
         tokenizer: A transformers tokenizer.
-        stops: The texts.
+        stops: The stop strings.
 
     Returns:
         A ``StoppingCriteria`` of transformers.
