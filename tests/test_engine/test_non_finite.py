@@ -5,6 +5,8 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.runner import Runner
+from nan_ranks import run_rank
+from processes import spawn_ranks
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -244,3 +246,11 @@ def test_a_loss_that_stays_nan_ends_training_under_a_scaler(tmp_path, scaler):
     wrapper = amp(model, loss_scale='dynamic', dtype='bfloat16')
     with pytest.raises(NonFiniteError, match=r'Iteration 3: .* blocks\.1\.inside'):
         run(tmp_path, model, hooks=[NonFiniteHook(patience=2)], wrapper=wrapper)
+
+
+def test_every_process_ends_where_one_has_nan_and_that_one_names_it(tmp_path):
+    spawn_ranks(run_rank, str(tmp_path))
+    one, other = ((tmp_path / f'{rank}.txt').read_text() for rank in range(2))
+    assert one.startswith('Iteration 3: the loss of another process is NaN')
+    assert other.startswith('Iteration 3: the loss is nan')
+    assert 'output of blocks.1' in other

@@ -122,10 +122,18 @@ class NonFiniteHook(Hook):
         if scaler is not None and scaler.is_enabled() and self._skipped < self.patience:
             self._skipped += 1
             return
+        # Every process looks for the origin: layers may wait for each other.
+        origin = self._origin(runner)
+        if bool(torch.isfinite(total).all()):
+            what = (
+                'the loss of another process is NaN or infinite; its message says why'
+            )
+        else:
+            value = float(total.detach())
+            what = f'the loss is {value:g}{_bad_terms(log_vars)}. {origin}'
         raise NonFiniteError(
-            f'Iteration {runner.iter + 1}: the loss is {float(total):g}'
-            f'{_bad_terms(log_vars)}. {self._origin(runner)} To train on regardless, '
-            'set default_hooks=dict(non_finite=None).'
+            f'Iteration {runner.iter + 1}: {what.removesuffix(".")}. To train on '
+            'regardless, set default_hooks=dict(non_finite=None).'
         )
 
     def _origin(self, runner: Runner) -> str:
