@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmtransmamba.ops.untraced import is_exporting
+
 
 def outer_products(
     state: Tensor,
@@ -47,7 +49,7 @@ def outer_products(
     log_decay, rate, left, right, read = (
         x.contiguous() for x in (log_decay, rate, left, right, read)
     )
-    if torch.compiler.is_exporting():
+    if is_exporting():
 
         def body(
             state: Tensor,
@@ -86,7 +88,7 @@ def weighted_sums(decay: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, 
     scale = torch.full_like(k[0], -torch.inf)
     steps = torch.zeros_like(k[0])
     sums = torch.zeros_like(v[0])
-    if torch.compiler.is_exporting():
+    if is_exporting():
 
         def body(
             scale: Tensor,

@@ -37,6 +37,11 @@ def untraced(*tensors: Tensor) -> AbstractContextManager:
     return stack
 
 
+def is_exporting() -> bool:
+    """Whether ``torch.export`` records; before PyTorch 2.7 it cannot be known."""
+    return getattr(torch.compiler, 'is_exporting', bool)()
+
+
 def plain_size(size: int | Tensor) -> int:
     """A size as an integer; ``torch.jit.trace`` hands sizes over as tensors.
 

@@ -149,7 +149,7 @@ def test_a_cover_picture_marked_as_such(tmp_path):
     path = tmp_path / 'x.mp4'
     with av.open(str(path), 'w') as container:
         cover, film = add_video(container, 'mjpeg'), add_video(container)
-        cover.disposition = cover.disposition.attached_pic
+        cover.disposition = cover.disposition.attached_pic.value
         put(container, cover, [(0, COVER)])
         put(container, film, [(0, FILM)])
     assert near(greys(path, 3), [FILM] * 3)

@@ -319,8 +319,9 @@ def test_decoders_agree(clips, name):
         for decoder in ('pyav', 'decord')
     )
     assert ours.shape == theirs.shape
-    # The frames next to these differ by more in all three.
-    assert abs(ours - theirs).mean() < 0.5
+    # The frames next to these differ by more in all three; versions of FFmpeg differ by
+    # 0.6 in turning the rotated one.
+    assert abs(ours - theirs).mean() < 0.7
 
 
 def test_corrupt_clip(clips, decoder):

@@ -38,7 +38,7 @@ def test_only_attention_keeps_more_the_longer_the_context(parse):
         assert long - short == 16 * layers * per_token
 
 
-def test_compiled_steps_say_the_same(parse, monkeypatch):
+def test_compiled_steps_say_the_same(parse, monkeypatch, compilable):
     compile_ = torch.compile
     monkeypatch.setattr(
         torch, 'compile', lambda *args, **kwargs: compile_(*args, backend='eager')

@@ -157,9 +157,14 @@ def test_negative_integers_are_black():
 @pytest.mark.parametrize('format', ['PNG', 'TIFF', 'PPM', 'JPEG2000'])
 def test_dark_files_of_16_bits_stay_dark(format):
     """The depth is the file's, whatever the values."""
-    image = Image.fromarray(FULL // 512)
-    options = dict(irreversible=False) if format == 'JPEG2000' else {}
-    assert off_by(open_image(encoded(image, format, **options)), FULL // 512 / 257) <= 1
+    values = FULL // 512
+    if format == 'PPM':  # older releases of Pillow only read it
+        height, width = values.shape
+        data = b'P5 %d %d 65535\n' % (width, height) + values.astype('>u2').tobytes()
+    else:
+        options = dict(irreversible=False) if format == 'JPEG2000' else {}
+        data = encoded(Image.fromarray(values), format, **options)
+    assert off_by(open_image(data), values / 257) <= 1
 
 
 def tiff(values, **tags) -> bytes:

@@ -123,7 +123,7 @@ def _best_stream(container) -> tuple[int, np.ndarray, float]:
 
     def rank(index: int) -> tuple:
         stream = streams[index]
-        cover = int(stream.disposition) & int(stream.disposition.attached_pic)
+        cover = bool(stream.disposition & stream.disposition.attached_pic)
         pixels = (stream.width or 0) * (stream.height or 0)
         several = min(len(packets[index]), 5)  # like FFmpeg, which checks no more
         is_preferred = preferred is not None and preferred.index == index

@@ -31,6 +31,7 @@ from mmtransmamba.models.language.padding import (
     positions_from,
     read_values,
 )
+from mmtransmamba.ops.untraced import is_exporting
 
 NO_COMMON_STATE = (
     'position_ids begin anew within a row: sequences packed into one row have no '
@@ -275,8 +276,7 @@ class HybridModelMixin(HybridInitMixin):
         packing = trace_packing(position_ids, is_token)
         if cache is None and not use_cache:
             return packing
-        # Before 2.7, torch does not distinguish export from compilation.
-        if not getattr(torch.compiler, 'is_exporting', bool)():
+        if not is_exporting():
             torch._assert_async(~packing.begins.any(), NO_COMMON_STATE)
         return None
 
