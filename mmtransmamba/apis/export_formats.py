@@ -23,6 +23,8 @@ METADATA = 'mmtransmamba.json'
 INPUT = 'images'
 OPSETS = range(18, 24)
 DEFAULT_OPSET = 20
+# The oldest PyTorch whose torch.export was seen to keep the batch dynamic; 2.6 fails.
+NEEDED_TORCH = (2, 9)
 ONNX_LIMIT = 2**31  # maximum size of a protobuf message in bytes
 
 Run = Callable[[Tensor], list[Tensor]]
@@ -144,9 +146,17 @@ def _dynamic_shapes(recording: Recording) -> tuple[dict, ...] | None:
     return ({0: torch.export.Dim('batch', min=1)},) if recording.dynamic else None
 
 
+def release(version: str) -> tuple[int, ...]:
+    """Major and minor number of a version."""
+    return tuple(map(int, version.split('.')[:2]))
+
+
 def missing_packages(format: str) -> list[str]:
-    """The packages that a format needs and that are missing."""
-    return [name for name in FORMATS[format].PACKAGES if find_spec(name) is None]
+    """The packages that a format needs and that are missing or too old."""
+    missing = [name for name in FORMATS[format].PACKAGES if find_spec(name) is None]
+    if FORMATS[format] is not TorchScript and release(torch.__version__) < NEEDED_TORCH:
+        missing.insert(0, f'torch>={".".join(map(str, NEEDED_TORCH))}')
+    return missing
 
 
 def onnx_nodes(path: str | Path) -> int:

@@ -9,6 +9,7 @@ import torch
 from mmengine.registry import DefaultScope
 from tiny_exports import FAMILIES, tiny_export
 from torch import nn
+from torch_release import exports
 
 from mmtransmamba.apis import export_formats, export_model
 from mmtransmamba.apis.export import ExportError
@@ -16,6 +17,8 @@ from mmtransmamba.models import Vim
 from mmtransmamba.models.taps import DirectionTap, LayerTap
 from mmtransmamba.ops import backends
 from mmtransmamba.registry import MODELS
+
+pytestmark = exports
 
 SUFFIX = {'onnx': '.onnx', 'torchscript': '.pt', 'torch_export': '.pt2'}
 # Of the variants of a family, an ONNX file takes the most seconds to write.

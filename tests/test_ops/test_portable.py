@@ -6,6 +6,7 @@ import pytest
 import torch
 from scan_cases import direction_operands, plain_operands, random_orders
 from torch import nn
+from torch_release import exports
 from wkv_cases import random_taps, wkv6_operands, wkv_operands
 
 from mmtransmamba.ops import (
@@ -139,6 +140,7 @@ def count_exported(length):
     return len(program.graph.nodes)
 
 
+@exports
 def test_an_exported_scan_has_one_size_for_every_length():
     assert count_exported(49) == count_exported(9) < 300
 
@@ -161,6 +163,7 @@ def test_a_traced_scan_is_a_loop_that_plain_torch_has(tmp_path):
     assert max(sizes) - min(sizes) < 10
 
 
+@exports
 @pytest.mark.parametrize('cached', ['_continuous_2d', '_cross_scan', '_bidirectional'])
 def test_an_order_made_during_an_export_can_be_used_after_it(cached):
     class Order(nn.Module):

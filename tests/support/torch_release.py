@@ -1,0 +1,11 @@
+"""Marks of tests that need a later PyTorch than the oldest supported one."""
+
+import pytest
+import torch
+
+from mmtransmamba.apis.export_formats import NEEDED_TORCH, release
+
+exports = pytest.mark.skipif(
+    release(torch.__version__) < NEEDED_TORCH,
+    reason=f'PyTorch {torch.__version__} does not export these models',
+)
