@@ -14,13 +14,12 @@ CHUNK = 4096
 
 
 def predicted(labels: Tensor | None, mask: Tensor | None = None) -> Tensor:
-    """Where the next token is predicted: bool ``[B, L - 1]``.
+    """Mask of the positions whose next token is predicted: bool ``[B, L - 1]``.
 
     Args:
         labels: ``[B, L]``, negative where a token is not to be predicted.
-        mask: ``[B, L]``, 0 for padding, which is not predicted, nor anything from
-            it: with padding on the left the first token has a label, but no
-            predecessor.
+        mask: ``[B, L]``, 0 for padding, which is neither predicted nor predicted from:
+            with padding on the left, the first token has a label, but no predecessor.
 
     Raises:
         ValueError: There are no labels.
@@ -43,10 +42,10 @@ def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def mean_over_tokens(loss, *tensors: Tensor) -> Tensor:
-    """Mean of a loss ``[M]`` over its tokens, without keeping all distributions.
+    """Mean of a loss ``[M]`` over its tokens, without storing all distributions.
 
-    With more than :data:`CHUNK` tokens, the distributions (of which a vocabulary of
-    128K makes gigabytes) are computed chunk by chunk, and again in the backward pass.
+    With more than :data:`CHUNK` tokens, the distributions (gigabytes for a vocabulary
+    of 128K) are computed chunk by chunk, and again in the backward pass.
 
     Args:
         loss: Function of tensors ``[M, ...]``.
@@ -75,14 +74,14 @@ def score_tokens(
     Args:
         logits: ``[B, L, V]``.
         labels, mask: See :func:`predicted`.
-        teacher: The teacher's logits, ``[B, L, V]``; of vocabularies of two sizes the
-            ids that both have are compared.
+        teacher: The teacher's logits, ``[B, L, V]``; if the vocabulary sizes differ,
+            only the ids in both are compared.
 
     Returns:
-        For each sequence ``tokens``, their number; ``nll``, the sum of their negative
-        log-likelihoods; ``correct``, how many are the most likely one; and with a
-        teacher ``kl``, the sum of the divergences from it, and ``agree``, where both
-        hold the same token the most likely one.
+        For each sequence ``tokens``, the number of tokens; ``nll``, the sum of their
+        negative log-likelihoods; ``correct``, the number of tokens that are the most
+        likely one; and with a teacher ``kl``, the sum of the divergences from it, and
+        ``agree``, the number of tokens for which both have the same most likely one.
     """
     scores = []
     for i, valid in enumerate(predicted(labels, mask)):

@@ -1,4 +1,4 @@
-"""Telling weights that a model can compute with from those it cannot."""
+"""Detection of weights with which a model cannot compute."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 
 def fault_of(tensor: Tensor, infinite: bool = True) -> str | None:
-    """What keeps a tensor from being computed with, None if nothing does.
+    """The kind of invalid value in a tensor, None if there is none.
 
     Args:
-        tensor: Of any dtype; only floating-point ones can have a fault.
-        infinite: Whether infinity is one, besides NaN.
+        tensor: Any dtype; only floating-point tensors can have such values.
+        infinite: Whether infinity is invalid, besides NaN.
 
     Returns:
         ``'NaN'`` or ``'infinity'``.
@@ -34,12 +34,12 @@ def fault_of(tensor: Tensor, infinite: bool = True) -> str | None:
 def first_fault(
     tensors: Iterable[tuple[str, Tensor]], may_be_infinite: Container[str] = ()
 ) -> str | None:
-    """The first tensor that has NaN or infinity, and which; None if there is none.
+    """The first tensor with NaN or infinity, and which of them; None if there is none.
 
     Args:
         tensors: Names and tensors.
-        may_be_infinite: Names of tensors in which infinity means something, as in the
-            mask of an attention.
+        may_be_infinite: Names of tensors in which infinity is meaningful, such as an
+            attention mask.
     """
     for name, tensor in tensors:
         fault = fault_of(tensor, infinite=name not in may_be_infinite)
@@ -51,11 +51,11 @@ def first_fault(
 def first_fault_in(
     model: nn.Module, state: Mapping[str, Tensor] | None = None
 ) -> str | None:
-    """As :func:`first_fault`, of a model or of what it is about to load.
+    """Like :func:`first_fault`, for a model or a state dict that it is about to load.
 
     Args:
         model: The model, whose buffers may be infinite.
-        state: Tensors by the model's names; by default those it has.
+        state: Tensors by the model's names; by default the model's own.
     """
     buffers = {name for name, _ in model.named_buffers()}
     return first_fault(
@@ -64,7 +64,7 @@ def first_fault_in(
 
 
 def is_of_another_kind(given: Tensor, own: Tensor) -> bool:
-    """Whether integers, quantised ones perhaps, stand where real numbers belong."""
+    """Whether integers, possibly quantised, stand in place of real numbers."""
     return own.is_floating_point() and not given.is_floating_point()
 
 

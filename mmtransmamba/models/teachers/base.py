@@ -29,14 +29,14 @@ HALF = (torch.float16, torch.bfloat16)
 
 @dataclass
 class TeacherOutput:
-    """What a teacher says about a batch, float32 throughout.
+    """Outputs of a teacher for a batch, float32 throughout.
 
     Attributes:
-        layers: Tokens after each block, before the final norm; of an output that was
-            recorded, those of the recorded blocks by their index.
+        layers: Tokens after each block, before the final norm; for a recorded output,
+            those of the recorded blocks by their index.
         feature: Final feature ``[B, C]``: the class token after the final norm, the
-            mean of the patch tokens in a model without class token, or what the
-            head reads in a model that pools before its norm.
+            mean of the patch tokens in a model without class token, or the input of
+            the head in a model that pools before its norm.
         logits: ``[B, num_classes]``, None without a classifier.
     """
 
@@ -48,42 +48,42 @@ class TeacherOutput:
 class BaseTeacher(nn.Module, metaclass=ABCMeta):
     """A frozen pre-trained vision model.
 
-    It stays in eval mode whatever ``train()`` is told, none of its parameters
-    requires a gradient, and :meth:`forward` records none. It normalises images by
-    its own mean and standard deviation, not by the student's. At construction it
-    sees one grey image, so a model it cannot read fails there.
+    It always stays in eval mode, even after ``train()``, none of its parameters
+    requires a gradient, and :meth:`forward` records none. It normalises images by its
+    own mean and standard deviation, not by the student's. At construction it runs on
+    one grey image, so an unsupported model fails there.
 
     Args:
         model: The library's model.
-        root: The part of it without head, where the blocks are.
+        root: The part of the model without head, which contains the blocks.
         layout: The modules to read.
         mean: Per channel, on the scale 0..255.
         std: Per channel, on the scale 0..255.
-        native_size: Height and width in pixels the model was made for.
+        native_size: Height and width in pixels for which the model was made.
         input_size: Size (side, or height and width) images are resized to,
             bilinearly; None leaves them as they are.
-        dtype: ``'float32'`` follows the surrounding autocast; ``'bfloat16'`` holds
-            weights and computes in bfloat16. A teacher that is cast later, with a
-            distiller for example, computes in its new dtype. Outputs are float32 in
-            all cases.
-        class_order: The teacher's number of each class of the data set, for a teacher
-            with other classes besides, or in another order; ``'names'`` to find them
-            by the names that both have for them, which
+        dtype: ``'float32'`` follows the surrounding autocast; ``'bfloat16'`` stores
+            weights and computes in bfloat16. A teacher that is cast later, for example
+            with a distiller, computes in its new dtype. Outputs are float32 in all
+            cases.
+        class_order: The teacher's index of each class of the data set, for a teacher
+            with additional classes or another order; ``'names'`` to match the names
+            that both have for their classes, which
             :class:`~mmtransmamba.engine.hooks.TeacherCheckHook` does.
-        class_names: The model's names of its classes, None if it has none.
+        class_names: The model's class names, None if it has none.
 
     Attributes:
         num_layers: Number of layers in the output.
         layer_dims: Width of each.
-        layer_grids: Token grid of each at the size images are resized to, or at
+        layer_grids: Token grid of each at the size to which images are resized, or at
             ``native_size``.
         feature_dim: Width of the final feature.
         num_classes: Number of logits, None without a classifier.
         class_names: Names of the classes in the order of the logits, or None.
-        ordered_by_names: Whether :meth:`order_by_names` is to be called.
+        ordered_by_names: Whether :meth:`order_by_names` must be called.
 
     Raises:
-        ValueError: An argument is wrong, or the model's outputs cannot be read.
+        ValueError: An argument is invalid, or the model's outputs cannot be read.
     """
 
     def __init__(
@@ -143,13 +143,13 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             self._order_classes(class_order)
 
     def order_by_names(self, classes: Sequence[str] | None) -> None:
-        """Give the logits in the order of a data set's classes.
+        """Reorder the logits to the classes of a data set.
 
         Args:
-            classes: The data set's names of them.
+            classes: The class names of the data set.
 
         Raises:
-            ValueError: It has none, or not all of them are the teacher's.
+            ValueError: The data set has no names, or the teacher lacks some of them.
         """
         order = order_of_classes(self.class_names, classes or ())
         if not order:
@@ -181,17 +181,17 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             self.class_names = [self.class_names[i] for i in order]
 
     def train(self, mode: bool = True) -> BaseTeacher:
-        """Stay in eval mode: dropout or drop path would blur the targets."""
+        """Stay in eval mode: dropout or drop path would add noise to the targets."""
         return super().train(False)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the weights, in which the model is given its images."""
+        """The dtype of the weights, to which the images are cast."""
         floating = (p.dtype for p in self.model.parameters() if p.is_floating_point())
         return next(floating, torch.float32)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> BaseTeacher:
-        """Move or cast the model; what images are normalised by stays float32."""
+        """Move or cast the model; the normalisation constants stay float32."""
         mean, std = self.mean, self.std
         super()._apply(fn, recurse)
         if self.mean.dtype != mean.dtype:
@@ -263,7 +263,7 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
                 "TeacherCheckHook'), or give a list."
             )
         images = self.preprocess(images)
-        # Autocast also where weights are bfloat16: libraries make masks in float32.
+        # Autocast also for bfloat16 weights, because libraries create float32 masks.
         own_precision = (
             nullcontext()
             if images.dtype not in HALF
@@ -286,9 +286,9 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         )
 
     def canonical_state_dict(self) -> dict[str, Tensor]:
-        """The weights under timm's ViT names, as ``blocks.0.attn.qkv.weight``.
+        """The weights under timm's ViT names, such as ``blocks.0.attn.qkv.weight``.
 
         Raises:
-            ValueError: The model is no plain ViT.
+            ValueError: The model is not a plain ViT.
         """
         return to_canonical(self.model.state_dict())

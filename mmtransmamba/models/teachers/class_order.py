@@ -1,4 +1,4 @@
-"""Matching the classes of a teacher with those of a data set by their names."""
+"""Matching the classes of a teacher with those of a data set by name."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from collections.abc import Iterable, Sequence
 
 
 class ClassOrderError(ValueError):
-    """A teacher whose classes are in another order than the data set's."""
+    """A teacher's classes are in another order than the data set's."""
 
 
 def order_of_classes(
     teacher: Sequence[str], dataset: Sequence[str]
 ) -> list[int] | None:
-    """The teacher's number of each class of a data set.
+    """The teacher's index of each class of a data set.
 
-    Names are compared without regard to case, spaces, hyphens and underscores; of a
-    name with several words for a class, as ``'tench, Tinca tinca'``, one is enough if
-    it is the class's alone.
+    Names are compared without regard to case, spaces, hyphens and underscores. If a
+    name has several words for a class, such as ``'tench, Tinca tinca'``, one word is
+    enough if no other class has it.
 
     Args:
         teacher: The teacher's names.
         dataset: The data set's names, as many or fewer.
 
     Returns:
-        The numbers, all different; None if a class cannot be found, or not in one
-        place only.
+        The indices, all different; None if a class is not found in exactly one place.
     """
     whole = _index([_plain(name)] for name in teacher)
     parts = _index(map(_parts, teacher))
@@ -37,7 +36,7 @@ def order_of_classes(
             places = set().union(*(p for p in found if len(p) == 1))
         order.append(places)
     if any(len(places) != 1 for places in order):
-        # Twins, such as ImageNet's two cranes, are where they are expected or nowhere.
+        # Twins, such as ImageNet's two cranes, are accepted only at their own index.
         order = [{i} if len(p) > 1 and i in p else p for i, p in enumerate(order)]
     numbers = [next(iter(p)) for p in order if len(p) == 1]
     complete = len(numbers) == len(order) and len(set(numbers)) == len(numbers)
@@ -53,7 +52,7 @@ def _parts(name: str) -> list[str]:
 
 
 def _index(names: Iterable[Iterable[str]]) -> dict[str, set[int]]:
-    """Where each of the words for the classes occurs."""
+    """The indices of the classes that each word denotes."""
     places: dict[str, set[int]] = {}
     for i, words in enumerate(names):
         for word in words:

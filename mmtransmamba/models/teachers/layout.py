@@ -1,4 +1,4 @@
-"""Where a vision model of another library keeps what a teacher must show."""
+"""Locations of the modules that a teacher reads, in models of other libraries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmtransmamba.models.taps import LayerFeature
 MAX_PREFIX_TOKENS = 16  # class, distillation and register tokens
 MAX_STRIDE = 64
 
-# Dotted attributes under which the libraries keep their blocks, or stages of blocks.
+# Dotted attributes under which the libraries store their blocks, or stages of blocks.
 BLOCK_ATTRIBUTES = (
     'blocks',
     'layers',
@@ -35,10 +35,10 @@ class Layout:
 
     Attributes:
         blocks: Modules whose outputs are the layers, in order.
-        patch_conv: The convolution that makes the patch tokens; its output size is
+        patch_conv: The convolution that creates the patch tokens; its output size is
             the token grid.
         final_norm: The norm before the head, None if there is none. One that a
-            forward pass does not run counts as none.
+            forward pass does not run is treated as none.
         has_cls: Whether the first of the extra tokens is a class token.
         channels_last: Whether 4-D outputs are ``[B, H, W, C]``.
     """
@@ -77,7 +77,7 @@ def _flatten_stages(modules: Sequence[nn.Module]) -> list[nn.Module]:
 
 
 def find_blocks(root: nn.Module, names: Sequence[str] | None) -> list[nn.Module]:
-    """The blocks of a model: those named, or those at a customary place.
+    """The blocks of a model: those named, or those at a usual place.
 
     Args:
         root: The backbone, without head.
@@ -119,12 +119,12 @@ def find_layout(
     Args:
         root: The backbone, without head.
         layers: See :func:`find_blocks`.
-        norm_names: Dotted names the final norm may have; the first that exists and
-            does something is taken.
+        norm_names: Possible dotted names of the final norm; the first one that exists
+            and is not an identity is used.
         channels_last: See :class:`Layout`.
 
     Raises:
-        ValueError: No blocks, or no convolution that makes patches.
+        ValueError: There are no blocks, or no convolution that creates patches.
     """
     convs = {n: m for n, m in root.named_modules() if isinstance(m, nn.Conv2d)}
     if not convs:
@@ -152,7 +152,7 @@ def find_layout(
 def recorded_outputs(layout: Layout) -> Iterator[dict[nn.Module, Tensor]]:
     """Collect the outputs of a layout's modules during the block.
 
-    Hooks live only that long, so copies of the model never share a recording.
+    Hooks exist only during the block, so copies of the model never share a recording.
     """
     outputs: dict[nn.Module, Tensor] = {}
 
@@ -173,20 +173,20 @@ def recorded_outputs(layout: Layout) -> Iterator[dict[nn.Module, Tensor]]:
 def split_tokens(
     output: Tensor, patch_grid: tuple[int, int], layout: Layout
 ) -> LayerFeature:
-    """Part a block's output into patch tokens on their grid and the class token.
+    """Split a block's output into patch tokens on their grid and the class token.
 
     Args:
         output: Tokens ``[B, T, C]`` or a feature map of 4 dimensions. Tokens may
             have extra ones in front (class, distillation, register), and may have
             been merged by a power of two since the patch embedding.
-        patch_grid: Rows and columns made by the patch embedding.
-        layout: Where the output comes from.
+        patch_grid: Rows and columns of the patch embedding.
+        layout: Layout of the model.
 
     Returns:
         Float32 features.
 
     Raises:
-        ValueError: The tokens cannot be laid out on a grid.
+        ValueError: The tokens cannot be arranged on a grid.
     """
     output = output.float()
     if output.ndim == 4:
@@ -198,7 +198,7 @@ def split_tokens(
         while stride <= MAX_STRIDE:
             grid = (-(-patch_grid[0] // stride), -(-patch_grid[1] // stride))
             extra = output.shape[1] - grid[0] * grid[1]
-            # Models that merge tokens carry a class token along at most.
+            # Models that merge tokens have at most a class token as extra token.
             if 0 <= extra <= (MAX_PREFIX_TOKENS if stride == 1 else 1):
                 cls = output[:, 0] if extra and layout.has_cls else None
                 return LayerFeature(output[:, extra:], grid, cls)
@@ -217,10 +217,10 @@ def pooled_feature(output: Tensor, last: LayerFeature, layout: Layout) -> Tensor
 
     Args:
         output: Output of the final norm, or of the last block without one. A norm
-            that acts after pooling gives the feature itself; otherwise the class
-            token is taken, or the mean of the patch tokens without one.
+            after pooling returns the feature itself; otherwise it is the class token,
+            or the mean of the patch tokens without one.
         last: The last layer's feature, for the grid.
-        layout: Where the output comes from.
+        layout: Layout of the model.
     """
     if output.ndim == 2:
         return output.float()
@@ -233,7 +233,7 @@ def pooled_feature(output: Tensor, last: LayerFeature, layout: Layout) -> Tensor
 
 
 def in_channels(root: nn.Module) -> int:
-    """Channels of the images a backbone takes: those of its first convolution."""
+    """Number of channels of a backbone's images: those of its first convolution."""
     return next(m for m in root.modules() if isinstance(m, nn.Conv2d)).in_channels
 
 

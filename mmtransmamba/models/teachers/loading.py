@@ -1,4 +1,4 @@
-"""Loading a checkpoint file into a teacher, whatever library it was made with."""
+"""Loading a checkpoint file from any library into a teacher."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmtransmamba.models.checkpoint import (
 from mmtransmamba.models.teachers.vit_names import from_canonical, to_canonical
 from mmtransmamba.utils import safe_load
 
-# Recomputed by the model; files of older Swin implementations carry them.
+# Recomputed by the model; files of older Swin implementations contain them.
 _DERIVED = re.compile(r'(?:relative_position_index|relative_coords_table|attn_mask)$')
 
 RANDOM = 'random'
@@ -26,7 +26,7 @@ RANDOM = 'random'
 
 
 def load_teacher_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
-    """Load a checkpoint file strictly, and log what was loaded.
+    """Load a checkpoint file strictly, and log the loaded tensors.
 
     Besides the prefixes that :func:`mmtransmamba.models.load_pretrained` removes, a
     missing ``backbone.`` is added, and a plain ViT saved by timm, mmpretrain or
@@ -38,8 +38,8 @@ def load_teacher_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
             :func:`mmtransmamba.models.read_state_dict`.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        CheckpointError: It cannot be read, or does not fit the model; the message
+        FileNotFoundError: The file does not exist.
+        CheckpointError: The file cannot be read, or does not fit the model; the message
             names missing, unexpected and mismatched tensors.
     """
     state = read_state_dict(checkpoint)
@@ -54,7 +54,7 @@ def load_teacher_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
     try:
         candidates.append(from_canonical(to_canonical(state), own))
     except ValueError:
-        pass  # one of the two is no plain ViT: its own names must do
+        pass  # one of the two is not a plain ViT, so its own names must match
     best = max(candidates, key=lambda names: sum(key in own for key in names))
     try:
         report = load_pretrained(model, best)
@@ -64,16 +64,16 @@ def load_teacher_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
 
 
 def class_names_of(checkpoint: str | Path, count: int | None) -> list[str] | None:
-    """The names that the data set of a checkpoint's training had for its classes.
+    """The class names of the data set that a checkpoint was trained on.
 
-    mmengine's runners save them in ``meta['dataset_meta']['classes']``.
+    mmengine's runners store them in ``meta['dataset_meta']['classes']``.
 
     Args:
         checkpoint: File of a checkpoint.
-        count: Classes of the model, None if it has no head.
+        count: Number of classes of the model, None if it has no head.
 
     Returns:
-        The names; None if the file has none, or not one for each class.
+        The names; None if the file has none, or another number of them.
     """
     path = Path(checkpoint)
     if path.suffix == '.safetensors' or not path.is_file():
@@ -87,14 +87,14 @@ def class_names_of(checkpoint: str | Path, count: int | None) -> list[str] | Non
 
 
 def accept_random(teacher: str, checkpoint: str | Path | None) -> None:
-    """Refuse a teacher without weights, unless random ones are asked for.
+    """Refuse a teacher without weights, unless random ones are requested.
 
     Args:
-        teacher: Its class, for the message.
+        teacher: The teacher's class, for the message.
         checkpoint: :data:`RANDOM`, or None.
 
     Raises:
-        ValueError: It is None.
+        ValueError: The checkpoint is None.
     """
     if checkpoint != RANDOM:
         raise ValueError(

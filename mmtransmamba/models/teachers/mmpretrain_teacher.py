@@ -37,7 +37,7 @@ def _build(model: str | dict[str, Any]) -> nn.Module:
             )
         return mmpretrain.get_model(model, pretrained=False)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        # mmpretrain completes the config it is given.
+        # mmpretrain completes the config that it receives.
         return MMPRETRAIN_MODELS.build(copy.deepcopy(model))
 
 
@@ -52,7 +52,7 @@ def _is_pretrained(model: nn.Module) -> bool:
 
 
 def _init_quietly(model: nn.Module) -> None:
-    """Initialise without the line per parameter that mmengine logs."""
+    """Initialise without mmengine's log line per parameter."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -68,7 +68,7 @@ def _init_quietly(model: nn.Module) -> None:
 
 
 def _final_norms(backbone: nn.Module) -> list[str]:
-    """Names a final norm may have in mmpretrain, the one that acts last first."""
+    """Possible names of a final norm in mmpretrain, the last one applied first."""
     names = [f'norm{i}' for i in reversed(getattr(backbone, 'out_indices', ()))]
     if getattr(backbone, 'out_type', None) == 'avg_featmap':
         names.append('ln2')
@@ -86,19 +86,19 @@ def _normalisation(model: nn.Module) -> tuple[list[float], list[float]] | None:
 class MMPretrainTeacher(BaseTeacher):
     """A classifier or backbone of mmpretrain.
 
-    Every plain or windowed Transformer whose blocks stand in ``layers`` or
-    ``stages`` works as it is (VisionTransformer, DistilledVisionTransformer, BEiT,
-    SwinTransformer, ...); of others, name the modules to read with ``layers``.
+    Every plain or windowed Transformer whose blocks are in ``layers`` or ``stages``
+    is supported directly (VisionTransformer, DistilledVisionTransformer, BEiT,
+    SwinTransformer, ...); for others, name the modules to read with ``layers``.
 
     Args:
         model: Name of a model in ``mmpretrain.list_models()``, path of a ``.py``
             config, or a config dict of an ``ImageClassifier`` or a backbone.
-        checkpoint: File to load. Without it the model has to load its weights by
-            itself (``init_cfg`` with ``Pretrained``); ``'random'`` leaves it without.
+        checkpoint: File to load. Without it the model has to load its weights itself
+            (``init_cfg`` with ``Pretrained``); ``'random'`` selects random weights.
         layers: Dotted names of the backbone's submodules whose outputs are the
             layers; None finds the blocks.
         mean: Per channel, 0..255; by default that of the model's
-            ``data_preprocessor``. Channels are taken to be in RGB order.
+            ``data_preprocessor``. Channels are assumed to be in RGB order.
         std: As ``mean``.
         input_size: See :class:`BaseTeacher`.
         dtype: See :class:`BaseTeacher`.
@@ -106,7 +106,7 @@ class MMPretrainTeacher(BaseTeacher):
             ``meta['dataset_meta']`` of the checkpoint.
 
     Raises:
-        ValueError: The model is unknown, cannot be read, or states no
+        ValueError: The model is unknown, cannot be read, or specifies no
             normalisation and none is given.
         CheckpointError: The checkpoint does not fit.
     """

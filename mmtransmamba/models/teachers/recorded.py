@@ -1,4 +1,4 @@
-"""What a teacher said earlier, brought along by the samples of a batch."""
+"""A teacher's recorded outputs, contained in the samples of a batch."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class RecordedLayers(dict):
 def recorded_output(
     data_samples: Any, device: torch.device | str
 ) -> TeacherOutput | None:
-    """The teacher's output for a batch whose samples bring it, else None.
+    """The teacher's output for a batch whose samples contain it, else None.
 
     Args:
         data_samples: mmpretrain's samples; those of
             :class:`~mmtransmamba.datasets.RecordedViews` have the metainfo
             ``teacher_record`` with the arrays ``logits`` ``[K]``, ``feature`` ``[C]``
             and ``layer_I`` ``[H, W, C]``.
-        device: Where to put it.
+        device: Device of the output.
 
     Raises:
-        ValueError: Some samples bring it and others do not, or the batch's images
-            are mixed, for which it does not hold.
+        ValueError: Only some samples contain it, or the batch's images are mixed, for
+            which it is not valid.
     """
     records = [getattr(sample, RECORD, None) for sample in data_samples or ()]
     brought = [record for record in records if record is not None]

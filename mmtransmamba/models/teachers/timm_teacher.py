@@ -42,9 +42,9 @@ def _build(model: str | dict[str, Any], pretrained: bool) -> nn.Module:
 
 
 def _layers(model: nn.Module) -> list[str] | None:
-    """Modules named by timm's own feature table, for models without blocks.
+    """Modules listed in timm's own feature table, for models without blocks.
 
-    Convolutional models keep their stages under many names.
+    Convolutional models store their stages under many names.
     """
     if any(hasattr(model, name) for name in ('blocks', 'layers', 'stages')):
         return None
@@ -53,7 +53,7 @@ def _layers(model: nn.Module) -> list[str] | None:
 
 
 def _class_names(model: nn.Module) -> list[str] | None:
-    """What a model's file calls its classes, where it does."""
+    """The class names in a model's ``pretrained_cfg``, None if it has none."""
     names = (getattr(model, 'pretrained_cfg', None) or {}).get('label_names')
     return list(names) if names else None
 
@@ -69,7 +69,7 @@ class TimmTeacher(BaseTeacher):
         pretrained: Load timm's weights, from its cache or the network.
         checkpoint: File to load, or ``'random'`` for random weights.
         layers: Dotted names of the submodules whose outputs are the layers; None
-            takes the blocks, or timm's ``feature_info`` in a model without blocks.
+            uses the blocks, or timm's ``feature_info`` in a model without blocks.
         mean: Per channel, 0..255; by default that of timm's ``pretrained_cfg``.
         std: As ``mean``.
         input_size: See :class:`BaseTeacher`.
@@ -78,7 +78,7 @@ class TimmTeacher(BaseTeacher):
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: The model is unknown or cannot be read, or not just one of
+        ValueError: The model is unknown or cannot be read, or not exactly one of
             ``pretrained`` and ``checkpoint`` is given.
         CheckpointError: The checkpoint does not fit.
     """

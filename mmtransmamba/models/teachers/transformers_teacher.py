@@ -25,7 +25,7 @@ FINAL_NORMS = ('layernorm', 'post_layernorm', 'norm', 'model.norm')
 
 
 def _classifier_class(config: Any, has_labels: bool) -> type[nn.Module] | None:
-    """The classifier a config names; None for a model without classifier."""
+    """The classifier that a config names; None for a model without classifier."""
     import transformers
 
     for name in getattr(config, 'architectures', None) or ():
@@ -75,7 +75,7 @@ def _from_pretrained(model: str) -> nn.Module:
             f'TransformersTeacher: model={model!r} is no folder with a model, and '
             f'cannot be fetched from the hub: {error}'
         ) from error
-    # The pooler is not read, so files without one are complete.
+    # The pooler is not used, so files without one are complete.
     missing = [k for k in info['missing_keys'] if not k.startswith('pooler.')]
     if missing or info['mismatched_keys']:
         raise CheckpointError(
@@ -117,12 +117,12 @@ def _vision_tower(model: nn.Module) -> nn.Module:
     """The part of a model that turns images into tokens."""
     base = model.base_model
     if not any(isinstance(module, nn.Conv2d) for module in base.modules()):
-        base = model  # DINOv3 calls its encoder, without embeddings, the base model
+        base = model  # in DINOv3, the base model is the encoder without embeddings
     return getattr(base, 'vision_model', base)
 
 
 def _class_names(model: nn.Module) -> list[str] | None:
-    """What a classifier's config calls its classes, unless it numbers them only."""
+    """The class names in a classifier's config, unless they are only numbered."""
     names = getattr(model.config, 'id2label', None) or {}
     numbered = all(name == f'LABEL_{i}' for i, name in names.items())
     return None if numbered else [names[i] for i in sorted(names)]
@@ -136,8 +136,8 @@ class TransformersTeacher(BaseTeacher):
         model: A folder written by ``save_pretrained``, a name on the hub, or the
             dict of a config with ``model_type`` for a model without weights. A
             config that names an image classifier (``architectures``), or a dict
-            with ``num_labels``, gives logits. Of a model with text, such as CLIP,
-            the vision tower is kept.
+            with ``num_labels``, provides logits. For a model with text, such as CLIP,
+            only the vision tower is kept.
         checkpoint: File to load into a model given as dict, or ``'random'`` for random
             weights.
         layers: Dotted names of the vision tower's submodules whose outputs are the
@@ -151,9 +151,9 @@ class TransformersTeacher(BaseTeacher):
 
     Raises:
         ImportError: transformers is not installed.
-        FileNotFoundError: There is no such folder or hub model.
-        ValueError: The model cannot be read, has no weights, or states no normalisation
-            and none is given.
+        FileNotFoundError: Neither a folder nor a hub model of this name exists.
+        ValueError: The model cannot be read, has no weights, or specifies no
+            normalisation and none is given.
         CheckpointError: Weights are missing, integers, NaN or infinite.
     """
 
@@ -193,7 +193,7 @@ class TransformersTeacher(BaseTeacher):
         if checkpoint not in (None, RANDOM):
             load_teacher_checkpoint(kept, checkpoint)
         size = getattr(root.config, 'image_size', 224)
-        # Models that resample their position embedding on request only.
+        # Some models resample their position embedding on request only.
         self._resamples = (
             'interpolate_pos_encoding' in inspect.signature(root.forward).parameters
         )

@@ -1,10 +1,10 @@
-"""What the libraries call the weights of a plain ViT.
+"""The names of a plain ViT's weights in different libraries.
 
-The canonical names are timm's. Each table maps a canonical name to the names a
+The canonical names are timm's. Each table maps a canonical name to the names that a
 library uses for it, or has used; ``{i}`` is the block's number. A name may stand for
 one tensor or, without its last part, for all tensors of a module (``.weight`` and
-``.bias`` are then kept). Three names in a tuple are the parts that, stacked along
-dim 0, make the canonical tensor (a split q, k, v).
+``.bias`` are then kept). Three names in a tuple are the parts that form the canonical
+tensor when stacked along dim 0 (a split q, k, v).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ MMPRETRAIN: dict[str, tuple[Alias, ...]] = {
     'head_dist': ('head.layers.head_dist',),
 }
 
-# In each entry: the names of ViT and DeiT in memory in newer versions, those of files
+# Each entry lists the names of ViT and DeiT in memory in newer versions, those in files
 # on the hub (and in memory in older versions), and those of DINOv2 and CLIP.
 TRANSFORMERS: dict[str, tuple[Alias, ...]] = {
     'cls_token': ('embeddings.cls_token', 'embeddings.class_embedding'),
@@ -123,7 +123,7 @@ TRANSFORMERS: dict[str, tuple[Alias, ...]] = {
 TABLES = {'timm': TIMM, 'mmpretrain': MMPRETRAIN, 'transformers': TRANSFORMERS}
 
 _WRAPPER = re.compile(r'^(?:(?:module|backbone|vit|deit|dinov2|vision_model)\.)+')
-# Not part of the function a plain ViT classifier computes.
+# Not used when a plain ViT classifier computes its logits.
 _IGNORED = re.compile(
     r'(?:^|\.)(?:pooler\..*|mask_token|position_ids|text_model\..*|'
     r'(?:visual|text)_projection\.weight|logit_scale|data_preprocessor\..*)$'
@@ -168,7 +168,7 @@ def canonical_names(keys: Iterable[str]) -> dict[str, tuple[str, int | None]]:
         keys: Names of one model of timm, mmpretrain or transformers.
 
     Raises:
-        ValueError: In no library are all of them names of a plain ViT.
+        ValueError: The names do not all belong to a plain ViT of one library.
     """
     keys = [key for key in keys if not _IGNORED.search(key)]
     matches = {
@@ -223,14 +223,14 @@ def from_canonical(
 
     Args:
         canonical: Weights under timm's names.
-        like: State dict of the model they are for, which gives names and shapes.
+        like: State dict of the target model, which defines names and shapes.
 
     Returns:
-        The tensors that ``canonical`` has, under the names of ``like``, followed by
-        those of ``canonical`` that ``like`` has no place for.
+        The tensors of ``canonical`` under the names of ``like``, followed by those that
+        have no counterpart in ``like``.
 
     Raises:
-        ValueError: ``like`` is no plain ViT.
+        ValueError: ``like`` is not a plain ViT.
     """
     state = {}
     used = set()

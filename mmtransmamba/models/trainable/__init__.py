@@ -1,4 +1,4 @@
-"""Models as mmengine's Runner trains them, for their own sake or as students."""
+"""Models for mmengine's Runner, trained directly or as students."""
 
 from .base import TransformersModel
 from .causal_lm import CausalLM

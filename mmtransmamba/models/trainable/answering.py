@@ -12,7 +12,7 @@ from mmtransmamba.registry import MODELS
 
 
 def build_head(head: dict | nn.Module) -> VisionLanguageHead:
-    """The head that a config stands for."""
+    """The head specified by a config."""
     return head if isinstance(head, nn.Module) else MODELS.build(head)
 
 
@@ -25,7 +25,7 @@ def answer(
     """Answer the questions of a batch.
 
     Raises:
-        ValueError: There is no head.
+        ValueError: The model has no head.
     """
     if head is None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""A transformers model as mmengine's Runner wants it."""
+"""A transformers model with the interface that mmengine's Runner expects."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class TransformersModel(StepAverage):
     Its state dict has the names of the transformers model.
 
     Args:
-        origin: Where the weights come from.
+        origin: Origin of the weights.
         dtype: Such as ``'float32'``; by default that of the folder. The SSM
             parameters of a hybrid are float32 in any case.
-        gradient_checkpointing: Compute each layer's activations again in the backward
-            pass instead of keeping them.
-        average: ``'tokens'``: the loss is the mean over all tokens that a step of the
-            optimizer learns, of all batches that it accumulates and of all processes;
-            ``'batches'``: the mean of the batches' means, as mmengine has it. See
+        gradient_checkpointing: Recompute each layer's activations in the backward
+            pass instead of storing them.
+        average: ``'tokens'``: the loss is the mean over all tokens of an optimizer
+            step, in all batches that it accumulates and in all processes;
+            ``'batches'``: the mean of the batches' means, as in mmengine. See
             :class:`~mmtransmamba.models.trainable.step_average.StepAverage`.
         data_preprocessor: As in mmengine's ``BaseModel``.
 
@@ -67,20 +67,20 @@ class TransformersModel(StepAverage):
         use_names_of(self, 'lm')
 
     def init_weights(self) -> None:
-        """Nothing: the model has its weights.
+        """Do nothing: the model already has its weights.
 
-        mmengine would call transformers' method of this name, which draws anew what
-        it has not loaded itself.
+        mmengine would call transformers' method of this name, which reinitialises all
+        weights that it has not loaded itself.
         """
 
     def count_units(self, data: dict[str, Any]) -> dict[str, Tensor]:
-        """How many tokens of a batch are predicted, and how many are no padding."""
+        """Numbers of predicted tokens and of non-padding tokens in a batch."""
         return count_tokens(**data)
 
     def _logits(
         self, input_ids: Tensor, attention_mask: Tensor | None, inputs: dict[str, Any]
     ) -> Tensor:
-        """Logits ``[B, L, V]`` of checked tokens ``[B, L]``."""
+        """Logits ``[B, L, V]`` of tokens ``[B, L]``, which are checked first."""
         self._check_tokens(self.lm, input_ids, inputs.get('pixel_values'))
         output = self.lm(
             input_ids=input_ids,
@@ -110,7 +110,7 @@ def count_tokens(
     attention_mask: Tensor | None = None,
     **_: Any,
 ) -> dict[str, Tensor]:
-    """How many tokens of a batch ``[B, L]`` are predicted and how many no padding."""
+    """Numbers of predicted tokens and of non-padding tokens in a batch ``[B, L]``."""
     kept = torch.as_tensor(input_ids.numel(), device=input_ids.device)
     if attention_mask is not None:
         kept = attention_mask.bool().sum()
@@ -121,6 +121,6 @@ def count_tokens(
 
 
 def _enable_checkpointing(lm: nn.Module) -> None:
-    # The second name is the one that older versions of transformers know.
+    # The second name is the one in older versions of transformers.
     enable = getattr(lm, 'activation_checkpointing_enable', None)
     (enable or lm.gradient_checkpointing_enable)({'use_reentrant': False})

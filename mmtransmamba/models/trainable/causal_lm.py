@@ -1,4 +1,4 @@
-"""A transformers causal language model as mmengine's Runner wants it."""
+"""A transformers causal language model for mmengine's Runner."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from mmtransmamba.registry import MODELS
 
 @MODELS.register_module()
 class CausalLM(TransformersModel):
-    """A causal language model that is trained on, or tested with, tokens.
+    """A causal language model that is trained on, or evaluated with, tokens.
 
     Its state dict has the names of the transformers model.
 
     Args:
-        path: Folder of a transformers model, a hybrid of this package included.
-        config: Instead of it fields of a transformers config, ``model_type`` among
-            them, for a model with random weights.
-        seed: Seed of these.
+        path: Folder of a transformers model, possibly a hybrid of this package.
+        config: Alternatively, fields of a transformers config, including
+            ``model_type``, for a model with random weights.
+        seed: Seed of the random weights.
         convert: Arguments of
-            :func:`~mmtransmamba.transfer.convert.convert` besides the teacher,
-            which is the model of ``path`` or ``config``: turn it into a hybrid.
+            :func:`~mmtransmamba.transfer.convert.convert` except the teacher,
+            which is the model of ``path`` or ``config``, to turn it into a hybrid.
         dtype, gradient_checkpointing, average, data_preprocessor: See
             :class:`~mmtransmamba.models.trainable.base.TransformersModel`.
 
     Raises:
-        FileNotFoundError: There is no such folder.
+        FileNotFoundError: The folder does not exist.
         CheckpointError: The folder's weights, or a state dict, lack tensors of the
-            model, or have others.
+            model, or contain others.
         ValueError: Neither or both of ``path`` and ``config`` are given, or the dtype
             or the config's ``model_type`` is unknown.
     """
@@ -70,7 +70,7 @@ class CausalLM(TransformersModel):
         share: Share | None = None,
         **inputs: Any,
     ) -> Tensor | dict[str, Tensor] | list[dict[str, float]]:
-        """Logits, or what is made of them.
+        """Logits, or a result computed from them.
 
         Args:
             input_ids, attention_mask: ``[B, L]``.
@@ -80,7 +80,7 @@ class CausalLM(TransformersModel):
                 :func:`~mmtransmamba.models.token_losses.score_tokens`.
             share: The batch's share of the step, see
                 :mod:`~mmtransmamba.models.trainable.step_average`.
-            **inputs: What else the model takes, images for example.
+            **inputs: Further inputs of the model, such as images.
         """
         logits = self._logits(input_ids, attention_mask, inputs)
         if mode == 'loss':

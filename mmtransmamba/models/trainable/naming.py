@@ -1,4 +1,4 @@
-"""Names of a trained model's tensors: those of the model inside that is kept."""
+"""Tensor names of a trained model: those of the inner model that is kept."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ OWN_PREFIX = 'distiller.'
 def use_names_of(owner: nn.Module, part: str) -> None:
     """Make a checkpoint of a model a checkpoint of one of its parts.
 
-    In the state dict the part's tensors get the names they have in the part alone, all
-    others start with ``distiller.``. What is loaded must have all of the part's tensors
-    and no others, or a :class:`~mmtransmamba.models.checkpoint.CheckpointError` names
-    them; those that start with ``distiller.`` may be missing, or be too many: the
-    checkpoint of a distiller is one of its student.
+    In the state dict, the part's tensors have the same names as in the part alone; all
+    others start with ``distiller.``. A loaded state dict must have exactly the part's
+    tensors, otherwise a :class:`~mmtransmamba.models.checkpoint.CheckpointError` names
+    the difference. Tensors that start with ``distiller.`` may be missing or additional,
+    so a distiller's checkpoint is a checkpoint of its student.
 
     Args:
         owner: The model that a Runner trains.
@@ -27,7 +27,7 @@ def use_names_of(owner: nn.Module, part: str) -> None:
     def to_names_of_part(
         module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_
     ) -> None:
-        # All are put back, as the order of a state dict is the model's.
+        # All entries are reinserted, to keep the model's order in the state dict.
         for key in [key for key in state_dict if key.startswith(prefix)]:
             name = key[len(prefix) :]
             if name.startswith(inner):

@@ -1,4 +1,4 @@
-"""Where the weights of a trained model come from."""
+"""Origin of the weights of a trained model."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Kind:
     """A kind of transformers model.
 
     Attributes:
-        auto_class: Name of the class of transformers that builds it from a config.
-        load: Reads it from a folder.
-        has_vision: Whether it is a vision-language model, which can be put together
-            from two models.
+        auto_class: Name of transformers' class that builds the model from a config.
+        load: Function that reads the model from a folder.
+        has_vision: Whether it is a vision-language model, which can be assembled from
+            two models.
     """
 
     auto_class: str
@@ -40,23 +40,23 @@ VISION_LANGUAGE = Kind('AutoModelForImageTextToText', load_vlm, has_vision=True)
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model's weights come from: just one of folder, config and two folders.
+    """Origin of a model's weights: exactly one of folder, config and two folders.
 
     Attributes:
-        owner: Name of the class that asks, for messages.
+        owner: Name of the class that uses it, for messages.
         kind: Kind of the model.
         path: Folder of a transformers model.
-        config: Fields of a transformers config, ``model_type`` among them, for a model
+        config: Fields of a transformers config, including ``model_type``, for a model
             with random weights.
         vision, language: Folders of a vision tower and of a causal language model,
-            from which a LLaVA is put together.
-        seed: Seed of what is drawn.
-        convert: Arguments of the conversion to a hybrid, None for none.
+            from which a LLaVA is assembled.
+        seed: Seed of the random weights.
+        convert: Arguments of the conversion to a hybrid; None for no conversion.
         processor: Folder of the tokenizer or processor, by default ``path``.
 
     Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: Not just one of the three is given.
+        FileNotFoundError: A folder does not exist.
+        ValueError: Not exactly one of the three is given.
     """
 
     owner: str
@@ -88,8 +88,8 @@ class Origin:
 
         Raises:
             CheckpointError: A folder's weights do not fit its config.
-            ValueError: The config's ``model_type`` is unknown, or the model cannot be
-                converted as asked.
+            ValueError: The config's ``model_type`` is unknown, or the model does not
+                support the conversion.
         """
         companions = Companions(self.processor or self.path)
         if self.vision is not None:
@@ -123,12 +123,12 @@ def random_model(config: dict[str, Any], seed: int, auto_class: str) -> nn.Modul
     """A transformers model with random weights.
 
     Args:
-        config: Fields of its config, ``model_type`` among them.
+        config: Fields of its config, including ``model_type``.
         seed: Seed of the weights.
-        auto_class: Name of the class of transformers that builds it.
+        auto_class: Name of transformers' class that builds it.
 
     Raises:
-        ValueError: The ``model_type`` is missing or none of transformers'.
+        ValueError: The ``model_type`` is missing or unknown to transformers.
     """
     import transformers
 
@@ -142,7 +142,7 @@ def random_model(config: dict[str, Any], seed: int, auto_class: str) -> nn.Modul
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         built = transformers.AutoConfig.for_model(kind, **fields)
-        # Whatever history the config records belongs to other weights.
+        # A transfer history in the config belongs to other weights.
         text = built.get_text_config()
         if hasattr(text, 'transfer_history'):
             text.transfer_history = []

@@ -1,4 +1,4 @@
-"""One step of an optimizer, with a backward pass for each part of the loss."""
+"""One optimizer step with a separate backward pass for each part of the loss."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mmtransmamba.compat import set_inner_count
 
 
 class PartialBackward:
-    """Gives ``OptimWrapper.update_params`` the loss in parts.
+    """Passes the loss to ``OptimWrapper.update_params`` in parts.
 
-    The gradients are those of the sum, while only one part's graph exists at a time.
-    Accumulation over iterations, loss scaling and clipping are the wrapper's. One
-    object is for one iteration.
+    The gradients are those of the sum, but only one part's graph exists at a time.
+    Accumulation over iterations, loss scaling and clipping are left to the wrapper.
+    One object is valid for one iteration.
 
     Args:
         optim_wrapper: mmengine's wrapper, or one with the same interface.
@@ -36,8 +36,8 @@ class PartialBackward:
             if self._mean_of_batches:
                 loss = self._wrapper.scale_loss(loss)
             self._wrapper.backward(loss)
-        # The wrapper counts backward passes for iterations, and has no other way to
-        # tell it than this.
+        # The wrapper counts backward passes as iterations; this is the only way to
+        # correct its count.
         set_inner_count(self._wrapper, self._count)
 
     def completes_step(self) -> bool:
@@ -56,7 +56,7 @@ class PartialBackward:
             self._wrapper.zero_grad()
 
     def _average(self) -> None:
-        """Average the gradients over the processes; DDP, which does, is not around."""
+        """Average the gradients over the processes, as no DDP wrapper does it."""
         groups = self._wrapper.optimizer.param_groups
         gradients = [p.grad for g in groups for p in g['params'] if p.grad is not None]
         all_reduce_params(gradients, op='mean')

@@ -1,4 +1,4 @@
-"""A vision tower that learns to name what each of its patches shows."""
+"""A vision tower trained to classify the content of each of its patches."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from mmtransmamba.registry import MODELS
 
 @MODELS.register_module()
 class PatchClassifier(BaseModel):
-    """Trains a small CLIP vision tower where none has been trained before.
+    """Trains a small CLIP vision tower where no pre-trained one exists.
 
-    A linear layer on the features that a LLaVA takes, those of the last layer but one,
-    has to tell the class of every patch. The tower is what is kept:
+    A linear layer classifies every patch from the features that a LLaVA uses, those of
+    the second-to-last layer. Only the tower is kept:
     :class:`~mmtransmamba.engine.SaveStudentHook` saves it without the linear layer.
 
     Args:
         config: Fields of a ``CLIPVisionConfig``.
         num_classes: Number of classes.
-        processor: Folder whose processor is saved beside the tower.
+        processor: Folder whose processor is saved with the tower.
         data_preprocessor: As in mmengine's ``BaseModel``.
     """
 
@@ -44,7 +44,7 @@ class PatchClassifier(BaseModel):
         self.stage = 'patches'
 
     def init_weights(self) -> None:
-        """Nothing: transformers has drawn the weights."""
+        """Do nothing: transformers has already initialised the weights."""
 
     def forward(
         self, pixel_values: Tensor, labels: Tensor | None = None, mode: str = 'tensor'
@@ -54,8 +54,8 @@ class PatchClassifier(BaseModel):
         Args:
             pixel_values: ``[B, 3, H, W]``.
             labels: ``[B, N]``.
-            mode: ``'tensor'``, or ``'loss'``, beside which the share of patches that
-                are right is logged, in percent.
+            mode: ``'tensor'``, or ``'loss'``, which also logs the share of correctly
+                classified patches in percent.
         """
         output = self.tower(pixel_values, output_hidden_states=True)
         logits = self.classifier(output.hidden_states[FEATURE_LAYER][:, 1:])

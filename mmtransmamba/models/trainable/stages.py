@@ -1,4 +1,4 @@
-"""What a stage of a language model's transfer trains, and what it starts from."""
+"""Stages of a language model's transfer: trained parameters and starting points."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LANGUAGE = (
 
 
 class StageError(ValueError):
-    """A stage that cannot start from the given student."""
+    """A stage cannot start from the given student."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Stage:
 
     Attributes:
         trains: Groups of parameters that are trained, None for all.
-        requires: Patterns of which one has to fit the last entry of the student's
+        requires: Patterns, one of which must match the last entry of the student's
             ``transfer_history``.
     """
 
@@ -126,13 +126,13 @@ def _outside(name: str) -> str:
 
 
 def history_of(model: nn.Module) -> list[str]:
-    """How a language model's weights came about; empty if nobody noted it."""
+    """The transfer history of a language model's weights; empty if none is recorded."""
     config = model.config.get_text_config()
     return list(getattr(config, 'transfer_history', None) or [])
 
 
 def parameters_for_images(model: nn.Module) -> list[nn.Parameter]:
-    """The trained parameters that are there for images, which not every batch has."""
+    """The trained parameters for images, which not every batch contains."""
     groups = group_of_parameters(model)
     return [
         parameter
@@ -142,10 +142,10 @@ def parameters_for_images(model: nn.Module) -> list[nn.Parameter]:
 
 
 def touch_image_parameters(logits: Tensor, model: nn.Module) -> Tensor:
-    """Logits in whose graph the parameters that serve images have a part, of zero.
+    """Add zero to the logits, with the parameters for images in its graph.
 
-    A batch may well have no image, and of a vision tower the layers behind
-    the one that is read are never used.
+    A batch may have no image, and a vision tower's layers after the one that is read
+    are never used.
     """
     if not torch.is_grad_enabled():
         return logits
@@ -160,10 +160,10 @@ def check_history(
     Args:
         model: The student.
         stage: Name in :data:`STAGES`.
-        requires: Patterns to accept in place of the stage's own, for an ablation.
+        requires: Patterns to accept instead of the stage's own, for an ablation.
 
     Raises:
-        StageError: The stage is unknown, or the student's last step is another one.
+        StageError: The stage is unknown, or the student's last step does not match.
     """
     if stage not in STAGES:
         raise StageError(f'stage={stage!r} must be one of {", ".join(STAGES)}.')

@@ -1,4 +1,4 @@
-"""Means over all that one step of the optimizer learns from."""
+"""Means over all data of one optimizer step."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def shares(counts: Sequence[Mapping[str, Tensor | int]]) -> list[Share]:
     r"""The share of each batch of a step: :math:`R\,n_{b} / \sum_{r, b'} n_{r, b'}`.
 
     Args:
-        counts: For each batch that this process has in the step how many it has of
-            each unit. The other of the R processes call this too.
+        counts: For each of this process's batches in the step, its number of each
+            unit. All R processes must call this function.
     """
     units = list(counts[0])
     table = torch.stack(
@@ -60,27 +60,28 @@ def times(share: Share | None, unit: str, loss: Any) -> Any:
 
 
 def zero_of(parameters: Iterable[nn.Parameter], device: torch.device) -> Tensor:
-    """Zero, in whose graph parameters take part that a step has no other use for.
+    """Zero, with otherwise unused parameters in its graph.
 
-    Every parameter takes part in every step, as DDP demands.
+    Every parameter takes part in every step, as DDP requires.
     """
     zero = torch.zeros((), device=device)
     return sum((0.0 * parameter.sum() for parameter in parameters), zero)
 
 
 class StepAverage(BaseModel):
-    """A model whose loss is a mean over the whole step of the optimizer.
+    """A model whose loss is a mean over the whole optimizer step.
 
     mmengine averages the losses of the batches that an ``OptimWrapper`` accumulates,
-    and DDP those of the processes, so that a token of a batch with few of them counts
-    for more. Here a token counts the same wherever it is: with ``accumulative_counts``
-    the batches of a step are kept until all of them are there and it is known how many
-    tokens they have, also those of other processes. Only then are they computed, one
-    after the other; memory holds the graph of one. The iterations before log nothing.
+    and DDP those of the processes, so a token in a batch with few tokens has a larger
+    weight. Here all tokens have the same weight. With ``accumulative_counts``, the
+    batches of a step are stored until all of them are available and their number of
+    tokens is known, including those of other processes. Only then are the losses
+    computed, one batch after the other; memory holds the graph of one. Earlier
+    iterations of the step log nothing.
 
     Attributes:
-        average: Unit that counts the same everywhere, or :data:`BATCHES` for
-            mmengine's mean of the batches' means.
+        average: Unit with equal weights, or :data:`BATCHES` for mmengine's mean of the
+            batches' means.
     """
 
     average: str
@@ -89,10 +90,10 @@ class StepAverage(BaseModel):
     _shared: bool
 
     def _average_over(self, average: str, *accepted: str) -> None:
-        """Set what is averaged over; call it in ``__init__``.
+        """Set the unit to average over; call it in ``__init__``.
 
         Raises:
-            ValueError: It is none of those accepted.
+            ValueError: The unit is not accepted.
         """
         if average not in accepted:
             raise ValueError(
@@ -105,17 +106,17 @@ class StepAverage(BaseModel):
 
     @abstractmethod
     def count_units(self, data: Any) -> dict[str, Tensor | int]:
-        """How many of each unit a batch has, by the unit's name."""
+        """Number of each unit in a batch, by the unit's name."""
 
     def losses_of(
         self, data: Any, share: Share | None, backward: PartialBackward
     ) -> dict[str, Any]:
-        """Losses of a batch times their shares, whose backward pass has been.
+        """Losses of a batch times their shares, after their backward pass.
 
         Args:
             data: The batch, from the data preprocessor.
-            share: Its share of the step; None if it is all of it.
-            backward: Is called with the loss.
+            share: Its share of the step; None if it is the whole step.
+            backward: Called with the loss.
         """
         losses = self._run_forward(dict(data, share=share), mode='loss')
         backward(self.parse_losses(losses)[0])
@@ -124,14 +125,14 @@ class StepAverage(BaseModel):
     def train_step(
         self, data: dict | tuple | list, optim_wrapper: OptimWrapper
     ) -> dict[str, Tensor]:
-        """One iteration, which ends the step or keeps its batch for the one that does.
+        """Run one iteration, which ends the step or stores its batch for a later one.
 
         Args:
             data: A batch.
-            optim_wrapper: Its accumulation, loss scaling and clipping work as ever.
+            optim_wrapper: Its accumulation, loss scaling and clipping work as usual.
 
         Returns:
-            What is logged of a step that has ended: its losses, means over all
+            Values to log after the end of a step: its losses, averaged over all
             processes.
         """
         data = self.data_preprocessor(data, True)
@@ -139,7 +140,7 @@ class StepAverage(BaseModel):
             backward = PartialBackward(optim_wrapper, mean_of_batches=True)
             with optim_wrapper.optim_context(self):
                 losses = self.losses_of(data, None, backward)
-            # Before the weights change: who watches the losses may refuse the step.
+            # Before the weights change: a hook on the losses may refuse the step.
             logs = self.parse_losses(losses)[1]
             backward.step()
             return logs
@@ -160,13 +161,13 @@ class StepAverage(BaseModel):
         return logs[0] if whole else _joined(logs)
 
     def share_under_wrapper(self, counts: dict[str, Tensor | int]) -> Share | None:
-        """The share of a batch in a forward pass of which other processes have theirs.
+        """The share of a batch in a forward pass that all processes run together.
 
-        DDP and the like call the model, not :meth:`train_step`.
+        DDP and similar wrappers call the model, not :meth:`train_step`.
 
         Raises:
-            ValueError: DDP accumulates gradients, of which only a single batch can be
-                seen here.
+            ValueError: DDP accumulates gradients, but only a single batch is visible
+                here.
         """
         if (
             self.average == BATCHES
@@ -186,7 +187,7 @@ class StepAverage(BaseModel):
         return shares([counts])[0]
 
     def parse_losses(self, losses: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """As mmengine's; of losses that processes share, their sum is logged."""
+        """Like mmengine's; losses shared among processes are logged as their sum."""
         loss, logs = super().parse_losses(losses)
         if self._shared:
             self._shared = False
@@ -195,7 +196,7 @@ class StepAverage(BaseModel):
 
 
 def _joined(logs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Sums of shared losses, means of all else; both means over the processes."""
+    """Sums of shared losses, means of other values; both means over the processes."""
     values = {
         name: torch.stack([log[name].detach().float() for log in logs])
         for name in logs[0]

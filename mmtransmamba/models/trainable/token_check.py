@@ -1,4 +1,4 @@
-"""Refusal of tokens that a model does not know, or that lack their images."""
+"""Refusal of unknown tokens, and of image tokens without images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from torch import Tensor, nn
 class TokenCheck:
     """Checks the token ids of batches before a GPU fails with a mere assertion.
 
-    On a GPU that means to wait for it, so only the first batch is checked there.
+    Reading values makes the CPU wait for the GPU, so only the first batch is checked
+    there.
     """
 
     def __init__(self) -> None:
@@ -25,8 +26,8 @@ class TokenCheck:
             pixel_values: The batch's images, if it has any.
 
         Raises:
-            ValueError: There is an id beyond the vocabulary, or there are places of
-                images without images, which the model would read as words.
+            ValueError: An id exceeds the vocabulary, or there are image tokens without
+                images, which the model would read as words.
         """
         if input_ids.is_meta or (self._done and input_ids.is_cuda):
             return

@@ -1,4 +1,4 @@
-"""A vision-language model as mmengine's Runner wants it."""
+"""A vision-language model for mmengine's Runner."""
 
 from __future__ import annotations
 
@@ -28,36 +28,35 @@ class VisionLanguageModel(TransformersModel):
     Its state dict has the names of the transformers model.
 
     Args:
-        path: Folder of a transformers model with its processor, a hybrid of this
-            package included.
-        vision, language: Instead of it, folders of a vision tower (CLIP or SigLIP) and
-            of a causal language model, from which a LLaVA is put together.
-        config: Or fields of a transformers config, ``model_type`` among them, for a
-            model with random weights.
-        seed: Seed of what is drawn.
+        path: Folder of a transformers model with its processor, possibly a hybrid of
+            this package.
+        vision, language: Alternatively, folders of a vision tower (CLIP or SigLIP) and
+            of a causal language model, from which a LLaVA is assembled.
+        config: Alternatively, fields of a transformers config, including
+            ``model_type``, for a model with random weights.
+        seed: Seed of the random weights.
         convert: Arguments of
-            :func:`~mmtransmamba.transfer.convert.convert` besides the
-            teacher, which is the model of ``path`` or ``config``: turn it into a
-            hybrid.
-        stage: Name in :data:`~mmtransmamba.models.trainable.stages.STAGES`: what
-            does not belong to it is frozen, and a model that must not start it is
-            refused.
+            :func:`~mmtransmamba.transfer.convert.convert` except the teacher,
+            which is the model of ``path`` or ``config``, to turn it into a hybrid.
+        stage: Name in :data:`~mmtransmamba.models.trainable.stages.STAGES`. Parameters
+            outside the stage are frozen, and a model that does not meet its
+            requirements is refused.
         trains: Groups of parameters
-            (:data:`~mmtransmamba.models.trainable.stages.GROUPS`) in place of the
-            stage's own. Without stage and groups everything is trained.
-        requires: Patterns of the model's last step in place of the stage's own.
-        head: Config of a head, which says how questions are answered.
+            (:data:`~mmtransmamba.models.trainable.stages.GROUPS`) instead of the
+            stage's own. Without stage and groups, everything is trained.
+        requires: Patterns for the model's last step instead of the stage's own.
+        head: Config of a head, which defines how questions are answered.
         processor: Folder of the processor, by default ``path``.
         dtype, gradient_checkpointing, average, data_preprocessor: See
             :class:`~mmtransmamba.models.trainable.base.TransformersModel`.
 
     Raises:
-        FileNotFoundError: There is no such folder.
+        FileNotFoundError: A folder does not exist.
         CheckpointError: The folder's weights, or a state dict, lack tensors of the
-            model, or have others.
+            model, or contain others.
         StageError: The model does not fit the stage.
-        ValueError: Not just one of ``path``, ``config`` and the pair of ``vision`` and
-            ``language`` is given.
+        ValueError: Not exactly one of ``path``, ``config`` and the pair of ``vision``
+            and ``language`` is given.
     """
 
     def __init__(
@@ -111,7 +110,7 @@ class VisionLanguageModel(TransformersModel):
         share: Share | None = None,
         **inputs: Any,
     ) -> Tensor | dict[str, Tensor] | list[dict]:
-        """Logits, or what the head makes of them.
+        """Logits, or the head's result for them.
 
         Args:
             input_ids, attention_mask, labels: See :meth:`CausalLM.forward`.
@@ -120,9 +119,9 @@ class VisionLanguageModel(TransformersModel):
                 see :meth:`VisionLanguageHead.predict`, else the scores of
                 :meth:`CausalLM.forward`.
             share: See :meth:`CausalLM.forward`.
-            **inputs: What else the model takes: ``pixel_values`` ``[N, 3, H, W]`` of
-                all images of the batch, unless it has none; and ``answers``,
-                ``question_ids``, ``categories`` of questions.
+            **inputs: Further inputs of the model: ``pixel_values`` ``[N, 3, H, W]`` of
+                all images in the batch, if any; and ``answers``, ``question_ids``,
+                ``categories`` of questions.
         """
         if mode == 'predict' and 'answers' in inputs:
             inputs |= dict(input_ids=input_ids, attention_mask=attention_mask)
