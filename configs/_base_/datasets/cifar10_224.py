@@ -1,5 +1,5 @@
 # CIFAR-10, enlarged to 224 pixels as the paper does.
-_base_ = './augment_224.py'
+_base_ = ['./augment_224.py', './image_loader.py']
 
 data_preprocessor = dict(num_classes=10)
 
@@ -9,32 +9,13 @@ train_pipeline = [*to_bgr, *_base_.train_transforms]
 test_pipeline = [*to_bgr, *_base_.test_transforms]
 
 train_dataloader = dict(
-    batch_size=128,
-    num_workers=8,
     dataset=dict(
-        type='mmtransmamba.Subset',
-        proportion=1.0,
-        seed=0,
-        dataset=dict(
-            type='CIFAR10',
-            data_root='data/cifar10',
-            split='train',
-            pipeline=train_pipeline,
-        ),
-    ),
-    sampler=dict(type='DefaultSampler', shuffle=True),
+        dataset=dict(type='CIFAR10', data_root='data/cifar10', pipeline=train_pipeline)
+    )
 )
 val_dataloader = dict(
-    batch_size=128,
-    num_workers=4,
     dataset=dict(
-        type='CIFAR10',
-        data_root='data/cifar10',
-        split='test',
-        pipeline=test_pipeline,
-    ),
-    sampler=dict(type='DefaultSampler', shuffle=False),
+        type='CIFAR10', data_root='data/cifar10', split='test', pipeline=test_pipeline
+    )
 )
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
 test_dataloader = val_dataloader
-test_evaluator = val_evaluator

@@ -1,4 +1,6 @@
 # CIFAR-10 from JPEG shards (docs/data.md), at its native 32 pixels.
+_base_ = './image_loader.py'
+
 data_preprocessor = dict(
     type='ClsDataPreprocessor',
     num_classes=10,
@@ -18,20 +20,14 @@ train_pipeline = [
 test_pipeline = [*to_bgr, dict(type='PackInputs')]
 
 train_dataloader = dict(
-    batch_size=128,
     num_workers=2,
     dataset=dict(
-        type='mmtransmamba.Subset',
-        proportion=1.0,
-        seed=0,
         dataset=dict(
             type='mmtransmamba.CIFAR10Shards',
             data_root='data/cifar10',
-            split='train',
             pipeline=train_pipeline,
-        ),
+        )
     ),
-    sampler=dict(type='DefaultSampler', shuffle=True),
 )
 val_dataloader = dict(
     batch_size=256,
@@ -42,8 +38,5 @@ val_dataloader = dict(
         split='test',
         pipeline=test_pipeline,
     ),
-    sampler=dict(type='DefaultSampler', shuffle=False),
 )
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
 test_dataloader = val_dataloader
-test_evaluator = val_evaluator

@@ -1,4 +1,6 @@
 # Imagenette from JPEG shards (docs/data.md), at their 96 pixels.
+_base_ = './image_loader.py'
+
 data_preprocessor = dict(
     type='ClsDataPreprocessor',
     num_classes=10,
@@ -21,29 +23,19 @@ train_dataloader = dict(
     batch_size=64,
     num_workers=2,
     dataset=dict(
-        type='mmtransmamba.Subset',
-        proportion=1.0,
-        seed=0,
         dataset=dict(
             type='mmtransmamba.ImagenetteShards',
             data_root='data/imagenette96',
-            split='train',
             pipeline=train_pipeline,
-        ),
+        )
     ),
-    sampler=dict(type='DefaultSampler', shuffle=True),
 )
 val_dataloader = dict(
-    batch_size=128,
     num_workers=2,
     dataset=dict(
         type='mmtransmamba.ImagenetteShards',
         data_root='data/imagenette96',
-        split='val',
         pipeline=test_pipeline,
     ),
-    sampler=dict(type='DefaultSampler', shuffle=False),
 )
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
 test_dataloader = val_dataloader
-test_evaluator = val_evaluator
