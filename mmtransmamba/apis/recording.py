@@ -18,6 +18,7 @@ from mmtransmamba.datasets.recorded_views import (
 )
 from mmtransmamba.models.teachers import BaseTeacher
 from mmtransmamba.transfer.alignment import resample_tokens
+from mmtransmamba.utils.recordings import check_same_recording
 
 
 def record_views(
@@ -75,13 +76,11 @@ def record_views(
     if (folder / RECORD_FILE).is_file():
         found = read_view_record(folder)
         same = ('source', 'classes', 'images', 'views', 'layers')
-        other = [n for n in same if getattr(found, n) != getattr(record, n)]
-        if other:
-            raise ValueError(
-                f'record_views: "{folder}" holds another recording ('
-                + ', '.join(f'{n}={getattr(found, n)!r}' for n in other)
-                + '); choose another folder, or remove this one.'
-            )
+        check_same_recording(
+            'record_views',
+            folder,
+            *({n: getattr(r, n) for n in same} for r in (found, record)),
+        )
         record = found
     arrays = _arrays(folder, record, teacher, size, grid)
     correct = round(record.teacher_top1 * record.done * views / 100)

@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mmtransmamba.engine.unwrap import unwrapped_model
+from mmtransmamba.models.teachers import CachedTeacher
 from mmtransmamba.models.teachers.class_order import ClassOrderError, order_of_classes
 from mmtransmamba.registry import HOOKS
 
@@ -52,12 +53,16 @@ class TeacherCheckHook(Hook):
         self._done = False
 
     def before_train(self, runner: Runner) -> None:
-        """Compare the names of the classes.
+        """Compare the names of the classes, or the samples of a recorded teacher.
 
         Raises:
             ClassOrderError: The teacher has the data set's classes in another order.
+            ValueError: The teacher was recorded from another data set.
         """
         teacher = getattr(unwrapped_model(runner), 'teacher', None)
+        if isinstance(teacher, CachedTeacher):
+            teacher.check_dataset(runner.train_dataloader.dataset)
+            return
         names = getattr(teacher, 'class_names', None)
         classes = _classes_of(runner.train_dataloader.dataset)
         if getattr(teacher, 'ordered_by_names', False):

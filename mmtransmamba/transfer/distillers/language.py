@@ -13,6 +13,7 @@ from mmtransmamba.models.folders.companions import Companions
 from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.models.language.packing import Packing, find_packing
 from mmtransmamba.models.language.padding import has_gaps
+from mmtransmamba.models.teachers import CachedTeacher
 from mmtransmamba.models.token_losses import score_tokens
 from mmtransmamba.models.trainable.answering import answer, build_head
 from mmtransmamba.models.trainable.base import TransformersModel, count_tokens
@@ -125,6 +126,8 @@ class LanguageDistiller(Distiller):
         pair = LanguagePair(
             self.student, self.teacher, (self.companions, teacher_companions)
         )
+        if self._cached:
+            self._check_cached()
         for term in built:
             term.bind(pair)
         self._bind_heads()
@@ -134,6 +137,30 @@ class LanguageDistiller(Distiller):
         table = freeze_all_but(self.student, trains)
         name = 'no stage' if stage is None else f'stage {stage!r}'
         print_log(f'LanguageDistiller, {name}:\n{table}', logger='current')
+
+    @property
+    def _cached(self) -> bool:
+        """Whether the teacher's outputs are read instead of computed."""
+        return isinstance(self.teacher, CachedTeacher)
+
+    def _check_cached(self) -> None:
+        """Refuse what a recorded teacher cannot do.
+
+        Raises:
+            ValueError: A term compares layers, or validation compares the models.
+        """
+        for key, term in self.terms.items():
+            if not getattr(term, 'only_outputs', False):
+                raise ValueError(
+                    f'LanguageDistiller: terms.{key} compares layers, which a '
+                    'CachedTeacher does not have; use TokenKLTerm and NextTokenTerm, '
+                    'or the teacher itself.'
+                )
+        if self.compare:
+            raise ValueError(
+                'LanguageDistiller: a CachedTeacher knows only its recorded samples '
+                'and cannot be compared in validation; set model.compare=False.'
+            )
 
     def _bind_heads(self) -> None:
         """Prepare both models for terms that read what goes into their heads.
@@ -154,7 +181,8 @@ class LanguageDistiller(Distiller):
             )
         try:
             self._student_last = HeadInputs(self.student)
-            self._teacher_last = HeadInputs(self.teacher)
+            if not self._cached:
+                self._teacher_last = HeadInputs(self.teacher)
         except ValueError as error:
             raise ValueError(
                 f'LanguageDistiller: terms.{fused[0]}.fused=True cannot be used: '
@@ -208,8 +236,13 @@ class LanguageDistiller(Distiller):
         return score_tokens(logits, labels, target, attention_mask)
 
     @torch.no_grad()
-    def teacher_predict(self, data: dict[str, Any]) -> list[dict]:
-        """What ``mode='predict'`` would give, were the teacher the student."""
+    def teacher_predict(self, data: dict[str, Any]) -> list[dict] | None:
+        """What ``mode='predict'`` would give, were the teacher the student.
+
+        None for a recorded teacher, which answers only for its own samples.
+        """
+        if self._cached:
+            return None
         inputs = {key: value for key, value in data.items() if key != 'labels'}
         if 'answers' in inputs:
             return answer(self.head, self.teacher, self.companions, inputs)
@@ -249,11 +282,10 @@ class LanguageDistiller(Distiller):
             ``loss_KEY`` for each key of ``terms``, with ``_entropy`` for the
             regulariser of its weighting; detached if ``backward`` is given.
         """
-        for check, model in (
-            (self._check_tokens, self.student),
-            (self._check_teacher_tokens, self.teacher),
-        ):
-            check(model, inputs['input_ids'], inputs.get('pixel_values'))
+        checked = inputs['input_ids'], inputs.get('pixel_values')
+        self._check_tokens(self.student, *checked)
+        if not self._cached:
+            self._check_teacher_tokens(self.teacher, *checked)
         forced = self.active(ForcedTerm)
         free = self.active(ModelTerm)
         # Every parameter takes part in every step, as DDP demands. Layers that are fed
@@ -320,6 +352,8 @@ class LanguageDistiller(Distiller):
         needs_logits = any(term.needs_teacher_logits for term in free.values())
         if not (needs_logits or fused or watched):
             return {}
+        if self._cached:
+            return dict(teacher_top=self.teacher(**inputs))
         with watch(self.teacher, watched, visit):
             if fused:
                 last = self._teacher_last(inputs)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mmtransmamba.models.folders.companions import Companions
+from mmtransmamba.models.teachers import CachedTeacher
+from mmtransmamba.models.teachers.token_cache import TopLogits
 from mmtransmamba.models.token_losses import (
     mean_over_tokens,
     predicted,
@@ -66,11 +68,10 @@ class LanguagePair:
     @property
     def vocabularies(self) -> tuple[int, int]:
         """Number of tokens that student and teacher know."""
-        student, teacher = (
-            model.config.get_text_config().vocab_size
-            for model in (self.student, self.teacher)
-        )
-        return student, teacher
+        student = self.student.config.get_text_config().vocab_size
+        if isinstance(self.teacher, CachedTeacher):
+            return student, self.teacher.manifest.vocabulary
+        return student, self.teacher.config.get_text_config().vocab_size
 
 
 @dataclass
@@ -86,6 +87,8 @@ class LanguageBatch:
             by its number.
         last, teacher_last: What the heads make logits of, ``[B, L, C]``, and the heads;
             None unless a term is fused.
+        teacher_top: What is recorded of the teacher, ``[B, L, k]``; None for a teacher
+            that runs.
     """
 
     logits: Tensor | None
@@ -96,6 +99,7 @@ class LanguageBatch:
     teacher_hidden: dict[int, Tensor]
     last: tuple[Tensor, nn.Linear] | None = None
     teacher_last: tuple[Tensor, nn.Linear] | None = None
+    teacher_top: TopLogits | None = None
 
     @cached_property
     def _predicted(self) -> Tensor:
@@ -120,6 +124,11 @@ class LanguageBatch:
     def teacher_last_rows(self) -> Tensor:
         """What the teacher's head makes their logits of, ``[M, C]``."""
         return self.teacher_last[0][:, :-1][self._predicted]
+
+    @cached_property
+    def teacher_top_rows(self) -> TopLogits:
+        """What is recorded of these tokens, ``[M, k]``."""
+        return self.teacher_top[:, :-1][self._predicted]
 
     @cached_property
     def targets(self) -> Tensor:
@@ -163,12 +172,15 @@ class ModelTerm(Term):
     Attributes:
         needs_logits: Whether it reads ``logits``.
         needs_teacher_logits: Whether it reads ``teacher_logits``.
+        only_outputs: Whether it reads nothing else of the models, so that a recorded
+            teacher can take the place of one that runs.
         fused: Whether it reads ``last`` and ``teacher_last`` in place of logits.
         layers, teacher_layers: Layers whose ``hidden``, ``teacher_hidden`` it reads.
     """
 
     needs_logits = False
     needs_teacher_logits = False
+    only_outputs = False
     fused = False
     layers: list[int] = []
     teacher_layers: list[int] = []
@@ -179,6 +191,7 @@ class NextTokenTerm(ModelTerm):
     """Cross-entropy of the next token: the task's own loss, mean over the tokens."""
 
     needs_logits = True
+    only_outputs = True
     unit = PREDICTED
 
     def forward(self, batch: LanguageBatch) -> dict[str, Tensor]:

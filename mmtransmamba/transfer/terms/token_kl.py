@@ -8,6 +8,9 @@ from torch import Tensor
 
 from mmtransmamba.models.divergence import Divergence
 from mmtransmamba.models.fused_linear import fused_linear_loss
+from mmtransmamba.models.teachers import CachedTeacher
+from mmtransmamba.models.teachers.fingerprints import tokenizer_hash
+from mmtransmamba.models.teachers.token_cache import TopLogits, top_divergence
 from mmtransmamba.models.token_losses import mean_over_tokens, token_nll
 from mmtransmamba.models.trainable.step_average import PREDICTED
 from mmtransmamba.registry import MODELS
@@ -51,6 +54,7 @@ class TokenKLTerm(ModelTerm):
             :func:`~mmtransmamba.models.fused_linear.fused_linear_loss`.
     """
 
+    only_outputs = True
     unit = PREDICTED
 
     def __init__(
@@ -82,6 +86,9 @@ class TokenKLTerm(ModelTerm):
     def bind(self, pair: LanguagePair) -> None:
         student, teacher = pair.vocabularies
         self.shared = min(student, teacher)
+        if isinstance(pair.teacher, CachedTeacher):
+            self._bind_cached(pair)
+            return
         if student == teacher or self.vocabulary == 'shared':
             return
         try:
@@ -99,10 +106,57 @@ class TokenKLTerm(ModelTerm):
                 f"cannot be confirmed: {error}. If they do, set vocabulary='shared'."
             ) from error
 
+    def _bind_cached(self, pair: LanguagePair) -> None:
+        """Check that a recording is of this student's tokens and this temperature.
+
+        Raises:
+            ValueError: It is not; the message names what differs.
+        """
+        manifest, folder = pair.teacher.manifest, pair.teacher.cache.folder
+        student, teacher = pair.vocabularies
+        if student < teacher:
+            raise ValueError(
+                f'TokenKLTerm: the teacher cache "{folder}" has {teacher} tokens, the '
+                f'student only {student}; recorded tokens cannot be left out.'
+            )
+        if (
+            manifest.k < manifest.vocabulary
+            and manifest.temperature != self.divergence.temperature
+        ):
+            raise ValueError(
+                f'TokenKLTerm: temperature={self.divergence.temperature}, but the '
+                f'teacher cache "{folder}" was recorded with temperature='
+                f'{manifest.temperature}.'
+            )
+        if self.vocabulary == 'shared':
+            return
+        recorded = manifest.hashes['tokenizer']
+        try:
+            found = tokenizer_hash(read_tokens(pair.student, pair.companions[0]))
+        except ValueError as error:
+            if recorded is None and student == teacher:
+                return
+            reason = str(error)
+        else:
+            if found == recorded:
+                return
+            reason = 'their hashes differ'
+        raise ValueError(
+            f"TokenKLTerm: the student's tokenizer is not the tokenizer of the teacher "
+            f'cache "{folder}": {reason}. If their ids mean the same tokens, set '
+            "vocabulary='shared'."
+        )
+
     def forward(self, batch: LanguageBatch) -> dict[str, Tensor]:
         if self.fused:
             return self._fused(batch)
-        kl = mean_over_tokens(self._divergence, batch.rows, batch.teacher_rows)
+        if batch.teacher_top is not None:
+            top = batch.teacher_top_rows
+            kl = mean_over_tokens(
+                self._from_cache, batch.rows, top.ids, top.logits, top.rest
+            )
+        else:
+            kl = mean_over_tokens(self._divergence, batch.rows, batch.teacher_rows)
         losses = {'': self.weight * kl}
         if self.task_weight:
             task = mean_over_tokens(token_nll, batch.rows, batch.targets)
@@ -117,24 +171,34 @@ class TokenKLTerm(ModelTerm):
         # Cut here, chunk by chunk: nothing is copied.
         return self.divergence(student[:, : self.shared], teacher[:, : self.shared])
 
-    def _fused(self, batch: LanguageBatch) -> dict[str, Tensor]:
-        head, teacher_head = batch.last[1], batch.teacher_last[1]
-        weight, bias = (
-            None if p is None else p.detach()[: self.shared]
-            for p in (teacher_head.weight, teacher_head.bias)
-        )
+    def _from_cache(self, student: Tensor, *top: Tensor) -> Tensor:
+        student = student[:, : self.shared]
+        return top_divergence(self.divergence, student, TopLogits(*top), self.shared)
 
-        def loss(logits: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
-            with torch.no_grad():
-                teacher_logits = F.linear(teacher, weight, bias)
-            parts = [self.weight * self._divergence(logits, teacher_logits)]
+    def _fused(self, batch: LanguageBatch) -> dict[str, Tensor]:
+        head = batch.last[1]
+        if batch.teacher_top is not None:
+            top = batch.teacher_top_rows
+            rows, compare = (top.ids, top.logits, top.rest), self._from_cache
+        else:
+            teacher_head = batch.teacher_last[1]
+            weight, bias = (
+                None if p is None else p.detach()[: self.shared]
+                for p in (teacher_head.weight, teacher_head.bias)
+            )
+            rows = (batch.teacher_last_rows,)
+
+            def compare(student: Tensor, states: Tensor) -> Tensor:
+                return self._divergence(student, F.linear(states, weight, bias))
+
+        def loss(logits: Tensor, targets: Tensor, *teacher: Tensor) -> Tensor:
+            parts = [self.weight * compare(logits, *teacher)]
             if self.task_weight:
                 parts.append(self.task_weight * token_nll(logits, targets))
             return torch.stack(parts, -1)
 
-        rows = batch.teacher_last_rows, batch.targets
         total, parts = fused_linear_loss(
-            loss, batch.last_rows, head.weight, head.bias, *rows
+            loss, batch.last_rows, head.weight, head.bias, batch.targets, *rows
         )
         if not self.task_weight:
             return {'': total}
