@@ -1,4 +1,4 @@
-"""Bringing teacher features onto the student's grid, scan order and width."""
+"""Alignment of teacher features with the student's grid, scan order and width."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from mmtransmamba.models.taps import LayerFeature
 def resample_tokens(
     tokens: Tensor, grid: tuple[int, ...], target: tuple[int, ...]
 ) -> Tensor:
-    """Bring tokens onto another grid, linearly along every axis.
+    """Resample tokens to another grid, linearly along every axis.
 
     Args:
         tokens: ``[B, L, C]`` in raster order of ``grid``.
-        grid: Rows and columns; a video has frames in front of them.
-        target: Likewise, of as many axes; or of a video where ``grid`` is that of a
-            single image, whose tokens every frame then gets.
+        grid: Rows and columns; for a video, preceded by the frames.
+        target: Target grid, with as many axes; or that of a video if ``grid`` is that
+            of a single image, whose tokens are then repeated for every frame.
 
     Returns:
         ``[B, L', C]`` in raster order of ``target``, ``tokens`` itself if the grids
         agree.
 
     Raises:
-        ValueError: A video's tokens are wanted for a single image.
+        ValueError: A video's tokens are requested for a single image.
     """
     if tuple(grid) == tuple(target):
         return tokens
@@ -37,7 +37,7 @@ def resample_tokens(
             f'Tokens of a video, with the grid {tuple(grid)} of frames, rows and '
             f'columns, cannot supervise the single image grid {tuple(target)}.'
         )
-    # Frames are images of the batch first, then time is the only axis left.
+    # First treat frames as images of the batch, then time is the only remaining axis.
     (*frames, _, _), (*wanted, height, width) = grid, target
     maps = tokens.unflatten(1, (*(frames or (1,)), *grid[-2:])).flatten(0, 1)
     maps = maps.permute(0, 3, 1, 2).float()
@@ -55,7 +55,7 @@ def resample_tokens(
 def match_layers(
     num_student: int, num_teacher: int, choice: str | int | Sequence[int]
 ) -> list[int]:
-    """Which teacher layer supervises each student layer.
+    """Choose the teacher layer that supervises each student layer.
 
     Args:
         num_student: Number of student layers.
@@ -121,7 +121,7 @@ class TeacherTokens:
 class Aligner(nn.Linear):
     """Learned linear map from the student's width to the teacher's.
 
-    It starts as the identity on the channels both have.
+    It is initialised as the identity on the channels that both have.
     """
 
     def reset_parameters(self) -> None:
@@ -130,7 +130,7 @@ class Aligner(nn.Linear):
             nn.init.zeros_(self.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens ``[..., C]`` of any dtype, in that of the weights."""
+        """Map tokens ``[..., C]`` of any dtype, in the dtype of the weights."""
         return super().forward(tokens.to(self.weight.dtype))
 
 
@@ -140,8 +140,8 @@ class ReverseProjection(nn.Module):
     One learned linear map per direction, shared by the layers. It is kept orthogonal:
     student and teacher are both mapped by learned matrices before their cosine is
     taken, and an unconstrained pair could agree on mapping everything to one vector.
-    The first direction, the forward scan, is compared with the teacher as it is
-    (Eq. 10). All start as the identity.
+    The first direction, the forward scan, is compared with the unmapped teacher
+    (Eq. 10). All maps are initialised as the identity.
 
     Args:
         dim: Width C of the teacher's tokens.
@@ -161,8 +161,8 @@ class ReverseProjection(nn.Module):
     def forward(self, tokens: Sequence[Tensor]) -> list[Tensor]:
         """Map tokens of several layers, ``[B, K, M, C]`` each, direction by direction.
 
-        All layers at once, because making the orthogonal matrices costs more than
-        using them.
+        All layers are mapped at once, because computing the orthogonal matrices costs
+        more than applying them.
         """
         if self.maps is None:
             return list(tokens)

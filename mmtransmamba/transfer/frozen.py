@@ -1,4 +1,4 @@
-"""Holding a frozen model without making it part of the model that holds it."""
+"""Reference to a frozen model without making it a submodule."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from torch import nn
 
 
 class FrozenReference:
-    """A reference to a module that is no submodule of the holder.
+    """A reference to a module that is not a submodule of the holder.
 
-    So the module's weights are in no state dict, optimizer or gradient reduction,
-    ``train()`` of the holder does not reach it, and a copy of the holder (an average
-    of its weights, say) shares it instead of copying it.
+    The module's weights are therefore in no state dict, optimizer or gradient
+    reduction, ``train()`` of the holder does not reach it, and a copy of the holder
+    (such as an average of its weights) shares it instead of copying it.
 
     Args:
         module: The frozen module.

@@ -1,4 +1,4 @@
-"""Recording what a student's taps say during one training step."""
+"""Recording the outputs of a student's taps during one training step."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class TapRecord:
 class TapRecorder:
     """Listens to the taps of a student.
 
-    ``start`` opens the taps and ``stop`` ends the recording, but until ``close``
-    the mixers go on computing the tapped outputs: activation checkpointing runs the
+    ``start`` opens the taps and ``stop`` ends the recording. Until ``close``, the
+    mixers continue to compute the tapped outputs: activation checkpointing runs the
     blocks again in the backward pass and must find the same computation.
 
     Args:
         student: Model with :class:`LayerTap` and :class:`DirectionTap` modules.
-        num_tokens: Tokens whose direction outputs are read each step, drawn anew
-            every time; None reads all. The losses are means over tokens, so a draw
-            estimates them without bias at a fraction of the cost.
-        directions: Whether direction features are wanted.
+        num_tokens: Number of tokens whose direction outputs are read, drawn anew in
+            every step; None reads all. The losses are means over tokens, so a random
+            subset estimates them without bias at a fraction of the cost.
+        directions: Whether to record direction features.
 
     Raises:
-        ValueError: The student has no tap of a wanted kind.
+        ValueError: The student lacks taps of a requested kind.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class TapRecorder:
         return record
 
     def close(self) -> None:
-        """Detach from the taps, which then cost nothing."""
+        """Detach from the taps, which then have no cost."""
         for tap in self.layer_taps:
             tap.listener = None
         for tap in self.direction_taps:
@@ -109,7 +109,7 @@ class TapRecorder:
         return self._draw[num_patches]
 
     def _select(self, scan_order: Tensor) -> Tensor:
-        """Steps at which each scan ``[K, L]`` meets the drawn tokens: ``[K, M]``."""
+        """Steps at which each scan ``[K, L]`` reads the drawn tokens: ``[K, M]``."""
         num_directions, num_patches = scan_order.shape
         tokens = self.token_index(num_patches, scan_order.device)
         if tokens is None:

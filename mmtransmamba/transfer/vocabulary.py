@@ -1,4 +1,4 @@
-"""Whether two models mean the same tokens by their ids."""
+"""Check that two models assign the same tokens to their ids."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mmtransmamba.models.folders.companions import Companions
 def read_tokens(
     model: nn.Module, companions: Companions | None = None
 ) -> dict[int, str]:
-    """The tokens of a model's tokenizer by their ids, added ones included.
+    """The tokens of a model's tokenizer by their ids, including added ones.
 
     Args:
-        model: A transformers model; without companions its own folder is looked into.
+        model: A transformers model; without companions, its own folder is searched.
         companions: Its tokenizer or processor.
 
     Raises:
-        ValueError: It has no tokenizer, or none that can be read.
+        ValueError: The model has no readable tokenizer.
     """
     tokenizer = _find(companions) if companions is not None else None
     folder = getattr(companions, 'folder', None) or getattr(model, 'name_or_path', None)
@@ -32,7 +32,7 @@ def read_tokens(
             tokenizer = AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
-        except Exception as error:  # each kind of tokenizer has its own
+        except Exception as error:  # tokenizers raise different errors
             raise ValueError(
                 f'its tokenizer cannot be read from "{folder}": {error}'
             ) from error
@@ -48,12 +48,12 @@ def _find(companions: Companions) -> Any:
 def check_shared_tokens(
     student: dict[int, str], teacher: dict[int, str], count: int
 ) -> None:
-    """Check that no id below ``count`` stands for two tokens.
+    """Check that no id below ``count`` stands for two different tokens.
 
-    Ids that only one of two tokenizers knows are padding, or were added to one side.
+    Ids known to only one of two tokenizers are padding, or were added to one side.
 
     Raises:
-        ValueError: One does.
+        ValueError: An id does.
     """
     both = [i for i in range(count) if i in student and i in teacher]
     wrong = [i for i in both if student[i] != teacher[i]]

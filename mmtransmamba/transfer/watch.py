@@ -1,4 +1,4 @@
-"""Watching the layers of a decoder during a forward pass."""
+"""Observation of the layers of a decoder during a forward pass."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _OUTPUT_PROJECTIONS = ('o_proj', 'dense', 'out_proj')
 
 @dataclass
 class LayerCall:
-    """What went into one decoder layer and came out of it.
+    """Inputs and outputs of one decoder layer.
 
     Attributes:
         index: Number of the layer.
         hidden: Its input, ``[B, L, C]``.
-        heads: What its attention or mixer gives to the output projection,
+        heads: Output of its attention or mixer before the output projection,
             ``[B, L, D]``.
-        mixed: What the output projection makes of it, ``[B, L, C]``.
+        mixed: The same after the output projection, ``[B, L, C]``.
         output: The layer's output, ``[B, L, C]``.
     """
 
@@ -41,7 +41,7 @@ def output_projection(mixer: nn.Module) -> nn.Linear:
     """The last linear layer of an attention or a mixer.
 
     Raises:
-        ValueError: It has none under a name that is known.
+        ValueError: It has none under a known name.
     """
     for name in _OUTPUT_PROJECTIONS:
         if isinstance(getattr(mixer, name, None), nn.Linear):
@@ -75,14 +75,14 @@ def heads_of(mixer: nn.Module, normed: Tensor, rows: dict[str, Any]) -> Tensor:
 def watch(
     model: nn.Module, indices: Iterable[int], visit: Callable[[LayerCall], None]
 ) -> Iterator[None]:
-    """Show layers to a function, each as soon as it has been computed.
+    """Pass layers to a function, each as soon as it has been computed.
 
-    What a layer needs is not kept longer than that, and nothing remains on the model.
+    A layer's tensors are not stored any longer, and nothing remains on the model.
 
     Args:
         model: Causal language model.
-        indices: The layers to watch.
-        visit: Called with each.
+        indices: The layers to observe.
+        visit: Called with each layer.
     """
     layers = layers_of(model)
     handles = []

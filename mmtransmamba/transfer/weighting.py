@@ -13,7 +13,7 @@ class UniformWeighting(nn.Module):
     """Weight 1 for every layer (TransMamba Eq. 4 and 5)."""
 
     def bind(self, num_layers: int, dim: int) -> None:
-        """Nothing to create: see :meth:`AdaptiveWeighting.bind`."""
+        """Do nothing: see :meth:`AdaptiveWeighting.bind`."""
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Weights ``[G, N]`` for pooled features ``[G, N, C]``."""
@@ -28,8 +28,8 @@ class LayerIndexWeighting(UniformWeighting):
     """Proportional to the layer's number, 1 to N, as in the authors' released code.
 
     Args:
-        normalize: Scale the weights to the sum N of the other weightings; False gives
-            the literal number.
+        normalize: Scale the weights to the sum N, as in the other weightings; False
+            uses the literal number.
     """
 
     def __init__(self, normalize: bool = True) -> None:
@@ -49,11 +49,11 @@ class AdaptiveWeighting(nn.Module):
     r"""The Adapt-factor of TransMamba Eq. 6: a meta-network shared by all layers.
 
     A two-layer network reads the pooled student and teacher features of a layer,
-    detached, and the layer's relative depth, and says one number. A softmax over the
-    layers times N gives weights with the sum N, so the loss cannot be won by
-    shrinking them. It learns from the distillation loss itself together with
-    :math:`\lambda N (\log N - H(w / N))`: without that term the minimum is all
-    weight on the easiest layer; with it, weights proportional to
+    detached, and the layer's relative depth, and outputs one number. A softmax over the
+    layers times N gives weights with the sum N, so shrinking them cannot reduce the
+    loss. It learns from the distillation loss itself together with
+    :math:`\lambda N (\log N - H(w / N))`. Without that term, all weight on the easiest
+    layer is the minimum; with it, the minimum has weights proportional to
     :math:`\exp(-l_i / \lambda)` for layer losses :math:`l_i`.
 
     Args:
@@ -86,17 +86,17 @@ class AdaptiveWeighting(nn.Module):
         """Create the network.
 
         Args:
-            num_layers: Number N of layers weighed against each other.
+            num_layers: Number N of layers to be weighted.
             dim: Width C of the pooled features.
         """
         self.norm = nn.LayerNorm(dim, elementwise_affine=False)
         self.net = nn.Sequential(
             nn.Linear(2 * dim + 1, self.hidden_dim),
             nn.GELU(),
-            # A bias would shift all scores alike, which the softmax ignores.
+            # A bias would shift all scores equally, which the softmax ignores.
             nn.Linear(self.hidden_dim, 1, bias=False),
         )
-        # All layers weigh the same until the network has learned better.
+        # All layers have equal weights until the network has learned better ones.
         nn.init.zeros_(self.net[-1].weight)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class AdaptiveWeighting(nn.Module):
             student, teacher: Features pooled over batch and tokens, ``[G, N, C]``.
 
         Returns:
-            Weights ``[G, N]``, positive, each row with the sum N.
+            Weights ``[G, N]``, positive; each row has the sum N.
         """
         groups, num_layers, _ = student.shape
         depth = torch.linspace(0, 1, num_layers, device=student.device)

@@ -1,4 +1,4 @@
-"""What distillers share: a student, its frozen teacher, and a sum of named terms."""
+"""Base of the distillers: a student, its frozen teacher, and a sum of named terms."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from mmtransmamba.transfer.terms.base import Term, check_switched_off
 class Distiller(StepAverage):
     """A student that learns from a frozen teacher.
 
-    The loss is a sum of named terms (:class:`~mmtransmamba.transfer.terms.Term`). Each
-    is switched on by a config and off by None, so a child config can change one term
-    of its base.
+    The loss is a sum of named terms (:class:`~mmtransmamba.transfer.terms.Term`). A
+    config enables each of them, and None disables it, so a child config can change one
+    term of its base.
 
-    In the state dict the student's tensors have the names they have in the student
-    alone and what terms learn starts with ``distiller.``; the teacher is not in it. So
-    a checkpoint of the distiller is a checkpoint of the student.
+    In the state dict, the student's tensors have the same names as in the student
+    alone, and parameters of terms start with ``distiller.``; the teacher is not
+    included. So a checkpoint of the distiller is a checkpoint of the student.
 
     A subclass calls :meth:`_hold` and then :meth:`_build_terms`.
 
     Attributes:
         student: The model that is trained.
-        terms: The terms that are switched on, by name.
+        terms: The enabled terms, by name.
     """
 
     student: nn.Module
@@ -45,14 +45,14 @@ class Distiller(StepAverage):
     def _build_terms(
         self, terms: dict[str, dict | None], alternative: str
     ) -> list[Term]:
-        """Build the terms of a config, which :meth:`Term.bind` has yet to complete.
+        """Build the terms of a config; :meth:`Term.bind` completes them later.
 
         Args:
-            terms: Configs by name, None for a term that is switched off.
+            terms: Configs by name, None for a disabled term.
             alternative: How to train without terms, for the message.
 
         Raises:
-            ValueError: There is no term, or a name that switches nothing off.
+            ValueError: There is no term, or a name that disables nothing.
         """
         name = type(self).__name__
         check_switched_off(name, terms)
@@ -88,7 +88,7 @@ class Distiller(StepAverage):
     def layer_weights(self) -> dict[str, Tensor]:
         """The last step's weight of each layer, averaged over directions: ``[N]``.
 
-        Terms that have faded out are not among them.
+        Terms that have faded out are excluded.
         """
         return {
             key: term.layer_weights.mean(0)
@@ -105,7 +105,7 @@ def scaled_losses(
     Args:
         key: The term's name.
         term: The term.
-        batch: What it compares.
+        batch: The features that it compares.
 
     Yields:
         Name ``loss_KEY`` or ``loss_KEY_PART``, the part (``''`` for the term's own

@@ -47,52 +47,53 @@ from mmtransmamba.transfer.watch import LayerCall, layers_of, watch
 
 @MODELS.register_module()
 class LanguageDistiller(Distiller):
-    r"""Trains a hybrid language model under the Transformer it was made from.
+    r"""Trains a hybrid language model with its Transformer as teacher.
 
     The loss is the sum of named terms (:mod:`mmtransmamba.transfer.terms.language`).
-    Each is switched on by a config and off by None, so a child config can change one
-    term of its base:
+    A config enables each of them, and None disables it, so a child config can change
+    one term of its base:
 
     * mmMamba, stages 1 and 2: ``MixerOutputTerm``; stage 3: ``TokenKLTerm``;
     * MaTVLM: ``TokenKLTerm`` and ``ForcedLayerTerm``;
     * TransMamba: ``HiddenStatesTerm`` with ``AdaptiveWeighting`` and ``NextTokenTerm``.
 
-    Terms that force a layer with the teacher's input are computed while the teacher
-    runs. In training each layer has a backward pass of its own, so that no more than
-    one layer's activations are kept; the gradients are those of the sum. With several
-    processes this needs the wrapper
+    Terms that feed a layer with the teacher's input are computed while the teacher
+    runs. In training, each layer has a separate backward pass, so that the activations
+    of only one layer are stored; the gradients are those of the sum. With several
+    processes this requires the wrapper
     :class:`~mmtransmamba.engine.partwise_data_parallel.PartwiseDataParallel`
-    (``model_wrapper_cfg``); DDP wants one backward pass, for which the activations of
-    all layers are kept.
+    (``model_wrapper_cfg``); DDP requires a single backward pass, for which the
+    activations of all layers are stored.
 
-    In the state dict the student's tensors have the names they have in the
-    transformers model, and what terms learn starts with ``distiller.``; the teacher is
-    not in it.
+    In the state dict, the student's tensors have the same names as in the transformers
+    model, and parameters of terms start with ``distiller.``; the teacher is not
+    included.
 
     Args:
         student: Hybrid: a transformers model, a :class:`CausalLM`, or its config.
-        teacher: Teacher, given likewise.
-        terms: Terms by name; None leaves one out.
-        stage: Name in :data:`~mmtransmamba.models.trainable.stages.STAGES`. What
-            does not belong to it is frozen, and a student that must not start it is
-            refused. Without one all that ``trains`` says is trained, from any student.
+        teacher: Teacher, in the same form.
+        terms: Terms by name; None omits one.
+        stage: Name in :data:`~mmtransmamba.models.trainable.stages.STAGES`. Parameters
+            outside the stage are frozen, and a student that does not meet its
+            requirements is refused. Without a stage, the parameters in ``trains`` are
+            trained, from any student.
         trains: Groups of parameters
-            (:data:`~mmtransmamba.models.trainable.stages.GROUPS`) in place of the
+            (:data:`~mmtransmamba.models.trainable.stages.GROUPS`) instead of the
             stage's own.
-        requires: Patterns of the student's last step in place of the stage's own, such
+        requires: Patterns for the student's last step instead of the stage's own, such
             as ``'init:mimic'`` for a stage 3 without stages 1 and 2.
-        compare: In validation and test also measure the divergence from the teacher.
-        head: Config of a head of vision-language models, which answers batches that
-            have ``answers``; by default that of the student.
-        average: ``'tokens'``: every term is the mean over all tokens of a step of the
-            optimizer, of all batches that it accumulates and of all processes;
+        compare: Also measure the divergence from the teacher in validation and test.
+        head: Config of a head of vision-language models, which answers batches with
+            ``answers``; by default the head of the student.
+        average: ``'tokens'``: every term is the mean over all tokens of an optimizer
+            step, in all batches that it accumulates and in all processes;
             ``'batches'``: the mean of the batches' means. See
             :class:`~mmtransmamba.models.trainable.step_average.StepAverage`.
         data_preprocessor: As in mmengine's ``BaseModel``.
 
     Raises:
         StageError: The student does not fit the stage.
-        ValueError: There is no term, or one that cannot be used with this pair.
+        ValueError: There is no term, or one that does not support this pair.
     """
 
     def __init__(
@@ -190,12 +191,12 @@ class LanguageDistiller(Distiller):
             ) from error
 
     def init_weights(self) -> None:
-        """Nothing; see :meth:`CausalLM.init_weights`."""
+        """Do nothing; see :meth:`CausalLM.init_weights`."""
 
     def no_weight_decay(self) -> set[str]:
-        """What weight decay spares: A and all that is no matrix.
+        """Parameters exempt from weight decay: A and all that are not matrices.
 
-        That is what Mamba's training does; the papers on distillation do not say.
+        This follows Mamba's training; the papers on distillation do not specify it.
         """
         return {
             name
@@ -211,12 +212,12 @@ class LanguageDistiller(Distiller):
         mode: str = 'tensor',
         **inputs: Any,
     ) -> Tensor | dict[str, Tensor] | list[dict[str, float]]:
-        """As :class:`CausalLM`; ``mode='loss'`` distils.
+        """Like :class:`CausalLM`; ``mode='loss'`` distils.
 
         Args:
             input_ids, attention_mask, labels: ``[B, L]``.
             mode: ``'loss'``, ``'predict'`` or ``'tensor'``.
-            **inputs: What else both models take, images for example.
+            **inputs: Further inputs of both models, such as images.
         """
         inputs = dict(inputs, input_ids=input_ids, attention_mask=attention_mask)
         if mode == 'loss':
@@ -251,13 +252,13 @@ class LanguageDistiller(Distiller):
         return score_tokens(logits, data['labels'], mask=data.get('attention_mask'))
 
     def count_units(self, data: dict[str, Any]) -> dict[str, Tensor]:
-        """How many tokens of a batch are predicted, and how many are no padding."""
+        """Numbers of predicted tokens and of non-padding tokens in a batch."""
         return count_tokens(**data)
 
     def losses_of(
         self, data: dict[str, Any], share: Share | None, backward: PartialBackward
     ) -> dict[str, Tensor]:
-        """Losses of a batch, with a backward pass for each layer that is forced."""
+        """Losses of a batch, with a backward pass for each forced layer."""
         inputs = {key: value for key, value in data.items() if key != 'labels'}
         return self.losses(inputs, data.get('labels'), backward, share)
 
@@ -271,12 +272,12 @@ class LanguageDistiller(Distiller):
         """Losses of a batch.
 
         Args:
-            inputs: What both models take.
+            inputs: Inputs of both models.
             labels: ``[B, L]``; terms on logits need them.
-            backward: Called with each part of the loss as soon as it is known.
+            backward: Called with each part of the loss as soon as it is computed.
             share: The batch's share of the step, see
-                :mod:`~mmtransmamba.models.trainable.step_average`; None if it is
-                all of it.
+                :mod:`~mmtransmamba.models.trainable.step_average`; None if it is the
+                whole step.
 
         Returns:
             ``loss_KEY`` for each key of ``terms``, with ``_entropy`` for the
@@ -288,8 +289,8 @@ class LanguageDistiller(Distiller):
             self._check_teacher_tokens(self.teacher, *checked)
         forced = self.active(ForcedTerm)
         free = self.active(ModelTerm)
-        # Every parameter takes part in every step, as DDP demands. Layers that are fed
-        # with the teacher's hidden states need no connector.
+        # Every parameter takes part in every step, as DDP requires. Layers that receive
+        # the teacher's hidden states do not use the connector.
         idle = [] if free else parameters_for_images(self.student)
         losses = {
             f'loss_{key}': zero_of(
@@ -358,7 +359,7 @@ class LanguageDistiller(Distiller):
             if fused:
                 last = self._teacher_last(inputs)
                 return dict(teacher_last=(last, head_of(self.teacher)))
-            # Logits of one token cost nothing beside those of all.
+            # The logits of one token cost little compared with those of all.
             keep = {} if needs_logits else {'logits_to_keep': 1}
             output = self.teacher(**inputs, use_cache=False, **keep)
         return dict(teacher_logits=output.logits) if needs_logits else {}
@@ -373,7 +374,7 @@ class LanguageDistiller(Distiller):
         teacher_hidden: dict[int, Tensor],
         share: Share | None,
     ) -> dict[str, Tensor]:
-        """Losses of the terms on what the whole student says."""
+        """Losses of the terms on outputs of the whole student."""
         hidden: dict[int, Tensor] = {}
 
         def keep(call: LayerCall) -> None:
@@ -404,7 +405,7 @@ class LanguageDistiller(Distiller):
 def _unpack(
     model: dict | nn.Module,
 ) -> tuple[nn.Module, Companions, nn.Module | None]:
-    """The transformers model in what a distiller was given, its processor and head."""
+    """The transformers model in a distiller's argument, with its processor and head."""
     if not isinstance(model, nn.Module):
         model = MODELS.build(model)
     if isinstance(model, TransformersModel):
@@ -413,7 +414,7 @@ def _unpack(
 
 
 def _find_packing(inputs: dict[str, Tensor | None]) -> Packing | None:
-    """Where the sequences lie if rows hold several."""
+    """Positions of the sequences if rows contain several."""
     positions, mask = inputs.get('position_ids'), inputs.get('attention_mask')
     if positions is None:
         return None
@@ -424,6 +425,6 @@ def _find_packing(inputs: dict[str, Tensor | None]) -> Packing | None:
 def _for_teacher(
     inputs: dict[str, Tensor | None], packing: Packing | None
 ) -> dict[str, Tensor | None]:
-    """The inputs for a model of transformers, which looks for packed sequences only
-    where there is no mask; padding then is a sequence like others."""
+    """The inputs for a model of transformers, which detects packed sequences only
+    without a mask; padding is then treated as a further sequence."""
     return inputs if packing is None else dict(inputs, attention_mask=None)

@@ -29,49 +29,48 @@ from mmtransmamba.transfer.terms import DistillBatch, TransferPair
 
 @MODELS.register_module()
 class MultiDirectionDistiller(Distiller):
-    r"""Trains a student under a frozen teacher (TransMamba Eq. 4 to 12).
+    r"""Trains a student with a frozen teacher (TransMamba Eq. 4 to 12).
 
     .. math:: L = \alpha L_{task} + (1 - \alpha) \sum_j L_j
 
-    with a sum over named terms: logits, final feature, layers, directions. Each is
-    switched on by a config and off by None, so a child config can change one term of
+    with a sum over named terms: logits, final feature, layers, directions. A config
+    enables each of them, and None disables it, so a child config can change one term of
     its base.
 
-    In the state dict the student's tensors have the names they have in the student
-    alone and the learned aligners start with ``distiller.``; the teacher is not in
-    it. So a checkpoint of the distiller is a checkpoint of the student.
+    In the state dict, the student's tensors have the same names as in the student
+    alone, and the learned aligners start with ``distiller.``; the teacher is not
+    included. So a checkpoint of the distiller is a checkpoint of the student.
 
     Args:
         student: mmpretrain classifier, mmseg segmentor, mmdet detector or
             :class:`~mmtransmamba.models.retrieval.VideoMambaRetriever`, or its
             config, whose backbone has taps (:mod:`mmtransmamba.models.taps`).
-            Segmentors and detectors have nothing to say of whole images, which logits
-            and feature terms compare: their terms are those of layers and directions.
-            A retriever's teacher is a
-            :class:`~mmtransmamba.models.retrieval.CLIP4ClipTeacher`.
+            Segmentors and detectors have no image-level output, so logits and feature
+            terms do not apply, only those of layers and directions. A retriever's
+            teacher is a :class:`~mmtransmamba.models.retrieval.CLIP4ClipTeacher`.
         teacher: Teacher (:mod:`mmtransmamba.models.teachers`), or its config.
-        terms: Terms (:mod:`mmtransmamba.transfer.terms`) by name; None leaves one out.
+        terms: Terms (:mod:`mmtransmamba.transfer.terms`) by name; None omits one.
         alpha: :math:`\alpha`, the weight of the task's loss, in [0, 1].
         distill_weight: Factor of the terms; ``1 - alpha`` by default.
         teacher_layer: Teacher layer for each student layer, see
             :func:`mmtransmamba.transfer.alignment.match_layers`.
         num_tokens: Tokens per image that layer and direction terms compare, drawn
             anew each step; None compares all. See :class:`TapRecorder`.
-        channel_order: Order of the channels in which images of three channels reach
-            the student, ``'rgb'`` or ``'bgr'``; the teacher is shown RGB. By default
-            RGB if the data preprocessor swaps channels (``to_rgb=True``,
-            ``bgr_to_rgb=True``) and BGR, in which OpenCV reads files, if not. Datasets
-            that yield RGB themselves need ``'rgb'`` without a swap (mmpretrain's
-            CIFAR), and ``'bgr'`` with one (``rgb_to_bgr=True``).
-        average: ``'images'``: batches of different size that a step of the optimizer
-            accumulates count by their images; ``'batches'``: they count the same, as
-            in mmengine, and always under DDP. See
+        channel_order: Channel order in which three-channel images reach the student,
+            ``'rgb'`` or ``'bgr'``; the teacher receives RGB. By default RGB if the data
+            preprocessor swaps channels (``to_rgb=True``, ``bgr_to_rgb=True``), and
+            otherwise BGR, the order in which OpenCV reads files. Data sets that yield
+            RGB themselves need ``'rgb'`` without a swap (mmpretrain's CIFAR), and
+            ``'bgr'`` with one (``rgb_to_bgr=True``).
+        average: ``'images'``: batches of different size that an optimizer step
+            accumulates are weighted by their images; ``'batches'``: they have equal
+            weights, as in mmengine, and always under DDP. See
             :class:`~mmtransmamba.models.trainable.step_average.StepAverage`.
         data_preprocessor: The student's, as the Runner passes it.
         init_cfg: mmengine initialisation config.
 
     Raises:
-        ValueError: A term cannot be used with this pair; the message names it.
+        ValueError: A term does not support this pair; the message names it.
     """
 
     def __init__(
@@ -157,7 +156,7 @@ class MultiDirectionDistiller(Distiller):
         mode: str = 'tensor',
         share: Share | None = None,
     ) -> Any:
-        """As the student; ``mode='loss'`` distils.
+        """Like the student; ``mode='loss'`` distils.
 
         Args:
             inputs: Normalised images ``[B, C, H, W]`` or videos ``[B, C, T, H, W]``.
@@ -178,24 +177,24 @@ class MultiDirectionDistiller(Distiller):
     def train_step(
         self, data: dict | tuple | list, optim_wrapper: OptimWrapper
     ) -> dict[str, Tensor]:
-        """See :class:`StepAverage`; mmengine's own where nothing is accumulated."""
+        """See :class:`StepAverage`; mmengine's own if nothing is accumulated."""
         if accumulated_batches(optim_wrapper) == 1:
             return super(StepAverage, self).train_step(data, optim_wrapper)
         return super().train_step(data, optim_wrapper)
 
     def count_units(self, data: dict[str, Any]) -> dict[str, int]:
-        """How many images a batch has."""
+        """Number of images in a batch."""
         return {IMAGES: len(data['inputs'])}
 
     def _cast(self, inputs: Tensor) -> Tensor:
-        """Inputs in the dtype of a student that was cast."""
+        """Cast inputs to the dtype of the student."""
         return inputs.to(next(self.student.parameters()).dtype)
 
     def teacher_images(self, inputs: Tensor) -> Tensor:
         """Undo the student's normalisation: RGB on the scale 0 to 255.
 
-        What was padded after normalising is seen as padding: zeros have the mean
-        colour, which the teacher's own normalisation brings near zero again.
+        Padding added after normalising stays padding: its zeros become the mean colour,
+        which the teacher's own normalisation maps close to zero again.
         """
         preprocessor = self.data_preprocessor
         inputs = inputs.float()
@@ -207,10 +206,10 @@ class MultiDirectionDistiller(Distiller):
 
     @torch.no_grad()
     def teacher_predict(self, data: dict[str, Any]) -> list | None:
-        """What a classifier's teacher says of a batch, as the student would put it.
+        """Predictions of a classifier's teacher in the student's format.
 
         Returns:
-            Data samples; None if the teacher has no opinion of the student's classes.
+            Data samples; None if the teacher does not classify the student's classes.
         """
         head = getattr(self.student, 'head', None)
         known = self.teacher.num_classes
@@ -260,15 +259,15 @@ class MultiDirectionDistiller(Distiller):
 
 
 def _channel_order(preprocessor: nn.Module) -> str:
-    """The order of the channels that a data preprocessor gives, files being BGR."""
-    # mmpretrain's names its argument; mmengine's, which mmseg and mmdet build on,
-    # keeps only whether channels are swapped. One of neither kind leaves images be.
+    """Channel order of a data preprocessor's output, where files are BGR."""
+    # mmpretrain's stores its argument; mmengine's, the base of mmseg's and mmdet's,
+    # stores only whether channels are swapped. Others leave images unchanged.
     swaps = getattr(preprocessor, 'to_rgb', swaps_channels(preprocessor))
     return getattr(preprocessor, 'channel_order', 'rgb' if swaps else 'bgr')
 
 
 def _times(factor: float, loss: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
-    """A loss, or the list of losses a detector gives per level, times a factor."""
+    """A loss, or the list of losses that a detector has per level, times a factor."""
     if isinstance(loss, Tensor):
         return factor * loss
     return [factor * part for part in loss]

@@ -1,4 +1,4 @@
-"""Inheriting weights: the first stage of the transfer."""
+"""Weight inheritance: the first stage of the transfer."""
 
 from .core import subclone
 from .donor import Source

@@ -1,4 +1,4 @@
-"""Which channels go where when source and target differ in width."""
+"""Selection of channels if source and target differ in width."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WIDTHS = ('whole', 'block', 'uniform', 'importance')
 
 
 class SizeMismatch(ValueError):
-    """Sizes that must agree do not."""
+    """Sizes that must agree differ."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,18 @@ def spread(count: int, size: int) -> Tensor:
 def channel_importance(
     state: Mapping[str, Tensor], space: Space, layers: Iterable[int]
 ) -> Tensor:
-    """How much the weights of a model make of each channel of a space.
+    """Importance of each channel of a space, from the weights of a model.
 
     Samragh et al. ("Weight subcloning", 2023) rank the neurons of a pre-trained
     network by their magnitude, with one common order for everything on the residual
-    stream, and keep the highest. Theirs are magnitudes of activations on data, which
-    :class:`ChannelMatcher` takes if they are known. This function needs no data: it
+    stream, and keep the highest. They use magnitudes of activations on data, which
+    :class:`ChannelMatcher` uses if they are given. This function needs no data: it
     sums, over all tensors that write or read the channel, the mean absolute weight
-    along it, divided by the mean over channels so that all tensors count alike.
+    along it, divided by the mean over channels so that all tensors count equally.
 
     Args:
         state: Weights of the source.
-        space: Its tensors that are absent from ``state`` are passed over.
+        space: The space; its tensors that are absent from ``state`` are skipped.
         layers: Layers to sum over.
 
     Returns:
@@ -75,7 +75,7 @@ def channel_importance(
             part = tensor.float().abs()
             part = part.mean(others) if others else part
             if total is not None and part.shape != total.shape:
-                continue  # a head that reads several tokens side by side
+                continue  # a head that reads several concatenated tokens
             part = part / part.mean().clamp_min(1e-12)
             total = part if total is None else total + part
     return total
@@ -85,11 +85,11 @@ class ChannelMatcher:
     """Selects the channels of each space once.
 
     Args:
-        weight_map: Where the spaces are defined.
+        weight_map: The map that defines the spaces.
         target: Weights of the target.
         source: Weights of the source.
-        importance: Importance of the channels of a space, by the space's name, where
-            it is known better than from the weights.
+        importance: Importance of the channels of a space, by the space's name, if it
+            is given rather than computed from the weights.
     """
 
     def __init__(
@@ -121,10 +121,11 @@ class ChannelMatcher:
             axis: A space, several that are concatenated, or EXACT.
             width: One of :data:`WIDTHS`.
             sizes: Sizes of this axis in source and target.
-            layers: Layers of source and target the tensor is in, 0 outside layers.
+            layers: Layers of source and target that contain the tensor, 0 outside
+                layers.
 
         Raises:
-            SizeMismatch: The sizes are not what the axis says.
+            SizeMismatch: The sizes contradict the axis.
         """
         if axis == EXACT or width == 'whole':
             if sizes[0] != sizes[1]:
@@ -186,7 +187,7 @@ class ChannelMatcher:
         sizes: tuple[int, int],
         layers: tuple[int, int],
     ) -> Selection:
-        """Select in each of the parts that are concatenated along the axis."""
+        """Select channels in each of the parts concatenated along the axis."""
         take, into, ends = [], [], (0, 0)
         for space in spaces:
             part = (

@@ -42,19 +42,19 @@ def subclone(
     """Compute a model's initial weights from those of pre-trained models.
 
     Args:
-        target: The target's parameters as initialised, with or without a
-            ``backbone.`` prefix. They are not changed.
-        sources: A target tensor comes from the first source that has something for
-            it. The first source's map says how the remaining ones begin.
+        target: The target's initialised parameters, with or without a ``backbone.``
+            prefix. They are not changed.
+        sources: A target tensor comes from the first source that has values for it.
+            The first source's map defines how the remaining ones are initialised.
         options: See :class:`SubcloneOptions`.
 
     Returns:
-        The new parameters, in names, order, shapes, dtypes and devices of
-        ``target``, and the account of what became of each.
+        The new parameters, with the names, order, shapes, dtypes and devices of
+        ``target``, and the report on each of them.
 
     Raises:
-        ValueError: Nothing of a source found a place, shapes differ where they must
-            not, or an option does not fit the models.
+        ValueError: Nothing of a source is used, shapes differ where they must not, or
+            an option does not fit the models.
     """
     options = options or SubcloneOptions()
     names = {key.removeprefix(BACKBONE): key for key in target}
@@ -64,7 +64,7 @@ def subclone(
     donors = []
     for number, (wmap, state) in enumerate(sources):
         own = options
-        if number:  # what speaks of the first source's layers and channels
+        if number:  # options for the first source's layers and channels do not apply
             own = replace(own, importance=None)
             if not isinstance(own.layers, str):
                 own = replace(own, layers='first_n')
@@ -109,7 +109,7 @@ def _take_first(donors: Sequence[Donor], name: str, tensor: Tensor) -> Taken:
 def _finish(
     taken: Taken, tensor: Tensor, rule: dict[str, Any] | None, seed: int, name: str
 ) -> Tensor:
-    """The new tensor: begun by its fresh rule or kept, with the taken values in it."""
+    """The tensor after its fresh rule, if any, with the inherited values in it."""
     entry = taken.entry
     if entry.inherited < entry.size:
         entry.rest = KEPT if rule is None else describe_rule(rule, entry.shape)

@@ -1,4 +1,4 @@
-"""What one source has for the tensors of a target."""
+"""The values that one source provides for the tensors of a target."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Donor:
                     self.rule_of.setdefault(name, (rule, layer))
 
     def take(self, name: str) -> Taken | None:
-        """What the source has for a target tensor; None if no rule names it."""
+        """The source's values for a target tensor; None if no rule names it."""
         if name not in self.rule_of:
             return None
         rule, layer = self.rule_of[name]
@@ -122,7 +122,7 @@ class Donor:
         return taken
 
     def _other_layers_have(self, rule: Rule) -> bool:
-        """Whether a tensor that a layer of the source lacks is there in another one."""
+        """Whether a tensor that a layer of the source lacks exists in another one."""
         return any(
             template.replace('{i}', str(layer)) in self.source
             for template in (rule.source, rule.otherwise)
@@ -138,7 +138,7 @@ class Donor:
         return rule.otherwise.replace('{i}', str(layer))
 
     def _held_back(self, rule: Rule, layer: int | None) -> str:
-        """Why a rule is not followed in a layer of the target; '' if it is."""
+        """Why a rule does not apply in a layer of the target; '' if it does."""
         own = None if layer is None else self.layers[layer]
         if rule.follows is not None:
             leader = self.map.target_name(rule.follows, own)
@@ -252,7 +252,7 @@ def _describe_part(
 def nothing_matched(
     weight_map: WeightMap, source: Mapping[str, Tensor], target: Mapping[str, Tensor]
 ) -> str:
-    """The message for a source and a target that share nothing under a map."""
+    """The error message for a map under which source and target share nothing."""
     example = max(weight_map.rules, key=lambda rule: '{i}' in rule.source)
     return (
         f'The weight map {weight_map.name!r} matched nothing. It copies tensors such '

@@ -1,4 +1,4 @@
-"""Reading what weights are inherited from."""
+"""Reading the source weights of an inheritance."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def read_source(weight_map: WeightMap, checkpoint: str | Path) -> Source:
     """A checkpoint file under the names that a weight map uses.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        CheckpointError: It cannot be read, holds another kind of model, or weights of
-            integers, NaN or infinity.
+        FileNotFoundError: The file does not exist.
+        CheckpointError: The file cannot be read, contains another kind of model, or
+            weights that are integers, NaN or infinite.
     """
     state = read_state_dict(checkpoint)
     check_weights(state, checkpoint)
@@ -29,11 +29,11 @@ def read_source(weight_map: WeightMap, checkpoint: str | Path) -> Source:
 
 
 def read_mixers(weight_map: WeightMap, checkpoint: str | Path) -> Source:
-    """A Mamba checkpoint, with whichever of ``weight_map.mixer_maps`` fits it.
+    """A Mamba checkpoint, with the map of ``weight_map.mixer_maps`` that fits it.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        CheckpointError: It cannot be read, or no map fits.
+        FileNotFoundError: The file does not exist.
+        CheckpointError: The file cannot be read, or no map fits.
     """
     state = read_state_dict(checkpoint)
     check_weights(state, checkpoint)

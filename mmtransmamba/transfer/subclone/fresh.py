@@ -1,4 +1,4 @@
-"""Stated rules for parameters that begin anew.
+"""Named rules for parameters that are initialised afresh.
 
 Each rule takes a shape and a generator and returns a float32 tensor. Its arguments
 come from a weight map or from the config.
@@ -18,14 +18,14 @@ KEEP = 'keep'
 
 
 def resolve_std(std: float | str, shape: Sequence[int]) -> float:
-    """The number that ``std`` of :func:`normal` stands for."""
+    """The numerical value of ``std`` of :func:`normal`."""
     return math.prod(shape[1:]) ** -0.5 if std == 'fan_in' else std
 
 
 def normal(
     shape: Sequence[int], generator: torch.Generator, std: float | str = 'fan_in'
 ) -> Tensor:
-    """Normal distribution around 0.
+    """Normal distribution with mean 0.
 
     Args:
         std: Standard deviation; ``'fan_in'`` is ``1 / sqrt(fan_in)``, with which the
@@ -37,7 +37,7 @@ def normal(
 def trunc_normal(
     shape: Sequence[int], generator: torch.Generator, std: float = 0.02
 ) -> Tensor:
-    """Normal distribution of standard deviation ``std``, cut off at twice that."""
+    """Normal distribution with standard deviation ``std``, truncated at twice that."""
     values = torch.empty(shape)
     return torch.nn.init.trunc_normal_(
         values, std=std, a=-2 * std, b=2 * std, generator=generator
@@ -75,12 +75,12 @@ def mamba_dt_bias(
     dt_floor: float = 1e-4,
     scale: float = 1.0,
 ) -> Tensor:
-    """What softplus turns into a dt drawn log-uniformly from ``dt_min..dt_max``.
+    """The inverse softplus of dt values drawn log-uniformly from ``dt_min..dt_max``.
 
     Args:
         dt_min: Smallest dt drawn.
         dt_max: Largest dt drawn.
-        dt_floor: Smaller ones are raised to it.
+        dt_floor: Lower bound, applied after drawing.
         scale: Factor on the result, for a mixer that adds its bias more than once.
     """
     low, high = math.log(dt_min), math.log(dt_max)
@@ -106,7 +106,7 @@ RULES: dict[str, Callable[..., Tensor]] = {
 def resolve_rule(
     key: str, default: Mapping[str, Any], change: str | Mapping[str, Any] | None
 ) -> dict[str, Any] | None:
-    """Merge a rule with what a config changes about it, and check it.
+    """Merge a rule with a config's changes to it, and check it.
 
     Args:
         key: Name of the entry, for messages.
@@ -147,7 +147,7 @@ def resolve_rule(
 
 
 def describe_rule(rule: Mapping[str, Any], shape: Sequence[int]) -> str:
-    """A rule for a tensor of ``shape`` in short, as ``trunc_normal(std=0.02)``."""
+    """Short text of a rule for ``shape``, such as ``trunc_normal(std=0.02)``."""
     arguments = {name: value for name, value in rule.items() if name != 'type'}
     if 'std' in arguments:
         arguments['std'] = f'{resolve_std(arguments["std"], shape):.4g}'

@@ -1,4 +1,4 @@
-"""Convolutions over images as convolutions over video."""
+"""Inflation of image convolutions to video convolutions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ TIME = 2
 
 
 def inflate(weight: Tensor, frames: int) -> Tensor:
-    """``[O, I, h, w]`` as the middle of ``frames``, zeros around it.
+    """``[O, I, h, w]`` as the middle of ``frames``, with zeros around it.
 
-    On a clip that stands still the result computes what the image's weight computes
+    On a clip of one repeated image, the result computes the same as the image's weight
     (the "centre" initialisation of VideoMamba).
     """
     inflated = weight.new_zeros(*weight.shape[:TIME], frames, *weight.shape[TIME:])

@@ -1,4 +1,4 @@
-"""Which source layer each target layer inherits from."""
+"""Choice of the source layer for each target layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def match_depth(
 
     Args:
         policy: ``'first_n'``: the first layers, counted from the input, since deeper
-            ones hold what is special to the source's task (TransMamba, Section
+            ones are specific to the source's task (TransMamba, Section
             3.2); ``'last_n'``: the last ones, counted from the output;
             ``'uniform'``: spread evenly over the source's depth, first and last
             included, with repetitions in a deeper target; or a list with the source
@@ -23,8 +23,8 @@ def match_depth(
         num_source: Layers of the source.
 
     Returns:
-        One source layer per target layer. In a target deeper than its source,
-        ``'first_n'`` leaves its last and ``'last_n'`` its first layers with None.
+        One source layer per target layer. If the target is deeper than its source, the
+        last layers with ``'first_n'`` and the first with ``'last_n'`` have None.
 
     Raises:
         ValueError: Unknown policy, wrong length, or a layer that does not exist.

@@ -18,7 +18,7 @@ from mmtransmamba.transfer.subclone.report import SubcloneReport
 def subclone_into(
     student: nn.Module, sources: Sequence[Source], options: SubcloneOptions
 ) -> SubcloneReport:
-    """Replace a module's parameters by what :func:`subclone` makes of them.
+    """Replace a module's parameters by the result of :func:`subclone`.
 
     Args:
         student: A backbone or a model with one; changed in place.

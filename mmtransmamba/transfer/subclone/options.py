@@ -1,4 +1,4 @@
-"""The choices a weight map leaves open."""
+"""The options that a weight map leaves open."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ SKIP = 'skip'
 
 @dataclass(frozen=True)
 class SubcloneOptions:
-    """How weights are transferred where the weight map leaves a choice.
+    """Options of a weight transfer that the weight map does not determine.
 
     Attributes:
         layers: See :func:`~mmtransmamba.transfer.subclone.layers.match_depth`. A
-            list is for the first source, further ones then go by ``'first_n'``.
+            list applies to the first source; further ones then use ``'first_n'``.
         width: For tensors whose shapes differ. ``'whole'``: an error; ``'block'``:
             the top-left block that both have (TransMamba, Section 3.2);
             ``'uniform'``: evenly spaced channels of the wider one;
             ``'importance'``: the source's most important channels, see
             :func:`~mmtransmamba.transfer.subclone.channels.channel_importance`.
         importance: Importance ``[channels]`` of the channels of a space of the first
-            source's map, by the space's name; otherwise it comes from the weights.
+            source's map, by the space's name; by default computed from the weights.
         rules: Exceptions to ``width``: patterns of target names (``fnmatch``, without
             ``backbone.``) with one of its values or ``'skip'``.
         rescale: Multiply the weights of a linear map that reads only k of the
-            source's n inputs by ``sqrt(n / k)``, so that its outputs keep their
-            variance; None does so for tensors selected by importance.
+            source's n inputs by ``sqrt(n / k)``, which preserves the variance of its
+            outputs; None does so for tensors selected by importance.
         fresh: Changes to the map's fresh rules, see
             :func:`~mmtransmamba.transfer.subclone.fresh.resolve_rule`.
         interpolation: ``'bicubic'`` or ``'bilinear'``, for position embeddings.
         source_grid: Rows and columns of the source's position embedding; a square
             by default.
-        target_grid: The same of the target.
-        seed: Of the fresh parameters. Every tensor has a generator of its own, so
-            one option does not change the numbers drawn for another tensor.
+        target_grid: Likewise for the target.
+        seed: Seed of the fresh parameters. Every tensor has its own generator, so that
+            an option does not change the numbers drawn for other tensors.
 
     Raises:
-        ValueError: An option has none of the accepted values.
+        ValueError: An option does not have an accepted value.
     """
 
     layers: str | Sequence[int] = 'first_n'

@@ -20,12 +20,12 @@ def source_grid_of(
 
     Args:
         state: Weights of the source; class, distillation and register tokens may
-            have positions of their own.
+            have positions.
         length: Number of positions.
-        grid: Rows and columns if known; otherwise a square is looked for.
+        grid: Rows and columns if known; otherwise the grid must be square.
 
     Raises:
-        ValueError: The positions do not make such a grid.
+        ValueError: The positions do not form such a grid.
     """
     tokens = [state[name].shape[1] for name in EXTRA_TOKENS if name in state]
     extras = [sum(tokens[:n]) for n in range(len(tokens), -1, -1)]
@@ -47,7 +47,7 @@ def target_grid_of(length: int, grid: tuple[int, int] | None) -> tuple[int, int]
     """Grid of a target's ``pos_embed``, counted without a class token.
 
     Raises:
-        ValueError: The positions do not make ``grid``, or a square if it is None.
+        ValueError: The positions do not form ``grid``, or a square if it is None.
     """
     side = math.isqrt(length)
     found = (side, side) if grid is None else tuple(grid)

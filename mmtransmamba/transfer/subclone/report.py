@@ -1,4 +1,4 @@
-"""What became of every tensor in a transfer of weights."""
+"""Report on every tensor in a transfer of weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEPT = 'kept'
 
 @dataclass
 class Entry:
-    """What became of one target tensor.
+    """Report on one target tensor.
 
     Attributes:
         target: Its name.
@@ -31,8 +31,8 @@ class Entry:
         inherited: Number of its values that come from a source.
         source: Name of the source's tensor, if any.
         source_shape: Its shape.
-        detail: Which part was taken, or why nothing was.
-        rest: How the values not inherited began: ``'kept'`` or a fresh rule.
+        detail: The part that was copied, or the reason why none was.
+        rest: Initialisation of the other values: ``'kept'`` or a fresh rule.
     """
 
     target: str
@@ -54,7 +54,7 @@ class Entry:
 
 @dataclass
 class Unused:
-    """A source tensor of which nothing was taken."""
+    """A source tensor that was not used at all."""
 
     name: str
     shape: tuple[int, ...]
@@ -62,7 +62,7 @@ class Unused:
 
 @dataclass
 class SubcloneReport:
-    """The full account of a transfer.
+    """The full report on a transfer.
 
     Attributes:
         weight_map: Name of the map.
@@ -70,7 +70,7 @@ class SubcloneReport:
         width: Width policy.
         seed: Seed of the fresh parameters.
         entries: One per target tensor.
-        unused: Source tensors of which nothing was taken.
+        unused: Source tensors that were not used at all.
         proof: A dataclass on how near the result is to its source, if measured.
     """
 
@@ -83,10 +83,10 @@ class SubcloneReport:
     proof: Any = None
 
     def totals(self) -> dict[str, int | float]:
-        """Values of the target by how they began, and the inherited percentage.
+        """Numbers of target values by initialisation, and the inherited percentage.
 
-        A tensor copied in part counts as inherited with that part, and with the rest
-        as ``'fresh'`` or ``'kept'``.
+        The copied part of a tensor counts as inherited, and the rest as ``'fresh'`` or
+        ``'kept'``.
         """
         total = sum(entry.size for entry in self.entries)
         inherited = sum(entry.inherited for entry in self.entries)
@@ -107,7 +107,7 @@ class SubcloneReport:
         Path(path).write_text(json.dumps(self.to_dict(), indent=1) + '\n')
 
     def __str__(self) -> str:
-        """A table with one row for tensors that fared alike in successive layers."""
+        """A table with one row for equal entries in successive layers."""
         totals = self.totals()
         rows = [('target', 'action', 'inherited', 'from', 'part or reason', 'rest')]
         rows += _collapse(self.entries)
@@ -133,7 +133,7 @@ class SubcloneReport:
         )
 
 
-# The last number, because a stage's stands before that of its block.
+# The last number, because a stage's number precedes that of its block.
 _NUMBER = re.compile(r'(.*\.)?(\d+)(?=\.)')
 
 

@@ -1,4 +1,4 @@
-"""Which teacher weight goes to which student weight, one table per pair."""
+"""Maps from teacher weights to student weights, one table per pair."""
 
 from . import (
     mamba_to_plainmamba,

@@ -1,4 +1,4 @@
-"""The vocabulary in which weight maps are written."""
+"""The classes from which weight maps are built."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def without_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class Space:
     """A set of channels that several tensors of the source share.
 
-    Channels of one space are selected once, so that what was computed with channel c
-    of one tensor meets channel c of the next.
+    The channels of a space are selected once, so that values computed with channel c of
+    one tensor meet channel c of the next.
 
     Attributes:
-        name: What rules call it.
+        name: Name of the space in rules.
         source: Template and dimension of the source's tensors along which the
-            channels lie. The first gives their number; the importance of a channel
-            is summed over all.
+            channels lie. The first one determines their number; the importance of a
+            channel is summed over all.
         target: Template and dimension of one target tensor that has these channels.
             Their number may differ from layer to layer.
-        per_layer: Whether every layer has its own channels; if not, the space runs
-            through the model, as the residual stream does.
+        per_layer: Whether every layer has its own channels; otherwise the space spans
+            the model, as the residual stream does.
     """
 
     name: str
@@ -48,28 +48,28 @@ class Space:
 
 @dataclass(frozen=True)
 class Rule:
-    """Where one target tensor, or one per layer, comes from.
+    """Source of one target tensor, or of one per layer.
 
     Attributes:
-        target: Name in the student; a layer's tensor begins as the map's
+        target: Name in the student; a layer's tensor starts with the map's
             ``target_layer``.
         source: Name in the source, ``{i}`` standing for the layer.
         axes: For each dimension of the source the :class:`Space` along it, a tuple
             of spaces that are concatenated there, or :data:`EXACT`.
-        method: ``'width'``: as the run's width policy says, see
+        method: ``'width'``: by the run's width policy, see
             :class:`~mmtransmamba.transfer.subclone.SubcloneOptions`; ``'pos_embed'``:
-            the same after the grid is resampled and the class token put in its
-            place, or dropped; ``'inflate'``: the same after a convolution over
-            images becomes one over video, if the target is one: its weights in the
-            middle frame, zeros around them.
-        optional: Leave the target to its fresh rule, and report it, where sizes
-            that must agree do not. Otherwise that is an error.
-        otherwise: Name in the source to take if it has no ``source``.
-        follows: Another target; this one is taken only if that was.
-        unless: Another target tensor; this one is not taken if the model has that.
+            the same after the grid is resampled and the class token moved to its
+            position, or dropped; ``'inflate'``: the same after an image convolution is
+            inflated to video, if the target is one: its weights in the middle frame,
+            zeros around them.
+        optional: If sizes that must agree differ, leave the target to its fresh rule
+            and report it. Otherwise that is an error.
+        otherwise: Name in the source to use if it has no ``source``.
+        follows: Another target; this one is only copied if that one was.
+        unless: Another target tensor; this one is not copied if the model has it.
         fan_in: The dimension summed over in a linear map, for the rescaling of
             narrowed weights.
-        scale: Factor on the values taken.
+        scale: Factor on the copied values.
     """
 
     target: str
@@ -93,7 +93,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Fresh:
-    """How target tensors, or their parts, that nothing is copied to begin.
+    """Initialisation of target tensors, or parts of them, that are not copied.
 
     Attributes:
         key: Name under which a config changes the rule.
@@ -109,24 +109,24 @@ class Fresh:
 
 @dataclass(frozen=True)
 class WeightMap:
-    """Which weights of a source model go where in a target model.
+    """Map from the weights of a source model to those of a target model.
 
     Target names are those of the bare backbone, plus ``head.*``; a ``backbone.``
     prefix in the target is ignored.
 
     Attributes:
         name: Name in the registry.
-        target_layer: Beginning of the names of a target layer's tensors, such as
-            ``'layers.{i}.'``, or ``'layers.{s}.blocks.{i}.'`` in a model of stages,
-            whose layers count through all of them.
-        source_layer: The same in the source, with ``{i}`` alone.
+        target_layer: Prefix of the names of a target layer's tensors, such as
+            ``'layers.{i}.'``, or ``'layers.{s}.blocks.{i}.'`` in a model with stages,
+            whose layers are numbered through all of them.
+        source_layer: The same in the source, with ``{i}`` only.
         rules: The first rule that applies to a target tensor is used.
-        spaces: Those named by the rules.
-        fresh: Rules for what is not copied; a target tensor that none names keeps
-            the model's own initialisation.
-        rename: Gives a source's state dict the names that the rules use.
-        mixer_maps: Names of the maps by which a Mamba checkpoint can fill what this
-            one leaves.
+        spaces: The spaces that the rules name.
+        fresh: Rules for tensors that are not copied; a target tensor without a rule
+            keeps the model's own initialisation.
+        rename: Function that converts a source's names to those in the rules.
+        mixer_maps: Names of the maps by which a Mamba checkpoint can initialise the
+            remaining tensors.
         cls_at: Position of the class token, if the target has one, in its position
             embedding, as a function of the number of patches.
     """
@@ -156,7 +156,7 @@ class WeightMap:
                 )
 
     def target_layers(self, names: Iterable[str]) -> list[str]:
-        """What the names of each layer of a target begin with, in order."""
+        """Name prefixes of the layers of a target, in order."""
         pattern = re.compile(
             re.sub(r'\\{\w\\}', r'(\\d+)', re.escape(self.target_layer))
         )
@@ -164,13 +164,13 @@ class WeightMap:
         return sorted(found, key=lambda layer: [int(n) for n in found[layer].groups()])
 
     def target_name(self, template: str, layer: str | None) -> str:
-        """Name of a target tensor in the layer whose names begin as ``layer``."""
+        """Name of a target tensor in the layer with the prefix ``layer``."""
         return template if layer is None else template.replace(self.target_layer, layer)
 
     def target_names(
         self, template: str, layers: Sequence[str]
     ) -> dict[str, int | None]:
-        """Names that a template stands for, and the number of the layer of each."""
+        """Names that a template stands for, with the layer number of each."""
         if not template.startswith(self.target_layer):
             return {template: None}
         return {self.target_name(template, name): i for i, name in enumerate(layers)}
@@ -181,7 +181,7 @@ class WeightMap:
 
 
 def count_layers(names: Iterable[str], template: str) -> int:
-    """One more than the highest layer number among names that begin as ``template``."""
+    """One more than the highest layer number in names that start with ``template``."""
     pattern = re.compile(re.escape(template).replace(r'\{i\}', r'(\d+)'))
     numbers = [int(found[1]) for name in names if (found := pattern.match(name))]
     return max(numbers, default=-1) + 1
@@ -191,17 +191,17 @@ def size_of(state: Mapping[str, Tensor], where: tuple[str, int], layer: int) -> 
     """Size along a dimension of the tensor that a template names in a layer.
 
     Raises:
-        KeyError: There is no such tensor.
+        KeyError: The tensor does not exist.
     """
     template, dim = where
     return state[template.replace('{i}', str(layer))].shape[dim]
 
 
 def get_weight_map(name: str) -> WeightMap:
-    """The registered map of a name.
+    """The registered map with a name.
 
     Raises:
-        ValueError: There is none; the message lists those there are.
+        ValueError: It does not exist; the message lists all names.
     """
     make = WEIGHT_MAPS.get(name)
     if make is None:

@@ -7,11 +7,11 @@ from mmtransmamba.transfer.weight_maps.base import EXACT, Rule, Space, WeightMap
 
 
 def _map(name: str, mixer: str, rules: tuple[Rule, ...], dt_bias: float) -> WeightMap:
-    """The rules both kinds of checkpoint share, and ``rules``.
+    """The rules shared by both kinds of checkpoint, and ``rules``.
 
     Args:
         name: Name of the map.
-        mixer: What the source calls a layer's mixer.
+        mixer: Name of a layer's mixer in the source.
         rules: Further rules.
         dt_bias: Factor on dt_proj's bias.
     """
@@ -74,8 +74,8 @@ def _map(name: str, mixer: str, rules: tuple[Rule, ...], dt_bias: float) -> Weig
 def mamba_to_plainmamba() -> WeightMap:
     """A Mamba-1 or Vim checkpoint (``layers.N.mixer.*``) to PlainMamba's mixers.
 
-    The one-dimensional convolution has no place there; PlainMamba adds dt_proj's
-    bias twice and gets half of it. Of Vim's two directions the forward one is taken.
+    The one-dimensional convolution has no counterpart. PlainMamba adds dt_proj's bias
+    twice, so it gets half of it. Of Vim's two directions, the forward one is copied.
     """
     return _map('mamba_to_plainmamba', 'mixer', (), dt_bias=0.5)
 

@@ -50,7 +50,7 @@ def _branches(
 ) -> tuple[Rule, Rule]:
     """Rules for one tensor of the forward branch, and for its backward sibling.
 
-    A Mamba reads in one direction only: both branches begin with its tensor.
+    A Mamba reads in one direction only: both branches are initialised from its tensor.
     """
     source = _MIXER + forward
     return (
@@ -84,9 +84,9 @@ RULES = (
 def mamba_to_vim() -> WeightMap:
     """Mixers of a Mamba-1, Vim or VideoMamba (``layers.N.mixer.*``).
 
-    Values are taken as they are. Vim halves the sum of its two branches, where
-    VideoMamba does not; one that inherits ``out_proj`` from the other differs from it
-    by that factor.
+    Values are copied unchanged. Vim halves the sum of its two branches, but VideoMamba
+    does not; a model that inherits ``out_proj`` from the other one differs from it by
+    that factor.
     """
     return WeightMap(
         name='mamba_to_vim',

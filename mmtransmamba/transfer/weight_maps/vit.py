@@ -1,4 +1,4 @@
-"""What the maps from a ViT (canonical names) share."""
+"""Rules shared by the maps from a ViT (canonical names)."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def residual(target: str) -> Space:
 def heads(target: str) -> Space:
     """The concatenated heads, which the attention's output projection reads.
 
-    The inner channels of the student's mixer take their place, of which there may be
-    more; the mixer's output projection ``target`` reads them.
+    The inner channels of the student's mixer replace them, and there may be more of
+    them; the mixer's output projection ``target`` reads them.
     """
     return Space(
         'heads',
@@ -74,7 +74,7 @@ def patch_embed(target: str, method: str = 'width') -> tuple[Rule, Rule]:
     """Weight and bias of the patch embedding ``target``.
 
     A stem of several convolutions has no counterpart in a ViT: only a student whose
-    projection sees the image itself, in patches of the same size, takes these two.
+    projection reads the image itself, in patches of the same size, copies these two.
     """
     return (
         Rule(

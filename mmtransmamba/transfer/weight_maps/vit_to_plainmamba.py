@@ -62,12 +62,12 @@ FRESH = (
 
 @WEIGHT_MAPS.register_module()
 def vit_to_plainmamba() -> WeightMap:
-    """What a PlainMamba can take from a ViT or DeiT (TransMamba, Section 3.2).
+    """Weights that a PlainMamba inherits from a ViT or DeiT (TransMamba, Section 3.2).
 
-    Norms, the output projection of the mixer from that of the attention, the
-    position embedding, and the head where the classes agree. Left unused: q, k and
-    v, for which a scan has no counterpart, and the feed-forward layers, which
-    PlainMamba does not have.
+    These are norms, the output projection of the mixer from that of the attention, the
+    position embedding, and the head if the classes agree. Not used are q, k and v,
+    which have no counterpart in a scan, and the feed-forward layers, which PlainMamba
+    does not have.
     """
     return WeightMap(
         name='vit_to_plainmamba',

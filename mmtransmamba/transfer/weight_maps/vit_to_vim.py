@@ -20,7 +20,7 @@ RULES = (
     Rule('cls_token', 'cls_token', (EXACT, EXACT, 'residual')),
     POS_EMBED,
     *patch_embed('patch_embed.proj', method='inflate'),
-    # An RMSNorm has no bias, and none of its own mean: it equals the LayerNorm for
+    # An RMSNorm has no bias and does not subtract the mean: it equals the LayerNorm for
     # tokens whose channels have mean 0.
     Rule('layers.{i}.norm.weight', 'blocks.{i}.norm1.weight', ('residual',)),
     Rule(
@@ -51,8 +51,8 @@ FRESH = (
         (_MIXER + 'dt_proj.weight', _MIXER + 'dt_proj_b.weight'),
         dict(type='mamba_dt_weight'),
     ),
-    # The official code begins the backward one, and VideoMamba both, at 0: there dt is
-    # 0.7, and the slowest state halves with every token.
+    # The official code initialises the backward bias, and VideoMamba both, with 0: then
+    # dt is 0.7, and the slowest state halves with every token.
     Fresh(
         'dt_bias',
         (_MIXER + 'dt_proj.bias', _MIXER + 'dt_proj_b.bias'),
@@ -75,12 +75,12 @@ FRESH = (
 
 @WEIGHT_MAPS.register_module()
 def vit_to_vim() -> WeightMap:
-    """What a Vim can take from a ViT or DeiT.
+    """Weights that a Vim inherits from a ViT or DeiT.
 
-    Class token, position and patch embedding, the norms' weights, the output
-    projection of the mixer from that of the attention, and the head where the
-    classes agree. Left unused: the norms' biases; q, k and v, for which a scan has no
-    counterpart; the feed-forward layers, which Vim does not have.
+    These are class token, position and patch embedding, the norms' weights, the output
+    projection of the mixer from that of the attention, and the head if the classes
+    agree. Not used are the norms' biases; q, k and v, which have no counterpart in a
+    scan; and the feed-forward layers, which Vim does not have.
     """
     return WeightMap(
         name='vit_to_vim',
@@ -97,11 +97,11 @@ def vit_to_vim() -> WeightMap:
 
 @WEIGHT_MAPS.register_module()
 def vit_to_videomamba() -> WeightMap:
-    """What a VideoMamba, for images or for video, can take from a ViT or DeiT.
+    """Weights that a VideoMamba, for images or for video, inherits from a ViT or DeiT.
 
-    As :func:`vit_to_vim`, with the class token in front. A model for video gets the
-    patch embedding in the middle of its kernel's frames; its temporal embedding is
-    its own.
+    Like :func:`vit_to_vim`, with the class token in front. In a video model, the patch
+    embedding becomes the middle frame of the kernel, and the temporal embedding keeps
+    its own initialisation.
     """
     return WeightMap(
         name='vit_to_videomamba',

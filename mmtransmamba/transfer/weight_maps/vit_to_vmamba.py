@@ -17,8 +17,8 @@ _LAYER = 'layers.{s}.blocks.{i}.'
 def _rule(target: str, source: str, *axes: str, **options) -> Rule:
     """A rule for every block.
 
-    Each stage has a width of its own. All are optional, so that ``width='whole'``
-    takes the stage as wide as the teacher and leaves the others.
+    Each stage has its own width. All rules are optional, so that ``width='whole'``
+    copies the stage as wide as the teacher and skips the others.
     """
     return Rule(_LAYER + target, 'blocks.{i}.' + source, axes, optional=True, **options)
 
@@ -77,14 +77,15 @@ FRESH = (
 
 @WEIGHT_MAPS.register_module()
 def vit_to_vmamba() -> WeightMap:
-    """What a VMamba can take from a ViT or DeiT.
+    """Weights that a VMamba inherits from a ViT or DeiT.
 
-    Its blocks count through the stages. They take norms, the output projection of the
-    mixer from that of the attention, and the feed-forward layers in the versions that
-    have them; the head is taken where the classes agree. A stage narrower or wider
-    than the teacher takes as many channels as both have, the same in all its blocks.
-    Left unused: q, k and v; class token and position embedding, which VMamba does not
-    have; the patch embedding, unless the patches are as small as VMamba's.
+    Its blocks are numbered through the stages. They inherit norms, the output
+    projection of the mixer from that of the attention, and the feed-forward layers in
+    the versions that have them; the head is inherited if the classes agree. A stage
+    narrower or wider than the teacher inherits as many channels as both have, the same
+    in all its blocks. Not used are q, k and v; class token and position embedding,
+    which VMamba does not have; and the patch embedding, unless the patches are as small
+    as VMamba's.
     """
     return WeightMap(
         name='vit_to_vmamba',

@@ -1,4 +1,4 @@
-"""ViT and DeiT (canonical names) to Vision-RWKV, version 4 and 6."""
+"""ViT and DeiT (canonical names) to Vision-RWKV, versions 4 and 6."""
 
 from mmtransmamba.models.teachers.vit_names import to_canonical
 from mmtransmamba.registry import WEIGHT_MAPS
@@ -14,7 +14,7 @@ from mmtransmamba.transfer.weight_maps.vit import (
 
 
 def _norms(target: str, source: str) -> tuple[Rule, Rule]:
-    """A block's norm, if it stands before its branch as a ViT's does.
+    """A block's norm, if it precedes its branch as in a ViT.
 
     In the sizes with ``gamma1`` the norms follow the branches.
     """
@@ -63,8 +63,8 @@ RULES = (
     *HEAD,
 )
 
-# What mixes tokens has an initialisation of its own for every layer and channel in
-# the official code, which the model has already done.
+# The official code initialises the token mixing separately for every layer and channel,
+# which the model has already done.
 FRESH = (
     Fresh(
         'linear_weight',
@@ -82,12 +82,12 @@ FRESH = (
 
 @WEIGHT_MAPS.register_module()
 def vit_to_vrwkv() -> WeightMap:
-    """What a Vision-RWKV can take from a ViT or DeiT.
+    """Weights that a Vision-RWKV inherits from a ViT or DeiT.
 
-    Position and patch embedding, norms, the output projection of the spatial mix from
-    that of the attention, the two matrices of the channel mix from the feed-forward
-    layers, and the head where the classes agree. Left unused: the class token; q, k
-    and v; the biases, which Vision-RWKV's linear maps do not have.
+    These are position and patch embedding, norms, the output projection of the spatial
+    mix from that of the attention, the two matrices of the channel mix from the
+    feed-forward layers, and the head if the classes agree. Not used are the class
+    token; q, k and v; and the biases, which Vision-RWKV's linear maps do not have.
     """
     return WeightMap(
         name='vit_to_vrwkv',
