@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+READERS: list[Callable[[str | Path], Any | None]] = []
+"""Functions that read processors that transformers does not.
+
+Each takes a folder, and returns None for one that it does not know.
+"""
 
 
 def load_tokenizer(folder: str | Path) -> Any:
@@ -19,6 +26,10 @@ def load_tokenizer(folder: str | Path) -> Any:
 
 def load_processor(folder: str | Path) -> Any:
     """The processor of a folder, as :func:`load_tokenizer`."""
+    for read in READERS:
+        processor = read(folder)
+        if processor is not None:
+            return processor
     from transformers import AutoProcessor
 
     return _load(AutoProcessor, folder, 'processor')

@@ -5,5 +5,6 @@ the same model here, and lists where each published tensor goes.
 """
 
 from .layouts import Published, is_published_vlm, read_published
+from .processors import published_processor
 
-__all__ = ['Published', 'is_published_vlm', 'read_published']
+__all__ = ['Published', 'is_published_vlm', 'published_processor', 'read_published']

@@ -41,6 +41,8 @@ from mmtransmamba.models.multimodal.patch_decoder_config import PatchDecoderConf
 
 MIXER = dict(type='Mamba2', d_conv=2, norm='per_head', norm_eps=1e-5, skip=False)
 """What mmMamba's layers are here."""
+ENDS = (2, 92542)
+"""``</s>`` and ``<|im_end|>`` of InternLM2's tokenizer."""
 _SIZES = (
     *('hidden_size', 'intermediate_size', 'num_hidden_layers'),
     *('num_attention_heads', 'num_key_value_heads'),

@@ -10,7 +10,7 @@ from torch import nn
 
 from mmtransmamba.models.folders.assemble import assemble
 from mmtransmamba.models.folders.generation_settings import generation_config_of
-from mmtransmamba.models.folders.published.hovle import is_hovle, read_hovle
+from mmtransmamba.models.folders.published.hovle import ENDS, is_hovle, read_hovle
 from mmtransmamba.models.folders.published.llava import is_llava, read_llava
 from mmtransmamba.models.folders.published.mamba_in_llama import (
     MAMBA_CONFIG,
@@ -29,11 +29,15 @@ class Published:
         model_class: Its class here.
         config: Its config here.
         source: Its tensors under the names of ``model_class``.
+        ends: Tokens that end an answer, unless the folder says so itself.
+        suppressed: Tokens that an answer does not have.
     """
 
     model_class: type
     config: Any
     source: TensorSource
+    ends: list[int] | None = None
+    suppressed: list[int] | None = None
 
     def build(self, folder: str | Path, has_vision: bool) -> nn.Module:
         """The model, which generates as the folder says.
@@ -53,7 +57,12 @@ class Published:
             )
         model = assemble(self.model_class, self.config, self.source.items())
         given = generation_config_of(folder)
-        model.generation_config = given or model.generation_config
+        if given is not None:
+            model.generation_config = given
+        elif self.ends:
+            model.generation_config.eos_token_id = self.ends
+        if self.suppressed:
+            model.generation_config.suppress_tokens = self.suppressed
         repair_generation_config(model)
         return model
 
@@ -80,7 +89,10 @@ def read_published(folder: str | Path, raw: dict[str, Any]) -> Published | None:
     if raw.get('model_type') == 'tinyllava':
         return Published(*read_tinyllava(folder, raw))
     if is_hovle(raw):
-        return Published(*read_hovle(folder, raw))
+        model_class, config, source = read_hovle(folder, raw)
+        image = config.image_token_id
+        ends = [token for token in ENDS if token < config.text_config.vocab_size]
+        return Published(model_class, config, source, ends, [image])
     if is_llava(raw):
         return Published(*read_llava(folder, raw))
     if (Path(folder) / MAMBA_CONFIG).is_file():

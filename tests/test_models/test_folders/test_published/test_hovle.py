@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from published_folders import prefixed, random_state, with_biases, write_folder
 from published_math import (
     attend,
@@ -18,10 +19,13 @@ from published_math import (
     ssd,
 )
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 import mmtransmamba
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.transfer.convert import convert
+from mmtransmamba.utils.processors import load_processor
 
 C, H, KV, D, MLP, VOCAB = 32, 4, 2, 8, 48, 60
 FIRST, THEN = 2, 3
@@ -215,6 +219,37 @@ IDS = torch.tensor([1, 7, *[IMAGE] * TOKENS, 9, *[IMAGE] * TOKENS, 30, 2, 5])
 TILES = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
 
 
+SYSTEM = (
+    '你是由上海人工智能实验室联合商汤科技开发的书生多模态大模型，英文名叫InternVL, '
+    '是一个有用无害的人工智能助手。'
+)
+CONVERSATION = [
+    dict(role='user', content=[dict(type='image'), dict(type='text', text='Why?')]),
+    dict(role='assistant', content='So.'),
+    dict(role='user', content='And?'),
+]
+
+
+def save_internlm2_tokenizer(folder, context=IMAGE):
+    """As many words as HoVLE's special tokens need."""
+    vocab = {f'w{i}': i for i in range(60)}
+    names = ['<unk>', '<s>', '</s>', '<img>', '</img>', '<|im_start|>', '<|im_end|>']
+    for number, name in enumerate(names):
+        vocab.pop(f'w{number}')
+        vocab[name] = number
+    vocab.pop(f'w{context}')
+    vocab['<IMG_CONTEXT>'] = context
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token='<unk>'))
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token='<s>',
+        eos_token='</s>',
+        unk_token='<unk>',
+        pad_token='</s>',
+        extra_special_tokens=[*names[3:], '<IMG_CONTEXT>'],
+    ).save_pretrained(folder)
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_the_logits_are_those_of_the_published_forward(tmp_path, kind):
     folder = write(tmp_path / 'published', kind)
@@ -325,3 +360,48 @@ def test_a_tensor_that_does_not_fit_is_refused_by_name(tmp_path, name, shape, me
     with pytest.raises(CheckpointError, match=f'{message}.*{name}') as caught:
         mmtransmamba.load(folder)
     assert '\n' not in str(caught.value)
+
+
+def test_hovle_writes_internlm2s_conversation_and_cuts_images_into_tiles(tmp_path):
+    folder = write(tmp_path / 'published')
+    save_internlm2_tokenizer(folder)
+    processor = load_processor(folder)
+    text = processor.apply_chat_template(CONVERSATION, add_generation_prompt=True)
+    assert text == (
+        f'<s><|im_start|>system\n{SYSTEM}<|im_end|><|im_start|>user\n<img><IMG_CONTEXT>'
+        '</img>\nWhy?<|im_end|><|im_start|>assistant\nSo.<|im_end|><|im_start|>user\n'
+        'And?<|im_end|><|im_start|>assistant\n'
+    )
+    assert processor.max_tiles == 6 and processor.thumbnail
+    # Two tiles side by side and the small version of the whole.
+    inputs = processor(
+        images=Image.new('RGB', (2 * SIDE, SIDE), (255, 0, 0)),
+        text=text,
+        add_special_tokens=False,
+        return_tensors='pt',
+    )
+    assert inputs['pixel_values'].shape == (3, 3, SIDE, SIDE)
+    colour = torch.tensor([(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225])
+    torch.testing.assert_close(
+        inputs['pixel_values'][0, :, 3, 3], colour, atol=1e-5, rtol=1e-5
+    )
+    ids = inputs['input_ids'][0].tolist()
+    first = ids.index(3)
+    assert ids[first : first + 3 * TOKENS + 2] == [3, *[IMAGE] * 3 * TOKENS, 4]
+    assert ids.count(IMAGE) == 3 * TOKENS
+    model = mmtransmamba.load(folder)
+    assert torch.isfinite(model(**inputs).logits).all()
+    assert model.generation_config.suppress_tokens == [IMAGE]
+
+
+def test_hovle_needs_a_tokenizer_that_is_not_code(tmp_path):
+    folder = write(tmp_path / 'published')
+    with pytest.raises(ValueError, match=r'no tokenizer\.json'):
+        load_processor(folder)
+    save_internlm2_tokenizer(folder, context=51)
+    with pytest.raises(ValueError, match='img_context_token_id=50.*51'):
+        load_processor(folder)
+    config = config_of('HoVLE') | dict(template='Hermes-2')
+    write(folder, config=config)
+    with pytest.raises(ValueError, match="template='Hermes-2'"):
+        load_processor(folder)

@@ -21,6 +21,7 @@ from published_math import (
     rotate,
     tower_features,
 )
+from published_prompts import check_prompt
 from safetensors.torch import load_file, save_file
 from tiny_vlms import save_tiny_llava, tiny_tokenizer
 
@@ -29,7 +30,7 @@ from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.folders import is_vision_language
 from mmtransmamba.transfer.convert import convert
 
-C, H, KV, D, MLP, VOCAB, LAYERS = 32, 4, 2, 8, 48, 60, 2
+C, H, KV, D, MLP, VOCAB, LAYERS = 32, 4, 2, 8, 48, 110, 2
 WIDTH, TOWER_LAYERS, SIDE, PATCH = 16, 3, 12, 4
 TOKENS, EPS, THETA = 9, 1e-5, 1e4
 TOWER = 'model.vision_tower.vision_tower.vision_model.'
@@ -257,3 +258,8 @@ def test_a_tensor_that_does_not_fit_is_refused_by_name(tmp_path, name, shape, me
     with pytest.raises(CheckpointError, match=f'{message}.*{name}') as caught:
         mmtransmamba.load(folder)
     assert '\n' not in str(caught.value)
+
+
+def test_a_prompt_has_the_tokens_of_an_image_that_is_padded_to_a_square(tmp_path):
+    folder, _ = write(tmp_path / 'published')
+    check_prompt(folder, TOKENS, corner=0.0)  # the mean colour

@@ -22,6 +22,7 @@ from published_math import (
     rotate,
     tower_features,
 )
+from published_prompts import check_prompt
 from safetensors.torch import load_file, save_file
 
 import mmtransmamba
@@ -30,7 +31,7 @@ from mmtransmamba.models.folders import load_lm
 from mmtransmamba.models.trainable import VisionLanguageModel
 from mmtransmamba.transfer.convert import convert
 
-C, H, D, MLP, VOCAB, LAYERS = 32, 4, 8, 48, 60, 3
+C, H, D, MLP, VOCAB, LAYERS = 32, 4, 8, 48, 110, 3
 VISION = dict(
     hidden_size=16,
     intermediate_size=24,
@@ -287,3 +288,8 @@ def test_a_vision_language_folder_is_not_taken_for_a_language_model(tmp_path):
         load_lm(folder)
     config = json.loads((folder / 'config.json').read_text('utf-8'))
     assert config['model_type'] == 'tinyllava'
+
+
+def test_a_prompt_has_the_tokens_of_an_image_without_its_first_patch(tmp_path):
+    folder = write(tmp_path / 'published', mamba=True)
+    check_prompt(folder, TOKENS, corner=1.0)  # resized to a square
