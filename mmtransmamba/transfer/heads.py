@@ -1,4 +1,4 @@
-"""A model's last hidden states and its head, in place of its logits."""
+"""Access to a model's last hidden states and head instead of its logits."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SCALES: dict[str, Callable[[float], float]] = {
 
 
 def head_of(model: nn.Module) -> nn.Linear:
-    """The linear layer that makes a causal language model's logits.
+    """The linear layer that computes a causal language model's logits.
 
     Raises:
-        ValueError: It has none whose weight could be used.
+        ValueError: The model has none whose weight can be used.
     """
     head = model.get_output_embeddings()
     # A subclass, such as a quantised or adapted layer, may compute something else.
@@ -33,9 +33,9 @@ def head_of(model: nn.Module) -> nn.Linear:
 
 
 class HeadInputs:
-    """Runs a model as far as its head.
+    """Runs a model up to its head.
 
-    The first run compares one token's logits with what the head's weight gives.
+    The first run compares one token's logits with the product with the head's weight.
 
     Args:
         model: Causal language model of transformers.
@@ -60,19 +60,19 @@ class HeadInputs:
         self._compared = False
 
     def __call__(self, inputs: dict[str, Any]) -> Tensor:
-        """Hidden states ``[B, L, C]``; times the head's weight they are the logits.
+        """Hidden states ``[B, L, C]``; multiplied by the head's weight, the logits.
 
         Args:
             inputs: The model's arguments, ``input_ids`` ``[B, L]`` and others.
 
         Raises:
-            ValueError: They are not.
+            ValueError: The product differs from the logits.
         """
         head, seen = head_of(self.model), []
 
         def enter(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             seen.append(args[0])
-            # Logits of one token cost nothing beside those of all.
+            # The logits of one token cost little compared with those of all.
             return (args[0][:, -1:], *args[1:])
 
         handle = head.register_forward_pre_hook(enter)

@@ -49,8 +49,8 @@ def kl_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tenso
     keeps the gradient's size independent of the temperature.
 
     Args:
-        student, teacher: Logits ``[B, num_classes]``. For what happens where the
-            teacher rules out classes see
+        student, teacher: Logits ``[B, num_classes]``. For classes that the teacher
+            excludes see
             :func:`~mmtransmamba.models.divergence.kl_of_logits`.
         temperature: :math:`\tau` > 0.
 
@@ -67,14 +67,14 @@ def _positive(name: str, value: float) -> float:
 
 
 def standardize(tokens: Tensor, kind: str) -> Tensor:
-    """Remove from teacher tokens what all of them share.
+    """Remove the common part of teacher tokens.
 
     Args:
         tokens: ``[B, M, C]``.
         kind: ``'none'``; ``'center'``, subtract the mean over the batch's tokens; or
             ``'standardize'``, divide by the standard deviation per channel as well.
             A cosine to tokens with a large common mean is high whatever the student
-            says about the single token.
+            predicts for the single token.
 
     Returns:
         Float32 tensor of the same shape.

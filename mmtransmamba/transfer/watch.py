@@ -53,12 +53,12 @@ def output_projection(mixer: nn.Module) -> nn.Linear:
 
 
 def heads_of(mixer: nn.Module, normed: Tensor, rows: dict[str, Any]) -> Tensor:
-    """What a mixer gives to its output projection, ``[B, L, D]``.
+    """A mixer's output before its output projection, ``[B, L, D]``.
 
     Args:
         mixer: The mixer.
         normed: Its input ``[B, L, C]``.
-        rows: What else it is told.
+        rows: Its arguments about the rows.
     """
     seen = []
     handle = output_projection(mixer).register_forward_pre_hook(

@@ -1,4 +1,4 @@
-"""Turning pre-trained language and vision-language models into Mamba hybrids."""
+"""Conversion of pre-trained language and vision-language models to Mamba hybrids."""
 
 from .calibration import read_calibration
 from .conversion import convert, plan_conversion

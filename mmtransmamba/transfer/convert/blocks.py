@@ -1,4 +1,4 @@
-"""Parts of tensors, and whether a source has the like of one."""
+"""Blocks of tensors, and checks whether a source has similar tensors."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def block_of(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def cat_blocks(tensor: Tensor, parts: list[tuple[int, int]], width: int) -> Tensor:
-    """The beginnings of the parts stacked along dimension 0, cut to ``width``.
+    """The first rows of the parts stacked along dimension 0, cut to ``width``.
 
     Args:
         tensor: ``[sum of sizes, C]``.
-        parts: Size of each part, and how much of it is taken.
-        width: Columns taken.
+        parts: Size of each part, and the number of rows taken from it.
+        width: Number of columns taken.
     """
     pieces, start = [], 0
     for size, taken in parts:

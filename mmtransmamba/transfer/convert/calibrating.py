@@ -1,4 +1,4 @@
-"""Fitting new mixers to the attention that they replace, on a little text."""
+"""Fitting new mixers to the attention that they replace, on a small text."""
 
 from __future__ import annotations
 
@@ -32,19 +32,20 @@ def calibrate(
 ) -> None:
     r"""Fit mixers to the attention of the same layers, in place.
 
-    1. Each head's decay halves a state over the mean distance of what the attention's
-       head attends to. The first token, on which idle heads rest, does not count.
-       Output gates without bias become nearly constant: their weights are the ridge
-       regression of 1 on the layer's input.
-    2. ``steps`` steps of AdamW on each mixer alone, of the squared error of its output
-       on what the teacher's layer gets, a batch each; the rate falls linearly.
+    1. Each head's decay halves a state over the mean distance to the tokens that the
+       attention's head attends to. The first token, which idle heads attend to, is
+       excluded. Output gates without bias become nearly constant: their weights are
+       the ridge regression of 1 on the layer's input.
+    2. ``steps`` steps of AdamW are made for each mixer alone, one batch each, on the
+       squared error of its output for the input of the teacher's layer; the learning
+       rate falls linearly.
     3. The output projection is a ridge regression of the attention's output on the
-       mixer's heads. Its prior is the attention's own projection, with the factor for
-       each head by which the mixer's head is nearest to the attention's.
+       mixer's heads. Its prior is the attention's own projection, with a factor for
+       each head that brings the mixer's head closest to the attention's.
 
     Args:
-        teacher: Causal language model, in evaluation mode; left as it was.
-        mixers: By layer, in float32, with the attention's projections.
+        teacher: Causal language model, in evaluation mode; left unchanged.
+        mixers: Mixers by layer, in float32, with the attention's projections.
         batches: Token ids ``[B, L]`` without padding, L at least 2.
         steps: Number of steps, 0 for none.
         seed: Seed of the order of the batches.
@@ -87,7 +88,7 @@ def calibrate(
 def _attention_weights(
     model: nn.Module, visits: dict[int, Callable[[Tensor], None]]
 ) -> Iterator[None]:
-    """Show the attention weights ``[B, H, L, L]`` of some layers."""
+    """Pass the attention weights ``[B, H, L, L]`` of some layers to a function."""
     implementation = model.config._attn_implementation
     handles = []
     model.set_attn_implementation('eager')
@@ -106,7 +107,7 @@ def _attention_weights(
 
 
 class _Fit:
-    """What is learned of one layer."""
+    """Statistics and parameters of one layer that are fitted."""
 
     def __init__(self, mixer: DecoderMixer) -> None:
         self.mixer = mixer.requires_grad_(True)
@@ -117,7 +118,7 @@ class _Fit:
 
     @torch.no_grad()
     def see_weights(self, weights: Tensor) -> None:
-        """Of the attention, ``[B, H, L, L]``."""
+        """Read the attention weights ``[B, H, L, L]``."""
         steps = torch.arange(weights.shape[-1], device=weights.device)
         apart = (steps[:, None] - steps).clamp_min(0).double()
         weights = weights[..., 1:].double()
@@ -178,7 +179,7 @@ class _Fit:
 
 
 def _ridge(squares: Tensor, products: Tensor, prior: Tensor) -> Tensor:
-    """Coefficients ``[D, C]`` of a linear regression that is drawn to a prior.
+    """Coefficients ``[D, C]`` of a linear regression with a prior.
 
     Args:
         squares: Inputs times inputs, summed, ``[D, D]``.

@@ -1,4 +1,4 @@
-"""Text on which conversions are measured and calibrated."""
+"""Text for measuring and calibrating conversions."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ TOKENS = 2048
 
 
 def split_held_out(batches: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Text to fit to, and the last eighth of the rows, at least one, to measure on.
+    """Split text into rows to fit to, and the last eighth, at least one, to measure on.
 
     Args:
-        batches: Token ids ``[B, L]``. A single row is cut in two halves.
+        batches: Token ids ``[B, L]``. A single row is split into two halves.
 
     Raises:
-        ValueError: It is a single row of less than four tokens, or there is none.
+        ValueError: There is no row, or a single one with less than four tokens.
     """
     rows = [row[None] for batch in batches for row in batch]
     if len(rows) == 1:
@@ -46,21 +46,21 @@ def split_held_out(batches: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor
 def read_calibration(
     file: str | Path, teacher: str | Path, tokens: int = 8192
 ) -> list[Tensor]:
-    """Batches of token ids, of as much text as asked for.
+    """Batches of token ids from a text of the requested length.
 
     Args:
         file: ``.npz`` with token ids ``[N, L]`` in ``tokens``, or a text file, which is
-            cut into blocks of 512 tokens.
+            split into blocks of 512 tokens.
         teacher: Folder with the tokenizer that a text file needs.
-        tokens: Number of tokens that are read, positive; at least one row or block.
+        tokens: Number of tokens to read, positive; at least one row or block is read.
 
     Returns:
         Token ids ``[B, L]``, int64.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The number is not positive; the file is no text, has no ``tokens``
-            or less than two in a row, or too little text.
+        FileNotFoundError: The file does not exist.
+        ValueError: The number is not positive; the file is not a text, has no
+            ``tokens`` or fewer than two in a row, or too little text.
     """
     if tokens < 1:
         raise ValueError(f'Calibration on {tokens} tokens: give a positive number.')

@@ -38,25 +38,25 @@ def convert(
 ) -> tuple[nn.Module, SubcloneReport]:
     """Turn a language or vision-language model into a hybrid with Mamba layers.
 
-    Only the attention of the chosen layers is replaced; it gives its weights to the
-    mixers. Everything else is the teacher's, and how it generates too.
+    Only the attention of the chosen layers is replaced, and initialises the mixers.
+    Everything else is the teacher's, including its generation settings.
 
     Args:
-        teacher: A transformers model, or its folder. For a vision-language model the
-            language model inside is converted; ranking measures it without images.
-        layers: Which layers: a position of
+        teacher: A transformers model, or its folder. For a vision-language model, only
+            the inner language model is converted; ranking measures it without images.
+        layers: The layers to convert: a position of
             :func:`~mmtransmamba.models.language.choose_layers` such as ``'evenly'`` or
             ``'late'``, indices, or ``'auto'`` for those whose conversion costs least
             on ``calibration``.
         ratio: Share of the layers that become Mamba.
-        init: What the mixers are initialised from, see :class:`Conversion`.
-        **options: The other attributes of :class:`Conversion`, ``mixer`` for example,
-            and fields of the student's config.
+        init: Initialisation of the mixers, see :class:`Conversion`.
+        **options: Other attributes of :class:`Conversion`, such as ``mixer``, and
+            fields of the student's config.
 
     Returns:
         The hybrid, a transformers model in the dtype of the teacher's embeddings with
-        float32 SSM parameters, and the report on every tensor. With ``'auto'`` its
-        config has the ranking, which is logged.
+        float32 SSM parameters, and the report on every tensor. With ``'auto'``, its
+        config contains the ranking, which is also logged.
 
     Raises:
         FileNotFoundError: A folder or file does not exist.
@@ -76,11 +76,11 @@ def convert(
 def plan_conversion(
     teacher: nn.Module | str | Path, conversion: Conversion | None = None
 ) -> Plan:
-    """Check a conversion, rank the layers if asked to, and plan every tensor.
+    """Check a conversion, rank the layers if requested, and plan every tensor.
 
     Args:
         teacher: See :func:`convert`.
-        conversion: What is asked for.
+        conversion: The requested conversion.
     """
     conversion = conversion or Conversion()
     pretrained, ranking = Pretrained(teacher), None
@@ -105,7 +105,7 @@ def plan_conversion(
 
 
 def _calibrate(plan: Plan, teacher: Pretrained, conversion: Conversion) -> None:
-    """Fit the mixers to the text if asked to, and compare the hybrid on the rest."""
+    """Fit the mixers to the text if requested, and compare the hybrid on the rest."""
     fit, held = split_held_out(conversion.calibration)
     check_ids([*fit, *held], teacher.config.vocab_size)
     model, language = teacher.load(), plan.language

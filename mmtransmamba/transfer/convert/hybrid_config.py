@@ -1,4 +1,4 @@
-"""The config of the hybrid that a Transformer becomes."""
+"""The config of a hybrid, derived from that of its Transformer."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from mmtransmamba.models.language import ATTENTION, HYBRIDS, MAMBA, choose_layer
 from mmtransmamba.models.language.mixers import Init, mixer_class
 from mmtransmamba.transfer.convert.spec import Conversion, init_of
 
-# Not the hybrid's: its own, or pointing at code in the teacher's folder.
+# Fields not copied: the hybrid sets its own, or they point to code of the teacher.
 _DROPPED = ('model_type', 'architectures', 'transformers_version', 'dtype', 'auto_map')
-# Read by transformers, though not among the fields of every config.
+# Read by transformers, although not among the fields of every config.
 _KNOWN = ('head_dim', 'rope_theta', 'rope_scaling')
 
 
 def hybrid_config(teacher: Any, conversion: Conversion) -> Any:
-    """Config of the hybrid that a Transformer's config becomes.
+    """Derive a hybrid's config from that of its Transformer.
 
     Args:
         teacher: Config of a transformers model of one of the families in
             :data:`~mmtransmamba.models.language.HYBRIDS`.
-        conversion: What is asked for, with ``layers`` other than ``'auto'``.
+        conversion: The requested conversion, with ``layers`` other than ``'auto'``.
 
     Raises:
         ValueError: Unknown family, layers or field, a quantised teacher, or one with
-            more than a mixer can take over.
+            features that a mixer cannot take over.
     """
     init, fields = conversion.initialisation, conversion.fields
     _check_teacher(teacher, conversion.init, init)
@@ -121,7 +121,7 @@ def has_in_bias(config: Any) -> bool:
 
 
 def has_out_bias(config: Any) -> bool:
-    """Whether the attention's output projection has one."""
+    """Whether the attention's output projection has a bias."""
     return _family(config) == 'phi' or bool(getattr(config, 'attention_bias', False))
 
 
@@ -135,7 +135,7 @@ def _family(config: Any) -> str:
 
 
 def _check_heads(teacher: Any, student: Any) -> None:
-    """Attention that stays keeps its meaning only if heads are dropped whole."""
+    """Check that a student with attention layers drops whole heads only."""
 
     def geometry(config: Any) -> tuple[int, float]:
         heads = config.num_attention_heads

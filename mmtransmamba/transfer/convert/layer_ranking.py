@@ -1,4 +1,4 @@
-"""The order in which layers cost least to convert."""
+"""Order of the layers by the cost of converting them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class LayerRanking:
     """Layers in the order in which they should be converted.
 
     Attributes:
-        method: How they were ranked, see :func:`.rank_layers`.
+        method: Ranking method, see :func:`.rank_layers`.
         init: Initialisation of the mixers.
         order: Layers, the one that costs least first.
-        kl: Per-token KL divergence from the teacher in nats: with ``'single'`` of that
-            layer alone, with ``'greedy'`` of it and all those before it.
-        tokens: Number of tokens it was measured on.
+        kl: Per-token KL divergence from the teacher in nats: with ``'single'`` for that
+            layer alone, with ``'greedy'`` for it and all layers before it.
+        tokens: Number of tokens used for the measurement.
     """
 
     method: str
@@ -32,10 +32,10 @@ class LayerRanking:
         Path(path).write_text(json.dumps(self.__dict__, indent=1) + '\n')
 
     def note_in(self, config: Any) -> None:
-        """Have the config of the hybrid tell how its layers were chosen.
+        """Record in the hybrid's config how its layers were chosen.
 
         Args:
-            config: Of a language model, or of a vision-language model around it.
+            config: Config of a language model, or of a vision-language model around it.
         """
         config.get_text_config().layer_ranking = asdict(self)
 

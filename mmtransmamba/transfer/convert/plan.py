@@ -1,4 +1,4 @@
-"""How each tensor of a hybrid is made: the plan of a conversion."""
+"""The plan of a conversion: how each tensor of a hybrid is computed."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _MIXER = 'self_attn.'
 
 @dataclass
 class Step:
-    """How one tensor of the hybrid is made.
+    """How one tensor of the hybrid is computed.
 
     Attributes:
         entry: Its line of the report.
-        make: Computes it.
+        make: Function that computes it.
     """
 
     entry: Entry
@@ -53,7 +53,7 @@ class Step:
         """The tensor, on the CPU.
 
         Raises:
-            CheckpointError: What it is made of has NaN or infinity.
+            CheckpointError: Its source has NaN or infinity.
         """
         made = self.make().detach().cpu()
         fault = fault_of(made)
@@ -64,14 +64,14 @@ class Step:
 
 
 class Plan(ABC):
-    """The steps that make a hybrid's weights, none of them done yet.
+    """The steps that compute a hybrid's weights, before any of them is done.
 
     Attributes:
         teacher: The model that is converted.
-        conversion: What is asked for.
+        conversion: The requested conversion.
         config: Config of the hybrid.
-        ranking: What the layers were chosen by if it was measured.
-        proof: How near the hybrid is to the teacher if there is calibration text.
+        ranking: The measurement by which the layers were chosen, if there is one.
+        proof: Comparison of hybrid and teacher, if there is calibration text.
     """
 
     config: Any
@@ -91,7 +91,7 @@ class Plan(ABC):
         Raises:
             ValueError: The family, a layer, a field or a shape does not fit; a tensor
                 has no source. The message names it.
-            CheckpointError: The teacher has weights of integers.
+            CheckpointError: The teacher has integer weights.
         """
 
     @property
@@ -105,7 +105,7 @@ class Plan(ABC):
 
     @abstractmethod
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Make the hybrid's tensors, one at a time.
+        """Compute the hybrid's tensors, one at a time.
 
         They are in the dtype of the teacher's embeddings, the SSM parameters in
         float32, and share no memory with the teacher.
@@ -113,15 +113,15 @@ class Plan(ABC):
 
     @abstractmethod
     def report(self) -> SubcloneReport:
-        """The account of the conversion."""
+        """The report on the conversion."""
 
     @property
     @abstractmethod
     def language(self) -> LanguagePlan:
-        """The plan of the causal language model inside, itself if it is one."""
+        """The plan of the inner causal language model; itself if it is one."""
 
     def unused(self, entries: Sequence[Entry]) -> list[Unused]:
-        """The tensors of teacher and checkpoint that no entry takes."""
+        """The tensors of teacher and checkpoint that no entry uses."""
         used = {entry.source for entry in entries}
         return [
             Unused(name, source.shape(name))
@@ -136,13 +136,13 @@ class Plan(ABC):
 
 
 class LanguagePlan(Plan):
-    """Of a causal language model, or of the decoder inside a larger model.
+    """Plan for a causal language model, or for the decoder inside a larger model.
 
     Args:
         teacher, conversion: See :class:`Plan`.
         config: Config of the hybrid.
         source: The teacher's tensors under a causal language model's names.
-        shapes: Names and shapes of the tensors to make.
+        shapes: Names and shapes of the tensors to compute.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class LanguagePlan(Plan):
         """See :meth:`Plan.tensors`.
 
         Args:
-            prefix: Only those whose names begin so.
+            prefix: Only tensors whose names start with this prefix are computed.
         """
         steps = [step for step in self.steps if step.entry.target.startswith(prefix)]
         for layer, group in groupby(steps, _layer_of):
@@ -204,11 +204,11 @@ class LanguagePlan(Plan):
         return self
 
     def calibrate(self, values: dict[str, Tensor], detail: str) -> None:
-        """Have tensors of the mixers begin from values that fit the text.
+        """Replace the initial values of mixer tensors by values fitted to a text.
 
         Args:
-            values: By name.
-            detail: How they were made, for the report.
+            values: Tensors by name.
+            detail: How they were computed, for the report.
         """
         self.calibrated = values
         for entry in (step.entry for step in self.steps):
@@ -221,7 +221,7 @@ class LanguagePlan(Plan):
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """The teacher's."""
+        """The dtype of the teacher's embeddings."""
         return self._tensors['model.embed_tokens.weight'].dtype
 
     def mixer(self, layer: int) -> nn.Module:
@@ -234,7 +234,7 @@ class LanguagePlan(Plan):
         return mixer.eval()
 
     def report(self) -> SubcloneReport:
-        """The account of the conversion."""
+        """The report on the conversion."""
         entries, asked = [step.entry for step in self.steps], self.conversion
         return SubcloneReport(
             weight_map=f'{self.config.model_type}, init={asked.init}',
@@ -263,7 +263,7 @@ class LanguagePlan(Plan):
         )
 
     def _mixer_part(self, name: str) -> tuple[int, str] | None:
-        """Layer and name within its mixer of a tensor, None for any other tensor."""
+        """Layer and name within its mixer of a tensor; None for any other tensor."""
         found = _LAYER.match(name)
         if not found or int(found[2]) not in self.config.mamba_layers:
             return None
@@ -300,10 +300,10 @@ class LanguagePlan(Plan):
 
 
 def check_kinds(steps: Sequence[Step], *sources: TensorSource) -> None:
-    """Refuse integers, of a quantised model for example, as weights.
+    """Refuse integer weights, such as those of a quantised model.
 
     Raises:
-        CheckpointError: A tensor is made of some; the message names them.
+        CheckpointError: A tensor is computed from some; the message names them.
     """
     for name in (step.entry.source for step in steps):
         for source in sources:
@@ -317,13 +317,13 @@ def check_kinds(steps: Sequence[Step], *sources: TensorSource) -> None:
 def inherited_step(
     name: str, shape: tuple[int, ...], teacher: TensorSource, blocks: bool
 ) -> Step:
-    """The step that takes a tensor from the teacher, or the block of it that fits.
+    """The step that copies a tensor from the teacher, or the block of it that fits.
 
     Args:
         name: The tensor, in student and teacher.
         shape: Its shape in the student.
         teacher: The teacher's tensors.
-        blocks: Whether blocks are taken.
+        blocks: Whether blocks may be copied.
 
     Raises:
         ValueError: The teacher has no such tensor, or one that does not fit.
@@ -386,7 +386,7 @@ def target_shapes(
 
 
 def _prefix_of(source: TensorSource) -> str:
-    """What comes before the layer's number in a Mamba model's names."""
+    """The prefix of the layer number in a Mamba model's names."""
     for name in source:
         found = re.match(r'^(.*layers\.)\d+\.mixer\.', name)
         if found:

@@ -1,4 +1,4 @@
-"""How near a hybrid is to its teacher before any training."""
+"""Comparison of a hybrid with its teacher before any training."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mmtransmamba.models.divergence import kl_of_logits
 
 @dataclass
 class Proof:
-    """A student beside its teacher on some text.
+    """Comparison of a student with its teacher on a text.
 
     Attributes:
         kl: Divergence of the student from the teacher, nats per token.
-        agreement: Share of the tokens after which both find the same one most likely.
-        perplexity, teacher_perplexity: Of the text.
-        tokens: Number of tokens that are predicted.
-        held_out: Whether nothing about the student was chosen by this text.
+        agreement: Share of tokens for which both predict the same most likely one.
+        perplexity, teacher_perplexity: Perplexities of the text.
+        tokens: Number of predicted tokens.
+        held_out: Whether this text was not used to choose anything about the student.
     """
 
     kl: float

@@ -1,4 +1,4 @@
-"""Which layers can become Mamba at the least cost, measured on text."""
+"""Ranking of layers by the cost of converting them to Mamba, measured on text."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def rank_layers(
     conversion: Conversion | None = None,
     count: int | None = None,
 ) -> LayerRanking:
-    """Rank a model's layers by what converting them costs, before any training.
+    """Rank a model's layers by the cost of converting them, before any training.
 
     Args:
         teacher: A transformers causal language model, or its folder. A model is
-            changed while this runs, and left as it was.
+            changed during the ranking, and restored afterwards.
         batches: Token ids ``[B, L]`` of calibration text, without padding.
-        conversion: How each layer would be converted; its ``layers`` and ``ratio`` do
-            not matter. If the student is shallower, only its layers are ranked, within
-            the whole teacher. Its ``ranking`` is the method, ``'single'``: each layer
-            is converted alone, which takes one pass per layer; ``'greedy'``: the
-            cheapest layer is converted, then the one that is cheapest together with it,
-            and so on.
-        count: Layers to rank with ``'greedy'``; all by default.
+        conversion: How each layer would be converted; its ``layers`` and ``ratio`` are
+            ignored. If the student is shallower, only its layers are ranked, within
+            the whole teacher. Its ``ranking`` is the method. With ``'single'``, each
+            layer is converted alone, which takes one pass per layer. With ``'greedy'``,
+            the cheapest layer is converted, then the one that is cheapest together
+            with it, and so on.
+        count: Number of layers to rank with ``'greedy'``; all by default.
 
     Raises:
         ValueError: No calibration text, a family that cannot be converted, or a student
@@ -56,7 +56,7 @@ def rank_layers(
     if not isinstance(teacher, Pretrained):
         teacher = Pretrained(teacher)
     conversion = replace(conversion or Conversion(), layers='early', ratio=1.0)
-    # Also refuses families that cannot be converted, before the model is loaded.
+    # Families that cannot be converted are refused here, before the model is loaded.
     hybrid_config(teacher.config, conversion)
     check_width(teacher.config, conversion.fields)
     check_ids(batches, teacher.config.vocab_size)
@@ -90,11 +90,11 @@ def rank_layers(
 def cheapest_layers(
     teacher: Pretrained, conversion: Conversion
 ) -> tuple[list[int], LayerRanking]:
-    """The share of layers whose conversion costs least, and the ranking behind it.
+    """The layers that cost least to convert, and the ranking behind the choice.
 
     Args:
         teacher: A causal language model.
-        conversion: What is asked for, calibration text included, as batches.
+        conversion: The requested conversion, with the calibration text as batches.
     """
     depth = conversion.fields.get('num_hidden_layers', teacher.config.num_hidden_layers)
     count = count_layers_of(conversion.ratio, depth)
@@ -103,10 +103,10 @@ def cheapest_layers(
 
 
 def check_ids(batches: Sequence[Tensor], vocab_size: int) -> None:
-    """Refuse ids of calibration text that a teacher does not have.
+    """Refuse ids of calibration text that are not in a teacher's vocabulary.
 
     Raises:
-        ValueError: There is one.
+        ValueError: There is such an id.
     """
     lowest = min(int(batch.min()) for batch in batches)
     highest = max(int(batch.max()) for batch in batches)
@@ -119,10 +119,10 @@ def check_ids(batches: Sequence[Tensor], vocab_size: int) -> None:
 
 
 def check_width(config: Any, fields: Mapping[str, Any]) -> None:
-    """Refuse fields by which a student would be narrower than its teacher.
+    """Refuse config fields that make a student narrower than its teacher.
 
     Raises:
-        ValueError: There is one.
+        ValueError: There is such a field.
     """
     for name in _WIDTHS:
         have = getattr(config, name, None)

@@ -1,7 +1,7 @@
-"""First values of a mixer, as its class declares them.
+"""Initial values of a mixer, as declared by its class.
 
-They come from the attention it replaces, from a checkpoint of such mixers, or from a
-new mixer.
+They come from the attention that it replaces, from a checkpoint with such mixers, or
+from a new mixer.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from mmtransmamba.transfer.convert.spec import Conversion
 
 @dataclass
 class Value:
-    """A first value for one tensor of a mixer.
+    """An initial value for one tensor of a mixer.
 
     Attributes:
-        make: Computes it.
-        source: Name of the tensor that it comes from, None if from none.
-        inherited: Number of its values that come from there.
-        detail: How it is made, or which part is taken.
+        make: Function that computes it.
+        source: Name of the tensor that it comes from, None if there is none.
+        inherited: Number of its values that come from that tensor.
+        detail: How it is computed, or which part is copied.
     """
 
     make: Callable[[], Tensor]
@@ -48,7 +48,7 @@ class Value:
 
 
 class FreshMixer:
-    """A mixer as a new model of its kind has it, made when it is asked for.
+    """A mixer with the initialisation of its class, created on demand.
 
     Args:
         config: Config of the hybrid.
@@ -76,12 +76,12 @@ class FreshMixer:
         return self._state[name]
 
     def forget(self) -> None:
-        """Free its memory; what is asked for later is made again."""
+        """Free its memory; later requests create it again."""
         self._state = None
 
 
 class MixerSeeding:
-    """Chooses the first values of one layer's mixer.
+    """Chooses the initial values of one layer's mixer.
 
     Args:
         config: Config of the hybrid.
@@ -89,9 +89,9 @@ class MixerSeeding:
         conversion: Initialisation and seed.
         shapes: Shapes of the mixer's tensors, by their names in it.
         teacher: The teacher's tensors.
-        attention: Beginning of the names of the attention's tensors.
+        attention: Prefix of the attention's tensor names.
         checkpoint: Tensors of a model with such mixers, or None.
-        prefix: Beginning of the names of the checkpoint's mixer.
+        prefix: Prefix of the mixer's tensor names in the checkpoint.
     """
 
     def __init__(
@@ -115,10 +115,10 @@ class MixerSeeding:
         self._init = self._class.inits[conversion.init]
 
     def value(self, name: str) -> Value:
-        """The first value of a tensor of the mixer.
+        """The initial value of a tensor of the mixer.
 
         Raises:
-            ValueError: What it should come from is missing, or has another shape.
+            ValueError: Its source is missing, or has another shape.
         """
         value = None
         if name in self._init.fills:
@@ -158,21 +158,21 @@ def from_attention(
     source: TensorSource,
     config: Any,
 ) -> Value | None:
-    """The attention's tensor that a mixer's class names for one of its own.
+    """The attention's tensor that a mixer's class declares as a source.
 
     Args:
         mixer: The class.
         name: Tensor of the mixer.
         shape: Its shape.
-        attention: Beginning of the names of the attention's tensors.
+        attention: Prefix of the attention's tensor names.
         source: The teacher's tensors.
         config: Config of the hybrid.
 
     Returns:
-        None for what attention does not have.
+        The tensor; None if attention has no counterpart.
 
     Raises:
-        ValueError: The attention's tensor has another shape, or is not there.
+        ValueError: The attention's tensor is missing, or has another shape.
     """
     module, _, leaf = name.partition('.')
     modules = mixer.attention.get(module, ())
@@ -221,7 +221,7 @@ def from_checkpoint(
         mixer: The mixer's class.
         name: Tensor of the mixer.
         shapes: Shapes of the mixer's tensors.
-        prefix: Beginning of the names of the model's mixer.
+        prefix: Prefix of the mixer's tensor names in the model.
         source: Its tensors.
 
     Raises:
@@ -229,7 +229,7 @@ def from_checkpoint(
     """
     origin, shape = prefix + name, shapes[name]
     if origin not in source:
-        # Models of this kind need not have biases beside that of dt.
+        # Models of this kind may lack biases other than that of dt.
         if name.endswith('proj.bias') and not others_have(source, origin):
             return None
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What is asked of a conversion."""
+"""Specification of a conversion."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _MIXER_OF = {'subclone': 'Mamba'}
 
 @dataclass(frozen=True)
 class Conversion:
-    """Which layers of a model become what, and how they are initialised.
+    """Which layers of a model are converted, to which mixers, and their initialisation.
 
     Attributes:
-        layers: Which layers, see :func:`~mmtransmamba.models.language.choose_layers`;
-            or ``'auto'``: those that cost least, measured on ``calibration``, see
+        layers: Choice of layers, see
+            :func:`~mmtransmamba.models.language.choose_layers`; or ``'auto'``: those
+            that cost least, measured on ``calibration``, see
             :func:`~mmtransmamba.transfer.convert.rank_layers`.
-        ratio: Share of the layers that become Mamba, in (0, 1], where ``layers`` does
-            not list them.
-        init: What the mixers are initialised from; a mixer declares the names it
-            supports. Those of this package are
+        ratio: Share of the layers that become Mamba, in (0, 1], unless ``layers`` lists
+            them.
+        init: Initialisation of the mixers; a mixer declares the names it supports.
+            Those of this package are
 
             * ``'mimic'`` (mmMamba): Mamba-2 whose x, B, C and out_proj are v, k, q and
-              o, with a decay close to 1, a convolution that passes its input on, and a
-              small gate;
-            * ``'inherit'``: the same projections, all else as in a new Mamba-2
+              o, with a decay close to 1, an identity convolution and a small gate;
+            * ``'inherit'``: the same projections, otherwise like a new Mamba-2
               (mmMamba, Table 4);
             * ``'vkq'`` (MaTVLM): the same projections in the original Mamba-2 mixer;
             * ``'calibrate'``: the same projections in Mamba-2, Gated DeltaNet or KDA,
@@ -45,28 +45,28 @@ class Conversion:
               with a convolution drawn from a normal distribution. The student may be
               shallower (it has the first layers) and narrower (it has the top-left
               blocks) than the teacher;
-            * ``'scratch'``: nothing of the attention, as in a new Mamba-2.
-        seed: Seed of what is drawn.
-        mixer: The mixer's type, or fields (``type`` among them or not) that differ from
-            those that go with ``init``. By default the mixer of the paper of ``init``.
+            * ``'scratch'``: nothing from the attention, like a new Mamba-2.
+        seed: Seed of random values.
+        mixer: The mixer's type, or fields (with or without ``type``) that differ from
+            the defaults of ``init``. By default the mixer of the paper of ``init``.
         mamba_checkpoint: File or folder of a Mamba-1 model, for ``'subclone'``.
-        calibration: Text that ``'auto'`` and ``'calibrate'`` read, and of which a part
-            is held out to compare the hybrid with its teacher, whatever the
-            initialisation: batches of token ids ``[B, L]``, or a file for
+        calibration: Text for ``'auto'`` and ``'calibrate'``. With any initialisation, a
+            part of it is held out to compare the hybrid with its teacher. Batches of
+            token ids ``[B, L]``, or a file for
             :func:`~mmtransmamba.transfer.convert.read_calibration`.
-        calibration_tokens: Number of tokens that are read from a file.
-        calibration_steps: Steps of training by which ``'calibrate'`` brings each mixer
-            nearer to its attention, ``CALIBRATION_STEPS`` by default; 0 for the closed
+        calibration_tokens: Number of tokens to read from a file.
+        calibration_steps: Number of training steps by which ``'calibrate'`` fits each
+            mixer to its attention, ``CALIBRATION_STEPS`` by default; 0 for the closed
             forms alone.
-        ranking: How ``'auto'`` ranks, see
+        ranking: Ranking method of ``'auto'``, see
             :func:`~mmtransmamba.transfer.convert.rank_layers`.
         fields: Fields of the student's config that differ from the teacher's, such as
             ``num_hidden_layers``.
 
     Raises:
         ValueError: The mixer, one of its fields, the initialisation or the ranking is
-            unknown, ``'auto'`` has no calibration text, or the initialisation takes no
-            checkpoint.
+            unknown, ``'auto'`` has no calibration text, or the initialisation does not
+            support a checkpoint.
     """
 
     layers: str | Sequence[int] = 'evenly'
@@ -83,7 +83,7 @@ class Conversion:
 
     @classmethod
     def of(cls, **options: Any) -> Conversion:
-        """A conversion from keywords; those that are not its own are ``fields``."""
+        """A conversion from keywords; unknown ones become ``fields``."""
         own = {f.name for f in dataclasses.fields(cls)} - {'fields'}
         fields = {name: options[name] for name in options if name not in own}
         return cls(**{n: options[n] for n in options if n in own}, fields=fields)
@@ -122,12 +122,12 @@ class Conversion:
 
     @property
     def mixer_fields(self) -> dict[str, Any]:
-        """Fields of the mixer that are given."""
+        """Fields of the mixer that are set explicitly."""
         return {k: v for k, v in self._given_mixer.items() if k != 'type'}
 
     @property
     def initialisation(self) -> Init:
-        """What the mixer declares about ``init``."""
+        """The mixer's declaration of ``init``."""
         return init_of(self.mixer_type, self.init)
 
     @property
@@ -137,10 +137,10 @@ class Conversion:
 
 
 def init_of(mixer: str, init: str) -> Init:
-    """A mixer's initialisation of a name.
+    """A mixer's initialisation with a name.
 
     Raises:
-        ValueError: The mixer has none of this name.
+        ValueError: The mixer has no initialisation with this name.
     """
     cls = mixer_class(mixer)
     if init in cls.inits:

@@ -31,11 +31,11 @@ from mmtransmamba.transfer.subclone import Entry, SubcloneReport
 
 
 class VisionLanguagePlan(Plan):
-    """Of a vision-language model.
+    """Plan for a vision-language model.
 
-    Its decoder is converted as a language model is; vision tower, projector and head
-    are the teacher's. A student that is narrower has the top-left blocks of the
-    projector, too.
+    Its decoder is converted like a language model; vision tower, projector and head
+    are the teacher's. A narrower student also has the top-left blocks of the
+    projector.
 
     Args:
         teacher, conversion: See :class:`~mmtransmamba.transfer.convert.plan.Plan`.
@@ -48,7 +48,7 @@ class VisionLanguagePlan(Plan):
         super().__init__(teacher, conversion)
         self.config = config
         shapes = target_shapes(self.model_class, config)
-        # The version's own names of the tensors, by the canonical ones.
+        # The tensor names of the installed version, by the canonical ones.
         self._names = {canonical(name): name for name, _ in shapes}
         decoder = [(n, shape) for n, shape in shapes if n.startswith(DECODER)]
         self.text = LanguagePlan(
@@ -97,7 +97,7 @@ class VisionLanguagePlan(Plan):
             yield DECODER + name.removeprefix('model.'), tensor
 
     def report(self) -> SubcloneReport:
-        """The account of the conversion, of every tensor of the whole model."""
+        """The report on the conversion, covering every tensor of the whole model."""
         report = self.text.report()
         part = set(language_part(self.teacher.source))
 

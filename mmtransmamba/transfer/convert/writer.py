@@ -35,25 +35,25 @@ def write_model(
     max_shard_bytes: int = 5 * 10**9,
     overwrite: bool = False,
 ) -> Path:
-    """Carry a plan out tensor by tensor into a folder ``from_pretrained`` can read.
+    """Execute a plan tensor by tensor into a folder that ``from_pretrained`` can read.
 
-    At no time is more than one shard of the new weights in memory. The folder appears
-    under its name when it is complete.
+    At most one shard of the new weights is in memory at a time. The folder gets its
+    final name when it is complete.
 
     Args:
-        plan: What to write. Tokenizer, chat template and generation config in the
+        plan: The plan to execute. Tokenizer, chat template and generation config in the
             teacher's folder are copied; the ranking of layers, if there is one, is
-            written beside the weights.
+            written next to the weights.
         folder: Folder to create.
         max_shard_bytes: Size of a shard, positive.
         overwrite: Replace the folder if it exists and is a converted model.
 
     Raises:
-        FileExistsError: The folder exists and is not to be replaced, or it is the
+        FileExistsError: The folder exists and may not be replaced, or it is the
             teacher's.
         ValueError: ``max_shard_bytes`` is not positive.
-        CheckpointError: A weight of the teacher has NaN or infinity. Nothing is left of
-            the folder.
+        CheckpointError: A weight of the teacher has NaN or infinity. The folder is then
+            removed.
     """
     if max_shard_bytes < 1:
         raise ValueError(f'max_shard_bytes={max_shard_bytes} must be positive.')
@@ -98,7 +98,7 @@ def _check_replaceable(
 
 
 def _remove_stale(partial: Path) -> None:
-    """Remove what an interrupted conversion has left, but nothing else."""
+    """Remove the remains of an interrupted conversion, but nothing else."""
     if not partial.exists():
         return
     for file in partial.iterdir():

@@ -1,4 +1,4 @@
-"""What a distillation term is told, and what it returns."""
+"""Inputs and outputs of a distillation term."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def check_weight(owner: object, weight: float, name: str = 'weight') -> None:
     Args:
         owner: The object that has it, for the message.
         weight: The factor.
-        name: What the config calls it.
+        name: Its name in the config.
 
     Raises:
-        ValueError: So it is; the message names the class of ``owner``.
+        ValueError: The factor is invalid; the message names the class of ``owner``.
     """
     if not (isinstance(weight, (int, float)) and 0 <= weight < math.inf):
         raise ValueError(
@@ -38,11 +38,11 @@ def check_weight(owner: object, weight: float, name: str = 'weight') -> None:
 
 
 def check_switched_off(owner: str, terms: Mapping[str, Any]) -> None:
-    """Refuse to switch a term off by a name that looks like that of another.
+    """Refuse to disable a term by a name that resembles an enabled one.
 
     Args:
-        owner: Whose terms they are, for the message.
-        terms: Terms by name, None where one is switched off.
+        owner: Owner of the terms, for the message.
+        terms: Terms by name, None for a disabled one.
 
     Raises:
         ValueError: There is such a name.
@@ -59,15 +59,15 @@ def check_switched_off(owner: str, terms: Mapping[str, Any]) -> None:
 
 @dataclass
 class TransferPair:
-    """Facts about student and teacher that a term is built from.
+    """Facts about student and teacher from which a term is built.
 
     Attributes:
         student: Name of the student's class, for messages.
         layer_dims: Token width after each student block.
         direction_dims: Inner width of each block's scan directions.
         num_directions: Number of scan directions K of each block with a direction tap.
-        feature_dim: Width of the student's final feature; None for a student that
-            says nothing of whole images, as a segmentor.
+        feature_dim: Width of the student's final feature; None for a student without
+            image-level output, such as a segmentor.
         num_classes: Classes of the student's head, None without one.
         teacher: The frozen teacher.
         layer_map: Index of the teacher layer that supervises each student layer.
@@ -93,16 +93,16 @@ class DistillBatch:
     """One step's features.
 
     Attributes:
-        student: What the taps recorded.
-        feature: The student's final feature, ``[B, C]``; None without one.
-        logits: The student's logits, ``[B, num_classes]``; None likewise.
-        extra: What the student's kind gives besides, see
+        student: Record of the student's taps.
+        feature: The student's final feature, ``[B, C]``; None if it has none.
+        logits: The student's logits, ``[B, num_classes]``; None if it has none.
+        extra: Further outputs of the student's kind, see
             :class:`~mmtransmamba.models.student_kinds.StudentStep`.
         teacher: The teacher's output.
         teacher_tokens: Its tokens on any grid.
         layer_map: See :class:`TransferPair`.
-        token_index: Gives the raster indices ``[M]`` of the step's tokens for a number
-            of patches and a device, None if all are compared.
+        token_index: Function that returns the raster indices ``[M]`` of the step's
+            tokens for a number of patches and a device, None if all are compared.
     """
 
     student: TapRecord
@@ -119,7 +119,7 @@ class Term(nn.Module):
     """One named summand of the distillation loss.
 
     A distiller calls :meth:`bind` once and then the term with the batch of each step.
-    What a batch is depends on the distiller and on when it has its features:
+    The type of the batch depends on the distiller and on when its features are ready:
 
     * whole step: the term is called once, after both models have run, with a
       :class:`DistillBatch` (vision) or a
@@ -133,7 +133,7 @@ class Term(nn.Module):
 
     Attributes:
         scale: Further factor, which a schedule may change during training.
-        unit: What its loss is the mean over, a unit of
+        unit: Unit over which its loss is averaged, one of those in
             :mod:`mmtransmamba.models.trainable.step_average`.
     """
 
@@ -147,10 +147,10 @@ class Term(nn.Module):
         self.scale = 1.0
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Term:
-        """Move what the term learns; a cast to half precision leaves it as it is.
+        """Move the learned parameters; a cast to half precision does not affect them.
 
-        It is small, orthogonal maps cannot be computed in half precision, and what is
-        compared is float32 in any case.
+        They are small, orthogonal maps cannot be computed in half precision, and the
+        compared features are float32 in any case.
         """
 
         def moved(tensor: Tensor) -> Tensor:
@@ -160,20 +160,20 @@ class Term(nn.Module):
         return super()._apply(moved, recurse)
 
     def bind(self, pair: Any) -> None:
-        """Create what the term learns, now that student and teacher are known.
+        """Create the learned parameters, now that student and teacher are known.
 
         Args:
             pair: Facts about both: a :class:`TransferPair`, or a
                 :class:`~mmtransmamba.transfer.terms.language.LanguagePair`.
 
         Raises:
-            ValueError: The term cannot be used with this pair.
+            ValueError: The term does not support this pair.
         """
 
     def unit_of(self, part: str) -> str:
-        """What the loss under a name in the result is the mean over.
+        """Unit over which the loss with a given name is averaged.
 
-        Parts beside a term's own loss usually belong to its weighting.
+        Other parts of a term's loss usually belong to its weighting.
         """
         return BATCHES if part else self.unit
 

@@ -1,4 +1,4 @@
-"""Terms of the distillation of language models."""
+"""Terms for the distillation of language models."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class LanguagePair:
 
     @property
     def vocabularies(self) -> tuple[int, int]:
-        """Number of tokens that student and teacher know."""
+        """Sizes of the vocabularies of student and teacher."""
         student = self.student.config.get_text_config().vocab_size
         if isinstance(self.teacher, CachedTeacher):
             return student, self.teacher.manifest.vocabulary
@@ -76,7 +76,7 @@ class LanguagePair:
 
 @dataclass
 class LanguageBatch:
-    """What one step's free-running models say.
+    """Outputs of the free-running models in one step.
 
     Attributes:
         logits, teacher_logits: ``[B, L, V]``; the teacher's None unless a term needs
@@ -85,9 +85,9 @@ class LanguageBatch:
         mask: Bool ``[B, L]``, False for padding.
         hidden, teacher_hidden: Output ``[B, L, C]`` of each layer that a term needs,
             by its number.
-        last, teacher_last: What the heads make logits of, ``[B, L, C]``, and the heads;
-            None unless a term is fused.
-        teacher_top: What is recorded of the teacher, ``[B, L, k]``; None for a teacher
+        last, teacher_last: Inputs of the heads, ``[B, L, C]``, and the heads; None
+            unless a term is fused.
+        teacher_top: Recorded outputs of the teacher, ``[B, L, k]``; None for a teacher
             that runs.
     """
 
@@ -117,17 +117,17 @@ class LanguageBatch:
 
     @cached_property
     def last_rows(self) -> Tensor:
-        """What the student's head makes their logits of, ``[M, C]``."""
+        """The inputs of the student's head for these tokens, ``[M, C]``."""
         return self.last[0][:, :-1][self._predicted]
 
     @cached_property
     def teacher_last_rows(self) -> Tensor:
-        """What the teacher's head makes their logits of, ``[M, C]``."""
+        """The inputs of the teacher's head for these tokens, ``[M, C]``."""
         return self.teacher_last[0][:, :-1][self._predicted]
 
     @cached_property
     def teacher_top_rows(self) -> TopLogits:
-        """What is recorded of these tokens, ``[M, k]``."""
+        """The recorded outputs for these tokens, ``[M, k]``."""
         return self.teacher_top[:, :-1][self._predicted]
 
     @cached_property
@@ -138,14 +138,14 @@ class LanguageBatch:
 
 @dataclass
 class ForcedLayer:
-    """One Mamba layer of the student beside the teacher's.
+    """One Mamba layer of the student with the teacher's layer.
 
     Attributes:
         layer: The student's decoder layer, with a Mamba mixer.
-        call: What happened in the teacher's.
+        call: Inputs and outputs of the teacher's layer.
         mask: Bool ``[B, L]``, False for padding.
-        rows: What a mixer is told of the rows: ``padding_mask`` with ``gaps``, and
-            ``packing``, where there is any.
+        rows: A mixer's arguments about the rows: ``padding_mask`` with ``gaps``, and
+            ``packing``, if present.
     """
 
     layer: nn.Module
@@ -155,26 +155,26 @@ class ForcedLayer:
 
     @property
     def input(self) -> Tensor:
-        """The teacher's hidden state, in the dtype in which the student has its own."""
+        """The teacher's hidden state, cast to the dtype of the student's."""
         return self.call.hidden.to(self.layer.input_layernorm.weight.dtype)
 
 
 def token_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the tokens that are no padding, of ``[B, L]`` or ``[B, L, C]``."""
+    """Mean over the tokens that are not padding, of ``[B, L]`` or ``[B, L, C]``."""
     weights = mask.to(values.dtype)
     count = weights.sum().clamp_min(1)
     return torch.einsum('bl...,bl->...', values, weights) / count
 
 
 class ModelTerm(Term):
-    """A term on what the free-running student says.
+    """A term on the outputs of the free-running student.
 
     Attributes:
         needs_logits: Whether it reads ``logits``.
         needs_teacher_logits: Whether it reads ``teacher_logits``.
-        only_outputs: Whether it reads nothing else of the models, so that a recorded
-            teacher can take the place of one that runs.
-        fused: Whether it reads ``last`` and ``teacher_last`` in place of logits.
+        only_outputs: Whether it reads nothing else from the models, so that a recorded
+            teacher can replace one that runs.
+        fused: Whether it reads ``last`` and ``teacher_last`` instead of logits.
         layers, teacher_layers: Layers whose ``hidden``, ``teacher_hidden`` it reads.
     """
 
@@ -204,7 +204,7 @@ class HiddenStatesTerm(ModelTerm, WeightedLayersTerm):
     r"""Output of each layer against the teacher's (TransMamba Eq. 4 to 6).
 
     :math:`\sum_i w_i (1 - \cos(F_{T,i}, F_{S,i}))`, the mean over the tokens, with
-    the free-running student's layers. Where the widths differ, a learned aligner per
+    the free-running student's layers. If the widths differ, a learned aligner per
     layer maps the student's output to the teacher's width.
 
     Args:
@@ -256,9 +256,9 @@ class HiddenStatesTerm(ModelTerm, WeightedLayersTerm):
 
 
 class ForcedTerm(Term):
-    """A term on single layers of the student, fed with what the teacher's are.
+    """A term on single layers of the student, fed with the teacher's inputs.
 
-    The layers' errors do not add up, and each layer can be trained on its own.
+    The layers' errors do not accumulate, and each layer can be trained separately.
     """
 
     unit = KEPT
@@ -288,15 +288,15 @@ class MixerOutputTerm(ForcedTerm):
     r"""Output of a mixer against the attention's (mmMamba Eq. 3 and 4).
 
     :math:`\sum_i \mathrm{MSE}(\mathrm{Attn}(X_i), \mathrm{Mamba}(X_i))` over the
-    Mamba layers, where :math:`X_i` is the teacher's hidden state in front of layer i,
+    Mamba layers, where :math:`X_i` is the teacher's hidden state before layer i,
     normalised by the layer's own norm; the mean over channels and tokens without
     padding. The published code has a factor of 1000 and compares before the output
     projection: ``weight=1000, at='heads'``.
 
     Args:
         weight: Factor of the term.
-        at: ``'projected'``: after the output projection, where the residual stream
-            gets it; ``'heads'``: before it, which gives the projection no gradient.
+        at: ``'projected'``: after the output projection, where it is added to the
+            residual stream; ``'heads'``: before it, so the projection has no gradient.
     """
 
     def __init__(self, weight: float = 1.0, at: str = 'projected') -> None:

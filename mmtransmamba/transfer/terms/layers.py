@@ -16,7 +16,7 @@ DIRECTION_FEATURES = ('inner', 'projected')
 
 
 class WeightedLayersTerm(Term):
-    """A sum over layers, weighed by a layer weighting.
+    """A sum over layers, weighted by a layer weighting.
 
     Args:
         weight: Factor of the term.
@@ -64,7 +64,7 @@ def _check_target_norm(term: str, target_norm: str) -> str:
 
 
 def _take(tokens: Tensor, index: Tensor | None) -> Tensor:
-    """Tokens ``[B, M, C]`` at ``index`` ``[M]``; all, without a copy, for None."""
+    """Tokens ``[B, M, C]`` at ``index`` ``[M]``; for None all, without a copy."""
     return tokens if index is None else tokens[:, index]
 
 
@@ -176,10 +176,10 @@ class DirectionTerm(WeightedLayersTerm):
     r"""Each scan direction against the teacher in its order (Eq. 10 and 11).
 
     :math:`\sum_k \sum_i w_{k,i} (1 - \cos(R_k F_{T,i}[\pi_k], W_i F_{S,i,k}))`:
-    the teacher's tokens are put into direction k's scan order :math:`\pi_k` and
+    the teacher's tokens are permuted to direction k's scan order :math:`\pi_k` and
     mapped by its reverse-aware projection :math:`R_k`, the identity for the first
     direction; a learned aligner :math:`W_i` per layer, shared by its directions,
-    brings the direction's output to the teacher's width.
+    maps the direction's output to the teacher's width.
 
     Args:
         weight, loss, weighting: See :class:`WeightedLayersTerm`.

@@ -1,4 +1,4 @@
-"""Terms on what a model says at its end: logits and final feature."""
+"""Terms on a model's final outputs: logits and final feature."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LogitsTerm(Term):
         temperature: Softens both distributions; > 0.
         divergence: ``'forward_kl'``, ``'reverse_kl'`` or ``'jsd'``, see
             :class:`~mmtransmamba.models.divergence.Divergence`.
-        beta: Of ``'jsd'``, by default 0.5.
+        beta: Parameter of ``'jsd'``, by default 0.5.
     """
 
     def __init__(
@@ -97,10 +97,10 @@ class FeatureTerm(Term):
 
 
 def check_classes(term: str, pair: TransferPair) -> None:
-    """Refuse a teacher whose logits are not those of the student's classes.
+    """Refuse a teacher whose logits do not match the student's classes.
 
     Raises:
-        ValueError: It has none, or of another number of classes.
+        ValueError: It has no logits, or another number of classes.
     """
     check_describes_images(term, pair)
     classes = pair.teacher.num_classes
@@ -122,7 +122,7 @@ def check_describes_images(term: str, pair: TransferPair) -> None:
     """Refuse a student that has no output for whole images.
 
     Raises:
-        ValueError: It is a segmentor, a detector or the like.
+        ValueError: It is a segmentor, a detector or similar.
     """
     if pair.feature_dim is None:
         raise ValueError(
@@ -133,10 +133,10 @@ def check_describes_images(term: str, pair: TransferPair) -> None:
 
 
 def make_aligner(term: str, source: int, target: int, align: bool) -> nn.Module:
-    """An :class:`Aligner`, or the identity where no learned map is wanted.
+    """An :class:`Aligner`, or the identity if no learned map is requested.
 
     Raises:
-        ValueError: None is wanted, but the widths differ.
+        ValueError: No map is requested, but the widths differ.
     """
     if align:
         return Aligner(source, target)

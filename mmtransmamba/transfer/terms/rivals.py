@@ -1,4 +1,4 @@
-"""Terms of other methods of distillation, to compare with."""
+"""Terms of other distillation methods, for comparison."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class RelationTerm(Term):
     """Relational distillation of final features (Park et al., 2019, RKD).
 
     The student's distances between the images of a batch, and the angles of their
-    triples, are to be the teacher's. It learns no map, so the widths may differ.
+    triples, should equal the teacher's. It learns no map, so the widths may differ.
 
     Args:
         weight: Factor of the term.
-        distance: Factor of the distances, 25 in that paper's classification.
-        angle: Factor of the angles, 50 there; 0 leaves them out, whose cost grows
+        distance: Factor of the distances, 25 in the paper's classification.
+        angle: Factor of the angles, 50 in the paper; 0 omits them, whose cost grows
             with the cube of the batch size.
     """
 
@@ -56,9 +56,9 @@ class RelationTerm(Term):
 class AttentionMapTerm(Term):
     """Attention transfer (Zagoruyko and Komodakis, 2017) after the last block.
 
-    The map of an image has the sum of squares over channels at each token, and is
-    brought to length 1; the loss is the squared distance of student's and teacher's
-    map, the mean over images.
+    The map of an image is the sum of squares over channels at each token, normalised
+    to length 1. The loss is the squared distance between student's and teacher's map,
+    averaged over images.
 
     Args:
         weight: Factor of the term.
@@ -72,10 +72,10 @@ class AttentionMapTerm(Term):
 
 
 def _distances(features: Tensor) -> Tensor:
-    """Distances ``[B, B]`` of rows ``[B, C]``, by their mean over different rows."""
+    """Distances ``[B, B]`` of rows ``[B, C]``, divided by the mean over pairs."""
     squares = features.square().sum(1)
     between = squares[:, None] + squares - 2 * features @ features.T
-    # The root has no gradient at the zeros of the diagonal.
+    # The square root has no gradient at the zeros of the diagonal.
     same = torch.eye(len(features), dtype=torch.bool, device=features.device)
     lengths = between.clamp_min(1e-12).sqrt().masked_fill(same, 0)
     pairs = max(1, len(features) * (len(features) - 1))

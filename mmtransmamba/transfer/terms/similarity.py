@@ -1,4 +1,4 @@
-"""A term on which captions fit which videos."""
+"""A term on the similarity of captions and videos."""
 
 from __future__ import annotations
 

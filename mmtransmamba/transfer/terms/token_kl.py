@@ -29,26 +29,26 @@ VOCABULARIES = ('checked', 'shared')
 class TokenKLTerm(ModelTerm):
     r"""Divergence of next-token distributions, mean over the predicted tokens.
 
-    By default :math:`\tau^2 \mathrm{KL}(p_T \| p_S)`. Neither padding nor prompts
-    count. A sum over the sequence, as ``batchmean`` of logits ``[B, L, V]`` is, would
-    be L times as large.
+    By default :math:`\tau^2 \mathrm{KL}(p_T \| p_S)`. Padding and prompts are excluded.
+    A sum over the sequence, like ``batchmean`` of logits ``[B, L, V]``, would be L
+    times as large.
 
-    Vocabularies of one tokenizer may be padded to different sizes, or one side may
-    have tokens of its own at the end. Then the distributions over the ids that both
-    have are compared, and the tokenizers, which must not mean different tokens by one
-    of them.
+    Vocabularies of one tokenizer may be padded to different sizes, or one side may have
+    additional tokens at the end. Then the distributions over the common ids are
+    compared. The tokenizers are compared too: they must assign the same tokens to these
+    ids.
 
     Args:
         weight: Factor of the term.
         temperature: :math:`\tau` > 0.
         vocabulary: ``'checked'``: compare the tokenizers if the sizes differ;
-            ``'shared'``: take it that the ids both have are the same tokens.
+            ``'shared'``: assume that the common ids are the same tokens.
         divergence: ``'forward_kl'``, ``'reverse_kl'`` or ``'jsd'``, see
             :class:`~mmtransmamba.models.divergence.Divergence`.
         beta: :math:`\beta` of ``'jsd'``, by default 0.5.
         task_weight: Factor of the cross-entropy of the next token, which is computed
-            from the same logits and reported as ``task``. As
-            :class:`NextTokenTerm`, it is independent of ``weight``.
+            from the same logits and reported as ``task``. Like :class:`NextTokenTerm`,
+            it is independent of ``weight``.
         fused: Compute the loss from the last hidden states and the heads' weights,
             chunk by chunk, so that logits ``[B, L, V]`` never exist; see
             :func:`~mmtransmamba.models.fused_linear.fused_linear_loss`.
@@ -107,10 +107,10 @@ class TokenKLTerm(ModelTerm):
             ) from error
 
     def _bind_cached(self, pair: LanguagePair) -> None:
-        """Check that a recording is of this student's tokens and this temperature.
+        """Check that a recording has this student's tokens and this temperature.
 
         Raises:
-            ValueError: It is not; the message names what differs.
+            ValueError: It does not; the message names the difference.
         """
         manifest, folder = pair.teacher.manifest, pair.teacher.cache.folder
         student, teacher = pair.vocabularies
@@ -168,7 +168,7 @@ class TokenKLTerm(ModelTerm):
         return self.unit
 
     def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
-        # Cut here, chunk by chunk: nothing is copied.
+        # Cut here, chunk by chunk, so that nothing is copied.
         return self.divergence(student[:, : self.shared], teacher[:, : self.shared])
 
     def _from_cache(self, student: Tensor, *top: Tensor) -> Tensor:
@@ -202,5 +202,5 @@ class TokenKLTerm(ModelTerm):
         )
         if not self.task_weight:
             return {'': total}
-        # Their gradients are computed together: the first carries that of both.
+        # The gradients are computed together: the first loss carries both.
         return {'': total - parts[1], 'task': parts[1]}
