@@ -1,4 +1,4 @@
-"""A decoder from its tensors, without random weights in between."""
+"""Building a decoder from its tensors, without random initialisation."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from mmtransmamba.models.fit import check_depth, check_weights
 def assemble(
     model_cls: type[nn.Module], config: Any, tensors: Iterable[tuple[str, Tensor]]
 ) -> nn.Module:
-    """Build a language or vision-language model of given tensors.
+    """Build a language or vision-language model from given tensors.
 
     Args:
         model_cls: A transformers class.
         config: Its config.
-        tensors: Every parameter by name, tied ones once.
+        tensors: Every parameter by name; tied ones once.
 
     Raises:
-        CheckpointError: A tensor is missing or has no place, a shape differs, or a
-            weight consists of integers or has NaN or infinity.
+        CheckpointError: A tensor is missing or not part of the model, a shape differs,
+            or a weight consists of integers or has NaN or infinity.
     """
     tensors = dict(tensors)
     check_depth(config, tensors, model_cls.__name__)
@@ -42,8 +42,8 @@ def assemble(
     ):
         if names:
             raise CheckpointError(f'{model_cls.__name__}: {sorted(names)[0]} {what}.')
-    # What is computed from the config is not saved: rotary frequencies,
-    # and the numbers of a vision tower's positions.
+    # Buffers computed from the config are not saved: rotary frequencies, and the
+    # position ids of a vision tower.
     for module in model.modules():
         if getattr(getattr(module, 'inv_freq', None), 'is_meta', False):
             fresh = type(module)(config=module.config)

@@ -1,4 +1,4 @@
-"""A LLaVA put together from a vision tower and a language model."""
+"""Assembly of a LLaVA from a vision tower and a language model."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from mmtransmamba.utils.chat_templates import (
 )
 from mmtransmamba.utils.processors import load_tokenizer
 
-# Class, whether the first token is no patch, and which tokens LLaVA (CLIP) and
-# TinyLLaVA (SigLIP, which has no class token) take.
+# Class, whether the first token is not a patch, and the tokens that LLaVA (CLIP) and
+# TinyLLaVA (SigLIP, which has no class token) use.
 _TOWERS = {
     'clip': (CLIPVisionModel, True, 'default'),
     'clip_vision_model': (CLIPVisionModel, True, 'default'),
     'siglip': (SiglipVisionModel, False, 'full'),
     'siglip_vision_model': (SiglipVisionModel, False, 'full'),
 }
-# What a folder of vision and text has besides the vision tower.
+# Parts of a folder of vision and text other than the vision tower.
 _TEXT_HALF = ('text_model.', 'text_projection', 'visual_projection', 'logit_')
 FEATURE_LAYER = -2
 """Layer whose output LLaVA and TinyLLaVA take."""
@@ -57,22 +57,22 @@ def assemble_llava(
     chat_template: str | None = None,
     seed: int = 0,
 ) -> tuple[nn.Module, LlavaProcessor]:
-    """Put a LLaVA together, whose projector knows nothing yet.
+    """Assemble a LLaVA with a randomly initialised projector.
 
-    CLIP gives the patch tokens of its last layer but one, SigLIP all of its tokens
-    there. The projector has two layers with a GELU between them, begun as PyTorch
-    begins linear layers. The vision tower takes the language model's dtype.
+    CLIP provides the patch tokens of its second-to-last layer, SigLIP all tokens of
+    that layer. The projector has two layers with a GELU between them, initialised like
+    PyTorch's linear layers. The vision tower is cast to the language model's dtype.
 
     Args:
         vision: Folder of a CLIP or SigLIP, or of its vision tower.
-        language: Folder of a causal language model, a hybrid of this package included,
+        language: Folder of a causal language model, possibly a hybrid of this package,
             or the model, whose parts then become the new model's.
         tokenizer: Folder of the tokenizer, by default ``language``.
-        image_token: Stands for an image; added to tokenizer and embeddings if they do
-            not know it.
+        image_token: Token that stands for an image; added to tokenizer and embeddings
+            if they do not have it.
         feature_layer: Layer of the vision tower, negative from the end.
         chat_template: Jinja template of conversations. By default the tokenizer's own
-            if it knows of images, else that of LLaVA-1.5.
+            if it supports images, else that of LLaVA-1.5.
         seed: Seed of the projector.
 
     Returns:
@@ -83,8 +83,8 @@ def assemble_llava(
         FileNotFoundError: A folder does not exist.
         CheckpointError: A folder's weights do not fit its config.
         ValueError: The chat template does not parse, the vision tower is of another
-            kind or has no such layer, the language model is none, or there is no
-            tokenizer.
+            kind or has no such layer, the language model is not a causal language
+            model, or there is no tokenizer.
     """
     if chat_template is not None:
         check_chat_template(chat_template)
@@ -151,15 +151,15 @@ def _load_tower(folder: str | Path) -> tuple[nn.Module, bool, str]:
 
 
 def _add_image_token(tokenizer: Any, lm: nn.Module, image_token: str) -> int:
-    """The image token's id, for which there is an embedding."""
+    """The image token's id, with an embedding added if necessary."""
     if image_token not in tokenizer.get_vocab():
         tokenizer.add_special_tokens({'extra_special_tokens': [image_token]})
     number = tokenizer.convert_tokens_to_ids(image_token)
     rows = lm.get_input_embeddings().num_embeddings
     if number >= rows:
         lm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        # Nobody reads the row, as images take its place; but a random one in the head
-        # could win.
+        # The row is never read, because image features replace it; but a random one in
+        # the head could be the most likely token.
         for layer in (lm.get_input_embeddings(), lm.get_output_embeddings()):
             for tensor in (layer.weight, getattr(layer, 'bias', None)):
                 if tensor is not None:
@@ -170,7 +170,7 @@ def _add_image_token(tokenizer: Any, lm: nn.Module, image_token: str) -> int:
 def _build(
     fields: dict[str, Any], tower: nn.Module, lm: nn.Module, seed: int
 ) -> nn.Module:
-    """The model of given parts, without random weights but the projector's."""
+    """The model from given parts; only the projector is randomly initialised."""
     head = lm.get_output_embeddings()
     if hasattr(lm.config, 'mamba_layers') or head.bias is not None:
         model_class = HybridLlavaForConditionalGeneration
@@ -178,7 +178,7 @@ def _build(
     else:
         model_class, config = LlavaForConditionalGeneration, LlavaConfig(**fields)
     for part in (config.vision_config, config.text_config):
-        part._name_or_path = ''  # would be saved
+        part._name_or_path = ''  # it would be saved
     with torch.device('meta'):
         model = model_class(config)
     dtype = lm.get_input_embeddings().weight.dtype

@@ -1,4 +1,4 @@
-"""A decoder-only vision-language model put together from a language model."""
+"""Assembly of a decoder-only vision-language model from a language model."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from mmtransmamba.utils.processors import load_tokenizer
 IMAGE_TOKEN = '<image>'
 _LAYERS = 'model.layers.'
 _DECODER = 'model.language_model.'
-# Older folders have them, though they are computed from the config.
+# Stored in older folders, although they are computed from the config.
 _COMPUTED = 'rotary_emb.inv_freq'
-# Fields of a config that its layers do not depend on.
+# Fields of a config that do not affect its layers.
 _NOT_OF_LAYERS = (
     'num_hidden_layers vocab_size layer_types max_window_layers bos_token_id '
     'eos_token_id pad_token_id architectures transformers_version dtype '
@@ -55,24 +55,23 @@ def assemble_patch_decoder(
     patch_size: int = 28,
     seed: int = 0,
 ) -> nn.Module:
-    """Put image patches and holistic layers before a language model, as HoVLE does.
+    """Add image patches and holistic layers before a language model, as in HoVLE.
 
-    The result is a Transformer that has yet to learn what images are. Words it reads
-    and writes as the language model does only once its holistic layers have been
-    trained; HoVLE trains them first, with the language model frozen.
+    The result is a Transformer that has not learned images yet. It reads and writes
+    text like the language model only after its holistic layers have been trained;
+    HoVLE trains them first, with the language model frozen.
 
     Args:
         language: A causal language model of one of the families in
-            :data:`~mmtransmamba.models.language.HYBRIDS`, or its folder; an
-            InternLM2-style folder, whose ``wqkv`` are taken apart, is one of Llama's.
-            All of its tensors are taken.
-        image_token_id: Token in whose place patches are put. A new one after the
-            vocabulary by default. Tokens that the vocabulary lacks get the mean of all
+            :data:`~mmtransmamba.models.language.HYBRIDS`, or its folder. An
+            InternLM2-style folder, whose ``wqkv`` are split, is treated as Llama's. All
+            of its tensors are used.
+        image_token_id: Token that marks the place of a patch. By default a new one
+            after the vocabulary. Tokens that the vocabulary lacks get the mean of all
             its rows.
-        holistic: What the holistic layers begin with: a number of new layers, the
-            numbers of layers of the language model that are copied, or another
-            language model of the same widths, or its folder, all of whose layers are
-            taken.
+        holistic: Initialisation of the holistic layers: a number of new layers, the
+            indices of layers of the language model to copy, or another language model
+            of the same widths, or its folder, all of whose layers are used.
         image_size, patch_size: Sides in pixels, see :class:`PatchDecoderConfig`.
         seed: Seed of the patch embedding and of new layers.
 
@@ -80,8 +79,8 @@ def assemble_patch_decoder(
         The model, in the language model's dtype.
 
     Raises:
-        FileNotFoundError: There is no such folder.
-        CheckpointError: A tensor is missing, has no place or another shape.
+        FileNotFoundError: The folder does not exist.
+        CheckpointError: A tensor is missing, not part of the model or of another shape.
         ValueError: The family, a layer or the image token does not fit.
     """
     text, source = read_lm(language)
@@ -129,7 +128,7 @@ def assemble_patch_decoder(
     given = generation_config_of(language)
     if given is not None:
         model.generation_config = given
-    # An answer has no images.
+    # Generated text contains no images.
     suppressed = model.generation_config.suppress_tokens or []
     model.generation_config.suppress_tokens = [*suppressed, image_token_id]
     repair_generation_config(model)
@@ -151,7 +150,7 @@ def write_patch_decoder(
         folder: Folder to create.
         chat_template: The processor's, in which an image is ``<image>``; by default the
             tokenizer's, or LLaVA-1.5's if it has none.
-        max_tiles: Most tiles that the processor cuts an image into, see
+        max_tiles: Maximum number of tiles of an image, see
             :class:`~mmtransmamba.models.multimodal.PatchDecoderProcessor`.
         **settings: Other arguments of :func:`assemble_patch_decoder`.
 
@@ -176,7 +175,7 @@ def write_patch_decoder(
     config = model.config
     sides = dict(height=config.image_size, width=config.image_size)
     processor = PatchDecoderProcessor(
-        # Images are not cropped, or answers at their margins would be lost.
+        # Images are not cropped, because answers at their margins would be lost.
         image_processor=CLIPImageProcessor(size=sides, do_center_crop=False),
         tokenizer=tokenizer,
         patch_size=config.patch_size,
@@ -200,7 +199,7 @@ def _check_language(config: Any) -> None:
 
 
 def _check_same_layers(text: Any, other: Any) -> None:
-    """Tensors of equal shapes may still mean something else."""
+    """Check config fields that matter even if tensor shapes agree."""
     ours, theirs = (
         {k: v for k, v in config.to_dict().items() if k not in _NOT_OF_LAYERS}
         for config in (text, other)
@@ -251,7 +250,7 @@ def _own_name(name: str) -> str:
 
 
 def _with_rows(tensor: Tensor, rows: int) -> Tensor:
-    """The tensor with as many rows, new ones being the mean of the others."""
+    """The tensor with a number of rows, new ones being the mean of the others."""
     new = rows - tensor.shape[0]
     if new <= 0:
         return tensor
@@ -269,13 +268,13 @@ def _new_patch_embedding(config: PatchDecoderConfig) -> dict[str, Tensor]:
 
 
 def _new_layers(config: PatchDecoderConfig) -> dict[str, Tensor]:
-    """Holistic layers as transformers initialises those of the family."""
+    """Holistic layers with transformers' initialisation of the family."""
     count = config.num_holistic_layers
     if not count:
         return {}
     fields = config.text_config.to_dict()
     kinds = fields.get('layer_types')
-    # No words are needed, and so no tokens either.
+    # The vocabulary is minimal, as no words are needed, and so no special tokens.
     tokens = dict.fromkeys(('bos_token_id', 'eos_token_id', 'pad_token_id'))
     fields |= dict(num_hidden_layers=count, vocab_size=1, **tokens)
     if kinds:

@@ -1,4 +1,4 @@
-"""The weights of vision-language models under the names that the models use today."""
+"""The weights of vision-language models under the current names of their tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmtransmamba.models.folders.sources import TensorSource
 DECODER = 'model.language_model.'
 """What the decoder's names begin with."""
 
-# Folders have kept the names of older versions of transformers.
+# Folders retain the names of older versions of transformers.
 _RENAMED = (
     (re.compile(r'^language_model\.model\.'), DECODER),
     (re.compile(r'^language_model\.lm_head\.'), 'lm_head.'),
@@ -33,7 +33,7 @@ class RenamedSource(TensorSource):
 
     Args:
         source: The tensors.
-        names: Name there by name here.
+        names: Maps each name here to the name in the source.
     """
 
     def __init__(self, source: TensorSource, names: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""The files of a model folder that are neither weights nor its config."""
+"""Files of a model folder other than weights and config."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMPANIONS = (
 def copy_companions(source: str | Path, target: str | Path) -> None:
     """Copy tokenizer, processor, chat template and generation settings.
 
-    What is there already stays.
+    Existing files are kept.
 
     Args:
         source: Folder of a transformers model.
@@ -54,15 +54,15 @@ class Companions:
 
     @property
     def in_memory(self) -> Any | None:
-        """The processor, if it is in memory already."""
+        """The processor, if it is already in memory."""
         return self._processor
 
     @property
     def processor(self) -> Any:
-        """The processor, read from the folder when it is first asked for.
+        """The processor, read from the folder on first access.
 
         Raises:
-            ValueError: There is none, or it cannot be read.
+            ValueError: It is missing or cannot be read.
         """
         if self._processor is None:
             if self.folder is None:
@@ -74,7 +74,7 @@ class Companions:
         return self._processor
 
     def save(self, folder: str | Path) -> None:
-        """Put them into the folder of another model."""
+        """Copy them to the folder of another model."""
         if self.folder is not None:
             copy_companions(self.folder, folder)
         elif self._processor is not None:

@@ -1,4 +1,4 @@
-"""The ``config.json`` of a model folder, read before anything relies on it."""
+"""Reading and checking the ``config.json`` of a model folder before it is used."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def read_model_config(folder: str | Path) -> dict[str, Any]:
     """The fields of a model folder's ``config.json``.
 
     Raises:
-        FileNotFoundError: There is no such folder, or no config in it.
-        ValueError: The file is no config, or a size in it is not a positive number.
+        FileNotFoundError: The folder or its config does not exist.
+        ValueError: The file is not a config, or a size in it is not a positive number.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f'No model folder at {folder}.')
@@ -34,7 +34,7 @@ def read_model_config(folder: str | Path) -> dict[str, Any]:
 
 
 def check_sizes(fields: dict[str, Any], where: str = '') -> None:
-    """Check that what counts heads, layers and channels counts some.
+    """Check that the numbers of heads, layers and channels are positive.
 
     Raises:
         ValueError: A size is not a whole positive number.

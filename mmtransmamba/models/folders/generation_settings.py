@@ -1,4 +1,4 @@
-"""How the model of a folder generates."""
+"""Generation settings of the model in a folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers import GenerationConfig
 
 
 def generation_config_of(model: nn.Module | str | Path) -> GenerationConfig | None:
-    """How a model generates: its ends of text and its sampling; None if unsaid."""
+    """Generation settings: stop tokens and sampling; None if not specified."""
     if isinstance(model, nn.Module):
         return copy.deepcopy(getattr(model, 'generation_config', None))
     if not (Path(model) / 'generation_config.json').is_file():

@@ -15,18 +15,18 @@ def load_gguf(path: str | Path) -> nn.Module:
     """The causal language model of a GGUF file, as an ordinary float32 model.
 
     Quantised weights are expanded, so the result is what the file stores, not the
-    model that was quantised. transformers reads the families it knows.
+    original model. The families are those that transformers supports.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         ImportError: ``gguf`` or ``accelerate`` is not installed.
-        ValueError: The file is not GGUF, or of a family that transformers does not
-            read.
+        ValueError: The file is not GGUF, or its family is not supported by
+            transformers.
     """
     from transformers import AutoModelForCausalLM
 
     model = _read(AutoModelForCausalLM, path)
-    # transformers takes the model for a quantised one, and would not save it.
+    # transformers regards the model as quantised, and would not save it.
     model.hf_quantizer = None
     model.is_quantized = False
     model.quantization_method = None
@@ -65,6 +65,6 @@ def _read(auto_class: Any, path: str | Path) -> Any:
             local_files_only=True,
             trust_remote_code=False,
         )
-    except Exception as error:  # a broken file ends in whatever its reader meets
+    except Exception as error:  # readers raise arbitrary errors on a broken file
         reason = str(error).strip().partition('\n')[0] or type(error).__name__
         raise ValueError(f'"{path}" cannot be read: {reason}') from error

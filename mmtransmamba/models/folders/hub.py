@@ -1,4 +1,4 @@
-"""Model folders that are downloaded from Hugging Face's hub first."""
+"""Model folders that may first be downloaded from Hugging Face's hub."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import re
 from pathlib import Path
 
 _HUB_ID = re.compile(r'\w[\w.-]*/\w[\w.-]*')
-# No code, and none of the weights' other formats.
+# Neither code nor weights in other formats.
 _FILES = ('*.json', '*.jinja', '*.txt', '*.model', '*.safetensors')
 
 
 def model_folder(name: str | Path) -> Path:
-    """The folder of a model, downloaded first if the name is one of the hub.
+    """The folder of a model, downloaded first if the name is one on the hub.
 
     Args:
-        name: A folder; or if there is none ``OWNER/NAME`` on Hugging Face's hub, whose
-            files are taken from its local cache where they are there.
+        name: A folder; if it does not exist, ``OWNER/NAME`` on Hugging Face's hub,
+            whose files are read from its local cache if they are there.
 
     Raises:
-        FileNotFoundError: There is no such folder, and the hub has no such model or
+        FileNotFoundError: The folder does not exist, and the hub has no such model or
             cannot be reached.
     """
     if Path(name).is_dir():

@@ -35,11 +35,10 @@ _INTERNLM2_FIELDS = (
 
 
 def read_lm(model: nn.Module | str | Path) -> tuple[Any, TensorSource]:
-    """Config and tensors of a transformers model, or of a folder that holds one.
+    """Config and tensors of a transformers model, or of a folder that contains one.
 
-    An InternLM2-style folder is given as the Llama that it is, and a folder in a
-    published layout as the hybrid that it is. The weights of a folder are read one
-    tensor at a time.
+    An InternLM2-style folder is read as a Llama, and a folder in a published layout as
+    a hybrid. The weights of a folder are read one tensor at a time.
     """
     if isinstance(model, nn.Module):
         return model.config, StateDictSource(model.state_dict())
@@ -55,14 +54,14 @@ def read_lm(model: nn.Module | str | Path) -> tuple[Any, TensorSource]:
 
 
 def load_lm(folder: str | Path) -> nn.Module:
-    """The causal language model of a folder, a hybrid of this package included.
+    """The causal language model of a folder, possibly a hybrid of this package.
 
     Nothing is downloaded, and no code in the folder is run.
 
     Raises:
-        FileNotFoundError: There is no such folder.
-        CheckpointError: The folder's tensors are not those of its config; those of an
-            InternLM2-style folder, not those of a Llama.
+        FileNotFoundError: The folder does not exist.
+        CheckpointError: The folder's tensors do not match its config, or in an
+            InternLM2-style folder those of a Llama.
         ValueError: A field of a published config cannot be read.
     """
     raw = read_model_config(folder)

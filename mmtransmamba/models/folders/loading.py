@@ -1,4 +1,4 @@
-"""Loading of a model folder, all of whose weights must come from there."""
+"""Loading a model from a folder that must contain all of its weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmtransmamba.models.fit import WEIGHT, check_depth, refuse
 from mmtransmamba.models.folders.config import read_model_config
 from mmtransmamba.models.values import first_fault_in
 
-_REAL = ('F', 'BF')  # beginnings of the names that safetensors has for real numbers
+_REAL = ('F', 'BF')  # prefixes of safetensors' names for floating-point dtypes
 
 
 def check_folder_weights(folder: str | Path, model: nn.Module) -> None:
@@ -22,11 +22,11 @@ def check_folder_weights(folder: str | Path, model: nn.Module) -> None:
 
     Args:
         folder: Folder of a transformers model.
-        model: What was read from it.
+        model: The model read from it.
 
     Raises:
         CheckpointError: A weight in the folder consists of integers, which
-            transformers has turned into real numbers, or has NaN or infinity.
+            transformers has converted to real numbers, or has NaN or infinity.
     """
     fault = first_fault_in(model)
     if fault is not None:
@@ -55,7 +55,7 @@ def _dtypes(folder: str | Path) -> dict[str, str]:
             with safe_open(file, framework='pt') as tensors:
                 dtypes |= {
                     name: tensors.get_slice(name).get_dtype()
-                    for name in tensors.keys()  # noqa: SIM118  (no mapping)
+                    for name in tensors.keys()  # noqa: SIM118  (not a mapping)
                 }
         except SafetensorError as error:
             raise CheckpointError(
@@ -69,18 +69,18 @@ def load_folder(
     folder: str | Path,
     ignored: Callable[[str], bool] = lambda name: False,
 ) -> nn.Module:
-    """The model in a folder, all of whose tensors come from there.
+    """The model in a folder, which must contain all of its tensors.
 
     Nothing is downloaded, and no code in the folder is run. transformers would only
-    warn of tensors that do not fit, and draw at random those that are missing.
+    warn of tensors that do not fit, and initialise missing ones at random.
 
     Args:
         auto_class: Class of transformers whose ``from_pretrained`` reads it.
         folder: Folder of a transformers model.
-        ignored: Tells by the name which tensors of the folder are of no use.
+        ignored: Predicate on the names of tensors in the folder that are not used.
 
     Raises:
-        FileNotFoundError: There is no such folder, or no config in it.
+        FileNotFoundError: The folder or its config does not exist.
         ValueError: The folder's config cannot be read, or its model is of another
             kind.
         CheckpointError: Tensors are missing, unexpected, of another shape or of
@@ -89,15 +89,15 @@ def load_folder(
     read_model_config(folder)
     config = _check_kind(auto_class, folder)
     check_depth(config, _dtypes(folder), folder)
-    # The folder's own dtype: transformers' default since version 5.
+    # The folder's own dtype, transformers' default since version 5.
     model, found = auto_class.from_pretrained(
         str(folder),
         local_files_only=True,
         trust_remote_code=False,
-        ignore_mismatched_sizes=True,  # they are named below
+        ignore_mismatched_sizes=True,  # they are reported below
         output_loading_info=True,
     )
-    # What is tied to another tensor does not count as missing.
+    # A tensor tied to another one is not missing.
     refuse(
         f'The weights in "{folder}" do not fit its config',
         missing=sorted(found['missing_keys']),
@@ -112,7 +112,7 @@ def load_folder(
 
 
 def _check_kind(auto_class: Any, folder: str | Path) -> Any:
-    """Refuse by its name what transformers refuses with all that it knows.
+    """Refuse a model by name, where transformers would list all that it supports.
 
     Returns:
         The model's config.
@@ -123,7 +123,7 @@ def _check_kind(auto_class: Any, folder: str | Path) -> Any:
         str(folder), local_files_only=True, trust_remote_code=False
     )
     known = model_classes(auto_class)
-    # Without them it is the class of a model itself.
+    # If these are missing, it is the class of a model itself.
     if known is not None and type(config) not in known:
         raise ValueError(
             f'The model in "{folder}" is a {config.model_type!r}, but it must be one '

@@ -1,4 +1,4 @@
-"""A pre-trained transformers model, opened once and handed along."""
+"""A pre-trained transformers model, opened once and passed on."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from mmtransmamba.models.folders.vlm import (
 class Pretrained:
     """A language or vision-language model in memory or in a folder.
 
-    The folder's weights are read one tensor at a time, when they are asked for.
+    The folder's weights are read one tensor at a time, on access.
 
     Args:
         model: The model, or its folder.
 
     Attributes:
         path: The folder, None for a model in memory.
-        is_vision_language: Whether it has a text model inside.
-        config: Its config; an InternLM2-style folder is the Llama that it is.
+        is_vision_language: Whether it contains a text model.
+        config: Its config; an InternLM2-style folder has that of a Llama.
         source: Its tensors; a vision-language model's under canonical names.
 
     Raises:
-        FileNotFoundError: There is no such folder.
+        FileNotFoundError: The folder does not exist.
         TypeError: The model has no config, so it is not one of transformers.
-        CheckpointError: The tensors are those of another number of layers.
+        CheckpointError: The tensors belong to another number of layers.
     """
 
     def __init__(self, model: nn.Module | str | Path) -> None:
@@ -58,23 +58,23 @@ class Pretrained:
 
     @cached_property
     def generation_config(self) -> GenerationConfig | None:
-        """How it generates, None if that is not said."""
+        """Its generation settings, None if not specified."""
         return generation_config_of(self.path or self._model)
 
     @property
     def tokenizer_folder(self) -> str | Path:
-        """Where its tokenizer is."""
+        """Its tokenizer or processor."""
         return self.path or self._model.name_or_path
 
     def load(self) -> nn.Module:
-        """The model; that of a folder is read anew with every call."""
+        """The model; a model in a folder is read anew by every call."""
         if self._model is not None:
             return self._model
         return (load_vlm if self.is_vision_language else load_lm)(self.path)
 
     @cached_property
     def language(self) -> Pretrained:
-        """The causal language model inside, itself if it is one."""
+        """The inner causal language model; itself if it is one."""
         if not self.is_vision_language:
             return self
         return Pretrained(language_model_of(self._model or self.path))

@@ -1,4 +1,4 @@
-"""Where the weights of a model are read from, one tensor at a time."""
+"""Sources from which the weights of a model are read, one tensor at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TensorSource(Mapping[str, Tensor]):
         return tuple(self[name].shape)
 
     def is_real(self, name: str) -> bool:
-        """Whether a tensor consists of floating-point numbers, not of integers."""
+        """Whether a tensor has a floating-point dtype, not integers."""
         return self[name].is_floating_point()
 
 
@@ -46,10 +46,10 @@ class StateDictSource(TensorSource):
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """The file of each tensor, as an index of shards gives them.
+    """The file of each tensor, according to an index of shards.
 
     Raises:
-        CheckpointError: It is no such index.
+        CheckpointError: The file is not such an index.
     """
     content = read_json(path)
     names = content.get('weight_map') if isinstance(content, dict) else None
@@ -63,13 +63,13 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 class SafetensorsSource(TensorSource):
-    """The tensors of a folder's ``.safetensors`` shards, read when asked for.
+    """The tensors of a folder's ``.safetensors`` shards, read on access.
 
     Args:
         folder: Folder with ``model.safetensors``, or with shards and their index.
 
     Raises:
-        CheckpointError: A shard that the index names is missing, or cannot be read.
+        CheckpointError: A shard in the index is missing, or cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -100,8 +100,8 @@ class SafetensorsSource(TensorSource):
             ) from error
 
     def __getitem__(self, name: str) -> Tensor:
-        # Opened anew each time: the file is mapped into memory, and what has been
-        # read would otherwise stay there.
+        # Opened anew each time: the file is memory-mapped, and the parts already read
+        # would otherwise stay in memory.
         return self._open(self._file_of[name]).get_tensor(name)
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -122,7 +122,7 @@ class JoinedSource(TensorSource):
     """The tensors of several sources.
 
     Args:
-        sources: By what the names of their tensors begin with here, and not there.
+        sources: Sources by the prefix that their names have here only.
     """
 
     def __init__(self, sources: Mapping[str, TensorSource]) -> None:
@@ -154,8 +154,8 @@ class JoinedSource(TensorSource):
 class InternLM2Source(TensorSource):
     """An InternLM2-style decoder under Llama's names.
 
-    Its ``wqkv`` holds, for each key-value head, the query heads it serves, the key
-    head and the value head: ``[KV * (H / KV + 2) * head_dim, C]``.
+    Its ``wqkv`` contains, for each key-value head, the query heads that it serves, the
+    key head and the value head: ``[KV * (H / KV + 2) * head_dim, C]``.
 
     Args:
         source: Tensors under InternLM2's names.
@@ -225,8 +225,8 @@ def open_folder(folder: str | Path) -> TensorSource:
     """The weights in a folder of a transformers model.
 
     Raises:
-        FileNotFoundError: There is no such folder, or there are no weights in it.
-        CheckpointError: They cannot be read.
+        FileNotFoundError: The folder does not exist or contains no weights.
+        CheckpointError: The weights cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -30,10 +30,10 @@ from mmtransmamba.models.folders.sources import (
 
 
 def is_vision_language(model: nn.Module | str | Path) -> bool:
-    """Whether a model, or a folder that holds one, has a text model inside.
+    """Whether a model, or a folder that contains one, has a text model inside.
 
     Raises:
-        FileNotFoundError: There is no such folder.
+        FileNotFoundError: The folder does not exist.
     """
     if isinstance(model, nn.Module):
         return getattr(model.config, 'text_config', None) is not None
@@ -42,12 +42,12 @@ def is_vision_language(model: nn.Module | str | Path) -> bool:
 
 
 def read_vlm(model: nn.Module | str | Path) -> tuple[Any, TensorSource]:
-    """Config and tensors of a vision-language model, or of a folder that holds one.
+    """Config and tensors of a vision-language model, or of a folder that contains one.
 
     The folder's weights are read one tensor at a time.
 
     Raises:
-        FileNotFoundError: There is no such folder.
+        FileNotFoundError: The folder does not exist.
     """
     if isinstance(model, nn.Module):
         source = StateDictSource(model.state_dict())
@@ -63,13 +63,13 @@ def read_vlm(model: nn.Module | str | Path) -> tuple[Any, TensorSource]:
 
 
 def load_vlm(folder: str | Path) -> nn.Module:
-    """The vision-language model of a folder, a hybrid of this package included.
+    """The vision-language model of a folder, possibly a hybrid of this package.
 
     Nothing is downloaded, and no code in the folder is run.
 
     Raises:
-        FileNotFoundError: There is no such folder.
-        CheckpointError: The folder's tensors are not those of its config.
+        FileNotFoundError: The folder does not exist.
+        CheckpointError: The folder's tensors do not match its config.
         ValueError: A field of a published config cannot be read.
     """
     published = read_published(folder, read_model_config(folder))

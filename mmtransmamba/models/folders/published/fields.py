@@ -13,17 +13,17 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from mmtransmamba.models.folders.config import check_sizes
 from mmtransmamba.models.language import ATTENTION, HYBRIDS, MAMBA
 
-# A hybrid's own, or pointing at code in the folder.
+# Fields that a hybrid sets itself, or that point to code in the folder.
 _DROPPED = ('model_type', 'architectures', 'transformers_version', 'dtype', 'auto_map')
 
 
 def check_values(where: str, fields: Mapping[str, Any], accepted: Mapping[str, Any]):
-    """Refuse fields with other values than those that can be read.
+    """Refuse fields with unsupported values.
 
     Args:
         where: The file, and the place in it, for the message.
         fields: The fields.
-        accepted: Value by name; a set for several. A field that is absent passes.
+        accepted: Value by name; a set for several. A missing field is accepted.
 
     Raises:
         ValueError: A field has another value.
@@ -38,10 +38,10 @@ def check_values(where: str, fields: Mapping[str, Any], accepted: Mapping[str, A
 
 
 def need(where: str, fields: Mapping[str, Any], name: str, kind: type = dict) -> Any:
-    """A field that must be there.
+    """A required field.
 
     Raises:
-        ValueError: It is absent, or not of the kind.
+        ValueError: It is missing, or of another kind.
     """
     value = fields.get(name)
     if not isinstance(value, kind):
@@ -54,7 +54,7 @@ def part_config(where: str, fields: Mapping[str, Any], kinds: tuple[str, ...]) -
 
     Args:
         where: The file, and the place in it, for the message.
-        fields: Fields, ``model_type`` among them.
+        fields: Fields, including ``model_type``.
         kinds: Accepted ``model_type``.
 
     Raises:
@@ -70,7 +70,7 @@ def part_config(where: str, fields: Mapping[str, Any], kinds: tuple[str, ...]) -
     check_sizes(fields, f'{where}: ')
     for name in _DROPPED:
         fields.pop(name, None)
-    # transformers before version 5 wrote the dtype of the weights there.
+    # Before version 5, transformers wrote the dtype of the weights there.
     fields.pop('torch_dtype', None)
     fields.pop('_name_or_path', None)
     return AutoConfig.for_model(kind, **fields)
@@ -79,7 +79,7 @@ def part_config(where: str, fields: Mapping[str, Any], kinds: tuple[str, ...]) -
 def with_mamba(
     text: Any, attention: list[int], mixer: Mapping[str, Any], history: str
 ) -> Any:
-    """The config of a hybrid of a Transformer's.
+    """The config of a hybrid, derived from that of a Transformer.
 
     Args:
         text: Config of a Transformer of a family in
@@ -100,10 +100,10 @@ def with_mamba(
 
 
 def read_layers(where: str, layers: Any, depth: int) -> list[int]:
-    """A list of numbers of layers.
+    """A list of layer indices.
 
     Raises:
-        ValueError: It is none, or a number is out of range or there twice.
+        ValueError: It is not a list, or an index is out of range or repeated.
     """
     good = isinstance(layers, list) and all(
         type(i) is int and 0 <= i < depth for i in layers

@@ -1,11 +1,11 @@
 """LLaVA's original layout: v1.5, v1.6 without its tiles, and the Llama-3 variants.
 
 Published folders: ``liuhaotian/llava-v1.5-7b`` and ``-13b``, and those written by forks
-of its code (LLaVA-pp among them). Source: haotian-liu/LLaVA,
+of its code (including LLaVA-pp). Source: haotian-liu/LLaVA,
 ``llava/model/llava_arch.py`` and ``builder.py``; transformers,
 ``convert_llava_weights_to_hf.py``.
 
-``model_type: llava`` is also transformers' own; ``mm_vision_tower`` tells them apart.
+transformers also uses ``model_type: llava``; here, ``mm_vision_tower`` is set as well.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _CLIP_L = dict(
     patch_size=14,
     projection_dim=768,
 )
-# For folders that hold the tower's tensors, but not its config.
+# For folders that contain the tower's tensors, but not its config.
 _KNOWN_TOWERS = {
     'openai/clip-vit-large-patch14': _CLIP_L | dict(image_size=224),
     'openai/clip-vit-large-patch14-336': _CLIP_L | dict(image_size=336),
@@ -89,12 +89,12 @@ def read_llava(
 
     Args:
         folder: The folder.
-        raw: Fields of its ``config.json``, the decoder's among them.
+        raw: Fields of its ``config.json``, including the decoder's.
 
     Raises:
         CheckpointError: Tensors do not fit the config.
-        FileNotFoundError: The vision tower is neither in the folder nor in that of
-            ``mm_vision_tower``.
+        FileNotFoundError: The vision tower is neither in the folder nor in the folder
+            named in ``mm_vision_tower``.
         ValueError: A field contradicts another, or cannot be read.
     """
     where = file_in(folder)
@@ -145,7 +145,7 @@ def read_llava(
 
 
 def _text_fields(raw: dict[str, Any]) -> dict[str, Any]:
-    """The decoder's fields among those of a config."""
+    """The decoder's fields in a config."""
     return {
         name: value
         for name, value in raw.items()
@@ -154,7 +154,7 @@ def _text_fields(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def published_name(name: str) -> str:
-    """LLaVA's name of a tensor of transformers' LLaVA."""
+    """LLaVA's name for a tensor of transformers' LLaVA."""
     tower = tower_name(name, _TOWER)
     if tower is not None:
         return tower

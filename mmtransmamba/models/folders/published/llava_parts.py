@@ -1,4 +1,4 @@
-"""What published models of LLaVA's kind share: vision tower, projector, decoder."""
+"""Parts shared by published models of LLaVA's kind: tower, projector, decoder."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _EMBEDDING, _HEAD = 'model.language_model.embed_tokens.weight', 'lm_head.'
 
 
 def image_token_id(folder: str | Path, vocab_size: int) -> int:
-    """The token that stands for an image here; published prompts have a negative one.
+    """Id of the image token here; published prompts use a negative number.
 
-    It is the tokenizer's ``<image>``, or the first number that the tokenizer has not
-    given away; without a tokenizer in the folder the first after the embeddings.
+    It is the tokenizer's ``<image>``, or the first id that the tokenizer does not use;
+    without a tokenizer in the folder, the first id after the embeddings.
     """
     if not any(Path(folder).glob('tokenizer*')):
         return vocab_size
@@ -50,18 +50,18 @@ def llava_model(
     strategy: str,
     head_bias: bool,
 ) -> tuple[type, Any]:
-    """Class and config of a LLaVA here.
+    """Class and config of a LLaVA in this package.
 
     Args:
         text, vision: Configs of decoder and tower. The decoder's vocabulary is
             extended if it lacks the image token.
-        image_token: Its number.
+        image_token: Its id.
         layer: Layer of the tower.
         strategy: ``'default'`` or ``'full'``.
         head_bias: Whether the head has a bias.
 
     Raises:
-        ValueError: The tower has no such layer.
+        ValueError: The tower does not have the layer.
     """
     depth = vision.num_hidden_layers
     if type(layer) is not int or not -depth - 1 <= layer <= depth:
@@ -94,12 +94,12 @@ def llava_entries(
     published_name: Callable[[str], str],
     special: Iterable[Entry] = (),
 ) -> list[Entry]:
-    """The table of a LLaVA, whose words may be fewer than ours.
+    """The table of a LLaVA, whose vocabulary may be smaller than here.
 
     Args:
         model_class, config: See :func:`llava_model`.
-        rows: Number of words in the folder.
-        published_name: The published name of a tensor with a name here.
+        rows: Size of the vocabulary in the folder.
+        published_name: Maps a tensor's name here to its published name.
         special: Entries of tensors that differ in more than their names.
     """
     words = config.text_config.vocab_size
@@ -116,11 +116,11 @@ def _with_words(entry: Entry, rows: int, wanted: int) -> Entry:
 
 
 def tower_name(name: str, prefix: str) -> str | None:
-    """The published name of a tensor of the vision tower, None for another tensor.
+    """The published name of a tensor of the vision tower, None for other tensors.
 
     Args:
         name: Its name here.
-        prefix: What the published names of the tower's tensors begin with.
+        prefix: Prefix of the published names of the tower's tensors.
     """
     own = 'model.vision_tower.'
     if not name.startswith(own):

@@ -1,7 +1,7 @@
 """Mamba-2 layers as MambaInLlama's code writes them; MaTVLM uses the same code.
 
 Published folders: ``JunxiongWang/Mamba2InLlama_*``, ``Llama3*-Mamba2-*-distill`` and
-``hustvl/MaTVLM_*``. Beside ``config.json`` they have ``mamba_config.json``. Source:
+``hustvl/MaTVLM_*``. Besides ``config.json`` they have ``mamba_config.json``. Source:
 jxiw/MambaInLlama, ``mamba2/hybrid_mamba_layer.py`` and ``hybrid_mamba_config.py``.
 """
 
@@ -44,8 +44,8 @@ def mamba2_entries(at: str, to: str, config: Any) -> list[Entry]:
     """The table of one Mamba-2 layer.
 
     Args:
-        at: What its published names begin with.
-        to: What its names here begin with.
+        at: Prefix of its published names.
+        to: Prefix of its names here.
         config: Config of the hybrid decoder.
     """
     hidden, heads = config.hidden_size, config.num_attention_heads
@@ -74,7 +74,7 @@ def mamba2_entries(at: str, to: str, config: Any) -> list[Entry]:
 
 
 def hybrid_text_config(folder: str | Path, text: Any, history: str) -> Any:
-    """The config of the hybrid that a Transformer's and ``mamba_config.json`` give.
+    """The config of a hybrid from a Transformer's config and ``mamba_config.json``.
 
     Args:
         folder: The published folder.
@@ -82,8 +82,8 @@ def hybrid_text_config(folder: str | Path, text: Any, history: str) -> Any:
         history: Note on the origin of the weights.
 
     Raises:
-        ValueError: A field contradicts the Transformer's config, or belongs to layers
-            that cannot be read.
+        ValueError: A field contradicts the Transformer's config, or belongs to
+            unsupported layers.
     """
     where = file_in(folder, MAMBA_CONFIG)
     fields = read_json(Path(folder) / MAMBA_CONFIG)

@@ -1,6 +1,6 @@
 """Tokenizer, image processor and template of published vision-language folders.
 
-Their own are code, which is not run; what is built here does the same.
+Their own are code, which is not run; those built here are equivalent.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mmtransmamba.utils.processors import READERS, load_tokenizer
 
 _CONTEXT = '<IMG_CONTEXT>'
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# The system text that HoVLE and mmMamba were trained with, which answers depend on.
+# The system prompt of the training of HoVLE and mmMamba, which affects answers.
 _SYSTEM = (
     '你是由上海人工智能实验室联合商汤科技开发的书生多模态大模型，英文名叫InternVL, '
     '是一个有用无害的人工智能助手。'
@@ -57,7 +57,8 @@ def published_processor(folder: str | Path) -> Any | None:
     """The processor of a published vision-language folder.
 
     Returns:
-        None for any other folder, and for one with a ``processor_config.json``.
+        The processor; None for any other folder, and for one with a
+        ``processor_config.json``.
 
     Raises:
         ValueError: The folder has no tokenizer that can be read without its code.

@@ -1,11 +1,11 @@
-"""TinyLLaVA Factory's layout, and MaTVLM's, which has Mamba-2 layers in it.
+"""TinyLLaVA Factory's layout, and MaTVLM's, which contains Mamba-2 layers.
 
 Published folders: ``tinyllava/TinyLLaVA-Phi-2-SigLIP-3.1B`` and
 ``hustvl/MaTVLM_0_25_Mamba2``. Source: TinyLLaVA/TinyLLaVA_Factory,
 ``tinyllava/model/{configuration,modeling}_tinyllava.py``, ``vision_tower/base.py`` and
 ``training_recipe/base.py``; hustvl/MaTVLM, ``mamba2/hybrid_mamba_layer.py``.
 
-The head is the checkpoint's. MaTVLM's own inference code takes that of the base
+The head is the checkpoint's. MaTVLM's own inference code uses the head of the base
 language model, so scores published with it may differ.
 """
 
@@ -40,7 +40,7 @@ from mmtransmamba.models.language import HYBRIDS
 
 _TOWER = 'vision_tower._vision_tower.vision_model.'
 _DECODER, _OWN_DECODER = 'language_model.model.', 'model.language_model.'
-# Folders from before the fine-tuning hold the parts apart, without these prefixes.
+# Folders from before fine-tuning store the parts separately, without these prefixes.
 _SUBFOLDERS = {
     'language_model': 'language_model.',
     'vision_tower': 'vision_tower._vision_tower.',
@@ -119,7 +119,7 @@ def read_tinyllava(
 
 
 def published_name(name: str) -> str:
-    """TinyLLaVA's name of a tensor of transformers' LLaVA."""
+    """TinyLLaVA's name for a tensor of transformers' LLaVA."""
     tower = tower_name(name, _TOWER)
     if tower is not None:
         return tower

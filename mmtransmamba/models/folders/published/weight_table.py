@@ -1,4 +1,4 @@
-"""Where the tensors of a published folder go, as a table that is checked as a whole."""
+"""Table of the tensors of a published folder, which is checked as a whole."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Entry:
     Attributes:
         name: Its name in the folder.
         shape: Its shape, by the config.
-        parts: What is made of it, by the name here. Empty for a tensor that the
-            published code does not use. What several entries give to one name is
-            joined row by row.
+        parts: Function that returns the resulting tensors by their names here. Empty
+            for a tensor that the published code does not use. Parts of several entries
+            with the same name are joined row by row.
     """
 
     name: str
@@ -36,20 +36,20 @@ class Entry:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The tensor as it is."""
+    """The unchanged tensor."""
     return tensor
 
 
 def in_float32(tensor: Tensor) -> Tensor:
-    """The tensor in float32, for parameters that half precision is too coarse for."""
+    """The tensor in float32, for parameters that need more than half precision."""
     return tensor.float()
 
 
 def row_parts(sizes: Mapping[str, int]) -> dict[str, Part]:
-    """Blocks of rows, one after the other.
+    """Split a tensor into consecutive blocks of rows.
 
     Args:
-        sizes: Number of rows by name, in their order.
+        sizes: Number of rows by name, in order.
     """
     parts, start = {}, 0
     for name, size in sizes.items():
@@ -59,11 +59,11 @@ def row_parts(sizes: Mapping[str, int]) -> dict[str, Part]:
 
 
 def rows(name: str, sizes: Mapping[str, int], *rest: int) -> Entry:
-    """A tensor that holds several others, one above the other.
+    """A tensor that contains several others, stacked by rows.
 
     Args:
         name: Its name in the folder.
-        sizes: Number of rows by the name here, in their order.
+        sizes: Number of rows by the name here, in order.
         *rest: Its other dimensions.
     """
     return Entry(name, (sum(sizes.values()), *rest), row_parts(sizes))
@@ -86,12 +86,12 @@ def entries_of(
     published_name: Callable[[str], str],
     special: Iterable[Entry] = (),
 ) -> list[Entry]:
-    """The table of a model, most of whose tensors are only named differently.
+    """The table of a model, most of whose tensors are only renamed.
 
     Args:
         model_class: The class here.
         config: Its config, which gives the shapes.
-        published_name: The published name of a tensor with a name here.
+        published_name: Maps a tensor's name here to its published name.
         special: Entries of tensors that differ in more than their names.
     """
     special = list(special)
@@ -113,7 +113,7 @@ class TableSource(TensorSource):
         source: The folder's tensors.
         entries: The table.
         where: The folder, for messages.
-        unused: Pattern of names that may be there and are of no use.
+        unused: Pattern of names that may be present and are not used.
 
     Raises:
         CheckpointError: A tensor of the table is missing or has another shape, or a
@@ -157,7 +157,7 @@ class TableSource(TensorSource):
             )
 
     def __getitem__(self, name: str) -> Tensor:
-        # A copy, or each part of a fused tensor would keep all of it.
+        # A copy; otherwise each part of a fused tensor would keep all of it in memory.
         return torch.cat([part(self._source[o]) for o, part in self._origin[name]])
 
     def shape(self, name: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Token mixers that take the place of a decoder's attention."""
+"""Token mixers that replace a decoder's attention."""
 
 from .base import DecoderMixer
 from .fields import build_mixer, complete, fields_of, mixer_class

@@ -1,4 +1,4 @@
-"""What the mixers of hybrid decoders share."""
+"""Base of the mixers of hybrid decoders."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ from mmtransmamba.models.mixers.step_sizes import init_step_sizes
 
 
 class DecoderMixer(nn.Module):
-    """A causal mixer called as a decoder layer calls its attention.
+    """A causal mixer with the call signature of a decoder layer's attention.
 
-    A subclass may have a depthwise causal ``conv1d`` over its channels, then
-    ``conv_activation`` too. What a cache keeps for the layer are the convolution's
-    inputs and the state of the recurrence.
+    A subclass may have a depthwise causal ``conv1d`` over its channels, together with
+    ``conv_activation``. A cache stores the convolution's inputs and the state of the
+    recurrence for the layer.
 
     It is registered in :data:`~mmtransmamba.registry.DECODER_MIXERS`. The keyword-only
     arguments of its constructor are the fields of ``mixer`` in a hybrid's config, and
-    its class attributes declare what other parts of the package have to know.
+    its class attributes declare what other parts of the package need to know.
 
     Args:
         config: The decoder's config, with the fields of
             :class:`~mmtransmamba.models.language.config.HybridFields`.
-        layer_idx: Number of the layer, under which the cache keeps its states.
+        layer_idx: Index of the layer, under which the cache stores its states.
 
     Attributes:
-        choices: Accepted values of fields that are names.
-        follows: Fields that a conversion sets to what the teacher has, among
+        choices: Accepted values of string fields.
+        follows: Fields that a conversion copies from the teacher, among
             ``in_bias``, ``out_bias``, ``qk_norm`` and ``norm_eps``.
         inits: Ways to initialise it, by name.
         attention: Modules of the attention (names in different families) by the
-            module of the mixer that takes their weights.
-        stacked: Sizes of the parts that a tensor's rows consist of, from the shapes of
-            the mixer's tensors, for tensors that hold several things.
+            module of the mixer that inherits their weights.
+        stacked: Function from the shapes of the mixer's tensors to the sizes of the
+            parts that are stacked in a tensor's rows, for tensors with several parts.
         own_init: Linear layers whose weights :meth:`reset_parameters` or PyTorch
             initialises, not the decoder's normal distribution.
         groups: Modules and parameters in the groups ``'qkv'`` and ``'out_proj'`` of
-            the stages of training; all others are new, ``'ssm'``.
-        float32: Endings of the names of parameters that stay in float32.
-        adapters: Modules that PEFT gives adapters to by default, by the attention's
-            module to which they correspond.
+            the training stages; all others are new, ``'ssm'``.
+        float32: Suffixes of the names of parameters that stay in float32.
+        adapters: Modules to which PEFT adds adapters by default, by the corresponding
+            module of the attention.
     """
 
     choices: ClassVar[dict[str, tuple[str, ...]]] = {}
@@ -71,14 +71,14 @@ class DecoderMixer(nn.Module):
 
     @classmethod
     def group_of(cls, name: str) -> str:
-        """The group of stages that a parameter of the mixer belongs to."""
+        """The group of a parameter of the mixer in the training stages."""
         part = name.partition('.')[0]
         found = (group for group, parts in cls.groups.items() if part in parts)
         return next(found, 'ssm')
 
     @classmethod
     def keeps_float32(cls, name: str) -> bool:
-        """Whether a parameter of the mixer loses its meaning in half precision."""
+        """Whether a parameter of the mixer needs more than half precision."""
         return f'.{name}'.endswith(tuple(f'.{ending}' for ending in cls.float32))
 
     def __init__(self, config: Any, layer_idx: int) -> None:
@@ -87,8 +87,8 @@ class DecoderMixer(nn.Module):
         self.layer_idx = layer_idx
 
     @either_name
-    # What a layer tells its attention, which needs no telling here: the decoder has
-    # made padding_mask and packing of the masks and positions.
+    # Arguments of a layer's attention that are not needed here: the decoder derives
+    # padding_mask and packing from the masks and positions.
     @known_arguments('attention_mask', 'position_embeddings', 'position_ids')
     def forward(
         self,
@@ -105,21 +105,21 @@ class DecoderMixer(nn.Module):
         Args:
             hidden_states: The layer's normalised input.
             cache: Cache whose states are continued and replaced.
-            padding_mask: ``[B, L]``, 0 where a token is padding. The others are
-                mixed, and the states become, as if it were not there.
-            gaps: Whether padding may lie between tokens, what the cache has kept and
-                what will follow included. Without it there is less to do, see
+            padding_mask: ``[B, L]``, 0 where a token is padding. Other tokens are
+                mixed, and the states updated, as if padding did not exist.
+            gaps: Whether padding may lie between tokens, including cached and later
+                ones. If not, less computation is needed, see
                 :func:`~mmtransmamba.models.language.padding.has_gaps`.
-            packing: Where the sequences lie if rows hold several; each has a
-                convolution and a state of its own. Without a cache.
-            use_cache: Whether the states have to be kept.
+            packing: Positions of the sequences if rows contain several; each has a
+                separate convolution and state. Requires that there is no cache.
+            use_cache: Whether the states must be stored.
 
         Returns:
-            Mixed tokens ``[B, L, C]``, and None where attention would return weights.
+            Mixed tokens ``[B, L, C]``, and None in place of attention weights.
 
         Raises:
-            TypeError: There is an argument that attention may know, but not a mixer.
-            ValueError: The states have to be kept, but there is no cache.
+            TypeError: There is an argument that attention supports, but a mixer not.
+            ValueError: The states must be stored, but there is no cache.
         """
         if use_cache and cache is None:
             raise ValueError(
@@ -151,7 +151,7 @@ class DecoderMixer(nn.Module):
         return self.mix(hidden_states, recur), None
 
     def _note_tokens(self, cache: Cache, x: Tensor) -> None:
-        """Have a cache know of tokens, which it else notes with the convolution."""
+        """Count tokens in a cache, which otherwise does so with the convolution."""
         cache.update_conv_state(
             x.new_zeros(len(x), 0, 1),
             self.layer_idx,
@@ -165,7 +165,7 @@ class DecoderMixer(nn.Module):
         Args:
             hidden_states: ``[B, L, C]``.
             recur: :meth:`recur` without its last arguments and without the state;
-                everything else is done for each token alone.
+                everything else is computed for each token separately.
         """
         raise NotImplementedError
 
@@ -181,12 +181,12 @@ class DecoderMixer(nn.Module):
         """Convolution and recurrence along a sequence.
 
         Args:
-            *parts: What depends on single tokens, ``[B, L, D]`` each.
-            cache: Keeps what the convolution needs of the last tokens.
+            *parts: Projections of single tokens, ``[B, L, D]`` each.
+            cache: Stores the last inputs of the convolution.
             padding_mask: Bool ``[B, L]``, False where a token is padding.
             gaps: See :meth:`forward`.
-            state: To begin with, None for zero.
-            begins: Bool ``[B, L]``, where a row begins anew. Without a cache.
+            state: Initial state, None for zero.
+            begins: Bool ``[B, L]``, where a sequence begins. Only without a cache.
 
         Returns:
             Output ``[B, L, ...]`` and the state after the last token.
@@ -208,7 +208,7 @@ class DecoderMixer(nn.Module):
             return self.activate(out.view_as(x_BLD))
         order = None
         if padding_mask is not None:
-            # A projection's bias has given padding a value.
+            # A projection's bias has made padding nonzero.
             x_BLD = x_BLD.masked_fill(~padding_mask[..., None], 0)
         if padding_mask is not None and gaps:
             before = None if cache is None else cache.get_conv_state(self.layer_idx)
@@ -220,7 +220,7 @@ class DecoderMixer(nn.Module):
         x_BDL = x_BLD.transpose(1, 2)
         if cache is not None:
             window = cache.update_conv_state(
-                # As many as are kept push out what was, which is among them.
+                # The last inputs replace the stored ones, some of which are among them.
                 x_BDL if order is None else x_BDL[..., -taps:],
                 self.layer_idx,
                 conv_kernel_size=taps,
@@ -236,21 +236,22 @@ class DecoderMixer(nn.Module):
         return self.activate(out)
 
     def activate(self, x: Tensor) -> Tensor:
-        """What follows the convolution."""
+        """The computation after the convolution."""
         return F.silu(x) if self.conv_activation == 'silu' else x
 
     def reset_parameters(self) -> None:
-        """Initialise what a decoder's own initialisation does not know."""
+        """Initialise parameters that a decoder's own initialisation does not cover."""
         raise NotImplementedError
 
     def calibrate(self, distances: Tensor, constant: Tensor) -> None:
-        """Set decays and gates by how the attention behaves on text.
+        """Set decays and gates from statistics of the attention on text.
 
         For initialisations that are :attr:`Init.calibrated`.
 
         Args:
-            distances: Mean distance of what each head attends to, in tokens, ``[H]``.
-            constant: Direction ``[C]`` whose product with the layer's input is as near
+            distances: Mean distance in tokens of the tokens to which each head attends,
+                ``[H]``.
+            constant: Direction ``[C]`` whose product with the layer's input is as close
                 to 1 as possible, for projections without bias that start constant.
         """
         raise NotImplementedError
@@ -265,24 +266,24 @@ def causal_conv(channels: int, size: int) -> nn.Conv1d:
 
 
 def float32_parameter(*shape: int) -> nn.Parameter:
-    """A parameter that is float32 also where a model is made in half precision."""
+    """A parameter that is float32 even if a model is created in half precision."""
     return nn.Parameter(torch.empty(*shape, dtype=torch.float32))
 
 
 def init_conv(conv: nn.Conv1d) -> None:
-    """Uniform within the inverse root of the taps, as PyTorch does."""
+    """Uniform within the inverse root of the number of taps, as in PyTorch."""
     bound = conv.kernel_size[0] ** -0.5
     init.uniform_(conv.weight, -bound, bound)
     init.uniform_(conv.bias, -bound, bound)
 
 
 def step_sizes_of(distances: Tensor) -> Tensor:
-    r"""Biases of dt with which, for A = -1, half of a state is left after a distance.
+    r"""Biases of dt such that, for A = -1, half of a state remains after a distance.
 
     The inverse of softplus at :math:`\ln 2 / d` (arXiv:2606.16429).
 
     Args:
-        distances: In tokens, ``[H]``; shorter ones count as 1.
+        distances: In tokens, ``[H]``; shorter ones are treated as 1.
     """
     return (math.log(2) / distances.double().clamp_min(1)).expm1().log()
 

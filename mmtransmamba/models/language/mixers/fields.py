@@ -1,4 +1,4 @@
-"""The mixer of a hybrid's config: a type and its fields, checked and complete."""
+"""The mixer in a hybrid's config: a type with checked and complete fields."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ DEFAULT = 'Mamba2'
 def mixer_class(kind: Any) -> type[DecoderMixer]:
     """The mixer that is registered under a name, with or without the scope.
 
-    Only what is registered is found: a config.json names no module to import.
+    Only registered mixers are found: a config.json cannot name a module to import.
 
     Raises:
-        ValueError: There is none of this name.
+        ValueError: No mixer has this name.
     """
     DECODER_MIXERS.import_from_location()
     known = DECODER_MIXERS.module_dict
@@ -33,7 +33,7 @@ def mixer_class(kind: Any) -> type[DecoderMixer]:
 
 
 def fields_of(mixer: type[DecoderMixer]) -> dict[str, Any]:
-    """Names and defaults of the fields that a mixer takes."""
+    """Names and defaults of a mixer's fields."""
     parameters = inspect.signature(mixer).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
@@ -58,7 +58,7 @@ def complete(mixer: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_fields(mixer: type[DecoderMixer], given: Mapping[str, Any]) -> None:
-    """Refuse fields that a mixer does not take, and values of a wrong kind.
+    """Refuse unknown fields of a mixer, and values of a wrong kind.
 
     Raises:
         ValueError: There is such a field; the message names it and what is accepted.
@@ -81,7 +81,7 @@ def check_fields(mixer: type[DecoderMixer], given: Mapping[str, Any]) -> None:
 
 
 def _expected(default: Any):
-    """In words and as a test, what kind of value a field with a default has."""
+    """The kind of value of a field with a default, as a description and as a test."""
     if isinstance(default, bool):
         return 'True or False', lambda value: isinstance(value, bool)
     if isinstance(default, int):
@@ -100,7 +100,7 @@ def name_of(mixer: type[DecoderMixer]) -> str:
 
 
 def build_mixer(config: Any, layer_idx: int) -> DecoderMixer:
-    """The mixer of one layer of a hybrid, new.
+    """Create the mixer of one layer of a hybrid.
 
     Args:
         config: Config of the hybrid, a

@@ -37,12 +37,12 @@ HALF_LIVES = (16, 1024)
 
 
 def half_lives(fresh: Tensor, config: Any, generator: torch.Generator) -> Tensor:
-    """Biases of dt for decays of fixed half-lives, if A is -1 and dt has no input.
+    """Biases of dt for decays with fixed half-lives, if A is -1 and dt has no input.
 
     Args:
         fresh: Bias of a new mixer, ``[H]``, or ``[H * K]`` with a decay per channel.
         config: Config of the hybrid.
-        generator: Not read.
+        generator: Not used.
     """
     heads = config.num_attention_heads
     first, last = (math.log(tokens) for tokens in HALF_LIVES)
@@ -91,10 +91,10 @@ class GatedDeltaNetMixer(DecoderMixer):
         d_conv: Taps of the causal convolution.
         conv_activation: ``'silu'`` or ``'identity'``, after the convolution.
         norm_eps: Epsilon of the norm.
-        negative: Whether beta reaches 2 instead of 1, so that a step can also reverse
-            what its key recalls.
+        negative: Whether the maximum of beta is 2 instead of 1, so that a step can also
+            reverse the value that its key recalls.
         in_bias, out_bias: Whether the projections have biases.
-        qk_norm: Whether k and q are normalised as Qwen3's before the convolution.
+        qk_norm: Whether k and q are normalised as in Qwen3 before the convolution.
     """
 
     choices = {'conv_activation': CONV_ACTIVATIONS}
@@ -171,7 +171,7 @@ class GatedDeltaNetMixer(DecoderMixer):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """As Mamba-2: A uniform in [1, 16], dt log-uniform."""
+        """Like Mamba-2: A uniform in [1, 16], dt log-uniform."""
         init_conv(self.conv1d)
         init.copy_(self.A_log, torch.empty_like(self.A_log).uniform_(*A_RANGE).log())
         bias = new_step_sizes(self.dt_bias.numel(), self.dt_bias.device)
@@ -185,7 +185,7 @@ class GatedDeltaNetMixer(DecoderMixer):
         repeats = self.dt_bias.numel() // self.num_heads
         self.dt_bias.copy_(bias.repeat_interleave(repeats))
         for name, weight in self.dt_proj.named_parameters():
-            if not name.startswith('0.'):  # of a product of two, one is zero
+            if not name.startswith('0.'):  # one zero factor is enough
                 weight.zero_()
         self.calibrate_gate(constant)
 
@@ -194,7 +194,7 @@ class GatedDeltaNetMixer(DecoderMixer):
         self.z_proj.weight.copy_(constant.expand_as(self.z_proj.weight))
 
     def project(self, hidden_states: Tensor) -> Tensor:
-        """v, k and q before the convolution, side by side: ``[B, L, D]``."""
+        """v, k and q before the convolution, concatenated: ``[B, L, D]``."""
         k_BLD, q_BLD = self.k_proj(hidden_states), self.q_proj(hidden_states)
         if self.k_norm is not None:
             heads = (-1, self.head_dim)
@@ -234,7 +234,7 @@ class GatedDeltaNetMixer(DecoderMixer):
             part.unflatten(-1, (-1, self.head_dim))
             for part in vkq.split((self.d_groups, self.d_groups, self.d_inner), dim=-1)
         )
-        if padding_mask is not None:  # a step of neither leaves the state
+        if padding_mask is not None:  # with both zero, a step keeps the state
             g, beta = (x.masked_fill(~padding_mask[..., None], 0) for x in (g, beta))
         y, state = self.scan(q, k, v, g, beta, state, begins)
         return y.flatten(-2), state
@@ -255,8 +255,8 @@ class GatedDeltaNetMixer(DecoderMixer):
             q: ``[B, L, H, K]``.
             k, v: ``[B, L, G, K]`` with the G key-value heads.
             g, beta: ``[B, L, H]``, 0 for padding.
-            state: ``[B, H, K, K]`` to begin with, None for zero.
-            begins: Bool ``[B, L]``, where a row begins anew.
+            state: Initial state ``[B, H, K, K]``, None for zero.
+            begins: Bool ``[B, L]``, where a sequence begins.
 
         Returns:
             Output ``[B, L, H, K]`` and the last state.

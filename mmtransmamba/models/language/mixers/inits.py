@@ -1,4 +1,4 @@
-"""What a mixer declares about its first values, carried out by the conversion."""
+"""A mixer's declarations about its initial values, used by the conversion."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Fill:
-    """A first value that comes neither from attention nor from a checkpoint.
+    """An initial value that comes neither from attention nor from a checkpoint.
 
     Attributes:
-        detail: How it is made, for the report.
+        detail: Description of the computation, for the report.
         make: Computes it from the tensor of a new mixer, the config of the hybrid and
             a seeded generator.
     """
@@ -28,21 +28,21 @@ class Fill:
 class Init:
     """One way to initialise a mixer.
 
-    A tensor is filled if ``fills`` names it, else taken from attention or from a
-    checkpoint if there is one for it, else that of a new mixer.
+    A tensor is computed if ``fills`` names it. Otherwise it is copied from the
+    attention or from a checkpoint if they have it, and else from a new mixer.
 
     Attributes:
-        fields: Fields of the mixer that go with it.
-        follows: Fields besides :attr:`DecoderMixer.follows` that a conversion sets to
-            what the teacher has.
+        fields: Values of the mixer's fields for this initialisation.
+        follows: Fields besides :attr:`DecoderMixer.follows` that a conversion copies
+            from the teacher.
         from_attention: Whether the projections come from the attention that the mixer
             replaces, see :attr:`DecoderMixer.attention`.
-        from_checkpoint: Whether a checkpoint of such mixers may be given.
-        blocks: Whether a narrower student takes the top-left blocks of the teacher's
+        from_checkpoint: Whether a checkpoint of such mixers is accepted.
+        blocks: Whether a narrower student inherits the top-left blocks of the teacher's
             tensors.
-        fills: By name of a tensor of the mixer.
-        calibrated: Whether :meth:`DecoderMixer.calibrate` then sets it by statistics
-            of the attention on text.
+        fills: Initial values by name of a tensor of the mixer.
+        calibrated: Whether :meth:`DecoderMixer.calibrate` is called afterwards, with
+            statistics of the attention on text.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)

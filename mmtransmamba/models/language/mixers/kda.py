@@ -24,7 +24,7 @@ CLOSED = -4.0
 class KDAMixer(GatedDeltaNetMixer):
     r"""Kimi Delta Attention (arXiv:2510.26692) with the attention's q, k, v and o.
 
-    As :class:`GatedDeltaNetMixer`, with a decay for every key channel,
+    Like :class:`GatedDeltaNetMixer`, with a decay for every key channel,
     :math:`g = -e^{A} \mathrm{softplus}(\mathrm{dt\_proj} + \mathrm{dt\_bias})`, and the
     gate :math:`\sigma(\mathrm{z\_proj})`; ``dt_proj`` and ``z_proj`` are products of
     two matrices of rank K.

@@ -27,10 +27,10 @@ from mmtransmamba.registry import DECODER_MIXERS
 
 
 class StepSizeProjection(nn.Linear):
-    """A linear layer whose bias is added in float32, as is the bias itself."""
+    """A linear layer whose bias is stored and added in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """From ``[..., in_features]`` to float32 ``[..., out_features]``."""
+        """Map ``[..., in_features]`` to float32 ``[..., out_features]``."""
         return F.linear(x, self.weight).float() + self.bias.float()
 
 
@@ -43,7 +43,7 @@ class MambaMixer(DecoderMixer):
         d_conv: Taps of the causal convolution.
         conv_activation: ``'silu'`` or ``'identity'``, after the convolution.
         d_state: States per channel.
-        expand: Inner width by the hidden size.
+        expand: Inner width as a multiple of the hidden size.
         in_bias, out_bias: Whether the projections have biases.
     """
 
@@ -101,7 +101,7 @@ class MambaMixer(DecoderMixer):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """As Mamba: S4D-real A, dt log-uniform, D one."""
+        """Like Mamba: S4D-real A, dt log-uniform, D one."""
         init_conv(self.conv1d)
         n = torch.arange(1, self.d_state + 1, device=self.A_log.device).float().log()
         init.copy_(self.A_log, n.expand_as(self.A_log))

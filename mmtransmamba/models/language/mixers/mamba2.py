@@ -35,7 +35,7 @@ from mmtransmamba.registry import DECODER_MIXERS
 A_RANGE = (1.0, 16.0)
 NORMS = ('gated', 'gated_per_head', 'per_head', 'none')
 _MMMAMBA = dict(d_conv=2, norm='per_head', skip=False)
-# The decay starts close to 1: dt without input dependence, A = -e.
+# The decay is initially close to 1: dt without input dependence, A = -e.
 _MIMIC = IDENTITY_CONV | {
     'dt_proj.weight': ZEROS,
     'A_log': Fill('ones, A = -e', lambda fresh, *_: torch.ones_like(fresh)),
@@ -89,15 +89,15 @@ class Mamba2Mixer(DecoderMixer):
         config, layer_idx: See :class:`DecoderMixer`.
         d_conv: Taps of the causal convolution.
         conv_activation: ``'silu'`` or ``'identity'``, after the convolution.
-        norm: ``'gated_per_head'``, of the gated output, for each head alone (MaTVLM and
-            Mamba2InLlama, and what ``mamba_ssm`` and serving engines compute with as
-            many groups as heads); ``'gated'``, of the gated output, over all channels
-            (Mamba-2 with one group); ``'per_head'``, before the gate and for each head
-            alone (mmMamba); ``'none'``.
+        norm: ``'gated_per_head'``: after the gate, for each head separately (MaTVLM and
+            Mamba2InLlama, and ``mamba_ssm`` and serving engines with as many groups as
+            heads); ``'gated'``: after the gate, over all channels (Mamba-2 with one
+            group); ``'per_head'``: before the gate, for each head separately (mmMamba);
+            ``'none'``.
         norm_eps: Its epsilon.
-        gate, skip: Whether there are z and D.
+        gate, skip: Whether z and D exist.
         in_bias, out_bias: Whether the projections have biases.
-        qk_norm: Whether B and C are normalised as Qwen3's k and q.
+        qk_norm: Whether B and C are normalised like Qwen3's k and q.
     """
 
     choices = {'conv_activation': CONV_ACTIVATIONS, 'norm': NORMS}
@@ -107,7 +107,7 @@ class Mamba2Mixer(DecoderMixer):
         'inherit': Init(_MMMAMBA, from_attention=True),
         'vkq': Init(
             dict(d_conv=4, norm='gated_per_head'),
-            # Native architectures have one epsilon, so the mixers take the decoder's.
+            # Native architectures have one epsilon, so the mixers use the decoder's.
             follows=('norm_eps',),
             from_attention=True,
         ),
@@ -188,7 +188,7 @@ class Mamba2Mixer(DecoderMixer):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """As Mamba-2: A uniform in [1, 16], dt log-uniform, D one."""
+        """Like Mamba-2: A uniform in [1, 16], dt log-uniform, D one."""
         init_conv(self.conv1d)
         init.copy_(self.A_log, torch.empty_like(self.A_log).uniform_(*A_RANGE).log())
         init.copy_(self.dt_bias, new_step_sizes(self.num_heads, self.dt_bias.device))
@@ -207,7 +207,7 @@ class Mamba2Mixer(DecoderMixer):
             self.z_proj.weight.copy_(constant.expand_as(self.z_proj.weight))
 
     def project(self, hidden_states: Tensor) -> Tensor:
-        """x, B and C before the convolution, side by side: ``[B, L, D]``."""
+        """x, B and C before the convolution, concatenated: ``[B, L, D]``."""
         B_BLD, C_BLD = self.B_proj(hidden_states), self.C_proj(hidden_states)
         if self.B_norm is not None:
             heads = (-1, self.head_dim)
@@ -255,8 +255,8 @@ class Mamba2Mixer(DecoderMixer):
             x, B: ``[B, L, G, P]`` with the G key-value heads.
             dt: ``[B, L, H]``, 0 for padding.
             C: ``[B, L, H, P]``.
-            state: ``[B, H, P, P]`` to begin with, None for zero.
-            begins: Bool ``[B, L]``, where a row begins anew.
+            state: Initial state ``[B, H, P, P]``, None for zero.
+            begins: Bool ``[B, L]``, where a sequence begins.
 
         Returns:
             Output ``[B, L, H, P]`` and the last state.

@@ -1,4 +1,4 @@
-"""Attention with a window and sinks as a mixer, the baseline of linear mixers."""
+"""Attention with a window and sinks as a mixer, a baseline for linear mixers."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ from mmtransmamba.registry import DECODER_MIXERS
 class SlidingWindowMixer(DecoderMixer):
     r"""Softmax attention to the last tokens and to the first ones, with rotary q, k.
 
-    A token sees the ``window`` last tokens, itself included, and the first ``sinks``
+    A token sees the last ``window`` tokens, including itself, and the first ``sinks``
     tokens of its sequence, as in StreamingLLM (arXiv:2309.17453). The projections are
-    the replaced attention's, so the output is the teacher's as long as a sequence has
+    those of the replaced attention, so the output equals the teacher's for sequences of
     at most ``window`` tokens.
 
-    Positions count the tokens of the sequence, padding excluded. The distance to a
-    sink is at most that at which the window is just full, so that no distance is longer
-    than ``window + sinks - 1``, whatever the length of the sequence.
+    Positions count the tokens of the sequence, excluding padding. The distance to a
+    sink is limited to that at which the window is just full, so that no distance
+    exceeds ``window + sinks - 1``, whatever the length of the sequence.
 
     The cache keeps ``window + sinks - 1`` keys (not rotated) and values for each
     sequence: ``[B, window + sinks - 1, 2 G K + 1]`` with G key-value heads of size K;
-    the last channel is 1 where a slot is taken.
+    the last channel is 1 for a used slot.
 
     Args:
         config, layer_idx: See :class:`DecoderMixer`.
-        window: Tokens that are seen, positive.
-        sinks: First tokens of a sequence that all of its tokens see, positive.
+        window: Number of visible last tokens, positive.
+        sinks: Number of first tokens of a sequence that all of its tokens see,
+            positive.
         in_bias, out_bias: Whether the projections have biases.
-        qk_norm: Whether k and q are normalised as Qwen3's.
+        qk_norm: Whether k and q are normalised as in Qwen3.
     """
 
     follows = ('in_bias', 'out_bias', 'qk_norm')
@@ -89,11 +90,11 @@ class SlidingWindowMixer(DecoderMixer):
         self.out_proj = nn.Linear(d_inner, hidden, bias=out_bias)
 
     def reset_parameters(self) -> None:
-        """Nothing: the decoder initialises linear layers and norms."""
+        """Do nothing: the decoder initialises linear layers and norms."""
 
     @property
     def slots(self) -> int:
-        """Tokens that the cache keeps."""
+        """Number of tokens in the cache."""
         return self.window + self.sinks - 1
 
     def mix(self, hidden_states: Tensor, recur: Callable[..., Tensor]) -> Tensor:
@@ -124,7 +125,7 @@ class SlidingWindowMixer(DecoderMixer):
             return y, self._keep(kv, taken) if cache is not None else None
         if padding_mask is None:
             padding_mask = torch.ones_like(kv[..., 0], dtype=torch.bool)
-        # Tokens first, padding last: then places are positions, for all rows alike.
+        # Tokens first, padding last: then indices are positions, equal for all rows.
         order = (~padding_mask).int().argsort(dim=-1, stable=True)
         q, kv, taken = _pick(q, order), _pick(kv, order), padding_mask.gather(1, order)
         before, positions = 0, steps[None]
@@ -141,14 +142,14 @@ class SlidingWindowMixer(DecoderMixer):
         return _pick(y, order.argsort(dim=-1)), kept
 
     def _attend(self, q: Tensor, kv: Tensor, positions: Tensor, before: int) -> Tensor:
-        """Attention, block by block, so that the cost grows with the length alone.
+        """Attention in blocks, so that the cost is linear in the length.
 
         Args:
             q: ``[B, L, H * K]``.
-            kv: ``[B, before + L, 2 * G * K]``; a token's place is its position.
+            kv: ``[B, before + L, 2 * G * K]``; a token's index is its position.
             positions: Positions of the queries, ``[B or 1, L]``; each at most
-                ``before`` more than its number.
-            before: Number of slots that may be in front of the queries.
+                ``before`` more than its index.
+            before: Number of slots that may precede the queries.
         """
         q = self._heads(q)
         k, v = (self._repeated(part) for part in kv.chunk(2, dim=-1))
@@ -206,7 +207,7 @@ class SlidingWindowMixer(DecoderMixer):
             q: ``[B, L, H, K]``.
             k, v: ``[B, M, H, K]``.
             positions, places: Positions of queries and keys, ``[B or 1, L or M]``.
-            far: Whether a sink may be farther away than it is taken to be.
+            far: Whether a sink's distance may exceed the limit.
             visible: Further mask, bool ``[B, L, M]``.
 
         Returns:
@@ -238,11 +239,11 @@ class SlidingWindowMixer(DecoderMixer):
         return (weights @ v).transpose(1, 2)
 
     def _keep(self, kv: Tensor, taken: Tensor) -> Tensor:
-        """The state after some tokens: the sinks, then the last ones.
+        """The state after some tokens: the sinks, then the last tokens.
 
         Args:
-            kv: ``[B, T, 2 * G * K]``, tokens in front of padding and empty slots.
-            taken: Bool ``[B, T]``, which are tokens.
+            kv: ``[B, T, 2 * G * K]``, with tokens before padding and empty slots.
+            taken: Bool ``[B, T]``, True for tokens.
         """
         missing = max(self.slots - kv.shape[1], 0)
         kv = F.pad(kv, (0, 0, 0, missing))
@@ -263,7 +264,7 @@ class SlidingWindowMixer(DecoderMixer):
         return self._heads(x).repeat_interleave(repeats, dim=2)
 
     def _rotate(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Rotary embedding of heads ``[B, L, H, K]``, halves as transformers pairs."""
+        """Rotary embedding of heads ``[B, L, H, K]``, paired by halves."""
         frequencies, scale = _frequencies(self.config, x.device)
         angles = positions[:, :, None, None].float() * frequencies
         cos, sin = ((f(angles) * scale).to(x.dtype) for f in (torch.cos, torch.sin))
