@@ -1,4 +1,4 @@
-"""Letting a language teacher speak of a data set once, for many trainings."""
+"""Recording a language teacher's outputs on a data set once, for many trainings."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ def record_tokens(
 ) -> TokenManifest:
     """Write a teacher's k most likely next tokens at each position of a data set.
 
-    A recording that was interrupted continues after its last complete shard; a finished
-    one is left as it is.
+    An interrupted recording continues after its last complete shard; a finished one is
+    left unchanged.
 
     Args:
         dataset: Samples of
             :func:`~mmtransmamba.datasets.token_collate.token_sample`.
         teacher: Causal language model of transformers.
-        folder: Where the cache goes, see
+        folder: Folder of the cache, see
             :mod:`~mmtransmamba.models.teachers.token_cache`.
         k: Number of tokens per position, at most the teacher's vocabulary.
-        dtype: Of their logits: ``'float32'``, ``'float16'`` or ``'bfloat16'``.
-        temperature: That of the training. With k = V any other can be used as well.
+        dtype: Dtype of their logits: ``'float32'``, ``'float16'`` or ``'bfloat16'``.
+        temperature: Temperature of the training. With k = V, any other can be used too.
         tokenizer: Hash of the teacher's tokenizer, None without one.
-        shard_samples: Number of samples of a shard.
+        shard_samples: Number of samples per shard.
         on_shard: Called with the manifest after each shard.
 
     Raises:
@@ -109,7 +109,7 @@ def record_tokens(
 
 @torch.no_grad()
 def _record(teacher: nn.Module, sample: dict, manifest: TokenManifest) -> Any:
-    """One sample at a time: no padding can change a rounding."""
+    """Record one sample at a time, so that padding cannot change the rounding."""
     ids = sample['input_ids'][None].to(teacher.device)
     logits = teacher(input_ids=ids, use_cache=False).logits[0].cpu()
     return top_logits(logits, manifest.k, manifest.dtype, manifest.temperature)
@@ -124,7 +124,7 @@ def record_config(cfg: Config, folder: str | Path, **options: Any) -> TokenManif
             config's ``TokenKLTerm``.
 
     Raises:
-        ValueError: The config has no language teacher that could be recorded.
+        ValueError: The config has no language teacher that can be recorded.
     """
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     model = cfg.get('model') or {}

@@ -1,4 +1,4 @@
-"""Divergences of rows of logits."""
+"""Divergences between rows of logits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DIVERGENCES = ('forward_kl', 'reverse_kl', 'jsd')
 
 @dataclass(frozen=True)
 class Divergence:
-    r"""How far a student's distribution :math:`q` is from a teacher's :math:`p`.
+    r"""Divergence of a student's distribution :math:`q` from a teacher's :math:`p`.
 
     * ``'forward_kl'``: :math:`\mathrm{KL}(p \| q)`;
     * ``'reverse_kl'``: :math:`\mathrm{KL}(q \| p)`;
@@ -34,7 +34,7 @@ class Divergence:
             other divergences, which have none.
 
     Raises:
-        ValueError: One of them is not accepted.
+        ValueError: An argument is not accepted.
     """
 
     kind: str = 'forward_kl'
@@ -63,12 +63,12 @@ class Divergence:
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The divergence of each row.
 
-        A class to which the teacher gives probability 0, because its logit is -inf or
-        the lowest number of its dtype, adds 0 to the forward KL and its gradient,
-        whatever the student's probability. The reverse KL is infinite there unless the
-        student rules the class out as well. A row in which the teacher rules out every
-        class has the divergence 0. A class that only the student rules out makes the
-        forward KL infinite.
+        A class with teacher probability 0, because its logit is -inf or the lowest
+        number of its dtype, adds 0 to the forward KL and its gradient, whatever the
+        student's probability. The reverse KL is infinite there unless the student
+        excludes the class as well. A row in which the teacher excludes every class has
+        divergence 0. A class that only the student excludes makes the forward KL
+        infinite.
 
         Args:
             student, teacher: Logits ``[..., V]``.
@@ -94,8 +94,8 @@ class Divergence:
 
     def _jsd(self, student: Tensor, teacher: Tensor) -> Tensor:
         beta = torch.tensor(0.5 if self.beta is None else self.beta).double()
-        # Where both are impossible the mixture is as well; its logarithm would have
-        # the gradient NaN.
+        # If both probabilities are 0, so is the mixture; the gradient of its logarithm
+        # would be NaN.
         both = torch.maximum(student, teacher) == -torch.inf
         mixture = torch.logaddexp(
             teacher.masked_fill(both, 0) + beta.log().item(),
@@ -118,10 +118,10 @@ def kl_of_logits(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> 
 def kl_of_log_probs(student: Tensor, teacher: Tensor) -> Tensor:
     r""":math:`\mathrm{KL}(p_T \| p_S)` of rows ``[..., V]`` of log-probabilities.
 
-    What the teacher gives probability 0 adds 0, see :class:`Divergence`.
+    Entries with teacher probability 0 add 0, see :class:`Divergence`.
     """
     probability = teacher.exp()
-    # Not multiplied by 0: that would make NaN of an infinite difference, in the
-    # backward pass too.
+    # Masked rather than multiplied by 0, which would turn an infinite difference into
+    # NaN, in the backward pass too.
     ratio = (teacher - student).masked_fill(probability == 0, 0)
     return (probability * ratio).sum(-1)

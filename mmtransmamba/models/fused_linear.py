@@ -1,4 +1,4 @@
-"""Losses on the logits of a head, without all of the logits."""
+"""Losses on the logits of a head, without storing all logits."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def fused_linear_loss(
     """Mean over tokens of a loss on the logits ``hidden @ weight.T + bias``.
 
     The logits ``[M, V]`` exist for one chunk of tokens at a time. The forward pass also
-    computes the gradients with respect to hidden states, weight and bias, the idea of
+    computes the gradients with respect to hidden states, weight and bias, following
     the fused linear cross-entropy of Hsu et al., "Liger Kernel", 2024, Section 3.2.
-    They are all that is kept for the backward pass, which multiplies them by the
-    gradient of the mean. The gradient of the weight is summed in float32.
+    Only these are stored for the backward pass, which multiplies them by the gradient
+    of the mean. The gradient of the weight is summed in float32.
 
     Args:
         loss: Function of logits ``[m, V]`` and the rows ``[m, ...]`` of the same
             tokens; returns ``[m, P]``, P losses of each token.
         hidden: ``[M, C]``.
-        weight: ``[V, C]``; no gradient is computed if it requires none.
+        weight: ``[V, C]``; no gradient is computed if it does not require one.
         bias: ``[V]`` or None.
-        *rows: Further arguments ``[M, ...]`` of ``loss``, which get no gradient.
+        *rows: Further arguments ``[M, ...]`` of ``loss``, which receive no gradient.
         chunk: Number m of tokens; by default :data:`CHUNK`.
 
     Returns:
@@ -70,12 +70,12 @@ class _FusedLinearLoss(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias, dtype=sums) if of_bias else None
         count = max(len(hidden), 1)
         parts = None
-        # No chunk for no token would leave the number of losses unknown.
+        # Without any chunk, the number of losses would be unknown for M = 0.
         for start in range(0, len(hidden), chunk) or [0]:
             piece = slice(start, start + chunk)
             states = hidden[piece]
             logits = F.linear(states, weight, bias)
-            # A checkpoint around this would otherwise take the graph of the chunk for
+            # An enclosing checkpoint would otherwise treat the graph of the chunk as
             # its own and compute it again.
             with torch.enable_grad(), _graph_of_its_own():
                 logits = logits.detach().requires_grad_()
@@ -95,8 +95,8 @@ class _FusedLinearLoss(torch.autograd.Function):
             if of_bias:
                 grad_bias += gradient.sum(0, dtype=sums)
         parts = parts.to(sums) / count
-        # Divided by their number only in the backward pass, together with the factor
-        # of a gradient scaler: in float16 they could vanish.
+        # Divided by the number of tokens only in the backward pass, together with the
+        # factor of a gradient scaler: in float16 the gradients could vanish.
         ctx.count = count
         ctx.save_for_backward(
             grad_hidden,
@@ -115,5 +115,5 @@ class _FusedLinearLoss(torch.autograd.Function):
 
 
 def _graph_of_its_own() -> Any:
-    """Keeps what autograd saves from hooks around, those of checkpoints."""
+    """Hide what autograd saves from enclosing hooks, such as those of checkpoints."""
     return torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t)

@@ -101,7 +101,7 @@ class HolisticRotaryEmbedding(LlamaRotaryEmbedding):
     """
 
     def give_to(self, attention: nn.Module) -> None:
-        """Have an attention module rotate by these positions."""
+        """Make an attention module use these rotary positions."""
         attention.register_forward_pre_hook(self._replace, with_kwargs=True)
 
     def _replace(

@@ -19,17 +19,17 @@ from mmtransmamba.registry import MODELS
 
 @MODELS.register_module()
 class CachedTeacher(nn.Module):
-    """Reads what ``tools/cache_teacher.py`` has recorded, in place of running a model.
+    """Reads the recordings of ``tools/cache_teacher.py`` instead of running a model.
 
-    It has no layers, so that only terms on next-token distributions can use it, and
-    answers only for the samples of the recorded data set.
+    It has no layers, so only terms on next-token distributions can use it, and it only
+    has outputs for the samples of the recorded data set.
 
     Args:
         folder: Folder of the cache.
-        verify: Compare the checksums of all shards at the start.
+        verify: Compare the checksums of all shards on loading.
 
     Raises:
-        FileNotFoundError: The folder holds no cache, or lacks a shard.
+        FileNotFoundError: The folder does not contain a cache, or lacks a shard.
         ValueError: The cache is incomplete, or a shard has changed.
     """
 
@@ -48,11 +48,11 @@ class CachedTeacher(nn.Module):
         position_ids: Tensor | None = None,
         **inputs: Any,
     ) -> TopLogits:
-        """What is recorded of a batch ``[B, L]``; zeros at padding.
+        """The recorded outputs for a batch ``[B, L]``; zeros at padding.
 
         Raises:
             ValueError: A sample is not recorded, or the batch has inputs besides
-                tokens, of which a recording knows nothing.
+                tokens, which a recording does not cover.
         """
         others = [name for name, value in inputs.items() if value is not None]
         if position_ids is not None:

@@ -1,4 +1,4 @@
-"""Hashes by which a teacher and its tokenizer are recognised."""
+"""Hashes that identify a teacher and its tokenizer."""
 
 from __future__ import annotations
 

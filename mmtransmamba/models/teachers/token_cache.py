@@ -48,10 +48,10 @@ class TopLogits:
 
 
 def top_logits(logits: Tensor, k: int, dtype: str, temperature: float) -> TopLogits:
-    """The k most likely tokens of logits ``[T, V]``, and what is left of the sum.
+    """The k most likely tokens of logits ``[T, V]``, and the sum over the others.
 
-    Float32 keeps the logits as they are. With 16 bits, the largest one of each position
-    is subtracted first: rounding then changes the likely tokens least.
+    Float32 keeps the logits unchanged. With 16 bits, the largest one of each position
+    is subtracted first, so that rounding changes the likely tokens least.
     """
     logits = logits.float()
     if dtype != 'float32':
@@ -69,14 +69,14 @@ def top_divergence(
     """The divergence from recorded logits, per token.
 
     With k = V, it is the divergence of all logits. Otherwise, all tokens that are not
-    recorded are one outcome: the result never exceeds the divergence of all logits, and
-    for the forward KL it lacks the teacher's probability of these tokens times the KL
-    of the two distributions over them.
+    recorded form one outcome. The result never exceeds the divergence of all logits.
+    For the forward KL, the difference is the teacher's probability of these tokens
+    times the KL of the two distributions over them.
 
     Args:
         divergence: The divergence.
         student: Logits ``[m, V]``.
-        top: What is recorded of the same tokens.
+        top: The recorded outputs for the same tokens.
         vocabulary: Number V of the teacher's tokens.
 
     Returns:
@@ -108,11 +108,11 @@ def dataset_hash(keys: list[bytes]) -> str:
 
 @dataclass
 class TokenManifest:
-    """What a cache holds.
+    """Contents of a cache.
 
     Attributes:
         k: Number of recorded tokens per position.
-        dtype: Of their logits.
+        dtype: Dtype of their logits.
         temperature: Temperature of the sum over all others.
         vocabulary: Number of the teacher's tokens.
         samples: Number of samples of the data set.
@@ -155,7 +155,7 @@ class TokenManifest:
         self.save(folder)
 
     def save(self, folder: Path) -> None:
-        """Write it whole or not at all."""
+        """Write it completely or not at all."""
         write(folder / MANIFEST, json.dumps(asdict(self), indent=1).encode())
 
 
@@ -163,7 +163,7 @@ def read_manifest(folder: str | Path) -> TokenManifest:
     """The manifest of a cache.
 
     Raises:
-        FileNotFoundError: The folder has none.
+        FileNotFoundError: The folder has no manifest.
         ValueError: It is not one.
     """
     path = Path(folder) / MANIFEST
@@ -183,7 +183,7 @@ class TokenCache:
         verify: Compare the checksums of all shards.
 
     Raises:
-        FileNotFoundError: The folder holds no cache, or lacks a shard.
+        FileNotFoundError: The folder does not contain a cache, or lacks a shard.
         ValueError: The cache is incomplete, or a shard has changed.
     """
 
@@ -213,7 +213,7 @@ class TokenCache:
                 self._places[key.tobytes()] = number, starts[i], starts[i + 1]
 
     def read(self, tokens: Tensor) -> TopLogits:
-        """What is recorded of a sample.
+        """The recorded outputs for a sample.
 
         Args:
             tokens: Its token ids ``[L]``.

@@ -19,7 +19,7 @@ from .triton_math import load_tokens, place, sigmoid, step_size
 
 @triton.jit
 def halve(rows, lane, HALF: tl.constexpr):
-    """``2 * HALF`` rows to ``HALF``: each lane keeps the half that its bit says."""
+    """Reduce ``2 * HALF`` rows to ``HALF``: each lane keeps one half, by its bit."""
     kept = ()
     upper = (lane & HALF) != 0
     for j in tl.static_range(HALF):

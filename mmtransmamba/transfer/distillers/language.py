@@ -145,7 +145,7 @@ class LanguageDistiller(Distiller):
         return isinstance(self.teacher, CachedTeacher)
 
     def _check_cached(self) -> None:
-        """Refuse what a recorded teacher cannot do.
+        """Refuse settings that a recorded teacher does not support.
 
         Raises:
             ValueError: A term compares layers, or validation compares the models.
@@ -238,7 +238,7 @@ class LanguageDistiller(Distiller):
 
     @torch.no_grad()
     def teacher_predict(self, data: dict[str, Any]) -> list[dict] | None:
-        """What ``mode='predict'`` would give, were the teacher the student.
+        """The teacher's result for ``mode='predict'``.
 
         None for a recorded teacher, which answers only for its own samples.
         """

@@ -164,7 +164,7 @@ class TokenKLTerm(ModelTerm):
         return losses
 
     def unit_of(self, part: str) -> str:
-        """Of the cross-entropy as well: the predicted tokens."""
+        """The predicted tokens, for the cross-entropy as well."""
         return self.unit
 
     def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:

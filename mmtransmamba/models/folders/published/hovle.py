@@ -1,11 +1,11 @@
-"""The layouts of HoVLE and of mmMamba, which is made from it.
+"""The layouts of HoVLE and of mmMamba, which is derived from it.
 
 Published folders: ``OpenGVLab/HoVLE``, ``hustvl/mmMamba-linear`` and
 ``hustvl/mmMamba_hybrid``. Source: hustvl/mmMamba, ``hovle/modeling_*.py``,
 ``convert_weight.py`` and ``src/model/linear_attention/mamba2.py``.
 
 HoVLE shares the ``model_type`` ``internvl_chat`` with InternVL, which has a vision
-encoder; ``embedding_config`` tells them apart.
+encoder; only HoVLE has ``embedding_config``.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _check(
 
 
 def _text_config(fields: dict[str, Any], depth: int) -> LlamaConfig:
-    """The decoder as a Llama; tokens of a text's ends are set with the processor."""
+    """The decoder as a Llama; its stop tokens are set with the processor."""
     return LlamaConfig(
         **{name: fields[name] for name in _SIZES} | {'num_hidden_layers': depth},
         vocab_size=fields.get('vocab_size', 1),
@@ -220,7 +220,7 @@ def _entries(config: PatchDecoderConfig, words: int, special: int) -> list[Entry
             (words, width),
             {_HEAD: padded_rows(words + special)},
         ),
-        # HoVLE's language model is always given embedded words.
+        # HoVLE's language model always receives embedded words.
         Entry('language_model.model.tok_embeddings.weight', (words, width), {}),
     ]
     if special:
@@ -244,7 +244,7 @@ def _entries(config: PatchDecoderConfig, words: int, special: int) -> list[Entry
 
 
 def _qkv_entry(at: str, to: str, text: Any) -> Entry:
-    """For each key-value head the query heads it serves, then the key, the value."""
+    """For each key-value head, its query heads, the key and the value."""
     groups = text.num_key_value_heads
     served = text.num_attention_heads // groups
     total = (text.num_attention_heads + 2 * groups) * text.head_dim
@@ -300,7 +300,7 @@ def _mamba_entries(at: str, to: str, text: Any) -> list[Entry]:
 
 
 def _published_name(name: str, count: int) -> str:
-    """The published name of a tensor that is named differently and nothing else."""
+    """The published name of a tensor that is only renamed."""
     if name.startswith(_LAYERS):
         number, _, rest = name.removeprefix(_LAYERS).partition('.')
         layer = int(number)

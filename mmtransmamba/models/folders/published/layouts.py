@@ -1,4 +1,4 @@
-"""Which published layout a folder has."""
+"""Detection of the published layout of a folder."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Published:
     """A model in a published folder, as one of transformers or of this package.
 
     Attributes:
-        model_class: Its class here.
-        config: Its config here.
+        model_class: Its class in this package or transformers.
+        config: Its config for this class.
         source: Its tensors under the names of ``model_class``.
-        ends: Tokens that end an answer, unless the folder says so itself.
-        suppressed: Tokens that an answer does not have.
+        ends: Tokens that end an answer, unless the folder specifies them.
+        suppressed: Tokens that are never generated.
     """
 
     model_class: type
@@ -40,14 +40,14 @@ class Published:
     suppressed: list[int] | None = None
 
     def build(self, folder: str | Path, has_vision: bool) -> nn.Module:
-        """The model, which generates as the folder says.
+        """The model, with the generation settings of the folder.
 
         Args:
             folder: The published folder.
-            has_vision: Whether a vision-language model is wanted.
+            has_vision: Whether a vision-language model is requested.
 
         Raises:
-            ValueError: It is of the other kind.
+            ValueError: The model is of the other kind.
         """
         if has_vision != (getattr(self.config, 'text_config', None) is not None):
             wanted = 'vision-language' if has_vision else 'causal language'
@@ -73,7 +73,7 @@ def is_published_vlm(raw: dict[str, Any]) -> bool:
 
 
 def read_published(folder: str | Path, raw: dict[str, Any]) -> Published | None:
-    """The model of a folder in a published layout, None if it has none of them.
+    """The model of a folder in a published layout; None for other folders.
 
     No code in the folder is run.
 
