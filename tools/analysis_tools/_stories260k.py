@@ -7,8 +7,9 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,29 +24,40 @@ from mmtransmamba.transfer.convert import convert, rank_layers
 _ROOT = Path(__file__).absolute().parents[2]
 CONFIGS = _ROOT / 'configs/language/stories260k'
 NUM_LAYERS = 5
+WINDOW = 32
+CALIBRATION_STORIES = 192
+"""Of 256 tokens each, 49,152 in all."""
 
 POSITIONS = ('evenly', 'early', 'middle', 'late', 'interleaved_head')
 
 
 @dataclass(frozen=True)
 class Student:
-    """A student: its layers, initialisation and the stages it goes through."""
+    """A student: its layers, initialisation, mixer and the stages it goes through.
+
+    The stages are numbers of mmMamba's, ``'M'`` and ``'T'``; ``scale`` makes the last
+    one longer. The mixer is that of the initialisation if it is empty; ``norm`` is the
+    field of this name.
+    """
 
     layers: tuple[int, ...] = tuple(range(NUM_LAYERS))
     init: str = 'mimic'
     stages: str = '123'
     scale: int = 1
+    mixer: str = ''
+    norm: str = ''
 
     @property
     def name(self) -> str:
         layers = ''.join(map(str, self.layers))
         longer = '' if self.scale == 1 else f'_x{self.scale}'
-        return f'layers{layers}_{self.init}_{self.stages or "none"}{longer}'
+        kind = ''.join(f'_{part}' for part in (self.mixer, self.norm) if part)
+        return f'layers{layers}_{self.init}{kind}_{self.stages or "none"}{longer}'
 
     @property
     def before(self) -> 'Student':
         """The same student one stage earlier."""
-        return Student(self.layers, self.init, self.stages[:-1], self.scale)
+        return replace(self, stages=self.stages[:-1])
 
 
 @dataclass
@@ -96,7 +108,26 @@ def tables(order: list[int]) -> list[Table]:
         ('MaTVLM, three times as long', Student(layers, 'vkq', 'M', 3)),
         ('TransMamba, three times as long', Student(layers, 'subclone', 'T', 3)),
     ]
-    return [share, stages, inits, positions, recipes]
+    return [share, stages, inits, positions, recipes, *mixer_tables()]
+
+
+def mixer_tables() -> list[Table]:
+    """Mixers and initialisations, before training and after MaTVLM's stage."""
+    before = Table('starts', 'Mixers before any training (two layers)')
+    after = Table('mixers', "Mixers after MaTVLM's stage (two layers)")
+    layers = layers_at('evenly', 0.4)
+    kinds = [
+        (f'{mixer}, {init}', mixer, init, '')
+        for mixer in ('Mamba2', 'GatedDeltaNet', 'KDA')
+        for init in ('mimic', 'vkq', 'calibrate')
+    ]
+    kinds.insert(2, ("Mamba2, vkq, norm 'gated'", 'Mamba2', 'vkq', 'gated'))
+    kinds.append(('SlidingWindow of 32', 'SlidingWindow', 'mimic', ''))
+    for label, mixer, init, norm in kinds:
+        for table, stages in ((before, ''), (after, 'M')):
+            student = Student(layers, init, stages, mixer=mixer, norm=norm)
+            table.rows.append((label, student))
+    return [before, after]
 
 
 class Trainings:
@@ -161,7 +192,16 @@ class Trainings:
         # One at a time, because they share one random number generator.
         with self.guard:
             teacher, layers = self.args.data / 'hf', list(student.layers)
-            hybrid, _ = convert(teacher, layers, init=student.init, seed=self.args.seed)
+            options: dict[str, Any] = dict(init=student.init, seed=self.args.seed)
+            if student.mixer:
+                fields = {'norm': student.norm} if student.norm else {}
+                if student.mixer == 'SlidingWindow':
+                    fields |= dict(window=WINDOW)
+                options['mixer'] = dict(type=student.mixer, **fields)
+            if student.init == 'calibrate':
+                stories = read_tokens(self.args.data / 'samples_train.npz')
+                options['calibration'] = stories[:CALIBRATION_STORIES].split(8)
+            hybrid, _ = convert(teacher, layers, **options)
             hybrid.save_pretrained(self.folder(student) / 'student')
 
     def load(self, student: Student) -> torch.nn.Module:

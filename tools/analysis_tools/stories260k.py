@@ -13,7 +13,7 @@ from pathlib import Path
 
 from _tool import Parser, out_file, out_folder, positive, seed_number, tool
 
-TABLES = ('share', 'stages', 'inits', 'positions', 'recipes')
+TABLES = ('share', 'stages', 'inits', 'positions', 'recipes', 'starts', 'mixers')
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,8 +37,8 @@ def parse_args() -> argparse.Namespace:
         '--only',
         nargs='+',
         choices=TABLES,
-        default=TABLES[:-1],
-        help='tables to make; default: all but the recipes',
+        default=TABLES[:4],
+        help='tables to make; default: all but the recipes and the mixers',
     )
     parser.add_argument('--out', type=out_file, help='also write the tables (Markdown)')
     return parser.parse_args()

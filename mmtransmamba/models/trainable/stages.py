@@ -58,7 +58,7 @@ class Stage:
     requires: tuple[str, ...]
 
 
-_SEEDED = ('init:mimic', 'init:inherit', 'init:vkq')
+_SEEDED = ('init:mimic', 'init:inherit', 'init:vkq', 'init:calibrate')
 STAGES = {
     'stage1': Stage(('ssm',), _SEEDED),
     'stage2': Stage(('ssm', 'qkv'), ('stage1',)),

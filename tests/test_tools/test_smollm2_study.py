@@ -1,0 +1,164 @@
+"""The study on SmolLM2: what it plans, that it goes on, what its page says."""
+
+import argparse
+import csv
+import gzip
+import json
+import sys
+
+import _smollm2_plan as plan
+import _smollm2_runs as runs
+import pytest
+import smollm2
+import torch
+from byte_tokenizer import write_tokenizer
+from tiny_decoders import tiny_teacher
+
+from mmtransmamba.apis.experiment import RESULT_FILE
+
+ALL = list(smollm2.PARTS)
+WORDS = 'the cat sat on a mat and saw that it was good to be there again '
+
+
+def test_the_plan_puts_what_decides_first():
+    planned = plan.plan(ALL)
+    keys = [run.key for run in planned]
+    assert len(set(keys)) == len(keys)
+    assert keys[:4] == [
+        '50_Mamba2_mimic',
+        '50_Mamba2_calibrate',
+        '50_GatedDeltaNet_calibrate',
+        '50_SlidingWindow_mimic',
+    ]
+    shares = {run.share for run in planned if not run.speed}
+    assert shares == set(plan.SHARES)
+    assert [run.speed for run in planned] == sorted(run.speed for run in planned)
+
+
+def test_every_run_has_the_same_budget():
+    for run in plan.plan(['decisive']):
+        assert sum(plan.tokens_of(run, 40960)) == 40960
+        assert (plan.tokens_of(run, 40960)[0] > 0) == (run.init == 'calibrate')
+
+
+@pytest.fixture
+def arguments(tmp_path, monkeypatch):
+    """Arguments of a study of a tiny teacher."""
+    teacher = tmp_path / 'teacher'
+    tiny_teacher(vocab_size=258, tie_word_embeddings=True).save_pretrained(teacher)
+    write_tokenizer(teacher)
+    data = tmp_path / 'data'
+    for folder in ('text', 'lm_eval'):
+        (data / folder).mkdir(parents=True)
+    for name in ('train_a', 'val'):
+        line = json.dumps(dict(text=WORDS * 12))
+        (data / 'text' / f'{name}.jsonl').write_text(f'{line}\n' * 2)
+    question = dict(
+        premise='It rained.', question='cause', choice1='Ab.', choice2='C.', label=0
+    )
+    with gzip.open(data / 'lm_eval' / 'copa_validation.jsonl.gz', 'wt') as file:
+        file.write(json.dumps(question) + '\n')
+    for module in (plan, runs):
+        for name, value in dict(
+            BLOCK=16,
+            CALIBRATION_TOKENS=64,
+            CALIBRATION_STEPS=2,
+            CONTEXTS=(4, 8),
+            TASKS=('copa',),
+            BLOCKS=2,
+            STEPS=2,
+            SPEED=('key', 'share', 'mixer', 'tokens_per_second_4', *SPEEDS),
+        ).items():
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr('_smollm2_page.CONTEXTS', (4, 8))
+    return argparse.Namespace(
+        teacher=teacher,
+        data=data,
+        work_dir=tmp_path / 'work',
+        out=tmp_path / 'out',
+        seed=0,
+        parts=ALL,
+        tokens=128,
+        limit=1,
+        max_runs=None,
+        threads=1,
+        one=None,
+    )
+
+
+SPEEDS = ('tokens_per_second_8',)
+
+
+def do(args, *keys):
+    for key in keys:
+        runs.run(argparse.Namespace(**vars(args) | dict(one=key)))
+
+
+def test_runs_become_rows_and_a_page(arguments, monkeypatch):
+    done = ('50_GatedDeltaNet_calibrate', '100_SlidingWindow_mimic')
+    do(arguments, *done, 'decode_50_SlidingWindow_mimic')
+    with (arguments.out / 'smollm2' / 'runs.csv').open() as file:
+        rows = {row['key']: row for row in csv.DictReader(file)}
+    assert tuple(rows) == done
+    calibrated = rows[done[0]]
+    assert (calibrated['calibration_tokens'], calibrated['tokens']) == ('64', '64')
+    for row in rows.values():
+        assert float(row['kl']) >= 0 and float(row['perplexity']) > 1
+    history = json.loads(
+        (arguments.work_dir / done[0] / 'training/student/config.json').read_text()
+    )['transfer_history']
+    assert history == ['init:calibrate', 'matvlm']
+    arguments.max_runs = 0
+    runs.run(arguments)
+    page = (arguments.out / 'smollm2.md').read_text()
+    assert f'**3 of {len(plan.plan(ALL))} runs are done.**' in page
+    assert '| 50 % | GatedDeltaNet | `calibrate` |' in page
+    assert '| 50 % | SlidingWindow | ' in page.split('## Tokens per second')[1]
+
+
+def test_a_run_that_was_interrupted_is_not_converted_or_trained_again(
+    arguments, monkeypatch
+):
+    do(arguments, '50_Mamba2_mimic')
+    work = arguments.work_dir / '50_Mamba2_mimic'
+    assert (work / 'training' / RESULT_FILE).is_file()
+    (arguments.out / 'smollm2' / 'runs.csv').unlink()
+
+    def never(*args, **kwargs):
+        raise AssertionError('converted again')
+
+    monkeypatch.setattr(runs, 'convert', never)
+    monkeypatch.setattr('mmtransmamba.utils.launch.build_runner', never)
+    do(arguments, '50_Mamba2_mimic')
+    assert len(runs.read_table(arguments.out / 'smollm2' / 'runs.csv')) == 1
+
+
+def test_the_next_missing_runs_are_done_in_processes(arguments, monkeypatch):
+    started = []
+
+    def in_process(run, args):
+        started.append(run.key)
+        runs.add_row(*runs.table_of(run, args), dict.fromkeys(runs.QUALITY, '1'))
+
+    monkeypatch.setattr(runs, 'in_process', in_process)
+    monkeypatch.setattr(runs, 'measure_teacher', lambda args: None)
+    monkeypatch.setattr(runs, 'page', lambda args, planned: None)
+    arguments.max_runs = 2
+    runs.run(arguments)
+    assert started == ['50_Mamba2_mimic', '50_Mamba2_calibrate']
+
+
+def test_the_command_line_names_what_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['smollm2.py', 'teacher'])
+    with pytest.raises(SystemExit):
+        smollm2.parse_args()
+    assert '--data' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('share', [0, 50])
+def test_the_speed_is_measured_after_every_context(arguments, share):
+    run = plan.Run(share, 'SlidingWindow', 'mimic', speed=True)
+    torch.manual_seed(0)
+    row = runs.speed(run, arguments)
+    assert all(float(row[f'tokens_per_second_{n}']) > 0 for n in (4, 8))

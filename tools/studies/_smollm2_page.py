@@ -1,0 +1,92 @@
+"""The page of ``smollm2.py``, from the rows that there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from _smollm2_plan import CALIBRATION_STEPS, CALIBRATION_TOKENS, CONTEXTS, WINDOW, Run
+
+HEAD = """# SmolLM2-135M-Instruct becomes a hybrid
+
+Every student has the same budget of {tokens:,} tokens of English text, one block of 512
+tokens a step, and MaTVLM's single stage (KL and forced layers, mixers trained). The
+layers are spread evenly. `calibrate` reads {calibration:,} of these tokens before the
+training, with {steps} steps. The window of {window} tokens and {sinks} sinks keeps as
+many numbers as the states of Mamba-2. One seed; learning rate and schedule are the same
+in all rows and were not tuned.
+
+```bash
+python tools/studies/smollm2.py checkpoints/smollm2 --data data
+```
+
+**{done} of {total} runs are done.** The command goes on with the others.
+"""
+
+
+def write_page(
+    path: Path,
+    rows: list[dict[str, str]],
+    speeds: list[dict[str, str]],
+    runs: list[Run],
+    teacher: dict[str, Any] | None,
+    tokens: int,
+) -> None:
+    """Write the page.
+
+    Args:
+        path: Its file.
+        rows, speeds: Rows of the tables of quality and speed.
+        runs: All runs that are planned.
+        teacher: What was measured of the teacher, None if nothing yet.
+        tokens: Budget of a run.
+    """
+    found = {row['key']: row for row in (*rows, *speeds)}
+    done = [run for run in runs if run.key in found]
+    text = HEAD.format(
+        tokens=tokens,
+        calibration=CALIBRATION_TOKENS,
+        steps=CALIBRATION_STEPS,
+        done=len(done),
+        total=len(runs),
+        **WINDOW,
+    )
+    if teacher is not None:
+        text += (
+            f'\nThe teacher has a perplexity of {teacher["perplexity"]:.3f} on '
+            f'{teacher["text_tokens"]:,} tokens of other documents, and a zero-shot '
+            f'mean of {teacher["zero_shot"]:.2f} % on the first {teacher["limit"]} '
+            f'questions each of {", ".join(teacher["tasks"])}.\n'
+        )
+    quality = [found[run.key] for run in done if not run.speed]
+    if quality:
+        text += (
+            '\n## Quality\n\nBefore and after the training, on the same text.\n\n'
+            '| converted | mixer | init | KL before | KL | same token | perplexity '
+            'before | perplexity | zero-shot | minutes |\n' + '|---' * 10 + '|\n'
+        )
+        for row in sorted(quality, key=lambda row: int(row['share'])):
+            minutes = '–'
+            if row['seconds']:
+                took = float(row['seconds']) + float(row['convert_seconds'])
+                minutes = f'{took / 60:.1f}'
+            text += (
+                f'| {row["share"]} % | {row["mixer"]} | `{row["init"]}` '
+                f'| {float(row["kl_before"]):.3f} | {float(row["kl"]):.3f} '
+                f'| {100 * float(row["agreement"]):.1f} % '
+                f'| {float(row["perplexity_before"]):.2f} '
+                f'| {float(row["perplexity"]):.2f} | {row["zero_shot"]} % '
+                f'| {minutes} |\n'
+            )
+    fast = [found[run.key] for run in done if run.speed]
+    if fast:
+        heads = ' | '.join(f'{context:,}' for context in CONTEXTS)
+        text += (
+            '\n## Tokens per second after a context\n\n'
+            f'| converted | mixer | {heads} |\n' + '|---' * (2 + len(CONTEXTS)) + '|\n'
+        )
+        for row in fast:
+            cells = ' | '.join(row[f'tokens_per_second_{n}'] for n in CONTEXTS)
+            text += f'| {row["share"]} % | {row["mixer"]} | {cells} |\n'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)

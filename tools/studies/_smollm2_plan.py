@@ -1,0 +1,124 @@
+"""The runs of ``smollm2.py``, what decides first."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmtransmamba.apis.configs import read_config
+
+BLOCK = 512
+CALIBRATION_TOKENS = 8192
+CALIBRATION_STEPS = 24
+CONTEXTS = (128, 1024, 4096, 16384)
+SHARES = (25, 50, 75, 100)
+WINDOW = dict(window=92, sinks=4)
+"""As many numbers as Mamba-2's states: 9 heads of 64 x 64 are 96 keys and values of 3
+key-value heads."""
+BASE = Path(__file__).absolute().parents[2] / 'configs/language/stories260k/matvlm.py'
+
+
+@dataclass(frozen=True)
+class Run:
+    """One student, or the measurement of its speed.
+
+    Attributes:
+        share: Percent of the layers that are converted, 0 for the teacher.
+        mixer, init: See :class:`mmtransmamba.transfer.convert.Conversion`.
+        speed: Whether its speed is measured in place of training it.
+    """
+
+    share: int
+    mixer: str
+    init: str
+    speed: bool = False
+
+    @property
+    def key(self) -> str:
+        name = f'{self.share}_{self.mixer}_{self.init}'
+        return f'decode_{name}' if self.speed else name
+
+    @property
+    def calibrates(self) -> bool:
+        return self.init == 'calibrate'
+
+    @property
+    def mixer_fields(self) -> dict[str, Any]:
+        window = WINDOW if self.mixer == 'SlidingWindow' else {}
+        return dict(type=self.mixer, **window)
+
+
+KINDS = (
+    *(('Mamba2', 'mimic'), ('Mamba2', 'calibrate'), ('GatedDeltaNet', 'calibrate')),
+    *(('SlidingWindow', 'mimic'), ('GatedDeltaNet', 'mimic'), ('Mamba2', 'vkq')),
+    *(('KDA', 'calibrate'), ('KDA', 'mimic')),
+)
+"""Mixers and initialisations, the most interesting first."""
+
+
+def plan(parts: list[str]) -> list[Run]:
+    """The runs of some parts of the study, in the order in which they are done."""
+    runs = []
+    for part in parts:
+        if part == 'decisive':
+            runs += [Run(50, *kind) for kind in KINDS]
+        elif part == 'shares':
+            others = [share for share in (100, 25, 75) if share in SHARES]
+            runs += [Run(share, *kind) for share in others for kind in KINDS]
+        else:
+            mixers = dict.fromkeys(mixer for mixer, _ in KINDS)
+            runs.append(Run(0, 'attention', 'none', speed=True))
+            runs += [
+                Run(share, mixer, 'mimic', speed=True)
+                for share in (50, 100)
+                for mixer in mixers
+            ]
+    return runs
+
+
+def tokens_of(run: Run, tokens: int) -> tuple[int, int]:
+    """Tokens of a run's calibration, and of its training."""
+    calibration = CALIBRATION_TOKENS if run.calibrates else 0
+    return calibration, max(tokens - calibration, BLOCK)
+
+
+def config_of(run: Run, args: argparse.Namespace, student: str) -> Config:
+    """The complete config of a run's training: MaTVLM's single stage."""
+    cfg = read_config(BASE)
+    _, tokens = tokens_of(run, args.tokens)
+    cfg.model.student = dict(type='mmtransmamba.CausalLM', path=student)
+    cfg.model.teacher = dict(type='mmtransmamba.CausalLM', path=str(args.teacher))
+    cfg.model.requires = f'init:{run.init}'
+    cfg.train_dataloader.batch_size = 1
+    cfg.train_dataloader.dataset = text_of(args, 'train_*.jsonl')
+    cfg.optim_wrapper.optimizer.lr = 5e-4
+    cfg.train_cfg = dict(
+        type='IterBasedTrainLoop', max_iters=tokens // BLOCK, val_interval=10**9
+    )
+    cfg.merge_from_dict(
+        {
+            'randomness.seed': args.seed,
+            'default_hooks.checkpoint.interval': 20,
+            'default_hooks.checkpoint.max_keep_ckpts': 1,
+            'default_hooks.logger.interval': min(10, cfg.train_cfg.max_iters),
+        }
+    )
+    for split in ('val', 'test'):
+        for name in ('cfg', 'dataloader', 'evaluator'):
+            cfg[f'{split}_{name}'] = None
+    return cfg
+
+
+def text_of(args: argparse.Namespace, files: str) -> dict[str, Any]:
+    """Config of the text of some files in blocks."""
+    return dict(
+        type='mmtransmamba.PackedText',
+        files=str(args.data / 'text' / files),
+        tokenizer=str(args.teacher),
+        block_size=BLOCK,
+        cache_dir=str(args.work_dir / 'packed'),
+    )

@@ -1,0 +1,264 @@
+"""What ``smollm2.py`` does: convert, train and measure what is missing, report."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from _smollm2_page import write_page
+from _smollm2_plan import (
+    CALIBRATION_STEPS,
+    CALIBRATION_TOKENS,
+    CONTEXTS,
+    Run,
+    config_of,
+    plan,
+    text_of,
+    tokens_of,
+)
+from transformers import DynamicCache
+
+from mmtransmamba.apis.experiment import run_experiment
+from mmtransmamba.apis.lm_benchmarks import evaluate_lm
+from mmtransmamba.models.folders.lm import load_lm
+from mmtransmamba.models.language.cache_names import as_argument
+from mmtransmamba.registry import DATASETS
+from mmtransmamba.transfer.convert import convert
+from mmtransmamba.transfer.convert.calibration import BATCH
+from mmtransmamba.transfer.convert.proof import prove
+from mmtransmamba.utils.processors import load_tokenizer
+from mmtransmamba.utils.text_files import read_json
+
+TASKS = ('lambada_openai', 'piqa', 'arc_easy_val', 'openbookqa_val')
+BLOCKS = 12
+"""Blocks of the validation text that are measured on, evenly spread."""
+STEPS = 16
+"""Tokens that are generated to measure the speed."""
+QUALITY = (
+    *('key', 'share', 'mixer', 'init', 'seed', 'calibration_tokens', 'tokens'),
+    *('kl_before', 'agreement_before', 'perplexity_before'),
+    *('kl', 'agreement', 'perplexity', 'zero_shot', 'convert_seconds', 'seconds'),
+)
+SPEED = ('key', 'share', 'mixer', *(f'tokens_per_second_{n}' for n in CONTEXTS))
+TEACHER_FILE = 'teacher.json'
+
+
+def table_of(run: Run, args: argparse.Namespace) -> tuple[Path, tuple[str, ...]]:
+    """File and columns of the table that a run belongs to."""
+    name, columns = ('decode.csv', SPEED) if run.speed else ('runs.csv', QUALITY)
+    return args.out / 'smollm2' / name, columns
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a table, none without the file."""
+    if not path.is_file():
+        return []
+    with path.open(newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def add_row(path: Path, columns: tuple[str, ...], row: dict[str, Any]) -> None:
+    """Add a row to a table, in place of an earlier one of the same key."""
+    rows = [other for other in read_table(path) if other['key'] != row['key']]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + '.part')
+    with part.open('w', newline='') as file:
+        writer = csv.DictWriter(file, columns, lineterminator='\n')
+        writer.writeheader()
+        writer.writerows([*rows, row])
+    os.replace(part, path)
+
+
+def validation(args: argparse.Namespace) -> list[torch.Tensor]:
+    """Blocks ``[1, L]`` of text that no student has seen."""
+    text = DATASETS.build(text_of(args, 'val.jsonl'))
+    step = max(1, len(text) // BLOCKS)
+    return [text[i]['input_ids'][None] for i in range(0, len(text), step)][:BLOCKS]
+
+
+def calibration(args: argparse.Namespace) -> list[torch.Tensor]:
+    """Batches from the end of the text of the training."""
+    text = DATASETS.build(text_of(args, 'train_*.jsonl'))
+    count = min(len(text), CALIBRATION_TOKENS // text.block_size)
+    blocks = [text[len(text) - 1 - i]['input_ids'] for i in range(count)]
+    return list(torch.stack(blocks).split(BATCH))
+
+
+def converted(run: Run, args: argparse.Namespace) -> tuple[Path, float]:
+    """Folder of the student before its training, and the time that took."""
+    folder = args.work_dir / run.key / 'converted'
+    seconds = folder.with_name('seconds.json')
+    if not seconds.is_file():
+        fit = {}
+        if run.calibrates:
+            fit = dict(
+                calibration=calibration(args), calibration_steps=CALIBRATION_STEPS
+            )
+        start = time.perf_counter()
+        student, report = convert(
+            args.teacher,
+            'evenly',
+            run.share / 100,
+            run.init,
+            mixer=run.mixer_fields,
+            seed=args.seed,
+            **fit,
+        )
+        took = time.perf_counter() - start
+        student.save_pretrained(folder)
+        load_tokenizer(args.teacher).save_pretrained(folder)
+        report.save(folder.with_name('conversion_report.json'))
+        seconds.write_text(json.dumps(took))
+    return folder, read_json(seconds)
+
+
+def scores(model: torch.nn.Module, args: argparse.Namespace) -> float:
+    """Mean accuracy on the benchmarks, in percent."""
+    pair = (model, load_tokenizer(args.teacher))
+    comparison = evaluate_lm([pair], TASKS, args.data / 'lm_eval', args.limit, 2048)
+    return comparison.average('model 0')
+
+
+def quality(run: Run, args: argparse.Namespace) -> dict[str, Any]:
+    """Convert and train a student, and measure it before and after."""
+    folder, convert_seconds = converted(run, args)
+    work_dir = args.work_dir / run.key / 'training'
+    result = run_experiment(config_of(run, args, str(folder)), work_dir)
+    teacher, text = load_lm(args.teacher).eval(), validation(args)
+    before = prove(load_lm(folder).eval(), teacher, text)
+    student = load_lm(work_dir / 'student').eval()
+    after = prove(student, teacher, text)
+    calibrated, trained = tokens_of(run, args.tokens)
+    row = dict(
+        key=run.key,
+        share=run.share,
+        mixer=run.mixer,
+        init=run.init,
+        seed=args.seed,
+        calibration_tokens=calibrated,
+        tokens=trained,
+        zero_shot=f'{scores(student, args):.2f}',
+        convert_seconds=f'{convert_seconds:.0f}',
+        seconds='' if result.seconds is None else f'{result.seconds:.0f}',
+    )
+    for name in ('kl', 'agreement', 'perplexity'):
+        row[f'{name}_before'] = f'{getattr(before, name):.4f}'
+        row[name] = f'{getattr(after, name):.4f}'
+    return row
+
+
+@torch.no_grad()
+def speed(run: Run, args: argparse.Namespace) -> dict[str, Any]:
+    """Tokens per second of greedy generation after contexts of several lengths."""
+    model = load_lm(args.teacher).eval()
+    if run.share:
+        share = run.share / 100
+        model, _ = convert(model, 'evenly', share, mixer=run.mixer_fields)
+    row = dict(key=run.key, share=run.share, mixer=run.mixer)
+    generator = torch.Generator().manual_seed(args.seed)
+    for context in CONTEXTS:
+        ids = torch.randint(
+            0, model.config.vocab_size, (1, context), generator=generator
+        )
+        cache = DynamicCache(config=model.config)
+        for part in ids.split(1024, dim=1):
+            out = model(part, logits_to_keep=1, use_cache=True, **as_argument(cache))
+        start = time.perf_counter()
+        for _ in range(STEPS):
+            token = out.logits[:, -1:].argmax(-1)
+            out = model(token, use_cache=True, **as_argument(cache))
+        took = time.perf_counter() - start
+        row[f'tokens_per_second_{context}'] = f'{STEPS / took:.2f}'
+    return row
+
+
+def measure_teacher(args: argparse.Namespace) -> None:
+    """Perplexity and benchmarks of the teacher, once."""
+    path = args.out / 'smollm2' / TEACHER_FILE
+    if path.is_file():
+        return
+    teacher = load_lm(args.teacher).eval()
+    proof = prove(teacher, teacher, validation(args))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = dict(
+        perplexity=proof.perplexity,
+        text_tokens=proof.tokens,
+        zero_shot=scores(teacher, args),
+        tasks=TASKS,
+        limit=args.limit,
+    )
+    path.write_text(json.dumps(record, indent=1) + '\n')
+
+
+def in_process(run: Run, args: argparse.Namespace) -> None:
+    """Do a run in a process of its own, whose output goes to a log file.
+
+    Raises:
+        SystemExit: It failed.
+    """
+    command = [sys.executable, str(Path(__file__).with_name('smollm2.py'))]
+    command += [str(args.teacher), '--one', run.key, '--data', str(args.data)]
+    command += ['--work-dir', str(args.work_dir), '--out', str(args.out)]
+    for name in ('threads', 'seed', 'tokens', 'limit'):
+        command += [f'--{name}', str(getattr(args, name))]
+    log = args.work_dir / f'{run.key}.log'
+    with log.open('a') as output:
+        code = subprocess.call(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {'OMP_NUM_THREADS': str(args.threads)},
+        )
+    if code:
+        raise SystemExit(f'smollm2.py: error: the run {run.key} failed, see {log}')
+
+
+def run(args: argparse.Namespace) -> None:
+    """The whole study, or one of its runs."""
+    torch.set_num_threads(args.threads)
+    runs = plan(args.parts)
+    if args.one is not None:
+        (wanted,) = (r for r in runs if r.key == args.one)
+        row = (speed if wanted.speed else quality)(wanted, args)
+        add_row(*table_of(wanted, args), row)
+        return
+    missing = [
+        r
+        for r in runs
+        if r.key not in {row['key'] for row in read_table(table_of(r, args)[0])}
+    ][: args.max_runs]
+    if missing:
+        args.work_dir.mkdir(parents=True, exist_ok=True)
+        measure_teacher(args)
+    page(args, runs)
+    for number, each in enumerate(missing, 1):
+        in_process(each, args)
+        # What the row came from is kept, checkpoints are needed to go on alone.
+        for checkpoint in (args.work_dir / each.key).rglob('*.pth'):
+            checkpoint.unlink()
+        shutil.rmtree(args.work_dir / each.key / 'converted', ignore_errors=True)
+        page(args, runs)
+        print(f'{each.key}: done, {number} of {len(missing)}', flush=True)
+
+
+def page(args: argparse.Namespace, runs: list[Run]) -> None:
+    """Write the page from the rows that there are."""
+    folder = args.out / 'smollm2'
+    teacher = folder / TEACHER_FILE
+    write_page(
+        args.out / 'smollm2.md',
+        read_table(folder / 'runs.csv'),
+        read_table(folder / 'decode.csv'),
+        runs,
+        read_json(teacher) if teacher.is_file() else None,
+        args.tokens,
+    )
