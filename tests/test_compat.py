@@ -85,13 +85,13 @@ def _require(*distributions: str) -> None:
 
 @pytest.fixture(scope='module')
 def plain() -> dict:
-    """What a process sees that does not import mmtransmamba."""
+    """Output of a process that does not import mmtransmamba."""
     return _report(bridged=False)
 
 
 @pytest.fixture(scope='module')
 def bridged() -> dict:
-    """What a process sees that does."""
+    """Output of a process that imports it."""
     return _report(bridged=True)
 
 

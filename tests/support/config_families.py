@@ -1,4 +1,4 @@
-"""What the tests of the configs share: backbones by family, and optimizers."""
+"""Shared parts of the tests of configs: backbones by family, and optimizers."""
 
 from mmengine.config import Config, ConfigDict
 

@@ -49,7 +49,7 @@ def spawn_ranks(function, *args, nprocs: int = 2) -> None:
 
 
 def run_script(script, *args, cwd=None, **env: str) -> subprocess.CompletedProcess:
-    """What ``python script *args`` gives, with ``env`` added to the environment."""
+    """The result of ``python script *args``, with ``env`` added to the environment."""
     with tempfile.TemporaryDirectory() as folder:
         written = [Path(folder) / name for name in ('stdout', 'stderr')]
         command = [str(script), *map(str, args)]

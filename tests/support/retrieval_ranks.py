@@ -1,4 +1,4 @@
-"""What each of two processes does to show that they train as one."""
+"""One of two processes in the test that they train as one."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""Short training runs that begin with subcloning."""
+"""Short training runs that start with subcloning."""
 
 import copy
 import os

@@ -51,7 +51,7 @@ def captions(count, length=7, seed=0):
 
 
 def training_batch(count=3, frames=4, size=32, seed=0):
-    """What a dataloader gives for training."""
+    """A training batch as a dataloader returns it."""
     generator = torch.Generator().manual_seed(seed)
     shape = (count, 3, frames, size, size)
     return dict(

@@ -65,7 +65,7 @@ class RunningMean(DecoderMixer):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """A decay as the field says, no shift."""
+        """The decay of the field, without a shift."""
         init.constant_(self.log_decay, math.log(self.decay))
         init.zeros_(self.shift)
 

@@ -212,7 +212,7 @@ def test_a_recogniser_of_videos(tmp_path):
 
 
 class Forgetful(nn.Module):
-    """What tracing gets wrong: another number for every batch size."""
+    """A typical tracing error: another number for every batch size."""
 
     def forward(self, images):
         return images.mean((1, 2, 3)) * len(images.tolist())

@@ -21,7 +21,7 @@ RED, BLUE = (Image.new('RGB', (20, 30), colour) for colour in ('red', 'blue'))
 
 
 def fake_package():
-    """What lmms-eval 0.7 has of the interface of its models."""
+    """The model interface of lmms-eval 0.7, as far as it is used."""
 
     class CacheHook:
         def add_partial(self, attr, req, res):
@@ -230,7 +230,7 @@ def test_settings_of_a_task(make):
 
 
 def test_reasoning_head(make):
-    """A task's short answers are no reason to stop thinking."""
+    """The short answers of a task do not shorten the reasoning."""
     model = make(',head=reasoning')
     asked = dict(max_new_tokens=5, until=['.'], temperature=0)
     assert model._settings(asked) == dict(temperature=0)

@@ -19,7 +19,7 @@ CUT = RIGHT[: RIGHT.index('<CONCLUSION>')]
 
 
 class Speaking(ReasoningHead):
-    """Says what it is told to, instead of asking the model."""
+    """Returns given texts instead of running the model."""
 
     def __init__(self, texts):
         super().__init__()

@@ -266,7 +266,7 @@ def test_dtype(folders):
 
 
 def test_hub(folders, tmp_path, monkeypatch):
-    """Offline, a model of the hub is taken from its cache, or the error says so."""
+    """Offline, a hub model is read from the cache, or the error explains it."""
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
     with pytest.raises(FileNotFoundError, match='no folder "some/model" here, and no'):
@@ -311,7 +311,7 @@ class TestFromConfig:
         assert texts != before.generate(PROMPTS, IMAGES)
 
     def test_student(self, folders, trained, tmp_path):
-        """Of a distiller's config the student, and none of the distiller's tensors."""
+        """For a distiller's config: the student, without the distiller's tensors."""
         checkpoint, lm = trained
         _, student = self.config(folders, tmp_path)
         model = dict(

@@ -1,4 +1,4 @@
-"""Views of images with what a teacher said of them."""
+"""Views of images with a teacher's recorded outputs."""
 
 import json
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""What a run can lose when it is killed, copied, or the disk is full."""
+"""Checkpoints of a run that is killed or copied, or whose disk is full."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""A training ends at the first number that is none, and says where it began."""
+"""Training stops at the first NaN or infinity, and reports where it arose."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ class Block(nn.Module):
 
 
 class Functional(nn.Module):
-    """What it does is no layer of its own, as a scan is none."""
+    """Its operation is not a separate layer, like a scan."""
 
     def __init__(self):
         super().__init__()

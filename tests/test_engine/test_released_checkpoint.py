@@ -1,4 +1,4 @@
-"""What ``load_from`` and ``resume`` name has to fit the model, whoever wrote it."""
+"""Checkpoints of ``load_from`` and ``resume`` must fit the model, from any writer."""
 
 import pytest
 import torch

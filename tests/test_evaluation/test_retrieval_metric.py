@@ -216,7 +216,7 @@ class _LargestTensor(torch.utils._python_dispatch.TorchDispatchMode):
 
 
 class TestRefusals:
-    """What cannot be ranked is not ranked."""
+    """Embeddings that cannot be ranked are refused."""
 
     def test_a_video_without_caption(self):
         texts, videos, of = data(4)

@@ -1,4 +1,4 @@
-"""What the backbones share: base class, checkpoints, taps, position embeddings."""
+"""Shared parts of backbones: base class, checkpoints, taps, position embeddings."""
 
 import re
 

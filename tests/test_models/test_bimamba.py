@@ -1,4 +1,4 @@
-"""What Vim and VideoMamba have in common, tested on both."""
+"""Common behaviour of Vim and VideoMamba, tested on both."""
 
 import pytest
 import torch

@@ -35,7 +35,7 @@ def vis_cam(monkeypatch):
 
 
 class Model(nn.Module):
-    """What the tool is given: a model with a backbone."""
+    """The input of the tool: a model with a backbone."""
 
     def __init__(self, name):
         super().__init__()

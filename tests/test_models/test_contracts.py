@@ -1,4 +1,4 @@
-"""What transformers asks of every model, asked of every class of ours."""
+"""Requirements of transformers on every model, checked for all of our classes."""
 
 import re
 from fnmatch import fnmatchcase

@@ -1,4 +1,4 @@
-"""What is VideoMamba's own; see test_bimamba.py for the rest."""
+"""Tests specific to VideoMamba; see test_bimamba.py for the rest."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What is Vim's own; see test_bimamba.py for the rest."""
+"""Tests specific to Vim; see test_bimamba.py for the rest."""
 
 import math
 

@@ -19,7 +19,7 @@ both_rules = pytest.mark.parametrize('rule', RULES)
 
 
 def formula(rule):
-    """What flash-linear-attention documents of a function, as far as it is used."""
+    """The documented interface of flash-linear-attention, as far as it is used."""
 
     def function(
         q, k, v, g, beta, scale, initial_state, output_final_state, cu_seqlens
@@ -116,7 +116,7 @@ def test_half_precision_goes_to_the_kernel_as_it_is():
 
 
 def on_gpu(batch=2, length=64, keys=64, values=64, **dtypes):
-    """What a backend looks at, of operands that are on a GPU."""
+    """The attributes that a backend checks, of operands on a GPU."""
     shapes = dict(
         q=(batch, length, 2, keys),
         k=(batch, length, 2, keys),

@@ -1,4 +1,4 @@
-"""What the scans cost, and that torch's counter finds them."""
+"""Operation counts of the scans, and that torch's counter finds them."""
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode

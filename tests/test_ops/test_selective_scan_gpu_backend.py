@@ -46,7 +46,7 @@ def package(monkeypatch):
 
 
 def run(scan, weights, softplus=True):
-    """Outputs and the gradients of a weighed sum of both."""
+    """Outputs and the gradients of a weighted sum of both."""
     case = {k: v for k, v in plain_operands().items()}
     for name in ('u', 'delta', 'A', 'B', 'C', 'D', 'z', 'delta_bias'):
         case.setdefault(name, None)
@@ -81,7 +81,7 @@ def test_nothing_is_computed_again_for_the_output_alone(monkeypatch):
 
 
 def on_gpu(batch=2, channels=8, states=16, length=8, constant='', dtype=torch.float32):
-    """What the backend looks at, of operands that are on a GPU."""
+    """The attributes that the backend checks, of operands on a GPU."""
     shapes = dict(u=(batch, channels, length), A=(channels, states))
     for name in 'BC':
         varying = (batch, states, length)

@@ -21,7 +21,7 @@ def cache(monkeypatch, tmp_path):
 
 
 def arguments(kernel, io='*fp32', flags='', directions=1, together=1, **changes):
-    """What a launch gives the kernel: 384 channels, 196 steps, 16 states."""
+    """Arguments of a launch: 384 channels, 196 steps, 16 states."""
     D, L = 384, 196
     pointers = dict.fromkeys(('U', 'DELTA', 'Z', 'Y', 'GRAD_Y', 'DU', 'X'), io)
     pointers |= dict.fromkeys(('DDELTA', 'DZ'), io) | {'ORDER': '*i64'}

@@ -116,7 +116,7 @@ def test_half_precision_goes_to_the_kernel_as_it_is(module):
 
 
 def on_gpu(batch=2, length=64, heads=4, channels=64, groups=2, states=64, **dtypes):
-    """What backends look at, of operands that are on a GPU."""
+    """The attributes that backends check, of operands on a GPU."""
     shapes = dict(
         x=(batch, length, heads, channels),
         dt=(batch, length, heads),

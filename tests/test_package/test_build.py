@@ -1,4 +1,4 @@
-"""What a source distribution, a wheel and an editable install contain."""
+"""Contents of a source distribution, a wheel and an editable install."""
 
 import json
 import os

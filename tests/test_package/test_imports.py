@@ -1,4 +1,4 @@
-"""What importing the package does, and that its types are found by name."""
+"""Effects of importing the package, and that its types are found by name."""
 
 import json
 import subprocess

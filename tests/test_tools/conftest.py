@@ -43,7 +43,7 @@ def run_tool(repo_dir):
 
 @pytest.fixture
 def free_port() -> str:
-    """A TCP port that nobody uses at the moment."""
+    """A TCP port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         return str(probe.getsockname()[1])

@@ -44,7 +44,7 @@ def tool(repo_dir, monkeypatch):
 
 @pytest.fixture
 def talk(tool, monkeypatch, capsys):
-    """What the tool prints when these lines are typed."""
+    """Output of the tool for these input lines."""
 
     def run(*args, lines=()):
         monkeypatch.setattr(sys, 'argv', ['chat_vlm.py', *map(str, args)])
@@ -61,7 +61,7 @@ def test_one_question(talk, model, red, api):
 
 
 def test_conversation(talk, model, red, api):
-    """Every question comes with all that was said and shown before it."""
+    """Every question includes the previous turns and images."""
     lines = [
         'Hi',
         f'/image {red}',
@@ -96,7 +96,7 @@ def test_typed_placeholders_are_no_images(talk, model):
 
 
 def test_broken_off(tool, talk, model, monkeypatch, api):
-    """What was said so far is kept; the next question follows it."""
+    """The partial answer is kept; the next question follows it."""
     asked = []
 
     def stream(self, conversation, **generation):

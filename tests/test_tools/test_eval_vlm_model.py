@@ -64,7 +64,7 @@ def data(tmp_path, monkeypatch):
 
 @pytest.fixture
 def evaluate(repo_dir, monkeypatch, capsys):
-    """What ``tools/eval_vlm.py`` prints, with questions below ``data``."""
+    """Output of ``tools/eval_vlm.py``, with questions below ``data``."""
     path = repo_dir / 'tools' / 'eval_vlm.py'
     spec = importlib.util.spec_from_file_location('tools_eval_vlm', path)
     module = importlib.util.module_from_spec(spec)
@@ -82,7 +82,7 @@ def evaluate(repo_dir, monkeypatch, capsys):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Sizes of the batches that models were asked; may be told to interrupt."""
+    """Sizes of the batches that models received; can be set to interrupt."""
     sizes = []
     answer = VisionLanguageChat.answer
 

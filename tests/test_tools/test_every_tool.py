@@ -1,4 +1,4 @@
-"""What holds for every tool: it starts fast, needs no installation, errs in a line."""
+"""Every tool starts fast, needs no installation, and reports errors in one line."""
 
 import ast
 import json

@@ -29,7 +29,7 @@ class Letters:
 
 @pytest.fixture(scope='module')
 def content(tiny_config, tmp_path_factory):
-    """What a run has saved."""
+    """Files that a run has saved."""
     cfg = Config.fromfile(tiny_config)
     cfg.work_dir = str(tmp_path_factory.mktemp('trained'))
     Runner.from_cfg(cfg).train()

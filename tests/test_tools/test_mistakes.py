@@ -1,4 +1,4 @@
-"""What every tool says to bad files and arguments: one line that names the culprit."""
+"""Every tool reports bad files and arguments in one line that names the culprit."""
 
 import importlib.util
 import shutil

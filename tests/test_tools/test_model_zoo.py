@@ -1,4 +1,4 @@
-"""The model zoo's page tells what the code computes; the script that writes it."""
+"""The model zoo's page matches the code; the script that writes it."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What the command line does to the config, and what bad input gets."""
+"""Effects of the command line on the config, and errors for bad input."""
 
 import importlib.util
 import os

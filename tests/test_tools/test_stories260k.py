@@ -83,7 +83,7 @@ def test_every_table_can_be_asked_for():
 
 @pytest.mark.parametrize('name', ['share', 'positions'])
 def test_the_page_has_the_rows_that_the_command_makes(repo_dir, name):
-    """Their layers, those of `auto` as the page says that they were measured."""
+    """Their layers; those of `auto` as recorded on the page."""
     page = (repo_dir / 'docs/results/stories260k.md').read_text()
     (made,) = (t for t in module.tables([2, 4, 3, 0, 1]) if t.name == name)
     section = page.split(f'## {made.title}\n')[1].split('\n## ')[0]

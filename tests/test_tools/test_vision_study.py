@@ -1,4 +1,4 @@
-"""The study on Imagenette: what it plans, that it goes on, what its page says."""
+"""The study on Imagenette: its plan, its resumption and its page."""
 
 import argparse
 import statistics

@@ -45,7 +45,7 @@ def losses_and_gradients(student, teacher, term, batch):
 
 @pytest.mark.parametrize('divergence', DIVERGENCES)
 def test_all_tokens_give_exactly_the_online_loss(divergence, tmp_path):
-    """Of one sequence: among several the teacher's own products round differently."""
+    """One sequence: among several, the teacher's own products round differently."""
     teacher, batch = make_teacher(), batch_of(1)
     recorded = cached(tmp_path, batch, teacher, k=VOCAB, dtype='float32')
     term, student = dict(KL, divergence=divergence), make_hybrid(teacher)

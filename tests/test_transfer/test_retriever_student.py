@@ -210,7 +210,7 @@ def test_layer_depth_is_the_backbones():
 
 
 class TestRefusals:
-    """Pairs that cannot be used say why."""
+    """Unsupported pairs are refused with the reason."""
 
     def test_image_teacher_of_a_retriever(self):
         teacher = dict(

@@ -118,7 +118,7 @@ def load(model, new):
 
 @pytest.mark.parametrize('family', FAMILIES)
 def test_the_student_sees_the_teachers_tokens(family):
-    """What enters the first block is the same, the class token in its own place."""
+    """The first block has the same inputs, with the class token at its own position."""
     teacher = vit(grid=4).eval()
     source = distinct(teacher, seed=1)
     teacher.load_state_dict(source)

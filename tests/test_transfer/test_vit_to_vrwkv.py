@@ -89,7 +89,7 @@ def test_what_becomes_of_everything(version, post_norm):
 
 
 def test_the_channel_mix_computes_the_teachers_hidden_layer():
-    """Of tokens that are all alike, and so the same when shifted and mixed."""
+    """For equal tokens, which shifting and mixing do not change."""
     teacher = vit(grid=4).eval()
     source = distinct(teacher, seed=1)
     for name, tensor in source.items():

@@ -1,4 +1,4 @@
-"""What a weight map can say, on maps made for the purpose."""
+"""Features of weight maps, tested on maps made for the purpose."""
 
 import pytest
 import torch

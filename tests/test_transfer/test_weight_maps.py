@@ -80,7 +80,7 @@ def test_every_source_name_exists_in_the_source():
 
 
 def test_shared_spaces_have_one_size_everywhere():
-    """What a space lists is really as wide as its first tensor says."""
+    """All tensors of a space are as wide as its first one."""
     for weight_map, state in (
         (VIT, vit_state(dim=32)),
         (PLAIN, distinct(student(classes=None), seed=3)),

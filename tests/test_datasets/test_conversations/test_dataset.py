@@ -555,7 +555,7 @@ def test_bad_questions_are_left_out(folder):
 
 
 def test_question_whose_image_breaks_off(folder):
-    """Only decoding tells; nothing may take its place."""
+    """Only decoding detects it, and the sample must not be replaced."""
     path = folder / 'images' / '3.png'
     path.write_bytes(path.read_bytes()[:50])
     rows = [question(0, '3.png'), question(1)]

@@ -83,7 +83,7 @@ def test_answers_alone_are_learned(name):
 
 @pytest.mark.parametrize('name', CASES)
 def test_prompt_is_the_beginning(name):
-    """What is to be answered ends where what is learned begins."""
+    """The prompt ends where the learned answer starts."""
     template, tokens, _ = CASES[name]
     processor = processor_with(tokens)
     for count in (2, 4):
@@ -323,7 +323,7 @@ def test_images_from_anywhere(tmp_path):
 
 
 def test_images_are_read_as_one_sees_them(tmp_path):
-    """Turned as the camera says, and 16 bits are not clipped to 8."""
+    """Images are rotated by their EXIF tag, and 16 bits are not clipped to 8."""
     exif = Image.Exif()
     exif[0x0112] = 6
     path = tmp_path / 'phone.jpg'

@@ -18,7 +18,7 @@ LAYOUTS = {
 
 @pytest.fixture
 def make_hybrid() -> Callable[..., nn.Module]:
-    """Build a tiny hybrid whose mixers all say something."""
+    """Build a tiny hybrid whose mixers all affect the output."""
 
     def make(family: str = 'llama', layout: str = 'attention first', **fields):
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""What is not known is refused: it may be a cache, a mask or positions."""
+"""Unknown arguments are refused: they may be a cache, a mask or positions."""
 
 import pytest
 import torch

@@ -28,7 +28,7 @@ def sequences():
 
 
 def pack(sequences):
-    """Rows, the positions in them, and which tokens are no padding."""
+    """Rows, their positions, and the mask of tokens that are not padding."""
     width = max(sum(map(len, row)) for row in sequences)
     ids = torch.zeros(len(sequences), width, dtype=torch.long)
     positions, mask = torch.zeros_like(ids), torch.zeros_like(ids)
@@ -41,7 +41,7 @@ def pack(sequences):
 
 
 def logits_and_gradients(model, batches, chosen=None):
-    """Logits of all tokens, and what a loss of them all says to the weights."""
+    """Logits of all tokens, and the weights' gradients of a loss on all of them."""
     model.zero_grad()
     logits = []
     for batch in batches:
@@ -98,7 +98,7 @@ def test_windows_and_masks(make_hybrid, family, fields, implementation, sequence
 
 
 def by_lengths(module, query, key, value, attention_mask, scaling=None, **kwargs):
-    """What FlashAttention computes of sequences whose ends it is told."""
+    """The result of FlashAttention for sequences with given ends."""
     assert attention_mask is None
     batch, _, length, _ = query.shape
     repeats = query.shape[1] // key.shape[1]
@@ -154,7 +154,7 @@ def test_there_is_no_cache(make_hybrid, sequences):
 
 
 def test_a_jump_ahead_begins_no_sequence(make_hybrid, sequences):
-    """Tokens that have been left out, of an image say."""
+    """Tokens that were removed, for example those of an image."""
     model = make_hybrid()
     ids = sequences[0][2][None]
     positions = torch.tensor([[0, 1, 2, 9, 10, 11]])

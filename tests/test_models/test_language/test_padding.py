@@ -1,4 +1,4 @@
-"""Padded rows say what they say without padding, wherever it lies."""
+"""Padded rows give the same outputs as without padding, wherever it lies."""
 
 import pytest
 import torch
@@ -116,7 +116,7 @@ def test_padding_changes_nothing(make_hybrid, family, mixer, layout):
 @pytest.mark.parametrize('mixer', MIXERS)
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_positions_may_be_given(make_hybrid, layout, mixer):
-    """As generation gives them, and those of padding say nothing."""
+    """Positions as in generation, where those of padding are ignored."""
     model = tell(make_hybrid, 'llama', mixer, layout)
     mask = a_mask(['xx..xxx.xxx', '..xxxxx..xx'])
     ids = random_ids(mask)

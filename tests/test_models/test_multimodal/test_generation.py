@@ -1,4 +1,4 @@
-"""What an answer has no room for, and what is no answer."""
+"""Answers without room in the context, and texts that are not answers."""
 
 from types import SimpleNamespace
 

@@ -66,7 +66,7 @@ class Scripted(LogitsProcessor):
 
 
 def write(tokenizer, texts, prompts=None, **settings):
-    """What the head makes of a batch whose rows would write these texts."""
+    """The head's result for a batch whose rows generate these texts."""
     prompts = prompts or ['Why?'] * len(texts)
     batch = tokenizer(
         prompts, padding=True, padding_side='left', return_tensors='pt'

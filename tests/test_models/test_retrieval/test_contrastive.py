@@ -127,7 +127,7 @@ class TestScale:
 
 @pytest.fixture(scope='module')
 def ranks(tmp_path_factory):
-    """What two processes with their parts of one batch have found."""
+    """Results of two processes with their parts of one batch."""
     folder = tmp_path_factory.mktemp('ranks')
     spawn_ranks(run_rank, str(folder), nprocs=len(SPLIT))
     return [torch.load(folder / f'rank{r}.pt') for r in range(len(SPLIT))]

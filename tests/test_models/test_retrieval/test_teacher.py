@@ -1,4 +1,4 @@
-"""CLIP4Clip as teacher: the tokens of its frames, and what it says of pairs."""
+"""CLIP4Clip as teacher: the tokens of its frames, and its embeddings of pairs."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What every distiller and every term has in common."""
+"""Common behaviour of all distillers and terms."""
 
 import ast
 import inspect

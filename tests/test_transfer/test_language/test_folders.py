@@ -147,7 +147,7 @@ def test_writing_gives_the_model_that_memory_gives(folder, tmp_path, shard):
     not Path('/proc/self/clear_refs').exists(), reason='no resettable memory peak'
 )
 def test_writing_takes_the_memory_of_a_shard_and_a_tensor(tmp_path):
-    """Of the whole process, not of one model, let alone of two."""
+    """Memory of the whole process, which is below that of one model."""
     wide = dict(hidden_size=512, intermediate_size=2048, num_hidden_layers=6)
     tiny_teacher(**wide).save_pretrained(tmp_path / 'teacher', max_shard_size='8MB')
     plan = plan_conversion(tmp_path / 'teacher', Conversion([0, 2, 4]))

@@ -1,4 +1,4 @@
-"""Teachers of which no hybrid is made: something is missing, or is no number."""
+"""Teachers that cannot be converted: a part is missing, or not a number."""
 
 import json
 import time

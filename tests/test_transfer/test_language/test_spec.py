@@ -1,4 +1,4 @@
-"""What a conversion is asked for: one object, checked before a teacher is opened."""
+"""Specification of a conversion: one object, checked before a teacher is opened."""
 
 import dataclasses
 import re
