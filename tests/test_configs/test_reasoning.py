@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from config_runs import (
+    CONFIG_DIR,
+    LOADERS,
+    convertible,
+    in_float32,
+    read_yaml,
+    train,
+)
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from tiny_vlms import save_tiny_llava, tiny_processor
 
@@ -22,10 +27,9 @@ from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.convert import convert
 from mmtransmamba.utils.reasoning_text import STOP
 
-ROOT = Path(__file__).resolve().parent.parent
-CONFIG_DIR = ROOT / 'configs' / 'multimodal' / 'reasoning'
+FOLDER = CONFIG_DIR / 'multimodal' / 'reasoning'
 NAMES = sorted(
-    path.stem for path in CONFIG_DIR.glob('*.py') if not path.stem.startswith('shapes')
+    path.stem for path in FOLDER.glob('*.py') if not path.stem.startswith('shapes')
 )
 TEACHERS = [name for name in NAMES if name.startswith('reasoning-sft')]
 STUDENTS = [name for name in NAMES if name not in TEACHERS]
@@ -33,15 +37,8 @@ LLAVA = ['init:llava', 'llava_pretrain', 'llava_finetune']
 SIZES = dict(tie_word_embeddings=True, max_position_embeddings=1024)
 
 
-@pytest.fixture(autouse=True)
-def scope():
-    """What the Runner does with ``default_scope``."""
-    with DefaultScope.overwrite_default_scope('mmengine'):
-        yield
-
-
 def load(name):
-    return Config.fromfile(CONFIG_DIR / f'{name}.py')
+    return Config.fromfile(FOLDER / f'{name}.py')
 
 
 @pytest.fixture(scope='module')
@@ -71,7 +68,7 @@ def shrink(cfg, folders):
         names = {'reasoning-sft': 'sft', 'llava_finetune': 'llava'}
         return str(folders / names.get(kind, 'student'))
 
-    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for key in LOADERS:
         loader = cfg[key]
         loader.update(batch_size=2, num_workers=0)
         loader.dataset.files = str(folders / Path(loader.dataset.files).name)
@@ -83,15 +80,8 @@ def shrink(cfg, folders):
     for part in (model, model.get('student', {}), model.get('teacher', {})):
         if 'path' in part:
             part.path = tiny(part.path)
-    if model.get('student', {}).get('convert'):
-        model.student.convert.pop('mamba_checkpoint', None)
-        # Of four layers 13 % are none.
-        model.student.convert.ratio = max(model.student.convert.ratio, 0.25)
     model.head.max_new_tokens = 8
-    # Mixed precision needs a GPU.
-    cfg.optim_wrapper.type = 'OptimWrapper'
-    cfg.optim_wrapper.pop('dtype', None)
-    return cfg
+    return in_float32(convertible(cfg))
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -102,20 +92,12 @@ def test_trains_and_answers(name, folders):
     assert batch['pixel_values'].shape[0] == 2
     model = MODELS.build(cfg.model).train()
     model.init_weights()
-    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    before = {key: p.detach().clone() for key, p in model.named_parameters()}
-    for _ in range(2):  # parameters that begin as zero hold gradients back
-        losses = model.train_step(batch, optim_wrapper)
-        assert losses['loss'] > 0
-        assert all(torch.isfinite(value) for value in losses.values())
-    terms = cfg.model.get('terms', {'task': True})
-    assert {f'loss_{key}' for key, term in terms.items() if term} <= set(losses)
-    changed = {k for k, p in model.named_parameters() if not torch.equal(p, before[k])}
-    trained = {k for k, p in model.named_parameters() if p.requires_grad}
-    assert changed <= trained
+    # Parameters that begin as zero hold gradients back.
+    steps = train(cfg, model, [batch, batch])
+    assert 'terms' in cfg.model or 'loss_task' in steps.losses
     # So small a Mamba-1 gives these gradients below Adam's epsilon.
-    assert all('.dt_proj.' in key for key in trained - changed)
-    assert not any('vision_tower' in key for key in trained)
+    assert all('.dt_proj.' in key for key in steps.trained - steps.changed)
+    assert not any('vision_tower' in key for key in steps.trained)
 
     rows, evaluator = [], Evaluator(cfg.test_evaluator)
     for batch in Runner.build_dataloader(cfg.test_dataloader):
@@ -137,7 +119,7 @@ def test_settings_of_the_teacher(name):
         f'work_dirs/llava_finetune_8xb16_clip-vit-l_llama-3.2-{size}/model'
     )
     before = Path(cfg.model.path).parent.name
-    assert (CONFIG_DIR.parent / 'llava' / f'{before}.py').is_file()
+    assert (FOLDER.parent / 'llava' / f'{before}.py').is_file()
     assert STAGES['reasoning'].requires == ('llava_finetune',)
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr) == ('AdamW', 2e-5)
@@ -156,13 +138,13 @@ def test_settings_of_the_students(name):
         before = name.replace('_continued', '').removeprefix('reasoning-')
         assert student.path == f'work_dirs/{before}/student'
         assert student.convert is None and cfg.model.requires == 'transmamba'
-        assert (CONFIG_DIR.parent / 'transmamba' / f'{before}.py').is_file()
+        assert (FOLDER.parent / 'transmamba' / f'{before}.py').is_file()
     else:
         assert student.path == teacher and student.convert.init == 'subclone'
         assert ('13pct-high' in name) == (student.convert.ratio == 0.13)
         # Table VI: "a scheme analogous to that used in multimodal tasks".
         path = f'transmamba/{name.removeprefix("reasoning-")}.py'
-        analogous = Config.fromfile(CONFIG_DIR.parent / path)
+        analogous = Config.fromfile(FOLDER.parent / path)
         assert student.convert == analogous.model.student.convert
         assert cfg.model.terms == analogous.model.terms
         assert cfg.model.stage == analogous.model.stage
@@ -207,7 +189,7 @@ def shapes(tmp_path_factory):
     return folder
 
 
-def run(name, folder, monkeypatch):
+def run_once(name, folder, monkeypatch):
     """Train one iteration and validate, with the config's own paths."""
     monkeypatch.chdir(folder)
     cfg = load(name)
@@ -223,7 +205,7 @@ def run(name, folder, monkeypatch):
 
 
 def test_the_example_on_shapes(shapes, monkeypatch):
-    cfg, runner = run('shapes_teacher', shapes, monkeypatch)
+    cfg, runner = run_once('shapes_teacher', shapes, monkeypatch)
     figures = runner.val_loop.evaluator.metrics
     assert [type(m).__name__ for m in figures] == [
         'ReasoningFormat',
@@ -238,7 +220,7 @@ def test_the_example_on_shapes(shapes, monkeypatch):
     said = [json.loads(line)['conversations'][1]['value'] for line in lines]
     assert max(map(len, said)) < load('shapes_teacher').model.head.max_new_tokens
 
-    cfg, runner = run('shapes_hybrid', shapes, monkeypatch)
+    cfg, runner = run_once('shapes_hybrid', shapes, monkeypatch)
     student = load_vlm(str(shapes / 'work_dirs' / 'shapes_hybrid' / 'student'))
     assert student.config.text_config.mamba_layers == [2, 3]
     assert student.config.text_config.transfer_history == [
@@ -252,18 +234,18 @@ def test_the_example_on_shapes(shapes, monkeypatch):
 
 
 def test_metafile_and_readme_list_every_config():
-    metafile = yaml.safe_load((CONFIG_DIR / 'metafile.yml').read_text())
+    metafile = read_yaml(FOLDER / 'metafile.yml')
     assert sorted(model['Name'] for model in metafile['Models']) == NAMES
-    readme = (CONFIG_DIR / 'README.md').read_text()
+    readme = (FOLDER / 'README.md').read_text()
     # Of the same architectures, whose parameters are counted there.
-    analogous = yaml.safe_load((CONFIG_DIR.parent / 'metafile.yml').read_text())
+    analogous = read_yaml(FOLDER.parent / 'metafile.yml')
     counts = {m['Name']: m['Metadata']['Parameters'] for m in analogous['Models']}
     for model in metafile['Models']:
         name = model['Name'].replace('_continued', '').removeprefix('reasoning-')
         name = name.replace('sft_', 'llava_finetune_')
         assert model['Metadata']['Parameters'] == counts[name]
         assert model['Config'] == f'configs/multimodal/reasoning/{model["Name"]}.py'
-    for path in CONFIG_DIR.glob('*.py'):
+    for path in FOLDER.glob('*.py'):
         assert f']({path.name})' in readme
 
 

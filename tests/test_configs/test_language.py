@@ -1,48 +1,43 @@
 """Every language config trains and is tested, with sizes shrunk; the papers' values."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
 from config_families import optimizer_of
+from config_runs import (
+    CONFIG_DIR,
+    DEPTHS,
+    LOADERS,
+    convertible,
+    evaluate,
+    in_float32,
+    layers_of,
+    logged,
+    run,
+    teacher_of,
+    train,
+)
 from language_models import make_hybrid, make_teacher
 from mmengine.config import Config, ConfigDict
-from mmengine.evaluator import Evaluator
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from mmtransmamba.models.language import choose_layers
 from mmtransmamba.models.trainable.stages import STAGES
 from mmtransmamba.registry import MODELS, PARAM_SCHEDULERS
 
-ROOT = Path(__file__).resolve().parent.parent
-CONFIG_DIR = ROOT / 'configs' / 'language'
-CONFIGS = sorted(p.relative_to(CONFIG_DIR).as_posix() for p in CONFIG_DIR.rglob('*.py'))
+FOLDER = CONFIG_DIR / 'language'
+CONFIGS = sorted(p.relative_to(FOLDER).as_posix() for p in FOLDER.rglob('*.py'))
 TEACHER = 'stories260k/teacher.py'
 RECIPES = [name for name in CONFIGS if name != TEACHER]
-DEPTHS = {'llama-3.2-1b': 16, 'llama-3.2-3b': 28, 'phi-2': 32, 'stories260k': 5}
 LATER = {
     'stage2': ['init:mimic', 'stage1'],
     'stage3': ['init:mimic', 'stage1', 'stage2'],
 }
 
 
-@pytest.fixture(autouse=True)
-def scope():
-    """What the Runner does with ``default_scope``."""
-    with DefaultScope.overwrite_default_scope('mmengine'):
-        yield
-
-
 def load(name: str) -> Config:
-    return Config.fromfile(CONFIG_DIR / name)
-
-
-def teacher_of(name: str) -> str:
-    return next(teacher for teacher in DEPTHS if teacher in name)
+    return Config.fromfile(FOLDER / name)
 
 
 @pytest.fixture(scope='module')
@@ -61,7 +56,7 @@ def folders(tmp_path_factory):
 
 def shrink(cfg: Config, folders: Path) -> Config:
     """Put tiny models and generated tokens in the place of those of the config."""
-    for i, name in enumerate(('train_dataloader', 'val_dataloader', 'test_dataloader')):
+    for i, name in enumerate(LOADERS):
         if name in cfg:
             cfg[name].update(batch_size=4, num_workers=0)
             cfg[name].dataset = ConfigDict(
@@ -81,14 +76,7 @@ def shrink(cfg: Config, folders: Path) -> Config:
         folders
         / (f'{family}-{cfg.model.stage}' if cfg.model.stage in LATER else family)
     )
-    if student.get('convert'):
-        student.convert.pop('mamba_checkpoint', None)
-        # Of four layers 13 % are none.
-        student.convert.ratio = max(student.convert.ratio, 0.25)
-    # Mixed precision needs a GPU.
-    cfg.optim_wrapper.type = 'OptimWrapper'
-    cfg.optim_wrapper.pop('dtype', None)
-    return cfg
+    return in_float32(convertible(cfg))
 
 
 @pytest.mark.parametrize('name', RECIPES)
@@ -98,44 +86,27 @@ def test_trains_and_predicts(name, folders):
     train_batch = next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
     model = MODELS.build(cfg.model).train()
     model.init_weights()
-    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    before = {key: p.detach().clone() for key, p in model.named_parameters()}
-    for _ in range(2):  # parameters that begin as zero hold gradients back
-        losses = model.train_step(train_batch, optim_wrapper)
-        assert losses['loss'] > 0
-        assert all(torch.isfinite(value) for value in losses.values())
+    # Parameters that begin as zero hold gradients back.
+    steps = train(cfg, model, [train_batch, train_batch])
+    losses = steps.losses
     wanted = {f'loss_{key}' for key, term in cfg.model.terms.items() if term}
-    assert wanted <= set(losses)
     assert {key.split('_')[1] for key in losses if '_' in key} == {
         key.split('_')[1] for key in wanted
     }
-    changed = {k for k, p in model.named_parameters() if not torch.equal(p, before[k])}
-    trained = {k for k, p in model.named_parameters() if p.requires_grad}
-    assert changed <= trained
     # So small a Mamba-1 gives these gradients below Adam's epsilon.
-    assert all('.dt_proj.' in key for key in trained - changed)
+    assert all('.dt_proj.' in key for key in steps.trained - steps.changed)
 
-    loader = Runner.build_dataloader(cfg.test_dataloader)
-    metrics = evaluate(model.eval(), cfg.test_evaluator, loader)
+    metrics = evaluate(cfg, model)
     assert set(metrics) == {
         f'token/{key}' for key in ('nll', 'ppl', 'accuracy', 'kl', 'agreement')
     }
     assert metrics['token/kl'] > 0
 
 
-@torch.no_grad()
-def evaluate(model, evaluator, loader) -> dict[str, float]:
-    evaluator = Evaluator(evaluator)
-    for batch in loader:
-        evaluator.process(model.test_step(batch), batch)
-    return evaluator.evaluate(len(loader.dataset))
-
-
 def test_teacher_alone(folders):
     cfg = shrink(load(TEACHER), folders)
     model = MODELS.build(cfg.model).eval()
-    loader = Runner.build_dataloader(cfg.test_dataloader)
-    assert evaluate(model, cfg.test_evaluator, loader)['token/ppl'] > 1
+    assert evaluate(cfg, model)['token/ppl'] > 1
 
 
 @pytest.mark.parametrize('name', RECIPES)
@@ -146,7 +117,7 @@ def test_parts_agree_with_each_other(name):
     assert 'requires' not in cfg.model
     path = cfg.model.teacher.path
     assert teacher_of(name) in path.lower()
-    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for key in LOADERS:
         assert cfg[key].dataset.get('tokenizer', path) == path
     assert cfg.train_dataloader.dataset != cfg.val_dataloader.dataset
     assert cfg.test_dataloader == cfg.val_dataloader
@@ -214,13 +185,6 @@ def test_mmmamba(stage, lr, batch, teacher):
         assert cfg.model.student.convert.init == 'mimic'
         layers = layers_of(cfg, teacher)
         assert layers == [i for i in range(DEPTHS[teacher]) if i % 4]
-
-
-def layers_of(cfg: Config, teacher: str) -> list[int]:
-    convert = cfg.model.student.convert
-    return choose_layers(
-        DEPTHS[teacher], convert.get('layers', 'evenly'), convert.ratio
-    )
 
 
 def test_mmmamba_linear():
@@ -328,22 +292,14 @@ def test_runner_with_hooks(name, folders, tmp_path):
     for hook in cfg.custom_hooks:
         if hook.type == 'mmtransmamba.LayerWeightsHook':
             hook.interval = 1
-    cfg.work_dir = str(tmp_path / 'work')
-    cfg.experiment_name = tmp_path.name
-    cfg.log_level = 'ERROR'
-    runner = Runner.from_cfg(cfg)
-    runner.train()
+    run(cfg, tmp_path / 'work')
 
     saved = MODELS.build(
         dict(type='mmtransmamba.CausalLM', path=str(tmp_path / 'work' / 'student'))
     )
     stage = cfg.model.stage
     assert saved.lm.config.transfer_history[-1] == stage
-    records = [
-        json.loads(line)
-        for path in (tmp_path / 'work').glob('*/vis_data/scalars.json')
-        for line in path.read_text().splitlines()
-    ]
+    records = logged(tmp_path / 'work')
     rates = [record['lr'] for record in records if 'lr' in record]
     assert len(rates) == 10
     assert (rates[-1] == 0) == (stage != 'transmamba')

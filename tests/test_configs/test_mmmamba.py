@@ -1,14 +1,21 @@
 """mmMamba's configs train and are tested, with sizes shrunk; the paper's values."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from config_runs import (
+    CONFIG_DIR,
+    LOADERS,
+    ROOT,
+    evaluate,
+    in_float32,
+    logged,
+    read_yaml,
+    run,
+    train,
+)
 from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from tiny_conversations import save_tiny_conversations
 from tiny_patch_decoders import LAYOUTS, save_tiny_patch_decoder
@@ -27,20 +34,13 @@ from mmtransmamba.models.trainable.stages import (
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.convert import Conversion, convert, hybrid_config
 
-CONFIG_DIR = Path(__file__).resolve().parent.parent / 'configs/multimodal/mmmamba'
-CONFIGS = sorted(path.name for path in CONFIG_DIR.glob('*.py'))
+FOLDER = CONFIG_DIR / 'multimodal' / 'mmmamba'
+CONFIGS = sorted(path.name for path in FOLDER.glob('*.py'))
 HISTORIES = {
     2: ['init:mimic', 'stage1'],
     3: ['init:mimic', 'stage1', 'stage2'],
 }
 LAYERS = dict(hybrid=[i for i in range(32) if i % 4], linear=list(range(32)))
-
-
-@pytest.fixture(autouse=True)
-def scope():
-    """What the Runner does with ``default_scope``."""
-    with DefaultScope.overwrite_default_scope('mmengine'):
-        yield
 
 
 @pytest.fixture(scope='module')
@@ -57,7 +57,7 @@ def files(tmp_path_factory):
 
 
 def load(name: str) -> Config:
-    return Config.fromfile(CONFIG_DIR / name)
+    return Config.fromfile(FOLDER / name)
 
 
 def parts(name: str) -> tuple[str, int]:
@@ -71,18 +71,15 @@ def shrink(cfg: Config, files) -> Config:
     root, data = files
     teacher = str(root / 'teacher')
     kind, stage = parts(Path(cfg.filename).name)
-    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for key in LOADERS:
         cfg[key].update(batch_size=4, num_workers=0)
         if 'batch_size' in cfg[key].sampler:
             cfg[key].sampler.batch_size = 4
         cfg[key].dataset.update(processor=teacher, **data)
     cfg.model.teacher.path = teacher
     cfg.model.student.path = teacher if stage == 1 else str(root / f'{kind}-{stage}')
-    # Mixed precision needs a GPU.
-    cfg.optim_wrapper.type = 'OptimWrapper'
-    cfg.optim_wrapper.pop('dtype')
     cfg.model.teacher.dtype = 'float32'
-    return cfg
+    return in_float32(cfg)
 
 
 def test_every_kind_has_its_three_stages():
@@ -102,27 +99,14 @@ def test_trains_and_predicts(name, files):
     model = MODELS.build(cfg.model).train()
     layout = 'attention first' if kind == 'hybrid' else 'pure'
     assert model.student.config.text_config.layer_types == LAYOUTS[layout]
-    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    before = {key: p.detach().clone() for key, p in model.named_parameters()}
-    for batch in batches:
-        losses = model.train_step(batch, optim_wrapper)
-        term = 'loss_kl' if stage == 3 else 'loss_mixer'
-        assert set(losses) == {'loss', term}
-        assert losses['loss'] > 0 and torch.isfinite(losses['loss'])
-    changed = {k for k, p in model.named_parameters() if not torch.equal(p, before[k])}
-    assert changed == {k for k, p in model.named_parameters() if p.requires_grad}
-    learning = {key.split('self_attn.')[-1].split('.')[0] for key in changed}
+    steps = train(cfg, model, batches)
+    assert set(steps.losses) == {'loss', 'loss_kl' if stage == 3 else 'loss_mixer'}
+    assert steps.changed == steps.trained
+    learning = {key.split('self_attn.')[-1].split('.')[0] for key in steps.changed}
     new = {'A_log', 'dt_bias', 'dt_proj', 'conv1d', 'z_proj', 'norm'}
     assert learning == new | (set() if stage == 1 else {'x_proj', 'B_proj', 'C_proj'})
 
-    loader = Runner.build_dataloader(cfg.test_dataloader)
-    evaluator = Runner.build_evaluator(None, cfg.test_evaluator)
-    model.eval()
-    with torch.no_grad():
-        for batch in loader:
-            evaluator.process(model.test_step(batch), batch)
-    metrics = evaluator.evaluate(len(loader.dataset))
-    assert metrics['token/kl'] > 0
+    assert evaluate(cfg, model)['token/kl'] > 0
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -133,7 +117,7 @@ def test_parts_agree_with_each_other(name):
     assert 'requires' not in cfg.model
     assert 'trains' not in cfg.model
     student, teacher = cfg.model.student, cfg.model.teacher
-    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for key in LOADERS:
         assert cfg[key].dataset.processor == teacher.path
     assert cfg.train_dataloader.dataset.files != cfg.val_dataloader.dataset.files
     assert cfg.test_dataloader == cfg.val_dataloader
@@ -192,15 +176,13 @@ def test_the_three_stages_one_after_another(kind, files, tmp_path):
         cfg.optim_wrapper.optimizer.lr = 0.01 if stage < 3 else 0.002
         cfg.default_hooks.logger.interval = 1
         cfg.default_hooks.checkpoint.interval = 40
-        cfg.work_dir = str(tmp_path / name)
-        cfg.experiment_name = f'{tmp_path.name}-{stage}'
-        cfg.log_level = 'ERROR'
         cfg.randomness = dict(seed=0)
-        Runner.from_cfg(cfg).train()
-        losses = logged(tmp_path / name, 'loss')
+        run(cfg, tmp_path / name)
+        records = logged(tmp_path / name)
+        losses = [record['loss'] for record in records if 'loss' in record]
         assert len(losses) == 40
         assert sum(losses[-8:]) < 0.8 * sum(losses[:8]), (stage, losses)
-        rates = logged(tmp_path / name, 'lr')
+        rates = [record['lr'] for record in records if 'lr' in record]
         assert rates[-1] == 0
         if stage < 3:
             # The folder is no start for this stage, nor for the last one.
@@ -225,15 +207,6 @@ def test_the_three_stages_one_after_another(kind, files, tmp_path):
             assert torch.equal(tensor, kept[key]), key
         if key.endswith('self_attn.out_proj.weight'):
             assert torch.equal(tensor, kept[key.replace('out_proj', 'o_proj')]), key
-
-
-def logged(work_dir: Path, key: str) -> list[float]:
-    records = [
-        json.loads(line)
-        for path in work_dir.glob('*/vis_data/scalars.json')
-        for line in path.read_text().splitlines()
-    ]
-    return [record[key] for record in records if key in record]
 
 
 def test_as_many_parameters_are_trained_as_the_paper_says():
@@ -263,11 +236,10 @@ def test_as_many_parameters_are_trained_as_the_paper_says():
 
 
 def test_the_metafile_lists_every_config_once():
-    metafile = yaml.safe_load((CONFIG_DIR / 'metafile.yml').read_text())
-    root = CONFIG_DIR.parent.parent.parent
-    listed = [root / model['Config'] for model in metafile['Models']]
-    assert listed == [CONFIG_DIR / name for name in CONFIGS]
+    metafile = read_yaml(FOLDER / 'metafile.yml')
+    listed = [ROOT / model['Config'] for model in metafile['Models']]
+    assert listed == [FOLDER / name for name in CONFIGS]
     assert [m['Name'] for m in metafile['Models']] == [path.stem for path in listed]
     (collection,) = metafile['Collections']
-    assert (root / collection['README']).is_file()
+    assert (ROOT / collection['README']).is_file()
     assert {m['In Collection'] for m in metafile['Models']} == {collection['Name']}

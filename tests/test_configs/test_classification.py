@@ -1,27 +1,33 @@
 """Every config of a classifier trains and predicts, shrunk; the paper's values."""
 
 import json
-from collections.abc import Iterator
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from config_families import GRID, WIDTH, image_size, shrink_backbone, width_of
+from config_runs import (
+    CONFIG_DIR,
+    LOADERS,
+    ROOT,
+    learning_rates,
+    logged,
+    read_yaml,
+    run,
+    student,
+    train,
+)
 from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import _get_cfg_metainfo
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.datasets import BaseDataset
 from PIL import Image
-from torch import nn
 
 from mmtransmamba.registry import DATASETS, MODELS
 
-ROOT = Path(__file__).resolve().parent.parent
-CONFIG_DIR = ROOT / 'configs'
+SCOPE = 'mmpretrain'
 CONFIGS = sorted(
     path.relative_to(CONFIG_DIR).as_posix()
     for folder in ('image_classification', 'quickstart')
@@ -42,19 +48,8 @@ TRANSFORMERS = 'mmtransmamba.TransformersTeacher'
 SIDES = {'mmtransmamba.ImagenetteShards': 96, 'mmtransmamba.RecordedViews': 72}
 
 
-@pytest.fixture(autouse=True)
-def scope() -> Iterator[None]:
-    """What the Runner does with ``default_scope``."""
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        yield
-
-
 def load(name: str) -> Config:
     return Config.fromfile(CONFIG_DIR / name)
-
-
-def student(cfg: Config) -> ConfigDict:
-    return cfg.model.get('student', cfg.model)
 
 
 def innermost(dataset: ConfigDict) -> ConfigDict:
@@ -107,7 +102,7 @@ class GeneratedImages(BaseDataset):
 
 def shrink_data(cfg: Config, folder: Path) -> None:
     """Put generated images under the pipelines and the subset of a config."""
-    for dataloader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+    for dataloader in map(cfg.get, LOADERS):
         dataloader.update(batch_size=4, num_workers=0)
         dataset = innermost(dataloader.dataset)
         if dataset.type == 'mmtransmamba.Digits':
@@ -211,17 +206,9 @@ def test_trains_and_predicts(name, tmp_path):
 
     model = MODELS.build(cfg.model | dict(data_preprocessor=cfg.data_preprocessor))
     model.init_weights()
-    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    before = {key: p.detach().clone() for key, p in model.named_parameters()}
-    model.train()
-    for _ in range(2):  # heads that start at zero let gradients through at the second
-        losses = model.train_step(shrink_images(train_batch, side), optim_wrapper)
-        assert losses['loss'] > 0
-        assert all(torch.isfinite(value).all() for value in losses.values())
-    if 'terms' in cfg.model:
-        wanted = {f'loss_{key}' for key, term in cfg.model.terms.items() if term}
-        assert wanted <= set(losses)
-    unchanged = {k for k, p in model.named_parameters() if torch.equal(p, before[k])}
+    # Heads that start at zero let gradients through at the second step.
+    steps = train(cfg, model, 2 * [shrink_images(train_batch, side)])
+    unchanged = steps.every - steps.changed
     # A softmax over the layers does not feel the bias that all of them get.
     assert not {key for key in unchanged if not key.endswith('weighting.net.2.bias')}
 
@@ -238,6 +225,10 @@ def test_trains_and_predicts(name, tmp_path):
 def test_parts_agree_with_each_other(name):
     cfg = load(name)
     num_classes = cfg.data_preprocessor.num_classes
+    if '/ablations/' not in name and name in CLASSIFICATION:
+        count, batch = map(int, re.search(r'(\d+)xb(\d+)_', name).groups())
+        assert cfg.train_dataloader.batch_size == batch
+        assert cfg.auto_scale_lr.base_batch_size == count * batch
     models = [student(cfg)]
     # A folder of transformers has classes of its own, among which are the student's.
     if cfg.model.get('teacher', {}).get('type', TRANSFORMERS) != TRANSFORMERS:
@@ -248,7 +239,7 @@ def test_parts_agree_with_each_other(name):
     for model in models:
         assert model.head.in_channels == width_of(model.backbone)
         assert model.head.num_classes == num_classes
-    for dataloader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+    for dataloader in map(cfg.get, LOADERS):
         dataset = DATASETS.build(innermost(dataloader.dataset) | dict(lazy_init=True))
         if dataset.metainfo.get('classes'):  # else they are found in the folders
             assert len(dataset.metainfo['classes']) == num_classes
@@ -277,30 +268,6 @@ def test_teacher_sees_red_as_red(name, tmp_path):
     inputs = distiller.data_preprocessor(batch)['inputs']
     seen = distiller.teacher_images(inputs).mean((0, 2, 3))
     assert seen.tolist() == pytest.approx([200, 100, 0], abs=1)
-
-
-def learning_rates(cfg: Config, steps: int) -> list[float]:
-    """The rate of every step with ``steps`` steps per epoch, as in the Runner."""
-    parameter = nn.Parameter(torch.zeros(()))
-    optimizer = torch.optim.SGD([parameter], lr=cfg.optim_wrapper.optimizer.lr)
-    schedulers = []
-    for scheduler in cfg.param_scheduler:
-        scheduler = dict(scheduler, by_epoch=True)
-        scheduler.setdefault('end', cfg.train_cfg.max_epochs)
-        assert scheduler.pop('convert_to_iter_based')
-        cls = PARAM_SCHEDULERS.get(scheduler.pop('type'))
-        schedulers.append(
-            cls.build_iter_from_epoch(
-                **scheduler, optimizer=optimizer, epoch_length=steps
-            )
-        )
-    rates = []
-    for _ in range(cfg.train_cfg.max_epochs * steps):
-        rates.append(optimizer.param_groups[0]['lr'])
-        optimizer.step()
-        for scheduler in schedulers:
-            scheduler.step()
-    return rates
 
 
 @pytest.mark.parametrize(
@@ -519,19 +486,15 @@ def test_runner_with_hooks(name, tmp_path):
     cfg = load(name)
     shrink_data(cfg, tmp_path)
     side = shrink_model(cfg)
-    for dataloader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+    for dataloader in map(cfg.get, LOADERS):
         dataloader.batch_size = 12
         resize = dict(type='Resize', scale=side)
         innermost(dataloader.dataset).pipeline.insert(-1, resize)
     cfg.train_cfg.update(max_epochs=6, val_interval=6)
-    cfg.work_dir = str(tmp_path / 'work')
-    cfg.experiment_name = tmp_path.name
-    cfg.log_level = 'WARNING'
     for hook in cfg.custom_hooks:
         if hook.type == 'mmtransmamba.LayerWeightsHook':
             hook.interval = 1
-    runner = Runner.from_cfg(cfg)
-    runner.train()
+    run(cfg, tmp_path / 'work')
 
     work = tmp_path / 'work'
     state = torch.load(work / 'epoch_6.pth', weights_only=False)['state_dict']
@@ -539,11 +502,7 @@ def test_runner_with_hooks(name, tmp_path):
     assert names == set(MODELS.build(student(cfg)).state_dict())
     subclones = 'mmtransmamba.SubcloneInitializer' in str(cfg.custom_hooks)
     assert (work / 'subclone_report.json').is_file() == subclones
-    records = [
-        json.loads(line)
-        for path in work.glob('*/vis_data/scalars.json')
-        for line in path.read_text().splitlines()
-    ]
+    records = logged(work)
     weighed = any('layer_weight' in key for record in records for key in record)
     assert weighed == ('terms' in cfg.model)
     assert any('accuracy/top1' in record for record in records)
@@ -559,10 +518,7 @@ def test_quickstart_students_inherit(family, percent, tmp_path):
     cfg.model.teacher.checkpoint = 'random'
     cfg.train_cfg.update(max_epochs=1, val_interval=1)
     cfg.param_scheduler = []
-    cfg.work_dir = str(tmp_path)
-    cfg.experiment_name = f'{tmp_path.name}_{family}'
-    cfg.log_level = 'WARNING'
-    Runner.from_cfg(cfg).train()
+    run(cfg, tmp_path)
     report = json.loads((tmp_path / 'subclone_report.json').read_text())
     assert report['weight_map'] == f'vit_to_{family}'
     assert report['layers'] == [0, 1, 2, 3]
@@ -570,10 +526,6 @@ def test_quickstart_students_inherit(family, percent, tmp_path):
 
 
 # --------------------------------------------------------------------- metafiles
-
-
-def read_yaml(path: Path) -> dict:
-    return yaml.safe_load(path.read_text(encoding='utf-8'))
 
 
 def metafile_models() -> list[dict]:

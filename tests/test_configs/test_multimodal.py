@@ -6,12 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from config_families import optimizer_of
+from config_runs import (
+    CONFIG_DIR,
+    LOADERS,
+    ROOT,
+    convertible,
+    evaluate,
+    in_float32,
+    layers_of,
+    read_yaml,
+    run,
+    teacher_of,
+    train,
+)
 from mmengine.config import Config
-from mmengine.evaluator import Evaluator
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from PIL import Image
 from tiny_llavas import save_language_model, save_tower
@@ -24,7 +33,6 @@ from transformers import (
 )
 
 from mmtransmamba.models.folders import assemble_llava, load_vlm
-from mmtransmamba.models.language import choose_layers
 from mmtransmamba.models.multimodal import (
     HybridLlavaConfig,
     HybridLlavaForConditionalGeneration,
@@ -33,17 +41,15 @@ from mmtransmamba.models.trainable.stages import STAGES, history_of
 from mmtransmamba.registry import MODELS, PARAM_SCHEDULERS
 from mmtransmamba.transfer.convert import Conversion, hybrid_config
 
-ROOT = Path(__file__).resolve().parent.parent
-CONFIG_DIR = ROOT / 'configs' / 'multimodal'
+FOLDER = CONFIG_DIR / 'multimodal'
 FOLDERS = ('llava', 'transmamba', 'matvlm')
 CONFIGS = sorted(
-    path.relative_to(CONFIG_DIR).as_posix()
+    path.relative_to(FOLDER).as_posix()
     for folder in FOLDERS
-    for path in (CONFIG_DIR / folder).rglob('*.py')
+    for path in (FOLDER / folder).rglob('*.py')
 )
 TEACHERS = [name for name in CONFIGS if name.startswith('llava/')]
 RECIPES = [name for name in CONFIGS if name not in TEACHERS]
-DEPTHS = {'llama-3.2-1b': 16, 'llama-3.2-3b': 28, 'phi-2': 32}
 HISTORIES = {
     'llava_pretrain': ['init:llava'],
     'llava_finetune': ['init:llava', 'llava_pretrain'],
@@ -51,19 +57,8 @@ HISTORIES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def scope():
-    """What the Runner does with ``default_scope``."""
-    with DefaultScope.overwrite_default_scope('mmengine'):
-        yield
-
-
 def load(name: str) -> Config:
-    return Config.fromfile(CONFIG_DIR / name)
-
-
-def teacher_of(name: str) -> str:
-    return next(teacher for teacher in DEPTHS if teacher in name)
+    return Config.fromfile(FOLDER / name)
 
 
 @pytest.fixture(scope='module')
@@ -107,10 +102,7 @@ def shrink(cfg: Config, folders: Path) -> Config:
         processor = model.path
     else:
         model.teacher.path = model.student.path = processor = str(family / 'done')
-        model.student.convert.pop('mamba_checkpoint', None)
-        # Of four layers 13 % are none.
-        model.student.convert.ratio = max(model.student.convert.ratio, 0.25)
-    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for key in LOADERS:
         cfg[key].update(batch_size=2, num_workers=0)
         if 'batch_size' in cfg[key].sampler:
             cfg[key].sampler.batch_size = 2
@@ -121,10 +113,7 @@ def shrink(cfg: Config, folders: Path) -> Config:
             processor=processor,
             cache_dir=str(folders / 'index'),
         )
-    # Mixed precision needs a GPU.
-    cfg.optim_wrapper.type = 'OptimWrapper'
-    cfg.optim_wrapper.pop('dtype', None)
-    return cfg
+    return in_float32(convertible(cfg))
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -138,37 +127,21 @@ def test_trains_and_predicts(name, folders):
     assert kinds == ({True} if captions else {True, False})
     model = MODELS.build(cfg.model).train()
     model.init_weights()
-    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    before = {key: p.detach().clone() for key, p in model.named_parameters()}
-    for batch in batches:
-        losses = model.train_step(batch, optim_wrapper)
-        assert losses['loss'] > 0
-        assert all(torch.isfinite(value) for value in losses.values())
-    terms = cfg.model.get('terms', dict(task=True))
-    assert {f'loss_{key}' for key, term in terms.items() if term} <= set(losses)
-    changed = {k for k, p in model.named_parameters() if not torch.equal(p, before[k])}
-    trained = {k for k, p in model.named_parameters() if p.requires_grad}
-    assert changed <= trained
+    steps = train(cfg, model, batches)
+    assert 'terms' in cfg.model or 'loss_task' in steps.losses
     # Terms on layers alone give the connector no gradient, and so small a Mamba-1
     # gives these below Adam's epsilon. Of the last words only some are in the batch.
     spared = ('.dt_proj.', '.B_', '.C_')
     if 'table4_layer' in name:
         spared += ('multi_modal_projector',)
-    assert all(any(part in key for part in spared) for key in trained - changed)
-    assert not any('vision_tower' in key for key in trained)
+    assert all(
+        any(part in key for part in spared) for key in steps.trained - steps.changed
+    )
+    assert not any('vision_tower' in key for key in steps.trained)
 
-    loader = Runner.build_dataloader(cfg.test_dataloader)
-    metrics = evaluate(model.eval(), cfg.test_evaluator, loader)
+    metrics = evaluate(cfg, model)
     assert metrics['token/ppl'] > 1
     assert ('token/kl' in metrics) == (name in RECIPES)
-
-
-@torch.no_grad()
-def evaluate(model, evaluator, loader) -> dict[str, float]:
-    evaluator = Evaluator(evaluator)
-    for batch in loader:
-        evaluator.process(model.test_step(batch), batch)
-    return evaluator.evaluate(len(loader.dataset))
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -179,7 +152,7 @@ def test_parts_agree_with_each_other(name):
     assert 'requires' not in model
     teacher = teacher_of(name)
     processor = f'checkpoints/llava-{teacher}'
-    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for key in LOADERS:
         assert cfg[key].dataset.processor == processor
     assert cfg.train_dataloader.dataset != cfg.val_dataloader.dataset
     assert cfg.test_dataloader == cfg.val_dataloader
@@ -238,13 +211,6 @@ def test_llava(stage, lr, batch, model):
     assert schedule.factor(999)[0] == 0
     plain = cfg.train_dataloader.dataset.get('template') == 'llava_plain'
     assert plain == (stage == 'pretrain')
-
-
-def layers_of(cfg: Config, teacher: str) -> list[int]:
-    convert = cfg.model.student.convert
-    return choose_layers(
-        DEPTHS[teacher], convert.get('layers', 'evenly'), convert.ratio
-    )
 
 
 def test_transmamba():
@@ -318,7 +284,7 @@ def test_matvlm_tables(row):
 
 
 def test_metafile_lists_every_main_config():
-    metafile = yaml.safe_load((CONFIG_DIR / 'metafile.yml').read_text())
+    metafile = read_yaml(FOLDER / 'metafile.yml')
     listed = [model['Config'] for model in metafile['Models']]
     main = {f'configs/multimodal/{name}' for name in CONFIGS if 'ablations' not in name}
     assert main <= set(listed)
@@ -380,7 +346,7 @@ TOWER_OF = {
 
 def test_metafile_counts_parameters_right():
     """Of the models in their real sizes."""
-    metafile = yaml.safe_load((CONFIG_DIR / 'metafile.yml').read_text())
+    metafile = read_yaml(FOLDER / 'metafile.yml')
     counted = {}
     for model in metafile['Models']:
         name = model['Config'].removeprefix('configs/multimodal/')
@@ -421,11 +387,8 @@ def test_from_two_folders_to_a_student(folders, tmp_path):
             cfg.model.path = last
         elif last is not None:
             cfg.model.student.path = cfg.model.teacher.path = last
-        cfg.work_dir = str(tmp_path / cfg.model.stage)
-        cfg.experiment_name = f'{tmp_path.name}-{cfg.model.stage}'
-        cfg.log_level = 'ERROR'
         cfg.default_hooks.logger.interval = 1
-        Runner.from_cfg(cfg).train()
+        run(cfg, tmp_path / cfg.model.stage)
         before, last = last, f'{cfg.work_dir}/{model}'
         saved = load_vlm(last)
         assert history_of(saved)[-1] == cfg.model.stage

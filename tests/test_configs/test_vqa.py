@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from config_runs import (
+    CONFIG_DIR,
+    LOADERS,
+    evaluate,
+    train,
+)
 from mmengine.config import Config
-from mmengine.evaluator import Evaluator
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from tiny_easy_vqa import write_easy_vqa
 
@@ -15,10 +18,9 @@ from mmtransmamba.datasets import EasyVQAPatches, ShapesCells
 from mmtransmamba.datasets.easy_vqa import words_of
 from mmtransmamba.datasets.shapes_vqa import words
 from mmtransmamba.datasets.vqa_start import write_start
-from mmtransmamba.registry import MODELS
+from mmtransmamba.registry import DATASETS, MODELS
 from mmtransmamba.transfer.convert import convert
 
-CONFIG_DIR = Path(__file__).resolve().parent.parent / 'configs'
 SHAPES = sorted((CONFIG_DIR / 'quickstart').glob('vqa_*.py'))
 EASY = sorted((CONFIG_DIR / 'multimodal' / 'easy_vqa').glob('*.py'))
 CONFIGS = {f'{path.parent.name}/{path.stem}': path for path in SHAPES + EASY}
@@ -35,13 +37,6 @@ TEACHERS = {
 LATER = {2: ['init:mimic', 'stage1'], 3: ['init:mimic', 'stage1', 'stage2']}
 
 
-@pytest.fixture(autouse=True)
-def scope():
-    """What the Runner does with ``default_scope``."""
-    with DefaultScope.overwrite_default_scope('mmengine'):
-        yield
-
-
 def load(name: str) -> Config:
     return Config.fromfile(CONFIGS[name])
 
@@ -54,7 +49,7 @@ def build(cfg: Config):
 
 def shrink(cfg: Config, root: Path) -> Config:
     """Sizes and data for seconds, and paths below ``root``."""
-    for part in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for part in LOADERS:
         if part not in cfg:
             continue
         cfg[part].batch_size = 3
@@ -115,31 +110,20 @@ def test_trains_and_answers(name, roots):
     torch.manual_seed(0)
     batch = next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
     model = build(cfg).train()
-    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    before = {key: p.detach().clone() for key, p in model.named_parameters()}
-    for _ in range(2):  # parameters that begin as zero hold gradients back
-        losses = model.train_step(batch, optim_wrapper)
-        assert losses['loss'] > 0
-        assert all(torch.isfinite(value) for value in losses.values())
-    changed = {k for k, p in model.named_parameters() if not torch.equal(p, before[k])}
-    trained = {k for k, p in model.named_parameters() if p.requires_grad}
-    assert changed <= trained
+    # Parameters that begin as zero hold gradients back.
+    steps = train(cfg, model, [batch, batch])
     if 'student' in cfg.model:
-        assert changed == trained
+        assert steps.changed == steps.trained
         kinds = model.student.config.get_text_config().layer_types
         attention = [kind for kind in kinds if kind != 'linear_attention']
         assert len(attention) == (0 if 'pure' in name else 1)
     if cfg.get('val_cfg') is None:
-        assert losses['accuracy'] <= 100
+        assert steps.losses['accuracy'] <= 100
         return
-    loader = Runner.build_dataloader(cfg.test_dataloader)
-    evaluator = Evaluator(cfg.test_evaluator)
-    model.eval()
-    for batch in loader:
-        evaluator.process(model.test_step(batch), batch)
-    metrics = evaluator.evaluate(len(loader.dataset))
+    metrics = evaluate(cfg, model)
     assert 0 <= metrics['answers/accuracy'] <= 100
-    categories = {question.category for question in loader.dataset.questions}
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    categories = {question.category for question in dataset.questions}
     assert {f'answers/{category}' for category in categories} <= set(metrics)
 
 

@@ -1,16 +1,23 @@
 """Every config of text-video retrieval trains and predicts, shrunk; its values."""
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from mmengine.config import Config, ConfigDict
+from config_runs import (
+    CONFIG_DIR,
+    LOADERS,
+    ROOT,
+    learning_rates,
+    logged,
+    read_yaml,
+    run,
+    student,
+    train,
+)
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from mmengine.runner import Runner
 from tiny_retrievers import CLIP
 from torch import nn
@@ -20,28 +27,16 @@ from mmtransmamba.datasets.video_text.shapes_captions import ShapesTokenizer
 from mmtransmamba.registry import MODELS, TRANSFORMS
 from mmtransmamba.utils import launch
 
-ROOT = Path(__file__).resolve().parent.parent
-CONFIG_DIR = ROOT / 'configs'
+SCOPE = 'mmpretrain'
 PAPER = sorted(p.stem for p in (CONFIG_DIR / 'video_retrieval').glob('*.py'))
 SHAPES = sorted(p.stem for p in (CONFIG_DIR / 'quickstart').glob('retrieval_*.py'))
 DATASETS = {'msrvtt': 32, 'didemo': 64}
 NUM_VIDEOS = 6
 
 
-@pytest.fixture(autouse=True)
-def scope() -> Iterator[None]:
-    """What the Runner does with ``default_scope``."""
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        yield
-
-
 def load(name: str) -> Config:
     folder = 'quickstart' if name in SHAPES else 'video_retrieval'
     return Config.fromfile(CONFIG_DIR / folder / f'{name}.py')
-
-
-def student(cfg: Config) -> ConfigDict:
-    return cfg.model.get('student', cfg.model)
 
 
 def is_transfer(cfg: Config) -> bool:
@@ -69,7 +64,7 @@ class PaintVideo:
 
 def shrink_data(cfg: Config, folder: Path) -> None:
     """Generated videos under the pipelines of a config, words for CLIP's tokenizer."""
-    for dataloader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+    for dataloader in map(cfg.get, LOADERS):
         dataloader.update(batch_size=3, num_workers=0)
         dataset = dataloader.dataset
         if dataset.type == 'mmtransmamba.MovingShapes':
@@ -144,20 +139,8 @@ def test_trains_and_predicts(name, tmp_path):
 
     cfg.optim_wrapper.optimizer.lr = 1e-2  # what learns at 1e-7 moves visibly
     model = build(cfg)
-    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    before = {key: p.detach().clone() for key, p in model.named_parameters()}
-    model.train()
-    for _ in range(
-        2
-    ):  # projections that start at zero let gradients through at the second
-        losses = model.train_step(train_batch, optim_wrapper)
-        assert losses['loss'] > 0
-        assert all(torch.isfinite(value).all() for value in losses.values())
-    if is_transfer(cfg):
-        assert {f'loss_{key}' for key in cfg.model.terms} <= set(losses)
-    unchanged = {k for k, p in model.named_parameters() if torch.equal(p, before[k])}
-    frozen = {k for k, p in model.named_parameters() if not p.requires_grad}
-    assert frozen <= unchanged
+    # Projections that start at zero let gradients through at the second step.
+    steps = train(cfg, model, [train_batch, train_batch])
     # A softmax over the layers does not feel the bias that all of them get, attention
     # none of its keys'; the class token comes first in the last forward scan, before
     # anything has decayed; captions are shorter than the positions there are.
@@ -167,7 +150,7 @@ def test_trains_and_predicts(name, tmp_path):
         'layers.1.mixer.A_log',
         'position_embedding.weight',
     )
-    assert not [key for key in unchanged - frozen if not key.endswith(still)]
+    assert not [key for key in steps.trained - steps.changed if not key.endswith(still)]
 
     model.eval()
     predictions = model.val_step(val_batch)
@@ -210,30 +193,6 @@ def test_shapes_student_and_teacher_belong_together():
 # ------------------------------------------------------------- the paper's values
 
 
-def learning_rates(cfg: Config, steps: int) -> list[float]:
-    """The rate of every step with ``steps`` steps per epoch, as in the Runner."""
-    optimizer = torch.optim.SGD(
-        [nn.Parameter(torch.zeros(()))], lr=cfg.optim_wrapper.optimizer.lr
-    )
-    schedulers = []
-    for scheduler in cfg.param_scheduler:
-        scheduler = dict(scheduler, by_epoch=True)
-        assert scheduler.pop('convert_to_iter_based')
-        cls = PARAM_SCHEDULERS.get(scheduler.pop('type'))
-        schedulers.append(
-            cls.build_iter_from_epoch(
-                **scheduler, optimizer=optimizer, epoch_length=steps
-            )
-        )
-    rates = []
-    for _ in range(cfg.train_cfg.max_epochs * steps):
-        rates.append(optimizer.param_groups[0]['lr'])
-        optimizer.step()
-        for scheduler in schedulers:
-            scheduler.step()
-    return rates
-
-
 @pytest.mark.parametrize('name', PAPER)
 def test_settings_of_the_paper(name):
     cfg = load(name)
@@ -250,7 +209,7 @@ def test_settings_of_the_paper(name):
     assert rates.index(max(rates)) == pytest.approx(20, abs=1)
     assert rates[110] == pytest.approx(5e-5, rel=0.02)
     assert rates[-1] < 1e-7
-    for dataloader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+    for dataloader in map(cfg.get, LOADERS):
         assert dataloader.dataset.data_root == f'data/{dataset}'
         assert dataloader.dataset.tokenizer.max_length == DATASETS[dataset]
     assert cfg.tokenizer == cfg.test_dataloader.dataset.tokenizer
@@ -299,20 +258,13 @@ def test_runner_with_hooks(tmp_path):
     launch.set_dataloader_defaults(cfg)
     cfg.train_cfg.max_epochs = 2
     cfg.custom_hooks[0].interval = 1
-    cfg.work_dir = str(tmp_path / 'work')
-    cfg.experiment_name = tmp_path.name
-    cfg.log_level = 'WARNING'
-    Runner.from_cfg(cfg).train()
+    run(cfg, tmp_path / 'work')
 
     work = tmp_path / 'work'
     state = torch.load(work / 'epoch_2.pth', weights_only=False)['state_dict']
     names = {k for k in state if not k.startswith('distiller.')}
     assert names == set(MODELS.build(student(cfg)).state_dict())
-    records = [
-        json.loads(line)
-        for path in work.glob('*/vis_data/scalars.json')
-        for line in path.read_text().splitlines()
-    ]
+    records = logged(work)
     assert any('retrieval/t2v_R@1' in record for record in records)
     assert any('layer_weight' in key for record in records for key in record)
 
@@ -322,8 +274,8 @@ def test_runner_with_hooks(tmp_path):
 
 def test_metafile_lists_every_config():
     path = 'configs/video_retrieval/metafile.yml'
-    assert path in yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
-    metafile = yaml.safe_load((ROOT / path).read_text(encoding='utf-8'))
+    assert path in read_yaml(ROOT / 'model-index.yml')['Import']
+    metafile = read_yaml(ROOT / path)
     listed = [model['Config'] for model in metafile['Models']]
     assert sorted(listed) == [f'configs/video_retrieval/{name}.py' for name in PAPER]
     collections = {each['Name'] for each in metafile['Collections']}
@@ -334,7 +286,7 @@ def test_metafile_lists_every_config():
 
 def test_metafile_counts_parameters_right():
     path = ROOT / 'configs' / 'video_retrieval' / 'metafile.yml'
-    for model in yaml.safe_load(path.read_text(encoding='utf-8'))['Models']:
+    for model in read_yaml(path)['Models']:
         settings = student(load(model['Name']))
         settings.clip = {}  # transformers' defaults are those of ViT-B/32
         with torch.device('meta'):
