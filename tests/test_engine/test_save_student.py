@@ -112,6 +112,12 @@ def test_each_stage_goes_on_from_the_last(stages):
         previous = state
 
 
+def test_the_model_card_names_the_stages(stages):
+    card = (stages / 'stage2' / 'student' / 'README.md').read_text()
+    assert '| history | init:mimic, stage1, stage2 |' in card
+    assert str(stages) not in card
+
+
 def test_folder_has_what_the_checkpoint_has(stages):
     student = load(stages / 'stage3' / 'student').state_dict()
     state = read_state_dict(stages / 'stage3' / 'iter_4.pth')

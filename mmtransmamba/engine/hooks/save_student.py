@@ -14,6 +14,7 @@ from mmtransmamba.compat import is_resuming
 from mmtransmamba.engine.averaged import checkpoint_weights
 from mmtransmamba.engine.student import is_distiller, transformers_part
 from mmtransmamba.engine.unwrap import unwrapped_model
+from mmtransmamba.models.folders.card import write_card
 from mmtransmamba.models.trainable.stages import StageError, history_of
 from mmtransmamba.registry import HOOKS
 from mmtransmamba.utils.checkpoint_files import put_in_place
@@ -33,9 +34,10 @@ class SaveStudentHook(Hook):
 
     The name of the stage is appended to ``transfer_history`` in its config, so that the
     next stage knows that it may start from this folder. Tokenizer, processor and chat
-    template are copied from the original model. The folder appears only when it is
-    complete. Its weights are those of a checkpoint's ``state_dict``: with an
-    ``EMAHook`` these are the averages, which validation has measured.
+    template are copied from the original model. A model card names the original, the
+    stages and the last validation. The folder appears only when it is complete. Its
+    weights are those of a checkpoint's ``state_dict``: with an ``EMAHook`` these are
+    the averages, which validation has measured.
 
     Checkpoints store the history too, including their own stage. A stage neither
     resumes from nor loads a checkpoint of another stage.
@@ -103,11 +105,23 @@ class SaveStudentHook(Hook):
         try:
             with checkpoint_weights(runner):
                 model.save_pretrained(partial)
+            source = trained.companions.folder
+            write_card(partial, self.folder, config, source, _figures(runner))
         finally:
             config.transfer_history = before
         trained.companions.save(partial)
         put_in_place(partial, folder)
         runner.logger.info(f'SaveStudentHook: the model is in {folder}.')
+
+
+def _figures(runner: Runner) -> dict[str, str]:
+    """The last validation, for the model card."""
+    scalars = runner.message_hub.log_scalars
+    return {
+        name.removeprefix('val/'): f'{buffer.current():.4g} (last validation)'
+        for name, buffer in scalars.items()
+        if name.startswith('val/') and not name.endswith('time')
+    }
 
 
 def _history_of(trained: nn.Module) -> list[str]:

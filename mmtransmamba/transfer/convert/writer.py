@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mmtransmamba.models.checkpoint import CheckpointError
+from mmtransmamba.models.folders.card import CARD, write_card
 from mmtransmamba.models.folders.companions import COMPANIONS, copy_companions
 from mmtransmamba.transfer.convert.plan import Plan
 from mmtransmamba.utils.checkpoint_files import put_in_place
@@ -25,6 +26,7 @@ _OWN = (
     'config.json',
     REPORT_FILE,
     RANKING_FILE,
+    CARD,
     *COMPANIONS,
 )
 
@@ -72,9 +74,12 @@ def write_model(
         plan.ranking.save(partial / RANKING_FILE)
     config.architectures = [plan.model_class.__name__]
     config.save_pretrained(partial)
-    plan.report().save(partial / REPORT_FILE)
+    report = plan.report()
+    report.save(partial / REPORT_FILE)
     if teacher is not None:
         copy_companions(teacher, partial)
+    inherited = f'{report.totals()["inherited_percent"]} % of the values'
+    write_card(partial, folder.name, config, teacher, dict(inherited=inherited))
     put_in_place(partial, folder)
     return folder
 
