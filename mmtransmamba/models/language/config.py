@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from mmtransmamba.models.language.mixers import complete
@@ -42,6 +43,7 @@ class HybridFields:
 
     mixes_attention = False  # whether layers may have different kinds of attention
     slides = False  # whether attention layers may have a sliding window
+    auto_map = MappingProxyType({})  # no code in the folder; TRL asks for it
 
     def __post_init__(self, **kwargs) -> None:
         old = take_old_fields(kwargs)

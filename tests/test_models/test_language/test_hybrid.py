@@ -306,3 +306,11 @@ def test_a_cache_without_states_is_refused(make_hybrid, layout, prompt):
     model = make_hybrid('llama', layout)
     with pytest.raises(ValueError, match=r'DynamicCache\(config=model\.config\)'):
         model(prompt, **as_argument(DynamicCache()))
+
+
+def test_config_names_no_code_in_its_folder(make_hybrid, tmp_path):
+    """TRL reads the field of every class that is not transformers' own."""
+    config = make_hybrid().config
+    assert 'AutoModelForCausalLM' not in config.auto_map
+    config.save_pretrained(tmp_path)
+    assert 'auto_map' not in (tmp_path / 'config.json').read_text()
