@@ -87,5 +87,5 @@ def test_the_tool(folder, repo_dir, monkeypatch, tmp_path, capsys):
     assert 'teacher: 12 rows' in printed and 'left out, missing image: 1' in printed
     assert "of the student's also in the teacher's: 5" in printed
     monkeypatch.setattr(sys, 'argv', [*argv, '--teacher', '99'])
-    with pytest.raises(SystemExit, match='error: 20 rows'):
+    with pytest.raises(SystemExit, match='train.jsonl: 20 rows'):
         module.main()

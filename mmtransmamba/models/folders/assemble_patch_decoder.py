@@ -84,7 +84,7 @@ def assemble_patch_decoder(
         ValueError: The family, a layer or the image token does not fit.
     """
     text, source = read_lm(language)
-    _check_language(text)
+    _check_language(text, language)
     fresh = isinstance(holistic, int)
     layers, owner = source, text
     if fresh:
@@ -189,10 +189,11 @@ def write_patch_decoder(
     return folder
 
 
-def _check_language(config: Any) -> None:
+def _check_language(config: Any, language: nn.Module | str | Path) -> None:
     if config.model_type not in HYBRIDS:
+        place = '' if isinstance(language, nn.Module) else f' in {language}'
         raise ValueError(
-            f'The language model is a {config.model_type!r}; it must be one of '
+            f'The language model{place} is a {config.model_type!r}; it must be one of '
             f'{", ".join(HYBRIDS)} or InternLM2. A hybrid is made of the whole '
             'vision-language model.'
         )
