@@ -256,7 +256,10 @@ def test_the_page_says_what_is_there(tmp_path):
         assert line in text.splitlines()
     assert 'right in 94.2 % of the 6,000 recorded views' in text
     page.write_page(tmp_path, [], [], 81, None)
-    assert '**0 of 81 runs**' in (tmp_path / 'vision.md').read_text()
+    text = (tmp_path / 'vision.md').read_text()
+    assert '**0 of 81 runs**' in text
+    letters = [line for line in text.splitlines() if len(line) == 1]
+    assert not letters, 'a paragraph is written letter by letter'
 
 
 def test_the_teacher_is_recorded_and_scored_once(arguments, tmp_path, monkeypatch):

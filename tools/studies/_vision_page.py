@@ -217,7 +217,7 @@ def write_page(
     last = decisive[-1]
     lines += ['## Which teacher layer (Table IX)', '']
     lines += _compared(runs, [*ROWS['layers'], last])
-    lines += ['## How much sooner (Fig. 5)', '', *_SOONER]
+    lines += ['## How much sooner (Fig. 5)', '', _SOONER]
     lines += _sooner(runs, [*decisive, *ROWS['subclone']])
     weighed = [r.weights for r in _of(runs, 'full') if r.weights]
     if weighed:
