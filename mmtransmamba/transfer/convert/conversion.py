@@ -125,7 +125,8 @@ def _calibrate(plan: Plan, teacher: Pretrained, conversion: Conversion) -> None:
             }
             count = sum(batch.numel() for batch in fit)
             language.calibrate(values, f'fitted on {count:,} tokens, {steps} steps')
-        hybrid = assemble(language.model_class, language.config, language.tensors())
+        tensors = plan.language_tensors()
+        hybrid = assemble(language.model_class, language.config, tensors)
         device = next(model.parameters()).device
         plan.proof = prove(hybrid.to(device), model, held, plan.ranking is None)
     finally:

@@ -120,6 +120,10 @@ class Plan(ABC):
     def language(self) -> LanguagePlan:
         """The plan of the inner causal language model; itself if it is one."""
 
+    def language_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All tensors of the inner causal language model, its head included."""
+        return self.language.tensors()
+
     def unused(self, entries: Sequence[Entry]) -> list[Unused]:
         """The tensors of teacher and checkpoint that no entry uses."""
         used = {entry.source for entry in entries}

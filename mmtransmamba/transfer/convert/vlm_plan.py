@@ -86,6 +86,13 @@ class VisionLanguagePlan(Plan):
     def language(self) -> LanguagePlan:
         return self.text
 
+    def language_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self.text.tensors()
+        for step in self._inherited:
+            name = text_name(step.entry.target)
+            if name is not None:  # the head, which is not converted
+                yield name, step.tensor().to(self.text.dtype)
+
     def __len__(self) -> int:
         return len(self.text) + len(self._inherited)
 

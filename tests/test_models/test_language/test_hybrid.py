@@ -240,7 +240,7 @@ def test_beam_search_reorders_a_pure_models_states(make_hybrid, prompt):
     [
         (
             dict(mixer='Mamba3'),
-            "mixer: type='Mamba3' must be one of GatedDeltaNet, KDA, Mamba, Mamba2",
+            "mixer: type='Mamba3' must be one of GatedDeltaNet, KDA, Mamba, ",
         ),
         (
             dict(mixer=dict(type='Mamba', norm='gated')),

@@ -244,8 +244,8 @@ def test_sliding_attention_that_stays_keeps_sliding():
     [
         (
             dict(init='magic'),
-            "init='magic' must be one of mimic, inherit, vkq, subclone, scratch for "
-            "mixer='Mamba2'.",
+            "init='magic' must be one of mimic, inherit, vkq, calibrate, "
+            "subclone, scratch for mixer='Mamba2'.",
         ),
         (dict(layers='sometimes'), "layers='sometimes' must be one of evenly, early"),
         (
@@ -341,7 +341,7 @@ def test_code_of_the_teachers_folder_is_not_asked_for():
     teacher = tiny_teacher()
     teacher.config.auto_map = {'AutoConfig': 'configuration_x.X'}
     hybrid, _ = convert(teacher)
-    assert not hasattr(hybrid.config, 'auto_map')
+    assert not hybrid.config.auto_map
 
 
 def test_a_family_without_hybrids():

@@ -51,10 +51,10 @@ def logits_of(model, batch=None):
 @pytest.mark.parametrize('init', INITS)
 def test_all_but_the_attention_is_the_teachers(folder, init):
     teacher = load_vlm(folder)
-    text = {}
+    options = {}
     if init == 'calibrate':
-        text = dict(calibration=[torch.randint(5, VOCAB, (3, 12))])
-    hybrid, report = convert(folder, [1, 3], init=init, **text)
+        options = dict(calibration=[torch.randint(5, VOCAB, (3, 12))])
+    hybrid, report = convert(folder, [1, 3], init=init, **options)
     assert type(hybrid) is HybridLlavaForConditionalGeneration
     text = hybrid.config.text_config
     assert text.mamba_layers == [1, 3]
@@ -83,7 +83,7 @@ def test_all_but_the_attention_is_the_teachers(folder, init):
         e.source for e in report.entries
     }
     # In memory and in a folder: the same.
-    same, _ = convert(teacher, [1, 3], init=init)
+    same, _ = convert(teacher, [1, 3], init=init, **options)
     assert all(torch.equal(v, state[k]) for k, v in same.state_dict().items())
     assert torch.isfinite(logits_of(hybrid)).all()
 

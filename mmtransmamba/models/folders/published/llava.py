@@ -14,9 +14,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
-
 from mmtransmamba.models.folders.canonical_names import RenamedSource
 from mmtransmamba.models.folders.config import read_model_config
 from mmtransmamba.models.folders.published.fields import (
@@ -198,6 +195,9 @@ def _tower_config(where: str, name: str, folder: Path | None, inside: bool) -> A
 
 def _find_tower(folder: str | Path, name: str) -> Path | None:
     """The folder of a vision tower on this machine, by its path or name on the hub."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
     for path in (Path(name), Path(folder) / name):
         if path.is_dir():
             return path
