@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import transformers
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
@@ -62,6 +63,9 @@ def test_code_runs(page, workspace):
     """
     if page.stem == 'export' and exports.args[0]:
         pytest.skip(exports.kwargs['reason'])
+    release = tuple(map(int, transformers.__version__.split('.')[:2]))
+    if page.stem == 'serving' and release < (5, 23):
+        pytest.skip('Granite is computed differently before transformers 5.23')
     namespace = {'__name__': page.stem}
     with DefaultScope.overwrite_default_scope('mmengine'):
         for code in blocks(page, 'python'):
