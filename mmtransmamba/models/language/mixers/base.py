@@ -86,6 +86,24 @@ class DecoderMixer(nn.Module):
         self.config = config
         self.layer_idx = layer_idx
 
+    def take_heads(self, config: Any) -> None:
+        """Take the numbers and sizes of the attention's heads, for mixers with heads.
+
+        Sets ``num_heads``, ``num_groups`` (key-value heads), ``head_dim``, and the
+        channels of all heads, ``d_inner``, and of all key-value heads, ``d_groups``.
+        """
+        self.num_heads = config.num_attention_heads
+        self.num_groups = config.num_key_value_heads or self.num_heads
+        size = getattr(config, 'head_dim', None)
+        self.head_dim = size or config.hidden_size // self.num_heads
+        self.d_inner = self.num_heads * self.head_dim
+        self.d_groups = self.num_groups * self.head_dim
+
+    def repeated(self, x: Tensor) -> Tensor:
+        """Key-value heads ``[B, L, G, K]``, once per query head that shares them."""
+        repeats = self.num_heads // self.num_groups
+        return x if repeats == 1 else x.repeat_interleave(repeats, dim=2)
+
     @either_name
     # Arguments of a layer's attention that are not needed here: the decoder derives
     # padding_mask and packing from the masks and positions.

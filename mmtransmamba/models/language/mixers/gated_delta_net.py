@@ -142,11 +142,7 @@ class GatedDeltaNetMixer(DecoderMixer):
         self.conv_activation = conv_activation
         self.negative = negative
         hidden = config.hidden_size
-        self.num_heads = config.num_attention_heads
-        self.num_groups = config.num_key_value_heads or self.num_heads
-        self.head_dim = getattr(config, 'head_dim', None) or hidden // self.num_heads
-        self.d_inner = self.num_heads * self.head_dim
-        self.d_groups = self.num_groups * self.head_dim
+        self.take_heads(config)
         self.v_proj = nn.Linear(hidden, self.d_groups, bias=in_bias)
         self.k_proj = nn.Linear(hidden, self.d_groups, bias=in_bias)
         self.q_proj = nn.Linear(hidden, self.d_inner, bias=in_bias)
@@ -261,9 +257,7 @@ class GatedDeltaNetMixer(DecoderMixer):
         Returns:
             Output ``[B, L, H, K]`` and the last state.
         """
-        repeats = self.num_heads // self.num_groups
-        if repeats > 1:
-            k, v = (part.repeat_interleave(repeats, dim=2) for part in (k, v))
+        k, v = self.repeated(k), self.repeated(v)
         steps = dict(q=q, k=k, v=v, g=g, beta=beta)
         if state is not None and v.shape[1] == 1 and begins is None:
             steps = {name: x[:, 0] for name, x in steps.items()}

@@ -155,11 +155,7 @@ class Mamba2Mixer(DecoderMixer):
         super().__init__(config, layer_idx)
         self.conv_activation = conv_activation
         hidden = config.hidden_size
-        self.num_heads = config.num_attention_heads
-        self.num_groups = config.num_key_value_heads or self.num_heads
-        self.head_dim = getattr(config, 'head_dim', None) or hidden // self.num_heads
-        self.d_inner = self.num_heads * self.head_dim
-        self.d_groups = self.num_groups * self.head_dim
+        self.take_heads(config)
         self.x_proj = nn.Linear(hidden, self.d_groups, bias=in_bias)
         self.B_proj = nn.Linear(hidden, self.d_groups, bias=in_bias)
         self.C_proj = nn.Linear(hidden, self.d_inner, bias=in_bias)
@@ -261,9 +257,7 @@ class Mamba2Mixer(DecoderMixer):
         Returns:
             Output ``[B, L, H, P]`` and the last state.
         """
-        repeats = self.num_heads // self.num_groups
-        if repeats > 1:
-            x, B = (part.repeat_interleave(repeats, dim=2) for part in (x, B))
+        x, B = self.repeated(x), self.repeated(B)
         A = -torch.exp(self.A_log.float())
         D = None if self.D is None else self.D.float()
         if begins is not None:

@@ -75,19 +75,15 @@ class SlidingWindowMixer(DecoderMixer):
         super().__init__(config, layer_idx)
         self.window, self.sinks = window, sinks
         hidden = config.hidden_size
-        self.num_heads = config.num_attention_heads
-        self.num_groups = config.num_key_value_heads or self.num_heads
-        self.head_dim = getattr(config, 'head_dim', None) or hidden // self.num_heads
-        d_inner = self.num_heads * self.head_dim
-        d_groups = self.num_groups * self.head_dim
-        self.q_proj = nn.Linear(hidden, d_inner, bias=in_bias)
-        self.k_proj = nn.Linear(hidden, d_groups, bias=in_bias)
-        self.v_proj = nn.Linear(hidden, d_groups, bias=in_bias)
+        self.take_heads(config)
+        self.q_proj = nn.Linear(hidden, self.d_inner, bias=in_bias)
+        self.k_proj = nn.Linear(hidden, self.d_groups, bias=in_bias)
+        self.v_proj = nn.Linear(hidden, self.d_groups, bias=in_bias)
         self.q_norm = self.k_norm = None
         if qk_norm:
             self.q_norm = nn.RMSNorm(self.head_dim, eps=config.rms_norm_eps)
             self.k_norm = nn.RMSNorm(self.head_dim, eps=config.rms_norm_eps)
-        self.out_proj = nn.Linear(d_inner, hidden, bias=out_bias)
+        self.out_proj = nn.Linear(self.d_inner, hidden, bias=out_bias)
 
     def reset_parameters(self) -> None:
         """Do nothing: the decoder initialises linear layers and norms."""
@@ -260,8 +256,7 @@ class SlidingWindowMixer(DecoderMixer):
 
     def _repeated(self, x: Tensor) -> Tensor:
         """Heads ``[B, T, H, K]`` of keys or values ``[B, T, G * K]``."""
-        repeats = self.num_heads // self.num_groups
-        return self._heads(x).repeat_interleave(repeats, dim=2)
+        return self.repeated(self._heads(x))
 
     def _rotate(self, x: Tensor, positions: Tensor) -> Tensor:
         """Rotary embedding of heads ``[B, L, H, K]``, paired by halves."""
