@@ -105,8 +105,7 @@ def check_tested_versions() -> None:
         if not _installed(package):
             continue
         version = metadata.version(package)
-        series = _series('.'.join(version.split('.')[:2]))
-        if _series(oldest) <= series <= _series(newest):
+        if release(oldest) <= release(version) <= release(newest):
             continue
         warnings.warn(
             f'{package} {version} is outside the range that mmtransmamba is tested '
@@ -116,8 +115,9 @@ def check_tested_versions() -> None:
         )
 
 
-def _series(version: str) -> tuple[int, ...]:
-    return tuple(map(int, version.split('.')))
+def release(version: str) -> tuple[int, ...]:
+    """Major and minor number of a version."""
+    return tuple(map(int, version.split('.')[:2]))
 
 
 def _bridges(module: str) -> Callable[[Bridge], Bridge]:

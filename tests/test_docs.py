@@ -12,6 +12,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch_release import exports
 
+from mmtransmamba.compat import release
 from mmtransmamba.registry import MODELS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,8 +64,7 @@ def test_code_runs(page, workspace):
     """
     if page.stem == 'export' and exports.args[0]:
         pytest.skip(exports.kwargs['reason'])
-    release = tuple(map(int, transformers.__version__.split('.')[:2]))
-    if page.stem == 'serving' and release < (5, 23):
+    if page.stem == 'serving' and release(transformers.__version__) < (5, 23):
         pytest.skip('Granite is computed differently before transformers 5.23')
     namespace = {'__name__': page.stem}
     with DefaultScope.overwrite_default_scope('mmengine'):

@@ -19,6 +19,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from mmtransmamba.compat import release
+
 METADATA = 'mmtransmamba.json'
 INPUT = 'images'
 OPSETS = range(18, 24)
@@ -144,11 +146,6 @@ FORMATS = {'onnx': Onnx, 'torchscript': TorchScript, 'torch_export': TorchExport
 
 def _dynamic_shapes(recording: Recording) -> tuple[dict, ...] | None:
     return ({0: torch.export.Dim('batch', min=1)},) if recording.dynamic else None
-
-
-def release(version: str) -> tuple[int, ...]:
-    """Major and minor number of a version."""
-    return tuple(map(int, version.split('.')[:2]))
 
 
 def missing_packages(format: str) -> list[str]:

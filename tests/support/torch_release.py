@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from mmtransmamba.apis.export_formats import NEEDED_TORCH, release
+from mmtransmamba.apis.export_formats import NEEDED_TORCH
+from mmtransmamba.compat import release
 
 exports = pytest.mark.skipif(
     release(torch.__version__) < NEEDED_TORCH,

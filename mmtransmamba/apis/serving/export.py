@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from mmtransmamba.apis.loading import load
 from mmtransmamba.apis.serving.granite import to_granite
+from mmtransmamba.compat import release
 from mmtransmamba.models.folders.companions import copy_companions
 from mmtransmamba.models.language.cache_names import as_argument, returned_cache
 from mmtransmamba.utils.checkpoint_files import put_in_place
@@ -89,8 +91,7 @@ def export_language_model(
         raise ValueError(
             f'format {format!r} is unknown; accepted: {", ".join(FORMATS)}'
         )
-    release = tuple(map(int, transformers.__version__.split('.')[:2]))
-    if check and release < GROUPED_SINCE:
+    if check and release(transformers.__version__) < GROUPED_SINCE:
         raise ImportError(
             f'transformers {transformers.__version__} computes Granite differently: '
             'the check needs 5.23 or later. Install it, or leave out the check'
@@ -167,10 +168,7 @@ def _difference(model: nn.Module, folder: Path) -> float:
         folder, dtype=torch.float32, local_files_only=True
     ).eval()
     if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
-        kind = type(model)
-        full = kind(model.config).float().eval()
-        full.load_state_dict(model.state_dict())
-        model = full
+        model = copy.deepcopy(model).float()
     generator = torch.Generator().manual_seed(0)
     limit = model.config.max_position_embeddings
     length = min(PROMPT, max(1, limit - ANSWER))
