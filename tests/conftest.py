@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from mmengine.runner import loops
 from yapf.yapflib import yapf_api
 
 import mmtransmamba  # noqa: F401, I001  (it bridges the imports that follow)
+from mmtransmamba import registry
 
 REPO_DIR = Path(__file__).resolve().parent.parent
 
@@ -106,3 +108,22 @@ def environment() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+REGISTRIES = [r for r in vars(registry).values() if isinstance(r, registry.Registry)]
+
+
+@pytest.fixture(autouse=True)
+def registries() -> Iterator[None]:
+    """Classes that a test, or the code of a page, defines leave with it.
+
+    Classes of imported modules stay: an import registers only once.
+    """
+    before = [set(known.module_dict) for known in REGISTRIES]
+    yield
+    for known, names in zip(REGISTRIES, before, strict=True):
+        for name in known.module_dict.keys() - names:
+            member = known.module_dict[name]
+            imported = member.__module__ in sys.modules
+            if '<locals>' in member.__qualname__ or not imported:
+                del known.module_dict[name]
