@@ -1,5 +1,6 @@
 from .bad_samples import BadSamplesHook
 from .checkpoint import CheckpointHook
+from .compile import CompileHook
 from .layer_weights import LayerWeightsHook
 from .non_finite import NonFiniteError, NonFiniteHook
 from .progress_bar import ProgressBarHook
@@ -12,6 +13,7 @@ from .term_decay import TermDecayHook
 __all__ = [
     'BadSamplesHook',
     'CheckpointHook',
+    'CompileHook',
     'LayerWeightsHook',
     'NonFiniteError',
     'NonFiniteHook',
