@@ -16,6 +16,7 @@ MODEL_TYPES = (
     'hybrid_qwen2',
     'hybrid_qwen3',
     'hybrid_llava',
+    'hybrid_llava_next',
     'patch_decoder',
 )
 _TABLE = 'transformers.models.auto.configuration_auto'

@@ -1,4 +1,4 @@
-"""LLaVA-1.5's conversation as a chat template, shared by data and models."""
+"""LLaVA's conversations as chat templates, shared by data and models."""
 
 from __future__ import annotations
 
@@ -12,12 +12,32 @@ TEXT_OF = (
 )
 """A macro: the text of a message, which is a string or a list of parts."""
 
+VICUNA_SYSTEM = (
+    'A chat between a curious user and an artificial intelligence assistant. The '
+    "assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+LLAVA_NEXT_SYSTEM = (
+    'You are a helpful language and vision assistant. You are able to understand the '
+    'visual content that the user provides, and assist the user with a variety of '
+    'tasks using natural language.'
+)
+"""The system text of LLaVA-NeXT with Llama 3."""
+
+
+def _with_system(default: str) -> str:
+    """The system text of a conversation, by default a given one."""
+    return (
+        TEXT_OF
+        + "{% if messages[0]['role'] == 'system' %}"
+        + "{{ text_of(messages[0]['content']) }}"
+        + '{% else %}{{ '
+        + json.dumps(default)
+        + ' }}{% endif %}'
+    )
+
+
 LLAVA_V1 = (
-    TEXT_OF
-    + "{% if messages[0]['role'] == 'system' %}{{ text_of(messages[0]['content']) }}"
-    '{% else %}A chat between a curious user and an artificial intelligence '
-    'assistant. The assistant gives helpful, detailed, and polite answers to the '
-    "user's questions.{% endif %}{{ ' ' }}"
+    _with_system(VICUNA_SYSTEM) + "{{ ' ' }}"
     "{% for message in messages %}{% if message['role'] == 'user' %}"
     "{{ 'USER: ' + text_of(message['content']) + ' ' }}"
     "{% elif message['role'] == 'assistant' %}{{ 'ASSISTANT: ' }}"
@@ -26,6 +46,72 @@ LLAVA_V1 = (
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 """The conversation of Vicuna and LLaVA-1.5; needs the variable ``image_token``."""
+
+LLAVA_MISTRAL = (
+    TEXT_OF + "{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{% if loop.index0 == 1 and messages[0]['role'] == 'system' %}"
+    "{{ '[INST] <<SYS>>\n' + text_of(messages[0]['content']) + '\n<</SYS>>\n\n' }}"
+    "{% else %}{{ '[INST] ' }}{% endif %}{{ text_of(message['content']) + ' [/INST]' }}"
+    "{% elif message['role'] == 'assistant' %}{{ ' ' }}"
+    "{% generation %}{{ text_of(message['content']) + ' ' + eos_token }}"
+    '{% endgeneration %}{% endif %}{% endfor %}'
+)
+"""The conversation of LLaVA-1.6 with Mistral (``mistral_instruct``)."""
+
+
+def llava_llama_3(system: str) -> str:
+    """Llama 3's conversation, as LLaVA-NeXT and LLaVA-pp use it.
+
+    Args:
+        system: System text of a conversation without one.
+    """
+
+    def header(role: str) -> str:
+        return f"{{{{ '<|start_header_id|>{role}<|end_header_id|>\n\n' }}}}"
+
+    return (
+        '{{ bos_token }}'
+        + header('system')
+        + _with_system(system)
+        + '<|eot_id|>'
+        + "{% for message in messages %}{% if message['role'] == 'user' %}"
+        + header('user')
+        + "{{ text_of(message['content']) + '<|eot_id|>' }}"
+        + "{% elif message['role'] == 'assistant' %}"
+        + header('assistant')
+        + "{% generation %}{{ text_of(message['content']) + '<|eot_id|>' }}"
+        + '{% endgeneration %}{% endif %}{% endfor %}'
+        + '{% if add_generation_prompt %}'
+        + header('assistant')
+        + '{% endif %}'
+    )
+
+
+def chatml(system: str, between: str) -> str:
+    """ChatML's conversation, as LLaVA with Yi or Qwen uses it.
+
+    Args:
+        system: System text of a conversation without one.
+        between: Text after the end of each turn.
+    """
+    end = '<|im_end|>' + between
+    return (
+        "{{ '<|im_start|>system\n' }}"
+        + _with_system(system)
+        + '{{ '
+        + json.dumps(end)
+        + ' }}'
+        + "{% for message in messages %}{% if message['role'] == 'user' %}"
+        + "{{ '<|im_start|>user\n' + text_of(message['content']) + "
+        + json.dumps(end)
+        + " }}{% elif message['role'] == 'assistant' %}"
+        + "{{ '<|im_start|>assistant\n' }}"
+        + "{% generation %}{{ text_of(message['content']) + '<|im_end|>' }}"
+        + '{% endgeneration %}{{ '
+        + json.dumps(between)
+        + ' }}{% endif %}{% endfor %}'
+        + "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
 
 
 def with_image_token(template: str, image_token: str) -> str:

@@ -46,7 +46,9 @@ def encode(
 
     Returns:
         ``input_ids``, ``attention_mask`` and ``labels``, int64 ``[L]``; ``length``;
-        ``has_image``; if there are images ``pixel_values``, ``[N, 3, H, W]``.
+        ``has_image``; if there are images ``pixel_values``, ``[N, 3, H, W]``, one for
+        each image or tile. For LLaVA-NeXT ``[N, tiles, 3, H, W]``, padded to the same
+        number of tiles, and ``image_sizes``, heights and widths, int64 ``[N, 2]``.
 
     Raises:
         BadSampleError: The conversation cannot be used.
@@ -149,6 +151,12 @@ def _with_images(
         return_tensors='pt',
     )
     pixels = out['pixel_values']
+    if _is_llava_next(processor):
+        return dict(
+            input_ids=out['input_ids'][0],
+            pixel_values=pixels,
+            image_sizes=out['image_sizes'],
+        )
     # An image that is cut into tiles has one [3, H, W] per tile.
     tiled = getattr(processor, 'max_tiles', 1) > 1
     if pixels.ndim != 4 or not (tiled or len(pixels) == len(conversation.images)):
@@ -158,6 +166,12 @@ def _with_images(
             'one [3, H, W] of each.'
         )
     return dict(input_ids=out['input_ids'][0], pixel_values=pixels)
+
+
+def _is_llava_next(processor: Any) -> bool:
+    from transformers import LlavaNextProcessor
+
+    return isinstance(processor, LlavaNextProcessor)
 
 
 def _expand(labels: Tensor, ids: Tensor, expanded: Tensor, image: int) -> Tensor:

@@ -17,6 +17,7 @@ _RENAMED = (
     (re.compile(r'^language_model\.model\.'), DECODER),
     (re.compile(r'^language_model\.lm_head\.'), 'lm_head.'),
     (re.compile(r'^(vision_tower|multi_modal_projector)\.'), r'model.\1.'),
+    (re.compile(r'^image_newline$'), 'model.image_newline'),
     (re.compile(r'^(model\.vision_tower\.)vision_model\.'), r'\1'),
 )
 

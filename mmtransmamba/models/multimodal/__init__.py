@@ -2,6 +2,10 @@
 
 from .heads import AnswerHead, VisionLanguageHead
 from .llava import HybridLlavaConfig, HybridLlavaForConditionalGeneration
+from .llava_next import (
+    HybridLlavaNextConfig,
+    HybridLlavaNextForConditionalGeneration,
+)
 from .patch_decoder import PatchDecoderForConditionalGeneration, PatchDecoderModel
 from .patch_decoder_config import PatchDecoderConfig
 from .patch_decoder_processor import PatchDecoderProcessor
@@ -10,6 +14,8 @@ __all__ = [
     'AnswerHead',
     'HybridLlavaConfig',
     'HybridLlavaForConditionalGeneration',
+    'HybridLlavaNextConfig',
+    'HybridLlavaNextForConditionalGeneration',
     'PatchDecoderConfig',
     'PatchDecoderForConditionalGeneration',
     'PatchDecoderModel',

@@ -112,6 +112,7 @@ def _outside(name: str) -> str:
     """Group of a parameter outside the mixers."""
     for part, group in (
         ('multi_modal_projector', 'connector'),
+        ('image_newline', 'connector'),
         ('vision', 'vision'),
         ('patch_embed', 'vision'),
         ('.self_attn.', 'attention'),

@@ -120,7 +120,8 @@ class VisionLanguageModel(TransformersModel):
                 :meth:`CausalLM.forward`.
             share: See :meth:`CausalLM.forward`.
             **inputs: Further inputs of the model: ``pixel_values`` ``[N, 3, H, W]`` of
-                all images in the batch, if any; and ``answers``, ``question_ids``,
+                all images in the batch, if any (LLaVA-NeXT: ``[N, tiles, 3, H, W]``
+                and ``image_sizes``); and ``answers``, ``question_ids``,
                 ``categories`` of questions.
         """
         if mode == 'predict' and 'answers' in inputs:

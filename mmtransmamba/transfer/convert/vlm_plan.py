@@ -18,6 +18,7 @@ from mmtransmamba.models.folders.canonical_names import (
 from mmtransmamba.models.folders.pretrained import Pretrained
 from mmtransmamba.models.language.hybrid import HybridCausalLMMixin
 from mmtransmamba.models.multimodal.llava import HybridLlavaConfig
+from mmtransmamba.models.multimodal.llava_next import HybridLlavaNextConfig
 from mmtransmamba.transfer.convert.hybrid_config import hybrid_config
 from mmtransmamba.transfer.convert.plan import (
     LanguagePlan,
@@ -28,6 +29,8 @@ from mmtransmamba.transfer.convert.plan import (
 )
 from mmtransmamba.transfer.convert.spec import Conversion
 from mmtransmamba.transfer.subclone import Entry, SubcloneReport
+
+_HYBRIDS = {'llava': HybridLlavaConfig, 'llava_next': HybridLlavaNextConfig}
 
 
 class VisionLanguagePlan(Plan):
@@ -78,7 +81,8 @@ class VisionLanguagePlan(Plan):
         if found is None or not issubclass(found, HybridCausalLMMixin):
             raise ValueError(
                 f'The teacher is a {self.teacher.config.model_type!r}; hybrids exist '
-                'of llava, hybrid_llava (a LLaVA of this package) and patch_decoder.'
+                'of llava, llava_next, their hybrids (hybrid_llava, '
+                'hybrid_llava_next) and patch_decoder.'
             )
         return found
 
@@ -129,6 +133,6 @@ def _with_text(config: Any, text: Any) -> Any:
     for name in ('model_type', 'architectures', 'transformers_version', 'dtype'):
         fields.pop(name, None)
     text.tie_word_embeddings = config.tie_word_embeddings
-    config_class = HybridLlavaConfig if config.model_type == 'llava' else type(config)
+    config_class = _HYBRIDS.get(config.model_type, type(config))
     fields['text_config'] = text.to_dict()
     return config_class(**fields)

@@ -12,6 +12,7 @@ from mmtransmamba.models.folders.assemble import assemble
 from mmtransmamba.models.folders.generation_settings import generation_config_of
 from mmtransmamba.models.folders.published.hovle import ENDS, is_hovle, read_hovle
 from mmtransmamba.models.folders.published.llava import is_llava, read_llava
+from mmtransmamba.models.folders.published.llava_templates import llava_ends
 from mmtransmamba.models.folders.published.mamba_in_llama import (
     MAMBA_CONFIG,
     read_mamba_in_llama,
@@ -94,7 +95,9 @@ def read_published(folder: str | Path, raw: dict[str, Any]) -> Published | None:
         ends = [token for token in ENDS if token < config.text_config.vocab_size]
         return Published(model_class, config, source, ends, [image])
     if is_llava(raw):
-        return Published(*read_llava(folder, raw))
+        model_class, config, source = read_llava(folder, raw)
+        ends = llava_ends(folder, config.text_config)
+        return Published(model_class, config, source, ends)
     if (Path(folder) / MAMBA_CONFIG).is_file():
         return Published(*read_mamba_in_llama(folder, raw, open_folder(folder)))
     return None

@@ -6,7 +6,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from transformers import LlavaConfig, LlavaForConditionalGeneration
+from transformers import (
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+)
 
 from mmtransmamba.models.folders.published.weight_table import (
     Entry,
@@ -49,6 +54,7 @@ def llava_model(
     layer: int,
     strategy: str,
     head_bias: bool,
+    grids: list[list[int]] | None = None,
 ) -> tuple[type, Any]:
     """Class and config of a LLaVA in this package.
 
@@ -59,6 +65,7 @@ def llava_model(
         layer: Layer of the tower.
         strategy: ``'default'`` or ``'full'``.
         head_bias: Whether the head has a bias.
+        grids: Heights and widths of LLaVA-NeXT's tilings; None for images in one piece.
 
     Raises:
         ValueError: The tower does not have the layer.
@@ -81,6 +88,9 @@ def llava_model(
         vision_feature_select_strategy=strategy,
         tie_word_embeddings=text.tie_word_embeddings,
     )
+    if grids is not None:
+        config = LlavaNextConfig(image_grid_pinpoints=grids, **fields)
+        return LlavaNextForConditionalGeneration, config
     if hasattr(text, 'mamba_layers') or head_bias:
         config = HybridLlavaConfig(lm_head_bias=head_bias, **fields)
         return HybridLlavaForConditionalGeneration, config

@@ -12,6 +12,8 @@ from typing import Any
 from transformers import (
     CLIPImageProcessor,
     LlavaImageProcessor,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
     LlavaProcessor,
     PreTrainedTokenizerFast,
     SiglipImageProcessor,
@@ -23,10 +25,11 @@ from mmtransmamba.models.folders.published.hovle import is_hovle
 from mmtransmamba.models.folders.published.layouts import read_published
 from mmtransmamba.models.folders.published.llava import is_llava
 from mmtransmamba.models.folders.published.llava_parts import IMAGE_TOKEN
+from mmtransmamba.models.folders.published.llava_templates import llava_template
 from mmtransmamba.models.multimodal.patch_decoder_processor import (
     PatchDecoderProcessor,
 )
-from mmtransmamba.utils.chat_templates import LLAVA_V1, TEXT_OF, with_image_token
+from mmtransmamba.utils.chat_templates import TEXT_OF, with_image_token
 from mmtransmamba.utils.processors import READERS, load_tokenizer
 
 _CONTEXT = '<IMG_CONTEXT>'
@@ -108,37 +111,43 @@ def _hovle_processor(folder: Path, raw: dict[str, Any]) -> PatchDecoderProcessor
     )
 
 
-def _llava_processor(folder: Path, raw: dict[str, Any]) -> LlavaProcessor:
+def _llava_processor(
+    folder: Path, raw: dict[str, Any]
+) -> LlavaProcessor | LlavaNextProcessor:
     config = read_published(folder, raw).config
     vision = config.vision_config
     siglip = vision.model_type.startswith('siglip')
-    sides = dict(height=vision.image_size, width=vision.image_size)
-    if siglip:
-        images = SiglipImageProcessor(size=sides)
-    elif raw.get('image_aspect_ratio') == 'pad':
-        images = LlavaImageProcessor(
-            do_pad=True,
-            size=dict(shortest_edge=vision.image_size),
-            crop_size=sides,
-        )
-    else:
-        images = CLIPImageProcessor(
-            size=dict(shortest_edge=vision.image_size), crop_size=sides
-        )
     tokenizer = load_tokenizer(folder)
     if IMAGE_TOKEN not in tokenizer.get_vocab():
         tokenizer.add_special_tokens({'extra_special_tokens': [IMAGE_TOKEN]})
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return LlavaProcessor(
-        image_processor=images,
+    kind = LlavaNextProcessor if config.model_type == 'llava_next' else LlavaProcessor
+    template = llava_template(raw, tokenizer)
+    return kind(
+        image_processor=_llava_images(config, raw),
         tokenizer=tokenizer,
         patch_size=vision.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy,
         num_additional_image_tokens=int(not siglip),
         image_token=IMAGE_TOKEN,
-        chat_template=with_image_token(LLAVA_V1, IMAGE_TOKEN),
+        chat_template=with_image_token(template, IMAGE_TOKEN),
     )
+
+
+def _llava_images(config: Any, raw: dict[str, Any]) -> Any:
+    side = config.vision_config.image_size
+    sides = dict(height=side, width=side)
+    siglip = config.vision_config.model_type.startswith('siglip')
+    normal = dict(image_mean=[0.5] * 3, image_std=[0.5] * 3) if siglip else {}
+    cropped = dict(size=dict(shortest_edge=side), crop_size=sides) | normal
+    if config.model_type == 'llava_next':
+        return LlavaNextImageProcessor(
+            image_grid_pinpoints=config.image_grid_pinpoints, **cropped
+        )
+    if raw.get('image_aspect_ratio') == 'pad':
+        return LlavaImageProcessor(do_pad=True, **cropped)
+    return SiglipImageProcessor(size=sides) if siglip else CLIPImageProcessor(**cropped)
 
 
 READERS.append(published_processor)

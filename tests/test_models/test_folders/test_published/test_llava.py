@@ -4,97 +4,38 @@ import json
 
 import pytest
 import torch
-import torch.nn.functional as F
-from published_folders import (
-    prefixed,
-    random_state,
-    tower_shapes,
-    with_biases,
-    write_folder,
+from published_folders import random_state, tower_shapes, write_folder
+from published_llava import (
+    CONFIG,
+    KV,
+    LAYERS,
+    PATCH,
+    SIDE,
+    TOWER,
+    TOWER_LAYERS,
+    VISION,
+    VOCAB,
+    WIDTH,
+    C,
+    D,
+    H,
+    decode,
+    project,
+    write,
 )
-from published_math import (
-    attend,
-    double,
-    linear,
-    llama_mlp,
-    rms_norm,
-    rotate,
-    tower_features,
-)
+from published_math import double, tower_features
 from published_prompts import check_prompt
 from safetensors.torch import load_file, save_file
 from tiny_vlms import save_tiny_llava, tiny_tokenizer
 
 import mmtransmamba
+from mmtransmamba.datasets.conversations import Turn, chat_template
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.folders import is_vision_language
 from mmtransmamba.transfer.convert import convert
+from mmtransmamba.utils.processors import load_processor
 
-C, H, KV, D, MLP, VOCAB, LAYERS = 32, 4, 2, 8, 48, 110, 2
-WIDTH, TOWER_LAYERS, SIDE, PATCH = 16, 3, 12, 4
-TOKENS, EPS, THETA = 9, 1e-5, 1e4
-TOWER = 'model.vision_tower.vision_tower.vision_model.'
-VISION = dict(
-    model_type='clip_vision_model',
-    hidden_size=WIDTH,
-    intermediate_size=24,
-    num_hidden_layers=TOWER_LAYERS,
-    num_attention_heads=2,
-    image_size=SIDE,
-    patch_size=PATCH,
-)
-CONFIG = dict(
-    model_type='llava',
-    architectures=['LlavaLlamaForCausalLM'],
-    auto_map={'AutoModel': 'llava.Evil'},
-    hidden_size=C,
-    intermediate_size=MLP,
-    num_hidden_layers=LAYERS,
-    num_attention_heads=H,
-    num_key_value_heads=KV,
-    vocab_size=VOCAB,
-    hidden_act='silu',
-    rms_norm_eps=EPS,
-    max_position_embeddings=64,
-    tie_word_embeddings=False,
-    torch_dtype='float16',
-    mm_vision_tower='the-tower',
-    mm_hidden_size=WIDTH,
-    mm_projector_type='mlp2x_gelu',
-    mm_vision_select_layer=-2,
-    mm_vision_select_feature='patch',
-    mm_use_im_start_end=False,
-    mm_use_im_patch_token=False,
-    image_aspect_ratio='pad',
-    freeze_mm_mlp_adapter=False,
-    use_mm_proj=True,
-)
-
-
-def shapes():
-    table = {
-        'model.embed_tokens.weight': (VOCAB, C),
-        'model.norm.weight': (C,),
-        'lm_head.weight': (VOCAB, C),
-        **with_biases(
-            {'model.mm_projector.0': (C, WIDTH), 'model.mm_projector.2': (C, C)}
-        ),
-    }
-    for i in range(LAYERS):
-        at = f'model.layers.{i}.'
-        table |= {
-            f'{at}input_layernorm.weight': (C,),
-            f'{at}post_attention_layernorm.weight': (C,),
-            f'{at}mlp.gate_proj.weight': (MLP, C),
-            f'{at}mlp.up_proj.weight': (MLP, C),
-            f'{at}mlp.down_proj.weight': (C, MLP),
-            f'{at}self_attn.q_proj.weight': (H * D, C),
-            f'{at}self_attn.k_proj.weight': (KV * D, C),
-            f'{at}self_attn.v_proj.weight': (KV * D, C),
-            f'{at}self_attn.o_proj.weight': (C, H * D),
-        }
-    tower = tower_shapes(WIDTH, 24, TOWER_LAYERS, SIDE, PATCH, clip=True)
-    return table | prefixed(TOWER, tower)
+TOKENS = 9
 
 
 def forward(state, before, image, after, feature='patch'):
@@ -103,23 +44,9 @@ def forward(state, before, image, after, feature='patch'):
         image.double(), state, TOWER, TOWER_LAYERS, 2, PATCH, clip=True
     )
     tokens = tokens[1:] if feature == 'patch' else tokens
-    tokens = F.gelu(linear(tokens, state, 'model.mm_projector.0'))
-    tokens = linear(tokens, state, 'model.mm_projector.2')
     words = state['model.embed_tokens.weight']
-    x = torch.cat((words[before], tokens, words[after]))
-    for i in range(LAYERS):
-        at = f'model.layers.{i}.'
-        u = rms_norm(x, state[f'{at}input_layernorm.weight'], EPS)
-        q, k, v = (
-            linear(u, state, f'{at}self_attn.{name}_proj').reshape(len(u), -1, D)
-            for name in 'qkv'
-        )
-        mixed = attend(rotate(q, THETA), rotate(k, THETA), v)
-        x = x + linear(mixed, state, f'{at}self_attn.o_proj')
-        u = rms_norm(x, state[f'{at}post_attention_layernorm.weight'], EPS)
-        names = (f'{at}mlp.{name}_proj' for name in ('gate', 'up', 'down'))
-        x = x + llama_mlp(u, state, *names)
-    return linear(rms_norm(x, state['model.norm.weight'], EPS), state, 'lm_head')
+    x = torch.cat((words[before], project(state, tokens), words[after]))
+    return decode(state, x)
 
 
 BEFORE, AFTER = torch.tensor([1, 7, 9]), torch.tensor([11, 14, 30, 2])
@@ -132,19 +59,6 @@ def logits_of(model, tokens=TOKENS):
     with torch.no_grad():
         logits = model(input_ids=ids, pixel_values=PIXELS).logits
     return logits[0, :, :VOCAB].double()
-
-
-def write(folder, where='outside', **fields):
-    """A folder whose vision tower lies in its shards, or in a folder of its own."""
-    state = random_state(shapes())
-    tower = {k: v for k, v in state.items() if k.startswith(TOWER)}
-    rest = {k: v for k, v in state.items() if k not in tower}
-    prefix = TOWER.removesuffix('vision_model.')
-    write_folder(
-        folder / 'the-tower', VISION, {k.removeprefix(prefix): tower[k] for k in tower}
-    )
-    write_folder(folder, CONFIG | fields, rest if where == 'outside' else state)
-    return folder, state
 
 
 @pytest.mark.parametrize(
@@ -186,6 +100,123 @@ def test_the_tower_is_the_one_inside_a_whole_clip(tmp_path):
     expected = forward(state, BEFORE, PIXELS[0], AFTER)
     logits = logits_of(mmtransmamba.load(folder))
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('where', ['outside', 'inside'])
+def test_a_siglip_gives_all_tokens_of_its_last_layer_but_one(tmp_path, where):
+    """The published code removes the last layer and the head, and cuts no token."""
+    folder, state = write(tmp_path / 'published', where)
+    rest = {k: v for k, v in state.items() if not k.startswith(TOWER)}
+    tower = random_state(
+        tower_shapes(WIDTH, 24, TOWER_LAYERS, SIDE, PATCH, clip=False), seed=3
+    )
+    vision = VISION | dict(model_type='siglip_vision_model')
+    whole = {f'vision_model.{name}': tensor for name, tensor in tower.items()}
+    write_folder(folder / 'the-tower', vision, whole)
+    left = {
+        TOWER + name: tensor
+        for name, tensor in tower.items()
+        if not name.startswith(('head.', f'encoder.layers.{TOWER_LAYERS - 1}.'))
+    }
+    write_folder(folder, CONFIG, rest | (left if where == 'inside' else {}))
+    state = double(rest | left)
+    image = PIXELS[0].double()
+    tokens = tower_features(image, state, TOWER, TOWER_LAYERS, 2, PATCH, clip=False)
+    words = state['model.embed_tokens.weight']
+    expected = decode(
+        state, torch.cat((words[BEFORE], project(state, tokens), words[AFTER]))
+    )
+    logits = logits_of(mmtransmamba.load(folder))
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+    check_prompt(folder, TOKENS, corner=0.0)  # the mean colour, here grey
+
+
+LLAMA_3 = (
+    '<|start_header_id|>system<|end_header_id|>\n\n{}<|eot_id|>'
+    '<|start_header_id|>user<|end_header_id|>\n\n<image>\nWhy?<|eot_id|>'
+    '<|start_header_id|>assistant<|end_header_id|>\n\n'
+)
+HEADERS = ['<|start_header_id|>', '<|end_header_id|>', '<|eot_id|>']
+CHATML = ['<|im_start|>', '<|im_end|>']
+NEXT = dict(
+    image_aspect_ratio='anyres',
+    mm_patch_merge_type='spatial_unpad',
+    image_grid_pinpoints=[[SIDE, SIDE]],
+)
+VICUNA = (
+    'A chat between a curious user and an artificial intelligence assistant. The '
+    "assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'added', 'prompt', 'answer'),
+    [
+        ({}, [], f'{VICUNA} USER: <image>\nWhy? ASSISTANT:', ' So.</s>'),
+        (
+            dict(model_type='llava_llama'),
+            HEADERS,
+            '<s>' + LLAMA_3.format(VICUNA),
+            'So.<|eot_id|>',
+        ),
+        (
+            dict(model_type='llava_llama') | NEXT,
+            HEADERS,
+            '<s>'
+            + LLAMA_3.format(
+                'You are a helpful language and vision assistant. You are able to '
+                'understand the visual content that the user provides, and assist the '
+                'user with a variety of tasks using natural language.'
+            ),
+            'So.<|eot_id|>',
+        ),
+        (
+            dict(model_type='llava_mistral'),
+            [],
+            '[INST] <image>\nWhy? [/INST]',
+            ' So. </s>',
+        ),
+        (
+            dict(model_type='llava_llama'),
+            CHATML,
+            '<|im_start|>system\nAnswer the questions.<|im_end|><|im_start|>user\n'
+            '<image>\nWhy?<|im_end|><|im_start|>assistant\n',
+            'So.<|im_end|>',
+        ),
+        (
+            dict(model_type='llava_qwen'),
+            CHATML,
+            '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n'
+            '<|im_start|>user\n<image>\nWhy?<|im_end|>\n<|im_start|>assistant\n',
+            'So.<|im_end|>',
+        ),
+    ],
+    ids=['v1.5', 'LLaVA-pp', 'NeXT', 'v1.6-mistral', 'v1.6-34b', 'NeXT-Qwen'],
+)
+def test_the_conversation_is_the_published_one(tmp_path, fields, added, prompt, answer):
+    extra = {'model.image_newline': (C,)} if 'image_grid_pinpoints' in fields else {}
+    if fields.get('model_type') == 'llava_qwen':
+        extra |= {
+            f'model.layers.{i}.self_attn.{name}_proj.bias': (rows,)
+            for i in range(LAYERS)
+            for name, rows in (('q', H * D), ('k', KV * D), ('v', KV * D))
+        }
+    folder, _ = write(tmp_path / 'published', 'inside', extra, **fields)
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = None
+    if added:
+        tokenizer.add_special_tokens({'extra_special_tokens': added})
+    tokenizer.save_pretrained(folder)
+    processor = load_processor(folder)
+    chat = chat_template(processor)
+    turns = [Turn('user', '<image>\nWhy?'), Turn('assistant', 'So.')]
+    assert chat.prompt(turns[:1]) == prompt
+    text, ((begin, end),) = chat.conversation(turns)
+    assert text[begin:end].strip(' ') == answer.strip(' ')
+    assert text.startswith(prompt + answer)
+    ends = mmtransmamba.load(folder).generation_config.eos_token_id
+    marks = [tokenizer.convert_tokens_to_ids(mark) for mark in added[-1:]]
+    assert set(marks) <= set(ends if isinstance(ends, list) else [ends])
 
 
 def test_the_image_token_is_that_of_the_tokenizer(tmp_path):
