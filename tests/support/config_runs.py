@@ -1,8 +1,11 @@
-"""What the tests of all families of configs do with a config whose sizes are shrunk."""
+"""Loading configs, and training and testing with a config whose sizes are shrunk."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -18,8 +21,53 @@ from mmtransmamba.models.language import choose_layers
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG_DIR = ROOT / 'configs'
-DEPTHS = {'llama-3.2-1b': 16, 'llama-3.2-3b': 28, 'phi-2': 32, 'stories260k': 5}
+DEPTHS = {'llama-3.2-1b': 16, 'llama-3.2-3b': 28, 'phi-2': 32, 'hovle-2.6b': 32}
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+# What students have been through before the later stages of mmMamba.
+LATER = {
+    'stage2': ['init:mimic', 'stage1'],
+    'stage3': ['init:mimic', 'stage1', 'stage2'],
+}
+NAMES = {
+    path.stem: path.relative_to(CONFIG_DIR).as_posix()
+    for path in sorted(CONFIG_DIR.rglob('*.py'))
+    if '_base_' not in path.parts
+}
+"""All configs by their stems, which are those of their work directories."""
+
+
+@cache
+def _read(name: str) -> Config:
+    return Config.fromfile(CONFIG_DIR / name)
+
+
+def load(name: str) -> Config:
+    """A config by its path below ``configs/``; its bases are read once."""
+    return deepcopy(_read(name))
+
+
+def strings(value) -> Iterator[str]:
+    """All strings in a config."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list, tuple)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from strings(each)
+
+
+def flat(value: dict, prefix: str = '') -> dict:
+    """The values of a config by their keys, as ``--cfg-options`` takes them."""
+    found = {}
+    for key, each in value.items():
+        nested = isinstance(each, dict) and each
+        found |= flat(each, f'{prefix}{key}.') if nested else {prefix + key: each}
+    return found
+
+
+def changes(cfg: Config, main: Config) -> dict:
+    """The values of ``cfg`` that are other than in ``main``, or not in it."""
+    before, after = flat(main.to_dict()), flat(cfg.to_dict())
+    return {k: v for k, v in after.items() if k not in before or before[k] != v}
 
 
 def student(cfg: Config) -> ConfigDict:
@@ -32,12 +80,25 @@ def teacher_of(name: str) -> str:
     return next(teacher for teacher in DEPTHS if teacher in name)
 
 
-def layers_of(cfg: Config, teacher: str) -> list[int]:
-    """The layers of a teacher in ``DEPTHS`` that a config makes Mamba."""
-    convert = cfg.model.student.convert
-    return choose_layers(
-        DEPTHS[teacher], convert.get('layers', 'evenly'), convert.ratio
-    )
+def conversion_of(cfg: Config) -> dict:
+    """How a config's student was converted, in its own run or in one before."""
+    convert = student(cfg).get('convert', {})
+    if convert is None:
+        before = Path(student(cfg).path).parent.name
+        return conversion_of(load(NAMES[before]))
+    return dict(convert)
+
+
+def layers_of(cfg: Config, depth: int) -> list[int]:
+    """The layers of a teacher of ``depth`` layers that a config makes Mamba."""
+    convert = conversion_of(cfg)
+    return choose_layers(depth, convert.get('layers', 'evenly'), convert['ratio'])
+
+
+def count_on_meta(build: Callable[[], nn.Module]) -> int:
+    """Parameters of a model that is built without memory."""
+    with torch.device('meta'):
+        return sum(p.numel() for p in build().parameters())
 
 
 def in_float32(cfg: Config) -> Config:
@@ -86,21 +147,33 @@ def train(cfg: Config, model: nn.Module, batches: Iterable[dict]) -> Steps:
     return Steps(losses, changed, trained, set(parameters))
 
 
+_made: dict[str, list[dict]] = {}
+
+
+def batches_of(loader: ConfigDict, count: int | None = None) -> list[dict]:
+    """The first ``count`` batches of a loader, or all; equal loaders run once."""
+    key = f'{count} {loader.to_dict()}'
+    if key not in _made:
+        torch.manual_seed(0)
+        _made[key] = list(islice(Runner.build_dataloader(loader, seed=0), count))
+    return deepcopy(_made[key])
+
+
 @torch.no_grad()
 def evaluate(cfg: Config, model: nn.Module) -> dict[str, float]:
     """The metrics of a config's test."""
-    loader = Runner.build_dataloader(cfg.test_dataloader)
     evaluator = Evaluator(cfg.test_evaluator)
     model.eval()
-    for batch in loader:
+    batches = batches_of(cfg.test_dataloader)
+    for batch in batches:
         evaluator.process(model.test_step(batch), batch)
-    return evaluator.evaluate(len(loader.dataset))
+    return evaluator.evaluate(len(batches) * cfg.test_dataloader.batch_size)
 
 
-def run(cfg: Config, work_dir: Path, name: str = '') -> Runner:
+def run(cfg: Config, work_dir: Path) -> Runner:
     """Train as ``tools/train.py`` does."""
     cfg.work_dir = str(work_dir)
-    cfg.experiment_name = f'{work_dir.parent.name}_{work_dir.name}_{name}'
+    cfg.experiment_name = f'{work_dir.parent.name}_{work_dir.name}'
     cfg.log_level = 'ERROR'
     runner = Runner.from_cfg(cfg)
     runner.train()
@@ -117,27 +190,43 @@ def logged(work_dir: Path) -> list[dict]:
 
 
 def learning_rates(cfg: Config, steps: int) -> list[float]:
-    """The rate of every step with ``steps`` steps per epoch, as in the Runner."""
+    """The rate of every step, as in the Runner.
+
+    Args:
+        steps: Of an epoch, or of a whole training that counts iterations.
+    """
     parameter = nn.Parameter(torch.zeros(()))
     optimizer = torch.optim.SGD([parameter], lr=cfg.optim_wrapper.optimizer.lr)
-    schedulers = []
-    for scheduler in cfg.param_scheduler:
-        scheduler = dict(scheduler, by_epoch=True)
-        scheduler.setdefault('end', cfg.train_cfg.max_epochs)
-        assert scheduler.pop('convert_to_iter_based')
+    epochs = cfg.train_cfg.get('max_epochs')
+    given, schedulers = cfg.param_scheduler or [], []
+    for scheduler in [given] if isinstance(given, dict) else given:
+        scheduler = dict(scheduler, optimizer=optimizer)
         cls = PARAM_SCHEDULERS.get(scheduler.pop('type'))
-        schedulers.append(
-            cls.build_iter_from_epoch(
-                **scheduler, optimizer=optimizer, epoch_length=steps
+        if scheduler.pop('convert_to_iter_based', False):
+            scheduler = dict(end=epochs) | scheduler | dict(by_epoch=True)
+            schedulers.append(
+                cls.build_iter_from_epoch(**scheduler, epoch_length=steps)
             )
-        )
+        else:
+            schedulers.append(cls(**dict(end=steps) | scheduler))
     rates = []
-    for _ in range(cfg.train_cfg.max_epochs * steps):
+    for _ in range((epochs or 1) * steps):
         rates.append(optimizer.param_groups[0]['lr'])
         optimizer.step()
         for scheduler in schedulers:
             scheduler.step()
     return rates
+
+
+def optimizer_of(cfg: Config) -> tuple:
+    """Type, rate, betas and decay of a config's optimizer, defaults filled in."""
+    given = cfg.optim_wrapper.optimizer
+    return (
+        given.type,
+        given.lr,
+        tuple(given.get('betas', (0.9, 0.999))),
+        given.get('weight_decay', 0),
+    )
 
 
 def read_yaml(path: Path) -> dict:
