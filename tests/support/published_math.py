@@ -54,12 +54,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.cat(out, dim=-1)
 
 
+def taps(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Depthwise causal convolution of ``[L, D]`` with ``[D, 1, taps]``."""
+    count = weight.shape[-1]
+    padded = torch.cat((x.new_zeros(count - 1, x.shape[1]), x))
+    out = sum(padded[tap : tap + len(x)] * weight[:, 0, tap] for tap in range(count))
+    return out + bias
+
+
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Depthwise causal convolution of ``[L, D]`` with ``[D, 1, taps]``, then SiLU."""
-    taps = weight.shape[-1]
-    padded = torch.cat((x.new_zeros(taps - 1, x.shape[1]), x))
-    out = sum(padded[tap : tap + len(x)] * weight[:, 0, tap] for tap in range(taps))
-    return F.silu(out + bias)
+    """The convolution, then SiLU."""
+    return F.silu(taps(x, weight, bias))
 
 
 def ssd(x, B, C, dt, A_log) -> Tensor:
@@ -97,6 +102,55 @@ def mamba_in_llama_layer(
     y = (y.reshape(len(u), inner) * F.silu(z)).reshape(len(u), heads, size)
     weight = state[f'{at}norm.weight'].reshape(heads, size)
     y = rms_norm(y, weight, 1e-5).reshape(len(u), inner)
+    return linear(y, state, f'{at}out_proj')
+
+
+def mamba1_in_llama_layer(u: Tensor, state: dict, at: str) -> Tensor:
+    """Mamba-1 with x, B, C as v, k, q, channel by channel; groups of 16 channels."""
+    A = -state[f'{at}A_log'].exp()
+    inner, states = A.shape
+    bias = state[f'{at}dt_proj.bias']
+    low = u @ state[f'{at}dt_proj_down.weight'].T
+    # The bias belongs to the projection and is given to the scan as well.
+    dt = F.softplus(low @ state[f'{at}dt_proj.weight'].T + bias + bias)
+    x, B = (linear(u, state, f'{at}{name}') for name in ('in_proj_x', 'B_proj'))
+    C, z = (linear(u, state, f'{at}{name}') for name in ('C_proj', 'in_proj_z'))
+    shared = inner // x.shape[1]
+    # The channel of x and the group of B that channel d of the output reads.
+    group = [d // states // shared for d in range(inner)]
+    x = x[:, [group[d] * states + d % states for d in range(inner)]]
+    x = causal_conv(x, state[f'{at}conv1d.weight'], state[f'{at}conv1d.bias'])
+    y = torch.zeros_like(x)
+    for d in range(inner):
+        h = x.new_zeros(states)
+        for t in range(len(u)):
+            key = B[t, group[d] * states : (group[d] + 1) * states]
+            query = C[t, d // states * states : (d // states + 1) * states]
+            h = h * torch.exp(dt[t, d] * A[d]) + dt[t, d] * key * x[t, d]
+            y[t, d] = h @ query + state[f'{at}D'][d] * x[t, d]
+    return linear(y * F.silu(z), state, f'{at}out_proj')
+
+
+def discrete_mamba2_layer(
+    u: Tensor, state: dict, at: str, heads: int, states: int
+) -> Tensor:
+    """Rows x, B, C, z, a; a state decays by sigmoid(-a), and takes x as it is."""
+    inner = len(state[f'{at}z_bias'])
+    keys = heads * states
+    xBC, z, a = linear(u, state, f'{at}in_proj').split(
+        (inner + 2 * keys, inner, heads), dim=-1
+    )
+    xBC = taps(xBC, state[f'{at}conv1d.weight'], state[f'{at}conv1d.bias'])
+    x, B, C = (
+        part.reshape(len(u), heads, -1) for part in xBC.split((inner, keys, keys), -1)
+    )
+    y = torch.zeros_like(x)
+    for head in range(heads):
+        h = x.new_zeros(x.shape[-1], states)
+        for t in range(len(u)):
+            h = torch.sigmoid(-a[t, head]) * h + torch.outer(x[t, head], B[t, head])
+            y[t, head] = h @ C[t, head] + state[f'{at}D'][head] * x[t, head]
+    y = y.reshape(len(u), inner) * F.silu(z + state[f'{at}z_bias'])
     return linear(y, state, f'{at}out_proj')
 
 

@@ -27,11 +27,15 @@ FAMILIES = {
     'qwen3': dict(num_key_value_heads=2, head_dim=8),
 }
 
-MIXERS = ('Mamba', 'Mamba2', 'GatedDeltaNet', 'KDA', 'SlidingWindow')
+MIXERS = (
+    *('Mamba', 'Mamba2', 'GatedDeltaNet', 'KDA', 'SlidingWindow'),
+    *('DiscreteMamba2', 'MambaInLlama'),
+)
 # What holds for one family's decoder around a mixer holds for it around another.
 FAMILY_MIXERS = [
     *((family, mixer) for family in FAMILIES for mixer in MIXERS[:2]),
-    *((family, mixer) for family in ('llama', 'qwen3') for mixer in MIXERS[2:]),
+    *((family, mixer) for family in ('llama', 'qwen3') for mixer in MIXERS[2:5]),
+    *(('llama', mixer) for mixer in MIXERS[5:]),
 ]
 
 

@@ -23,7 +23,12 @@ STEPS = 50
 FEWER = 25
 # Of the first loss. A number has 8 bits in bfloat16, an error of 0.4 %.
 TOLERANCE = 0.02
-MIXERS = ('Mamba', 'Mamba2', 'GatedDeltaNet', 'KDA', 'SlidingWindow')
+MIXERS = (
+    *('Mamba', 'Mamba2', 'GatedDeltaNet', 'KDA', 'SlidingWindow'),
+    *('DiscreteMamba2', 'MambaInLlama'),
+)
+SMALL = dict(MambaInLlama=dict(d_state=4))  # in the width of the key-value heads
+INITS = dict(Mamba='subclone', DiscreteMamba2='scratch', MambaInLlama='vkq')
 
 
 class Classifier(nn.Module):
@@ -49,8 +54,9 @@ class Speaker(nn.Module):
 
     def __init__(self, mixer: str) -> None:
         super().__init__()
-        init = 'subclone' if mixer == 'Mamba' else 'mimic'
-        self.model = make_hybrid(make_teacher(), init=init, mixer=mixer)
+        init = INITS.get(mixer, 'mimic')
+        fields = dict(type=mixer, **SMALL.get(mixer, {}))
+        self.model = make_hybrid(make_teacher(), init=init, mixer=fields)
         self.tokens = tokens()
 
     def forward(self) -> Tensor:

@@ -240,7 +240,7 @@ def test_beam_search_reorders_a_pure_models_states(make_hybrid, prompt):
     [
         (
             dict(mixer='Mamba3'),
-            "mixer: type='Mamba3' must be one of GatedDeltaNet, KDA, Mamba, ",
+            "mixer: type='Mamba3' must be one of DiscreteMamba2, GatedDeltaNet, ",
         ),
         (
             dict(mixer=dict(type='Mamba', norm='gated')),

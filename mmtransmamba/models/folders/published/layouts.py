@@ -17,6 +17,11 @@ from mmtransmamba.models.folders.published.mamba_in_llama import (
     MAMBA_CONFIG,
     read_mamba_in_llama,
 )
+from mmtransmamba.models.folders.published.mohawk import (
+    LLAMBA_ENDS,
+    is_mohawk,
+    read_mohawk,
+)
 from mmtransmamba.models.folders.published.tinyllava import read_tinyllava
 from mmtransmamba.models.folders.sources import TensorSource, open_folder
 from mmtransmamba.models.generation import repair_generation_config
@@ -98,6 +103,10 @@ def read_published(folder: str | Path, raw: dict[str, Any]) -> Published | None:
         model_class, config, source = read_llava(folder, raw)
         ends = llava_ends(folder, config.text_config)
         return Published(model_class, config, source, ends)
+    if is_mohawk(raw):
+        model_class, config, source = read_mohawk(folder, raw)
+        ends = [token for token in LLAMBA_ENDS if token < config.vocab_size]
+        return Published(model_class, config, source, ends or None)
     if (Path(folder) / MAMBA_CONFIG).is_file():
         return Published(*read_mamba_in_llama(folder, raw, open_folder(folder)))
     return None

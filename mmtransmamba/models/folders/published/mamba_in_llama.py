@@ -1,8 +1,10 @@
-"""Mamba-2 layers as MambaInLlama's code writes them; MaTVLM uses the same code.
+"""Mamba layers as MambaInLlama's code writes them; MaTVLM uses the same code.
 
-Published folders: ``JunxiongWang/Mamba2InLlama_*``, ``Llama3*-Mamba2-*-distill`` and
-``hustvl/MaTVLM_*``. Besides ``config.json`` they have ``mamba_config.json``. Source:
-jxiw/MambaInLlama, ``mamba2/hybrid_mamba_layer.py`` and ``hybrid_mamba_config.py``.
+Published folders: ``JunxiongWang/MambaInLlama_*``, ``Mamba2InLlama_*``,
+``Llama3*-Mamba-*-distill``, ``Llama3*-Mamba2-*-distill`` and ``hustvl/MaTVLM_*``.
+Besides ``config.json`` they have ``mamba_config.json``. Source: jxiw/MambaInLlama,
+``mamba/hybrid_mamba_layer.py``, ``mamba2/hybrid_mamba_layer.py`` and
+``hybrid_mamba_config.py``.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from mmtransmamba.models.folders.published.fields import (
     check_values,
@@ -34,7 +38,9 @@ from mmtransmamba.utils.text_files import read_json
 
 MAMBA_CONFIG = 'mamba_config.json'
 MIXER = dict(type='Mamba2', d_conv=4, norm='gated_per_head', norm_eps=1e-5)
-"""What the published layers are here."""
+"""What the published Mamba-2 layers are here."""
+MIXER_1 = dict(type='MambaInLlama', d_conv=4)
+"""What the published Mamba-1 layers are here."""
 UNUSED = r'rotary_emb\.inv_freq$'
 """Tensors that older folders have though they are computed from the config."""
 _FAMILIES = ('llama', 'mistral')
@@ -73,13 +79,49 @@ def mamba2_entries(at: str, to: str, config: Any) -> list[Entry]:
     ]
 
 
-def hybrid_text_config(folder: str | Path, text: Any, history: str) -> Any:
+def mamba1_entries(at: str, to: str, config: Any) -> list[Entry]:
+    """The table of one Mamba-1 layer; see :func:`mamba2_entries`."""
+    hidden, heads = config.hidden_size, config.num_attention_heads
+    size = getattr(config, 'head_dim', None) or hidden // heads
+    inner, d_xb = heads * size, (config.num_key_value_heads or heads) * size
+    rank, states = -(-hidden // 16), config.mixer['d_state']
+
+    def entry(
+        name: str, shape: Iterable[int], part: Part = whole, ours: str | None = None
+    ) -> Entry:
+        return Entry(at + name, tuple(shape), {to + (ours or name): part})
+
+    return [
+        entry('in_proj_x.weight', (d_xb, hidden), ours='x_proj.weight'),
+        entry('in_proj_z.weight', (inner, hidden), ours='z_proj.weight'),
+        entry('B_proj.weight', (d_xb, hidden)),
+        entry('C_proj.weight', (inner, hidden)),
+        entry('dt_proj_down.weight', (rank, hidden), ours='dt_down.weight'),
+        entry('dt_proj.weight', (inner, rank)),
+        # The published layer adds it in the projection, and again in the scan.
+        entry('dt_proj.bias', (inner,), _twice),
+        entry('conv1d.weight', (inner, 1, MIXER_1['d_conv'])),
+        entry('conv1d.bias', (inner,)),
+        entry('A_log', (inner, states), in_float32),
+        entry('D', (inner,), in_float32),
+        entry('out_proj.weight', (hidden, inner)),
+    ]
+
+
+def _twice(tensor: Tensor) -> Tensor:
+    return 2 * tensor.float()
+
+
+def hybrid_text_config(
+    folder: str | Path, text: Any, history: str, mamba1: bool = False
+) -> Any:
     """The config of a hybrid from a Transformer's config and ``mamba_config.json``.
 
     Args:
         folder: The published folder.
         text: Config of the Transformer.
         history: Note on the origin of the weights.
+        mamba1: Whether the layers may be Mamba-1.
 
     Raises:
         ValueError: A field contradicts the Transformer's config, or belongs to
@@ -92,10 +134,10 @@ def hybrid_text_config(folder: str | Path, text: Any, history: str) -> Any:
     heads = text.num_attention_heads
     size = getattr(text, 'head_dim', None) or text.hidden_size // heads
     ssm = need(where, fields, 'ssm_cfg')
-    if 'ngroups' not in ssm:
+    if 'ngroups' not in ssm and not mamba1:
         raise ValueError(
-            f'{where}: ssm_cfg={ssm!r} has no ngroups, so the layers are Mamba-1; only '
-            'the Mamba-2 models of MambaInLlama can be read.'
+            f'{where}: ssm_cfg={ssm!r} has no ngroups, so the layers are Mamba-1, '
+            'which can be read in language models only.'
         )
     same = dict(
         d_model=text.hidden_size,
@@ -111,23 +153,28 @@ def hybrid_text_config(folder: str | Path, text: Any, history: str) -> Any:
             same[name] = getattr(text, name)
     check_values(where, fields, same)
     check_values(where, fields, dict(bidirectional=False, is_bias=False))
-    check_values(f'{where}: ssm_cfg', ssm, dict(ngroups=heads, d_state=size, expand=1))
-    check_values(
-        f'{where}: ssm_cfg',
-        ssm,
-        dict(d_conv=4, repeat_kv_before_conv=False, bias=False, conv_bias=True)
-        | dict(rmsnorm=True, norm_before_gate=False, D_has_hdim=False),
-    )
+    if 'ngroups' in ssm:
+        mixer = MIXER
+        accepted = dict(ngroups=heads, d_state=size, repeat_kv_before_conv=False)
+        accepted |= dict(rmsnorm=True, norm_before_gate=False, D_has_hdim=False)
+        accepted |= dict(bias=False)
+    else:
+        mixer = MIXER_1 | dict(d_state=ssm.get('d_state', 16))
+        accepted = dict(dt_rank=('auto', -(-text.hidden_size // 16)))
+        accepted |= dict(repeat_kv_before_conv=True, proj_x_bias=False)
+        accepted |= dict(proj_z_bias=False, out_proj_bias=False)
+    accepted |= dict(expand=1, d_conv=4, conv_bias=True)
+    check_values(f'{where}: ssm_cfg', ssm, accepted)
     layers = read_layers(
         f'{where}: attn_layers', fields.get('attn_layers'), text.num_hidden_layers
     )
-    return with_mamba(text, layers, MIXER, history)
+    return with_mamba(text, layers, mixer, history)
 
 
 def read_mamba_in_llama(
     folder: str | Path, raw: dict[str, Any], source: TensorSource
 ) -> tuple[type, Any, TensorSource]:
-    """Class, config and tensors of a Mamba2InLlama folder.
+    """Class, config and tensors of a MambaInLlama or Mamba2InLlama folder.
 
     Args:
         folder: The folder.
@@ -139,12 +186,15 @@ def read_mamba_in_llama(
         ValueError: A field contradicts another, or cannot be read.
     """
     text = part_config(file_in(folder), raw, _FAMILIES)
-    config = hybrid_text_config(folder, text, 'published:Mamba2InLlama')
+    history = 'published:MambaInLlama'
+    config = hybrid_text_config(folder, text, history, mamba1=True)
     model_class = HYBRIDS[text.model_type][2]
+    mamba1 = config.mixer['type'] == MIXER_1['type']
+    table = mamba1_entries if mamba1 else mamba2_entries
     special = [
         entry
         for i in config.mamba_layers
-        for entry in mamba2_entries(
+        for entry in table(
             f'model.layers.{i}.mamba.', f'model.layers.{i}.self_attn.', config
         )
     ]

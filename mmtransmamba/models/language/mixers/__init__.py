@@ -1,21 +1,25 @@
 """Token mixers that replace a decoder's attention."""
 
 from .base import DecoderMixer
+from .discrete_mamba2 import DiscreteMamba2Mixer
 from .fields import build_mixer, complete, fields_of, mixer_class
 from .gated_delta_net import GatedDeltaNetMixer
 from .inits import Fill, Init
 from .kda import KDAMixer
 from .mamba import MambaMixer
 from .mamba2 import Mamba2Mixer
+from .mamba_in_llama import MambaInLlamaMixer
 from .sliding_window import SlidingWindowMixer
 
 __all__ = [
     'DecoderMixer',
+    'DiscreteMamba2Mixer',
     'Fill',
     'GatedDeltaNetMixer',
     'Init',
     'KDAMixer',
     'Mamba2Mixer',
+    'MambaInLlamaMixer',
     'MambaMixer',
     'SlidingWindowMixer',
     'build_mixer',

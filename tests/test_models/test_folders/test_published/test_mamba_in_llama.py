@@ -15,6 +15,7 @@ from published_math import (
     double,
     linear,
     llama_mlp,
+    mamba1_in_llama_layer,
     mamba_in_llama_layer,
     rms_norm,
     rotate,
@@ -60,7 +61,25 @@ MAMBA_CONFIG = dict(
 )
 
 
-def shapes(tied=False):
+MAMBA1 = dict(
+    in_proj_x=(KV * D, C),
+    in_proj_z=(C, C),
+    B_proj=(KV * D, C),
+    C_proj=(C, C),
+    dt_proj_down=(C // 16, C),
+    dt_proj=(C, C // 16),
+    conv1d=(C, 1, 4),
+    out_proj=(C, C),
+)
+
+
+def mamba1_shapes():
+    table = {f'{name}.weight': shape for name, shape in MAMBA1.items()}
+    biases = {f'{name}.bias': (C,) for name in ('dt_proj', 'conv1d')}
+    return table | biases | {'A_log': (C, 16), 'D': (C,)}
+
+
+def shapes(tied=False, mamba1=False):
     table = {
         'model.embed_tokens.weight': (VOCAB, C),
         'model.norm.weight': (C,),
@@ -84,7 +103,8 @@ def shapes(tied=False):
                 f'{at}self_attn.o_proj.weight': (C, H * D),
             }
         else:
-            table |= prefixed(f'{at}mamba.', mamba_in_llama_shapes(C, H, KV))
+            mixer = mamba1_shapes() if mamba1 else mamba_in_llama_shapes(C, H, KV)
+            table |= prefixed(f'{at}mamba.', mixer)
     return table
 
 
@@ -102,7 +122,10 @@ def forward(state, ids):
             mixed = attend(rotate(q, THETA), rotate(k, THETA), v)
             x = x + linear(mixed, state, f'{at}self_attn.o_proj')
         else:
-            x = x + mamba_in_llama_layer(u, state, f'{at}mamba.', H, KV)
+            if f'{at}mamba.in_proj_x.weight' in state:
+                x = x + mamba1_in_llama_layer(u, state, f'{at}mamba.')
+            else:
+                x = x + mamba_in_llama_layer(u, state, f'{at}mamba.', H, KV)
         u = rms_norm(x, state[f'{at}post_attention_layernorm.weight'], EPS)
         names = (f'{at}mlp.{name}_proj' for name in ('gate', 'up', 'down'))
         x = x + llama_mlp(u, state, *names)
@@ -126,10 +149,19 @@ def rewrite(folder, file, **fields):
     path.write_text(json.dumps(json.loads(path.read_text('utf-8')) | fields), 'utf-8')
 
 
+@pytest.fixture
+def mamba1_folder(tmp_path):
+    state = random_state(shapes(mamba1=True))
+    config = MAMBA_CONFIG | dict(ssm_cfg=dict(expand=1))
+    return write_folder(tmp_path / 'mamba1', CONFIG, state, mamba_config=config)
+
+
 IDS = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 5, 35, 8])
 
 
-def test_the_logits_are_those_of_the_published_forward(folder):
+@pytest.mark.parametrize('fixture', ['folder', 'mamba1_folder'])
+def test_the_logits_are_those_of_the_published_forward(request, fixture):
+    folder = request.getfixturevalue(fixture)
     model = mmtransmamba.load(folder)
     expected = forward(load_file(folder / 'model.safetensors'), IDS)
     with torch.no_grad():
@@ -196,7 +228,6 @@ def test_a_published_hybrid_can_be_a_teacher_in_a_config(folder):
         ('mamba_config', dict(is_bias=True), 'is_bias=True'),
         ('mamba_config', dict(attn_layers=[1, 3]), 'attn_layers'),
         ('mamba_config', dict(attn_layers=None), 'attn_layers'),
-        ('mamba_config', dict(ssm_cfg=dict(expand=1)), 'Mamba-1'),
         (
             'mamba_config',
             dict(ssm_cfg=dict(expand=1, ngroups=2, d_state=8)),
@@ -242,3 +273,38 @@ def test_a_tensor_that_does_not_fit_is_refused_by_name(folder, change, message):
     with pytest.raises(CheckpointError, match=message) as caught:
         mmtransmamba.load(folder)
     assert '\n' not in str(caught.value)
+
+
+def test_mamba1_layers_in_half_precision_keep_steps_in_float32(mamba1_folder):
+    state = load_file(mamba1_folder / 'model.safetensors')
+    half = {name: tensor.bfloat16() for name, tensor in state.items()}
+    save_file(half, mamba1_folder / 'model.safetensors')
+    mixer = mmtransmamba.load(mamba1_folder).model.layers[0].self_attn
+    bias = half['model.layers.0.mamba.dt_proj.bias'].float()
+    assert torch.equal(mixer.dt_proj.bias, 2 * bias)
+    assert mixer.A_log.dtype == mixer.D.dtype == mixer.dt_proj.bias.dtype
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        (dict(d_conv=2), 'd_conv=2'),
+        (dict(repeat_kv_before_conv=False), 'repeat_kv_before_conv=False'),
+        (dict(dt_rank=5), 'dt_rank=5 cannot be read; it must be .auto. or 2'),
+        (dict(proj_x_bias=True), 'proj_x_bias=True'),
+        (dict(d_state=5), 'd_state=5 of MambaInLlama must divide'),
+    ],
+)
+def test_a_field_of_mamba1_that_contradicts_is_refused(mamba1_folder, fields, message):
+    rewrite(mamba1_folder, 'mamba_config', ssm_cfg=dict(expand=1) | fields)
+    with pytest.raises(ValueError, match=message) as caught:
+        mmtransmamba.load(mamba1_folder)
+    assert '\n' not in str(caught.value)
+
+
+def test_one_file_of_mamba1_without_its_bias_is_refused(mamba1_folder):
+    state = load_file(mamba1_folder / 'model.safetensors')
+    del state['model.layers.2.mamba.dt_proj.bias']
+    save_file(state, mamba1_folder / 'model.safetensors')
+    with pytest.raises(CheckpointError, match=r'missing: .*2.mamba.dt_proj.bias'):
+        mmtransmamba.load(mamba1_folder)
