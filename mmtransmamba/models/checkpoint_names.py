@@ -17,6 +17,7 @@ _COUNTERS = {'steps', 'n_averaged', 'step', 'initted', 'decay', 'num_updates'}
 _HOLDERS = {
     'module', 'model', 'net', 'network', 'backbone', 'student', 'ema', 'ema_model',
     'model_ema', 'online_model', 'base_model', 'wrapped_model', '_forward_module',
+    'encoder', 'vision_encoder',
 }  # fmt: skip
 _STUDENT, _TEACHER = 'student.', 'teacher.'
 

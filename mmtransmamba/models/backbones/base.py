@@ -40,6 +40,7 @@ class VisionBackbone(BaseModule):
         allowed_left_over: Prefixes of tensors of a released checkpoint that the bare
             backbone may lack.
         cls_at: Position of the class token among a number of patches, None without.
+        ADAPTER: Prefixes of the tensors of a detector's adapter around the backbone.
         num_extra_tokens: Number of tokens in front of the patches, as defined by
             mmpretrain's tools: 0, since a class token lies among the patches.
         loaded_pos_embed_grid: Rows and columns of the ``pos_embed`` in the checkpoint
@@ -49,6 +50,7 @@ class VisionBackbone(BaseModule):
     ARCHS: ClassVar[dict[str, dict[str, Any]]] = {}
     OFFICIAL_HEADS: ClassVar[Mapping[str, str]] = {}
     NO_DECAY: ClassVar[tuple[str, ...]] = ()
+    ADAPTER: ClassVar[tuple[str, ...]] = ()
 
     allowed_missing: tuple[str, ...] = ()
     allowed_left_over: tuple[str, ...] = (
@@ -154,18 +156,21 @@ class VisionBackbone(BaseModule):
         Args:
             tokens: ``[B, L, C]`` with position embedding.
             grid: Rows and columns, ``H * W == L``.
-            norm: Applied to the last block's tokens.
+            norm: Applied to the last block's tokens. The features of block N go through
+                the module ``norm_layerN`` if there is one.
 
         Returns:
             Maps ``[B, C, H, W]`` of the blocks in ``out_indices``.
         """
+        norms = {f'norm_layer{self.depth - 1}': norm, **dict(self.named_children())}
         maps = {}
         for i, (layer, tap) in enumerate(
             zip(self.layers, self.layer_taps, strict=True)
         ):
             tokens = tap(self._run(layer, tokens, grid), grid)
             if i in self.out_indices:
-                out = norm(tokens) if i == self.depth - 1 else tokens
+                own = norms.get(f'norm_layer{i}')
+                out = tokens if own is None else own(tokens)
                 maps[i] = out.transpose(1, 2).unflatten(2, grid)
         return tuple(maps[i] for i in self.out_indices)
 

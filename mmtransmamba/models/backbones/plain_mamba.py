@@ -18,6 +18,7 @@ from mmtransmamba.registry import MODELS
 
 STEM_CHANNELS = 64
 STEM_STRIDE = 2
+NORM_EPS = 1e-6
 
 
 class ConvPatchEmbed(nn.Module):
@@ -149,6 +150,10 @@ class PlainMamba(VisionBackbone):
             in the first; the architecture's own rate by default.
         out_indices: Blocks whose feature maps are returned; negative from the end.
         permute_params: See :class:`PlainMambaMixer`.
+        with_outnorms: Whether the features of every other block in ``out_indices`` have
+            a norm of their own, as in the official segmentation models.
+        final_norm: Whether the last block's features have the norm ``ln1``. The
+            official detectors have none; their adapter's tensors are then left over.
         with_cp: Recompute the blocks in the backward pass instead of storing
             their activations.
         init_cfg: mmengine initialisation config. With ``Pretrained`` the file is
@@ -164,6 +169,7 @@ class PlainMamba(VisionBackbone):
         'B': _arch(768, 12),
     }
     NO_DECAY = ('pos_embed', 'A_log', 'D', 'direction_Bs')
+    ADAPTER = ('level_embed', 'spm.', 'interactions.', 'up.', 'ad_norm')
 
     def __init__(
         self,
@@ -174,6 +180,8 @@ class PlainMamba(VisionBackbone):
         drop_path_rate: float | None = None,
         out_indices: int | Sequence[int] = -1,
         permute_params: bool = False,
+        with_outnorms: bool = False,
+        final_norm: bool = True,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -213,7 +221,18 @@ class PlainMamba(VisionBackbone):
             for i, rate in enumerate(rates)
         )
         self.layer_taps = nn.ModuleList(LayerTap(self.embed_dims) for _ in rates)
-        self.ln1 = nn.LayerNorm(self.embed_dims, eps=1e-6)
+        self.ln1: nn.Module = nn.Identity()
+        if final_norm:
+            self.ln1 = nn.LayerNorm(self.embed_dims, eps=NORM_EPS)
+        else:
+            self.allowed_left_over += self.ADAPTER
+        if with_outnorms:
+            for i in self.out_indices:
+                if i != self.depth - 1:
+                    norm = nn.LayerNorm(self.embed_dims, eps=NORM_EPS)
+                    self.add_module(f'norm_layer{i}', norm)
+            self.allowed_missing = ('norm_layer',)
+        self.allowed_left_over += ('norm_layer',)
         self._register_load_state_dict_pre_hook(self._fit_pos_embed)
 
     def reset_parameters(self) -> None:
@@ -238,7 +257,7 @@ class PlainMamba(VisionBackbone):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Feature maps ``[B, C, H, W]`` of the blocks in ``out_indices``.
 
-        The last block's map is normalised by ``ln1``.
+        The last block's map is normalised by ``ln1``, unless ``final_norm`` is False.
 
         Args:
             images: ``[B, in_channels, height, width]``, normalised.

@@ -22,7 +22,8 @@ class VideoMamba(BiMambaBackbone):
     class token, receive its ``temporal_pos_embedding``.
 
     Released checkpoints load unchanged with
-    :func:`mmtransmamba.models.load_pretrained`. Those of images also load into a video
+    :func:`mmtransmamba.models.load_pretrained`, also those of masked pre-training and
+    the vision tower of the multimodal models. Those of images also load into a video
     model: the patch embedding becomes the middle of the kernel in time, and a missing
     temporal embedding, which is initialised with zeros, is reported. Embeddings of
     another grid or number of frames are resampled, on loading and for inputs of
@@ -55,6 +56,12 @@ class VideoMamba(BiMambaBackbone):
         'base': bimamba_arch(768, 24),
     }
     allowed_missing = ('temporal_pos_embedding',)
+    # Of masked pre-training (its own decoders) and of the multimodal models.
+    allowed_left_over = (
+        *BiMambaBackbone.allowed_left_over,
+        *('distill_head.', 'clip_decoder.', 'clip_teacher.', 'pool_norm.'),
+        *('text_encoder.', 'vision_proj.', 'text_proj.', 'itm_head.', 'temp'),
+    )
 
     @staticmethod
     def cls_at(num_patches: int) -> int:
@@ -102,6 +109,7 @@ class VideoMamba(BiMambaBackbone):
                 torch.zeros(1, num_frames // tubelet_size, self.embed_dims)
             )
             self._register_load_state_dict_pre_hook(self._inflate)
+        self._register_load_state_dict_pre_hook(_rename_final_norm)
 
     def reset_parameters(self) -> None:
         """Initialise like the official code.
@@ -178,6 +186,16 @@ class VideoMamba(BiMambaBackbone):
         if self.temporal_pos_embedding is not None and len(outs) == 1:
             return outs[0]
         return outs
+
+
+def _rename_final_norm(state_dict: dict[str, Tensor], prefix: str, *_) -> None:
+    """Give the final norm its name; in masked pre-training, it is ``norm``.
+
+    A hook for ``_register_load_state_dict_pre_hook``.
+    """
+    old, new = f'{prefix}norm.weight', f'{prefix}norm_f.weight'
+    if old in state_dict and new not in state_dict:
+        state_dict[new] = state_dict.pop(old)
 
 
 def _resize_in_time(embedding: Tensor, frames: int) -> Tensor:

@@ -158,6 +158,8 @@ class VRWKV(VisionBackbone):
         wkv_rule: ``'formula'``, or ``'cuda'`` to reproduce the outputs of released v4
             weights to the last digits, on the slow reference backend; see
             :func:`mmtransmamba.ops.bi_wkv`.
+        final_norm: Whether the last block's features have the norm ``ln1``. The
+            official dense models have none; their adapter's tensors are then left over.
         with_cp: Recompute the blocks in the backward pass instead of storing
             their activations.
         init_cfg: mmengine initialisation config. With ``Pretrained`` the file is
@@ -175,6 +177,10 @@ class VRWKV(VisionBackbone):
         'v6-small': _arch(384, v6=True, init_values=1e-5, drop_path_rate=0.3),
         'v6-base': _arch(768, v6=True, init_values=1e-5, drop_path_rate=0.5),
     }
+    ADAPTER = (
+        *('level_embed', 'spm.', 'interactions.', 'up.'),
+        *(f'norm{scale}.' for scale in (1, 2, 3, 4)),
+    )
     NO_DECAY = (
         'pos_embed',
         *('spatial_decay', 'spatial_first'),
@@ -193,6 +199,7 @@ class VRWKV(VisionBackbone):
         drop_path_rate: float | None = None,
         out_indices: int | Sequence[int] = -1,
         wkv_rule: str = 'formula',
+        final_norm: bool = True,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -226,7 +233,11 @@ class VRWKV(VisionBackbone):
             for i, rate in enumerate(rates)
         )
         self.layer_taps = nn.ModuleList(LayerTap(self.embed_dims) for _ in rates)
-        self.ln1 = nn.LayerNorm(self.embed_dims)
+        self.ln1: nn.Module = nn.Identity()
+        if final_norm:
+            self.ln1 = nn.LayerNorm(self.embed_dims)
+        else:
+            self.allowed_left_over += self.ADAPTER
         self._register_load_state_dict_pre_hook(self._fit_pos_embed)
 
     def _check_settings(
@@ -273,7 +284,7 @@ class VRWKV(VisionBackbone):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Feature maps ``[B, C, H, W]`` of the blocks in ``out_indices``.
 
-        The last block's map is normalised by ``ln1``.
+        The last block's map is normalised by ``ln1``, unless ``final_norm`` is False.
 
         Args:
             images: ``[B, in_channels, height, width]``, normalised.
