@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .apis.exporting import export
     from .apis.inheritance import inherit
     from .apis.loading import load
+    from .apis.recipes import transfer_lm
     from .engine.hooks import SubcloneInitializer
     from .models import VRWKV, PlainMamba, VideoMamba, Vim, VMamba
     from .transfer import MultiDirectionDistiller
@@ -35,6 +36,7 @@ _LAZY = {
     'list_models': ('apis.configs', 'list_models'),
     'load': ('apis.loading', 'load'),
     'train': ('apis.experiment', 'run_experiment'),
+    'transfer_lm': ('apis.recipes', 'transfer_lm'),
     'MultiDirectionDistiller': ('transfer', 'MultiDirectionDistiller'),
     'PlainMamba': ('models', 'PlainMamba'),
     'SubcloneInitializer': ('engine.hooks', 'SubcloneInitializer'),
@@ -61,6 +63,7 @@ __all__ = [
     'list_models',
     'load',
     'train',
+    'transfer_lm',
 ]
 
 

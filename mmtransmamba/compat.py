@@ -528,17 +528,21 @@ def install_bridges() -> None:
         _BRIDGES[module](lambda: None)
 
 
-class _FileClientNotice(logging.Filter):
-    """mmengine's own hooks use functions that mmengine has deprecated."""
+class _Notices(logging.Filter):
+    """mmengine's hooks use functions that mmengine has deprecated, and its optimizers
+    list every frozen parameter, of which a stage's table shows the groups."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        return not message.startswith(('"FileClient" will be', '"HardDiskBackend" is'))
+        return not (
+            message.startswith(('"FileClient" will be', '"HardDiskBackend" is'))
+            or message.endswith(' is skipped since its requires_grad=False')
+        )
 
 
 def quiet_logger(logger: logging.Logger) -> None:
     """Keep notices that users cannot act upon out of a Runner's log."""
-    logger.addFilter(_FileClientNotice())
+    logger.addFilter(_Notices())
 
 
 # What libraries know and have no public name for.

@@ -12,7 +12,6 @@ to compare the hybrid with it, and to fit the mixers with --init calibrate.
 
 import argparse
 import importlib
-import re
 from pathlib import Path
 
 from _tool import (
@@ -26,55 +25,24 @@ from _tool import (
     tool,
 )
 
-from mmtransmamba.utils.choices import INITS, POSITIONS, RANKINGS
-
-INDICES = r'-?\d+(,-?\d+)*'
-
-
-class MixerFields(KeyValues):
-    """Reads ``TYPE KEY=VALUE …``, the type being optional."""
-
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
-        first, *rest = values
-        first = first if '=' in first else f'type={first}'
-        super().__call__(parser, namespace, [first, *rest], option_string)
+from mmtransmamba.utils.choices import INITS, RANKINGS
+from mmtransmamba.utils.conversion_options import (
+    add_layer_options,
+    add_mixer_options,
+    read_layer_options,
+)
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument('teacher', type=Path, help='folder of the Transformer')
-    parser.add_argument(
-        '--layers',
-        default='evenly',
-        metavar='WHERE',
-        help=f'{", ".join(POSITIONS)}, auto, or indices such as 0,2,3 (from the end: '
-        '--layers=-2,-1); default: evenly',
-    )
-    parser.add_argument(
-        '--ratio',
-        type=real(above=0, most=1),
-        help='share of Mamba layers, where --layers names none (default: 1)',
-    )
+    add_layer_options(parser, 'evenly', '1')
     parser.add_argument(
         '--init',
         default='mimic',
         help=f'{", ".join(INITS)}, or one of another mixer; default: mimic (mmMamba)',
     )
-    parser.add_argument(
-        '--mixer',
-        nargs='+',
-        action=MixerFields,
-        metavar=('TYPE', 'KEY=VALUE'),
-        help='registered mixer and its fields, such as Mamba2 d_conv=2; default: the '
-        'one that goes with --init',
-    )
-    parser.add_argument(
-        '--imports',
-        nargs='+',
-        default=[],
-        metavar='MODULE',
-        help='Python modules that register mixers of your own',
-    )
+    add_mixer_options(parser, 'the one that goes with --init')
     parser.add_argument('--mamba-checkpoint', help='Mamba-1 model, for --init subclone')
     parser.add_argument('--out', type=out_folder, help='folder to write')
     parser.add_argument('--overwrite', action='store_true', help='replace the folder')
@@ -120,10 +88,7 @@ def parse_args() -> argparse.Namespace:
         parser.error('--init calibrate needs --calibration FILE')
     if args.init != 'calibrate' and args.calibration_steps is not None:
         parser.error(f'--calibration-steps goes with --init calibrate, not {args.init}')
-    if re.fullmatch(INDICES, args.layers):
-        if args.ratio is not None:
-            parser.error(f'--layers {args.layers} names the layers; leave out --ratio')
-        args.layers = [int(i) for i in args.layers.split(',')]
+    read_layer_options(parser, args)
     if args.ratio is None:
         args.ratio = 1.0
     return args

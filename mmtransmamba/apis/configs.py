@@ -58,10 +58,19 @@ def read_config(config: str | Path | Config) -> Config:
     return get_config(str(config))
 
 
-def _files() -> dict[str, Path]:
+def config_folder() -> Path:
+    """The folder of the package's configs.
+
+    Raises:
+        FileNotFoundError: The package was installed without them.
+    """
     # When installed, the configs are inside the package; in a checkout, next to it.
     for folder in (_PACKAGE / '.mim' / 'configs', _PACKAGE.parent / 'configs'):
         if folder.is_dir():
-            paths = folder.rglob('*.py')
-            return {p.stem: p for p in paths if '_base_' not in p.parts}
-    return {}
+            return folder
+    raise FileNotFoundError('the configs of the package are not installed')
+
+
+def _files() -> dict[str, Path]:
+    paths = config_folder().rglob('*.py')
+    return {p.stem: p for p in paths if '_base_' not in p.parts}

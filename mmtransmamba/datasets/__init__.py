@@ -18,6 +18,7 @@ from .shapes_vqa import ShapesCells, ShapesVQA
 from .subset import Subset
 from .token_collate import collate_tokens
 from .token_samples import TokenSamples
+from .token_slice import Slice
 from .transforms import RandomAffine
 from .video_text import MovingShapes, VideoText, collate_video_text
 
@@ -39,6 +40,7 @@ __all__ = [
     'RecordedViews',
     'ShapesCells',
     'ShapesVQA',
+    'Slice',
     'Subset',
     'TokenSamples',
     'VideoText',

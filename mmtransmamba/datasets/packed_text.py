@@ -47,6 +47,7 @@ class PackedText(Dataset):
         text_key: Key of the text in a line of a ``.jsonl`` file.
         prompt_key: Key of the prompt, which precedes the text and is not learned; lines
             without this key have no prompt.
+        learn_prompts: Learn the prompts as well, not only the texts.
         cache_dir: Folder for the token ids; by default ``.packed`` beside the first
             file.
 
@@ -65,6 +66,7 @@ class PackedText(Dataset):
         block_size: int = 2048,
         text_key: str = 'text',
         prompt_key: str | None = None,
+        learn_prompts: bool = False,
         cache_dir: str | None = None,
     ) -> None:
         if block_size < 2:
@@ -86,6 +88,7 @@ class PackedText(Dataset):
         self.block_size = block_size
         self.text_key = text_key
         self.prompt_key = prompt_key
+        self.learn_prompts = learn_prompts
         folder = Path(cache_dir) if cache_dir else self.files[0].parent / '.packed'
         self.path = folder / f'{self._fingerprint()}.bin'
         if is_main_process() and not self.path.is_file():
@@ -112,9 +115,8 @@ class PackedText(Dataset):
             self._blocks = np.memmap(self.path, np.uint32, mode='r')
         start = index * self.block_size
         stored = self._blocks[start : start + self.block_size].astype(np.int64)
-        return token_sample(
-            torch.from_numpy(stored >> 1), torch.from_numpy(stored & 1).bool()
-        )
+        learned = None if self.learn_prompts else torch.from_numpy(stored & 1).bool()
+        return token_sample(torch.from_numpy(stored >> 1), learned)
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker process maps the file itself instead of receiving its content.

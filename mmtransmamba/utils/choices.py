@@ -22,6 +22,12 @@ INITS = ('mimic', 'inherit', 'vkq', 'calibrate', 'subclone', 'scratch')
 RANKINGS = ('single', 'greedy')
 """Ways to rank layers: :func:`mmtransmamba.transfer.convert.rank_layers`."""
 
+RECIPES = (
+    *('calibrated', 'lolcats', 'matvlm', 'mmmamba', 'radlads', 'radlads_long'),
+    'transmamba',
+)
+"""Recipes in ``configs/_base_/recipes/language``: :mod:`mmtransmamba.apis.recipes`."""
+
 VLM_BENCHMARKS = (
     *('pope', 'mme', 'mmbench', 'seed_image', 'mmmu', 'ai2d', 'ai2d_no_mask'),
     *('mathvista', 'scienceqa_img', 'textvqa', 'gqa', 'vqav2', 'vqav2_testdev'),

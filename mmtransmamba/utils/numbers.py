@@ -46,6 +46,21 @@ def real(
     return number
 
 
+def count(text: str) -> int:
+    """A type for ``argparse``: a count such as ``500K``, ``5M`` or ``1.5B``."""
+    units = {'K': 10**3, 'M': 10**6, 'B': 10**9}
+    unit = units.get(text[-1:].upper(), 1)
+    try:
+        value = float(text if unit == 1 else text[:-1]) * unit
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 1 and value == int(value)):
+        raise argparse.ArgumentTypeError(
+            f'"{text}" must be a whole number, 1 at least, possibly with K, M or B'
+        )
+    return int(value)
+
+
 def _bounded(value: float, least: float | None, most: float | None) -> float:
     if (least is not None and value < least) or (most is not None and value > most):
         kind = 'a whole number' if isinstance(value, int) else 'a number'

@@ -204,6 +204,33 @@ MISTAKES = [
             (('empty.py', 'other.pth'), 'o.onnx', (), 'empty.py'),
         )
     ),
+    *(
+        ('transfer_lm.py', [model, '--data', data, '--out', 'o', *rest], name)
+        for model, data, rest, name in (
+            ('absent', 'text.txt', (), 'absent'),
+            ('folder', 'text.txt', (), 'folder'),
+            ('lm_list', 'text.txt', (), 'lm_list'),
+            ('vlm', 'text.txt', (), 'vision-language'),
+            ('lm', 'absent', (), 'absent'),
+            ('lm', 'text.txt', (), 'block_size'),
+            ('lm', 'tokens.npz', (), '1000000'),
+            ('lm', 'text.npz', (), 'text.npz'),
+            ('lm', 'text.txt', ('--val', 'absent'), 'absent'),
+            ('lm', 'text.txt', ('--recipe', 'mmmambo'), 'mmmambo'),
+            ('lm', 'text.txt', ('--recipe', 'absent.py'), 'absent.py'),
+            ('lm', 'text.txt', ('--recipe', 'vit.py'), 'width'),
+            ('lm', 'text.txt', ('--recipe', 'latin.py'), 'latin.py'),
+            ('lm', 'text.txt', ('--tokens', '5X'), '--tokens'),
+            ('lm', 'text.txt', ('--layers', '9'), 'layers=[9]'),
+            ('lm', 'text.txt', ('--layers', 'evenyl'), 'evenyl'),
+            ('lm', 'text.txt', ('--ratio', '2'), '--ratio'),
+            ('lm', 'text.txt', ('--layers', '1', '--ratio', '1'), '--ratio'),
+            ('lm', 'text.txt', ('--mixer', 'Mambo'), 'Mambo'),
+            ('lm', 'text.txt', ('--mamba-checkpoint', 'folder'), 'mamba_checkpoint'),
+        )
+    ),
+    ('transfer_lm.py', ['lm', '--data', 'text.txt', '--out', 'lm'], 'lm is not empty'),
+    ('transfer_lm.py', ['lm', '--data', 'text.txt', '--out', NOWHERE], NOWHERE),
     ('report.py', ['absent'], 'absent'),
     ('report.py', ['folder'], 'folder'),
     ('report.py', ['text.txt'], 'text.txt'),

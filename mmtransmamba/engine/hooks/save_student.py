@@ -15,6 +15,7 @@ from mmtransmamba.engine.averaged import checkpoint_weights
 from mmtransmamba.engine.student import is_distiller, transformers_part
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.models.folders.card import write_card
+from mmtransmamba.models.trainable.adapters import has_adapters, without_adapters
 from mmtransmamba.models.trainable.stages import StageError, history_of
 from mmtransmamba.registry import HOOKS
 from mmtransmamba.utils.checkpoint_files import put_in_place
@@ -37,7 +38,8 @@ class SaveStudentHook(Hook):
     template are copied from the original model. A model card names the original, the
     stages and the last validation. The folder appears only when it is complete. Its
     weights are those of a checkpoint's ``state_dict``: with an ``EMAHook`` these are
-    the averages, which validation has measured.
+    the averages, which validation has measured. Low-rank adapters are merged into the
+    weights.
 
     Checkpoints store the history too, including their own stage. A stage neither
     resumes from nor loads a checkpoint of another stage.
@@ -104,7 +106,8 @@ class SaveStudentHook(Hook):
         config.transfer_history = [*(before or []), _step_of(trained)]
         try:
             with checkpoint_weights(runner):
-                model.save_pretrained(partial)
+                whole = without_adapters(model) if has_adapters(model) else model
+                whole.save_pretrained(partial)
             source = trained.companions.folder
             write_card(partial, self.folder, config, source, _figures(runner))
         finally:

@@ -160,14 +160,18 @@ def check_history(
 
     Args:
         model: The student.
-        stage: Name in :data:`STAGES`.
-        requires: Patterns to accept instead of the stage's own, for an ablation.
+        stage: Name in :data:`STAGES`, or with ``requires`` any other.
+        requires: Patterns to accept instead of the stage's own, for an ablation or a
+            stage of another recipe.
 
     Raises:
         StageError: The stage is unknown, or the student's last step does not match.
     """
-    if stage not in STAGES:
-        raise StageError(f'stage={stage!r} must be one of {", ".join(STAGES)}.')
+    if stage not in STAGES and requires is None:
+        raise StageError(
+            f'stage={stage!r} must be one of {", ".join(STAGES)}; a stage of another '
+            'name needs requires and trains.'
+        )
     if requires is None:
         requires = STAGES[stage].requires
     elif isinstance(requires, str):
@@ -179,13 +183,26 @@ def check_history(
         advice = 'Run the stage before and give the folder that it saved'
         if stage == 'llava_pretrain':
             advice = 'Put vision tower and language model together'
-        elif any(name.startswith('init:') for name in STAGES[stage].requires):
+        elif any(name.startswith('init:') for name in requires):
             advice = 'Convert the teacher accordingly'
         raise StageError(
             f'Stage {stage!r} starts from a student whose last step was '
             f'{" or ".join(map(repr, requires))}. The history of this one is {found}. '
             f'{advice}; for an ablation that skips this set requires={last!r}.'
         )
+
+
+def trained_in(stage: str) -> tuple[str, ...] | None:
+    """The groups that a stage trains, None for all.
+
+    Raises:
+        StageError: It is a stage of another name, whose groups must be given.
+    """
+    if stage not in STAGES:
+        raise StageError(
+            f'Stage {stage!r} needs trains; groups are {", ".join(GROUPS)}.'
+        )
+    return STAGES[stage].trains
 
 
 def freeze_all_but(model: nn.Module, trains: Sequence[str] | None) -> str:

@@ -12,10 +12,10 @@ from mmtransmamba.models.trainable.answering import answer, build_head
 from mmtransmamba.models.trainable.base import TransformersModel
 from mmtransmamba.models.trainable.origin import VISION_LANGUAGE, Origin
 from mmtransmamba.models.trainable.stages import (
-    STAGES,
     check_history,
     freeze_all_but,
     touch_image_parameters,
+    trained_in,
 )
 from mmtransmamba.models.trainable.step_average import Share
 from mmtransmamba.registry import MODELS
@@ -95,7 +95,7 @@ class VisionLanguageModel(TransformersModel):
         self.stage = stage
         if stage is not None:
             check_history(self.lm, stage, requires)
-            trains = STAGES[stage].trains if trains is None else trains
+            trains = trained_in(stage) if trains is None else trains
         if trains is not None:
             table = freeze_all_but(self.lm, trains)
             name = 'no stage' if stage is None else f'stage {stage!r}'

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmtransmamba.models.divergence import kl_of_logits
+from mmtransmamba.models.token_losses import score_tokens
 
 
 @dataclass
@@ -46,32 +45,39 @@ class Proof:
 def prove(
     student: nn.Module,
     teacher: nn.Module,
-    batches: Sequence[Tensor],
+    batches: Sequence[Tensor | Mapping[str, Tensor]],
     held_out: bool = True,
 ) -> Proof:
     """Compare a student with its teacher.
 
     Args:
         student, teacher: Causal language models, in evaluation mode.
-        batches: Token ids ``[B, L]`` without padding; a batch's logits of both models
-            are in memory at once.
+        batches: Token ids ``[B, L]`` without padding, or batches with ``input_ids`` and
+            ``labels``; a batch's logits of both models are in memory at once.
         held_out: See :class:`Proof`.
+
+    Raises:
+        ValueError: Not one token is predicted.
     """
     nll = teacher_nll = kl = same = 0.0
     count = 0
     for batch in batches:
+        if isinstance(batch, Tensor):
+            batch = dict(input_ids=batch, labels=batch)
+        ids, labels = batch['input_ids'], batch['labels'].cpu()
         logits, target = (
-            model(batch.to(model.device), use_cache=False).logits[:, :-1].float().cpu()
+            model(ids.to(model.device), use_cache=False).logits.float().cpu()
             for model in (student, teacher)
         )
-        kl += float(kl_of_logits(logits, target).double().sum())
-        same += float((logits.argmax(-1) == target.argmax(-1)).sum())
-        words = batch[:, 1:].flatten().cpu()
-        nll += float(F.cross_entropy(logits.flatten(0, 1), words, reduction='sum'))
-        teacher_nll += float(
-            F.cross_entropy(target.flatten(0, 1), words, reduction='sum')
-        )
-        count += words.numel()
+        scores = score_tokens(logits, labels, target)
+        for own, other in zip(scores, score_tokens(target, labels), strict=True):
+            nll += own['nll']
+            teacher_nll += other['nll']
+            kl += own['kl']
+            same += own['agree']
+            count += own['tokens']
+    if not count:
+        raise ValueError('Not one token of the text is predicted.')
     perplexity, teacher_perplexity = (
         math.exp(min(total / count, 700.0)) for total in (nll, teacher_nll)
     )

@@ -15,15 +15,16 @@ from mmtransmamba.models.language.packing import Packing, find_packing
 from mmtransmamba.models.language.padding import has_gaps
 from mmtransmamba.models.teachers import CachedTeacher
 from mmtransmamba.models.token_losses import score_tokens
+from mmtransmamba.models.trainable.adapters import add_adapters
 from mmtransmamba.models.trainable.answering import answer, build_head
 from mmtransmamba.models.trainable.base import TransformersModel, count_tokens
 from mmtransmamba.models.trainable.partial_backward import PartialBackward
 from mmtransmamba.models.trainable.stages import (
-    STAGES,
     check_history,
     freeze_all_but,
     parameters_for_images,
     touch_image_parameters,
+    trained_in,
 )
 from mmtransmamba.models.trainable.step_average import (
     BATCHES,
@@ -75,11 +76,17 @@ class LanguageDistiller(Distiller):
         terms: Terms by name; None omits one.
         stage: Name in :data:`~mmtransmamba.models.trainable.stages.STAGES`. Parameters
             outside the stage are frozen, and a student that does not meet its
-            requirements is refused. Without a stage, the parameters in ``trains`` are
-            trained, from any student.
+            requirements is refused. Any other name is a stage of your own, with
+            ``trains`` and ``requires``. Without a stage, the parameters in ``trains``
+            are trained, from any student.
         trains: Groups of parameters
             (:data:`~mmtransmamba.models.trainable.stages.GROUPS`) instead of the
             stage's own.
+        adapters: Train low-rank adapters of the linear layers in these groups, and
+            nothing else: a dict with ``rank`` and optionally ``alpha`` and
+            ``dropout``, see
+            :func:`~mmtransmamba.models.trainable.adapters.add_adapters`. They are
+            merged into the student that is saved.
         requires: Patterns for the student's last step instead of the stage's own, such
             as ``'init:mimic'`` for a stage 3 without stages 1 and 2.
         compare: Also measure the divergence from the teacher in validation and test.
@@ -103,6 +110,7 @@ class LanguageDistiller(Distiller):
         terms: dict[str, dict | None],
         stage: str | None = None,
         trains: Sequence[str] | None = None,
+        adapters: dict[str, Any] | None = None,
         requires: str | Sequence[str] | None = None,
         compare: bool = True,
         head: dict | nn.Module | None = None,
@@ -134,8 +142,11 @@ class LanguageDistiller(Distiller):
         self._bind_heads()
         self.mamba_layers = pair.mamba_layers
         if trains is None and stage is not None:
-            trains = STAGES[stage].trains
-        table = freeze_all_but(self.student, trains)
+            trains = trained_in(stage)
+        if adapters is not None:
+            table = add_adapters(self.student, trains, **adapters)
+        else:
+            table = freeze_all_but(self.student, trains)
         name = 'no stage' if stage is None else f'stage {stage!r}'
         print_log(f'LanguageDistiller, {name}:\n{table}', logger='current')
 

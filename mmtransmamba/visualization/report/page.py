@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,14 @@ from typing import Any
 from mmtransmamba.visualization.report.charts import heat_map, line_chart, number
 from mmtransmamba.visualization.report.environment import this_machine
 from mmtransmamba.visualization.report.inheritance import Inheritance, Part
+from mmtransmamba.visualization.report.markup import (
+    document,
+    duration,
+    grid,
+    large,
+    none,
+    table,
+)
 from mmtransmamba.visualization.report.reading import (
     Run,
     best,
@@ -18,13 +26,9 @@ from mmtransmamba.visualization.report.reading import (
     part,
     read_run,
 )
-from mmtransmamba.visualization.report.style import CSS
 
 _CHARTS = 24
 _ROWS = 400  # in a table of tensors
-
-# Nothing is loaded and nothing runs, whatever the run's files contain.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def write_report(work_dir: str | Path, path: str | Path | None = None) -> Path:
@@ -71,21 +75,14 @@ def render(run: Run) -> str:
         ('config', 'Config', _config(run)),
         ('environment', 'Environment', _environment(run)),
     ]
-    body = ''.join(
-        f'<section aria-labelledby="{name}"><h2 id="{name}">{title}</h2>{content}'
-        '</section>'
-        for name, title, content in sections
-    )
-    title = escape(run.title)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{title} – report</title><style>{CSS}</style></head>\n<body><main>'
-        f'<header><p class="kind">{_kind(run)}</p><h1>{title}</h1>'
-        f'<p class="lead">{escape(summary(run))}</p>{_tiles(run)}</header>{body}'
-        f'<footer>{_notes(run)}<p>Written by mmtransmamba from '
-        f'{escape(str(run.work_dir))}.</p></footer></main></body></html>\n'
+    return document(
+        run.title,
+        _kind(run),
+        summary(run),
+        _tiles(run),
+        sections,
+        f'{_notes(run)}<p>Written by mmtransmamba from '
+        f'{escape(str(run.work_dir))}.</p>',
     )
 
 
@@ -143,15 +140,7 @@ def _count(value: int, what: str) -> str:
     return f'{value:,} {what}{"" if value == 1 else "s"}'
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f'{seconds:.0f} s'
-    minutes, rest = divmod(round(seconds), 60)
-    hours, left = divmod(minutes, 60)
-    return f'{hours} h {left} min' if hours else f'{minutes} min {rest} s'
-
-
-def _tiles(run: Run) -> str:
+def _tiles(run: Run) -> list[tuple[str, str]]:
     tiles = []
     for name, points in list(run.metrics.items())[:2]:
         found = best(name, points)
@@ -162,20 +151,12 @@ def _tiles(run: Run) -> str:
     elif run.iterations is not None:
         tiles.append((f'{run.iterations:,}', 'iterations'))
     if run.seconds is not None:
-        tiles.append((_duration(run.seconds), 'wall-clock time'))
+        tiles.append((duration(run.seconds), 'wall-clock time'))
     if run.parameters is not None:
-        tiles.append((_large(run.parameters), 'parameters'))
+        tiles.append((large(run.parameters), 'parameters'))
     for found in run.inheritance[:1]:
         tiles.append((_percent(found.inherited, found.parameters), 'inherited'))
-    items = ''.join(f'<li><b>{v}</b><span>{escape(n)}</span></li>' for v, n in tiles)
-    return f'<ul class="tiles">{items}</ul>' if tiles else ''
-
-
-def _large(value: int) -> str:
-    for unit, size in (('B', 10**9), ('M', 10**6), ('k', 10**3)):
-        if value >= size:
-            return f'{value / size:.3g} {unit}'
-    return str(value)
+    return tiles
 
 
 def _percent(share: int, whole: int) -> str:
@@ -184,7 +165,7 @@ def _percent(share: int, whole: int) -> str:
 
 def _results(run: Run) -> str:
     if not run.metrics:
-        return _none('No validation is on record.')
+        return none('No validation is on record.')
     time = 'epoch' if run.by_epoch else 'iteration'
     teacher = bool(run.teacher)
     # A distiller logs its student's metrics.
@@ -200,7 +181,7 @@ def _results(run: Run) -> str:
         row += [number(points[-1][1])]
         row += ['–', '–'] if found is None else [number(found[1]), f'{found[0]:,}']
         rows.append([*row, 'lower' if lower_is_better(name) else 'higher'])
-    table = _table(head, rows, range(1, len(head) - 1))
+    made = table(head, rows, range(1, len(head) - 1))
     extent = [
         _count(run.epochs, 'epoch') if run.epochs is not None else '',
         _count(run.iterations, 'iteration') if run.iterations is not None else '',
@@ -208,7 +189,7 @@ def _results(run: Run) -> str:
         f'{run.parameters:,} parameters' if run.parameters is not None else '',
     ]
     words = '; '.join(filter(None, extent))
-    return f'<div class="card">{table}</div><p class="note">{words}.</p>'
+    return f'<div class="card">{made}</div><p class="note">{words}.</p>'
 
 
 def _curves(run: Run) -> str:
@@ -227,9 +208,9 @@ def _curves(run: Run) -> str:
         charts.append(line_chart(run.rates, 'learning rate', run.train_axis))
     for name, points in {**losses, **run.extras}.items():
         charts.append(line_chart({name: points}, name, run.train_axis, log=True))
-    parts = [_grid(charts[:_CHARTS])] if charts else []
+    parts = [grid(charts[:_CHARTS])] if charts else []
     if len(charts) > _CHARTS:
-        parts.append(_none(f'{len(charts) - _CHARTS} further curves are left out.'))
+        parts.append(none(f'{len(charts) - _CHARTS} further curves are left out.'))
     missing = [
         words
         for words, found in (
@@ -240,13 +221,13 @@ def _curves(run: Run) -> str:
         if not found
     ]
     if missing:
-        parts.append(_none(f'Not on record: {", ".join(missing)}.'))
+        parts.append(none(f'Not on record: {", ".join(missing)}.'))
     return ''.join(parts)
 
 
 def _layer_weights(run: Run) -> str:
     if not run.layer_weights:
-        return _none('None on record; the hook LayerWeightsHook writes them.')
+        return none('None on record; the hook LayerWeightsHook writes them.')
     terms: dict[str, dict[str, Any]] = {}
     for name, points in run.layer_weights.items():
         term, _, layer = name.rpartition('/')
@@ -258,7 +239,7 @@ def _layer_weights(run: Run) -> str:
 
 def _inheritance(run: Run) -> str:
     if not run.inheritance:
-        return _none('No subclone_report.json and no conversion_report.json.')
+        return none('No subclone_report.json and no conversion_report.json.')
     return ''.join(map(_account, run.inheritance))
 
 
@@ -310,13 +291,13 @@ def _account(found: Inheritance) -> str:
             '–',
         ]
     )
-    table = _table(
+    made = table(
         ['Action', 'Tensors', 'Parameters', 'Inherited', 'Share'], rows, range(1, 5)
     )
     return (
         f'<p class="note">{escape(found.file)}. {escape(found.title)}.</p>'
         f'<div class="bar" role="img" aria-label="{spoken}">{bar}</div>'
-        f'<div class="key">{key}</div><div class="card">{table}</div>'
+        f'<div class="key">{key}</div><div class="card">{made}</div>'
         + _tensors('Every tensor of the model', found.details)
         + _tensors('Unused tensors of the source', found.unused_names)
     )
@@ -335,15 +316,15 @@ def _tensors(title: str, parts: Sequence[Part]) -> str:
         if detailed:
             row += [_percent(p.inherited, p.values), *p.words]
         rows.append(row)
-    table = _table(head, rows, range(1, 4 if detailed else 3))
+    made = table(head, rows, range(1, 4 if detailed else 3))
     if len(parts) > _ROWS:
-        table += _none(f'{len(parts) - _ROWS:,} further rows are left out.')
-    return f'<details><summary>{title}</summary><div>{table}</div></details>'
+        made += none(f'{len(parts) - _ROWS:,} further rows are left out.')
+    return f'<details><summary>{title}</summary><div>{made}</div></details>'
 
 
 def _pictures(run: Run) -> str:
     if not run.pictures:
-        return _none('The run left none.')
+        return none('The run left none.')
     figures = ''.join(
         f'<figure><figcaption>{escape(each.name)}</figcaption>'
         f'<img src="{each.data_uri}" alt="Picture {escape(each.name)} of the run">'
@@ -355,7 +336,7 @@ def _pictures(run: Run) -> str:
 
 def _config(run: Run) -> str:
     if not run.config_text:
-        return _none('No config is in the folder.')
+        return none('No config is in the folder.')
     return (
         f'<details><summary>{escape(run.config_file)}</summary>'
         f'<pre tabindex="0">{escape(run.config_text)}</pre></details>'
@@ -365,11 +346,11 @@ def _config(run: Run) -> str:
 def _environment(run: Run) -> str:
     logged = run.environment
     first = (
-        f'<div class="card">{_table(["Logged by the run", ""], logged.items())}</div>'
+        f'<div class="card">{table(["Logged by the run", ""], logged.items())}</div>'
         if logged
-        else _none('The run logged none.')
+        else none('The run logged none.')
     )
-    here = _table(['Where this report was written', ''], this_machine().items())
+    here = table(['Where this report was written', ''], this_machine().items())
     return (
         f'{first}<details><summary>The machine that wrote this report</summary>'
         f'<div>{here}</div></details>'
@@ -379,34 +360,3 @@ def _environment(run: Run) -> str:
 
 def _notes(run: Run) -> str:
     return ''.join(f'<p class="bad">{escape(note)}</p>' for note in run.notes)
-
-
-def _none(text: str) -> str:
-    return f'<p class="none">{escape(text)}</p>'
-
-
-def _grid(figures: Iterable[str]) -> str:
-    return f'<div class="grid-of">{"".join(figures)}</div>'
-
-
-def _table(
-    head: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()
-) -> str:
-    """A table whose first column names the rows; ``right`` are columns of numbers."""
-    right = set(right)
-
-    def cell(tag: str, column: int, text: str, more: str = '') -> str:
-        style = ' class="right"' if column in right else ''
-        return f'<{tag}{more}{style}>{escape(text)}</{tag}>'
-
-    top = ''.join(cell('th', i, text, ' scope="col"') for i, text in enumerate(head))
-    body = ''.join(
-        '<tr>'
-        + ''.join(
-            cell('td' if i else 'th', i, text, '' if i else ' scope="row"')
-            for i, text in enumerate(row)
-        )
-        + '</tr>'
-        for row in rows
-    )
-    return f'<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'

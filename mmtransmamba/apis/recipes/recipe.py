@@ -1,0 +1,178 @@
+"""Recipes: the stages of a transfer as data, one file each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmtransmamba.apis.configs import config_folder
+from mmtransmamba.models.trainable.stages import GROUPS
+from mmtransmamba.utils.choices import RECIPES
+
+FOLDER = '_base_/recipes/language'
+ALL = 'all'
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of a recipe.
+
+    Attributes:
+        name: Entry in the student's ``transfer_history``.
+        trains: Groups of parameters
+            (:data:`~mmtransmamba.models.trainable.stages.GROUPS`) that are trained, or
+            ``'all'``.
+        terms: Terms of a :class:`~mmtransmamba.transfer.LanguageDistiller`.
+        share: Tokens in proportion to those of the other stages.
+        lr: Learning rate of the source, for models of the recipe's ``width``.
+        schedule: ``warmup`` and ``decay`` as shares of the steps, ``form`` of the decay
+            (see :class:`~mmtransmamba.engine.schedulers.wsd.WSDParamScheduler`), and
+            ``end``, the last learning rate as a share of ``lr``. ``end=1`` is constant
+            after the warm-up. The recipe's by default.
+        optim_wrapper: What differs from the recipe's, in mmengine's form.
+        adapters: Train low-rank adapters only, see
+            :func:`~mmtransmamba.models.trainable.adapters.add_adapters`.
+        lengths: Tokens of a sequence, a curriculum of one training each; by default the
+            block length of the transfer.
+        completion_only: Learn the texts and not their prompts, where the data have
+            prompts.
+    """
+
+    name: str
+    trains: tuple[str, ...] | str
+    terms: Mapping[str, Any]
+    share: float
+    lr: float
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    optim_wrapper: Mapping[str, Any] = field(default_factory=dict)
+    adapters: Mapping[str, Any] | None = None
+    lengths: tuple[int, ...] = ()
+    completion_only: bool = True
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A transfer as data.
+
+    Attributes:
+        name: Name of its file.
+        text: Its file with everything inherited, to recognise a changed recipe.
+        width: Hidden size of the source's model, for which the learning rates are.
+        convert: Arguments of :func:`~mmtransmamba.transfer.convert.convert`.
+        calibration: ``share`` of the tokens for a calibrated initialisation, and the
+            most ``steps`` of each mixer.
+        stages: Trainings, in order.
+    """
+
+    name: str
+    text: str
+    width: int
+    convert: Mapping[str, Any]
+    stages: tuple[Stage, ...]
+    calibration: Mapping[str, Any]
+
+
+_KEYS = {'width', 'convert', 'stages', 'optim_wrapper', 'schedule', 'calibration'}
+_NEEDED = ('width', 'convert', 'stages', 'optim_wrapper')
+_STAGE = {f.name: f for f in fields(Stage)}
+
+
+def read_recipe(recipe: str | Path) -> Recipe:
+    """Read a recipe by its name, or from a file of your own.
+
+    A file is a config of mmengine with ``width``, ``convert``, ``optim_wrapper`` and
+    ``stages``, a list with the fields of :class:`Stage`; ``schedule`` and
+    ``calibration`` are optional. It may inherit from another with ``_base_``.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ValueError: The name or a key is unknown, or a key is missing.
+    """
+    path = Path(recipe)
+    if path.suffix != '.py':
+        if str(recipe) not in RECIPES:
+            raise ValueError(
+                f'the recipe "{recipe}" is unknown; accepted: {", ".join(RECIPES)}, or '
+                'a file that ends in .py'
+            )
+        path = config_folder() / FOLDER / f'{recipe}.py'
+    if not path.is_file():
+        raise FileNotFoundError(f'the recipe "{path}" does not exist')
+    try:
+        found = Config.fromfile(path)
+    except Exception as error:
+        raise ValueError(
+            f'cannot read the recipe "{path}": {type(error).__name__}: {error}'
+        ) from error
+    given = found.to_dict()
+    where = f'the recipe "{path}"'
+    for key in _NEEDED:
+        if key not in given:
+            raise ValueError(f'{where} has no {key}')
+    unread = [key for key in given if key not in _KEYS and not key.startswith('_')]
+    if unread:
+        raise ValueError(
+            f'{where}: {unread[0]} is unknown; accepted: {", ".join(sorted(_KEYS))}'
+        )
+    stages = tuple(
+        _stage(stage, given, f'{where}, stage {number}')
+        for number, stage in enumerate(given['stages'], 1)
+    )
+    names = [stage.name for stage in stages]
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f'{where} needs stages with different names, not {names}')
+    calibration = dict(share=0.1, steps=300) | given.get('calibration', {})
+    return Recipe(
+        path.stem,
+        found.pretty_text,
+        given['width'],
+        given['convert'],
+        stages,
+        calibration,
+    )
+
+
+def _stage(given: Any, recipe: Mapping[str, Any], where: str) -> Stage:
+    if not isinstance(given, Mapping):
+        raise ValueError(f'{where}: {given!r} must be a dict')
+    unknown = [key for key in given if key not in _STAGE]
+    if unknown:
+        raise ValueError(
+            f'{where}: {unknown[0]} is unknown; accepted: {", ".join(_STAGE)}'
+        )
+    for name, each in _STAGE.items():
+        needed = each.default is MISSING and each.default_factory is MISSING
+        if needed and name not in given:
+            raise ValueError(f'{where} has no {name}')
+    trains = given['trains']
+    if trains != ALL and (
+        isinstance(trains, str) or not set(trains) <= set(GROUPS) or not trains
+    ):
+        raise ValueError(
+            f"{where}: trains={trains!r} must be 'all' or a list of {', '.join(GROUPS)}"
+        )
+    for name in ('share', 'lr'):
+        if not isinstance(given[name], int | float) or not given[name] > 0:
+            raise ValueError(f'{where}: {name}={given[name]!r} must be positive')
+    schedule = dict(recipe.get('schedule', {})) | given.get('schedule', {})
+    wrong = set(schedule) - {'warmup', 'decay', 'form', 'end'}
+    if wrong:
+        raise ValueError(
+            f'{where}: schedule has {sorted(wrong)[0]}; accepted: warmup, decay, form, '
+            'end'
+        )
+    optim_wrapper = Config(dict(recipe['optim_wrapper']))
+    optim_wrapper.merge_from_dict(dict(given.get('optim_wrapper', {})))
+    return Stage(
+        **{
+            **given,
+            'trains': trains if trains == ALL else tuple(trains),
+            'schedule': schedule,
+            'lengths': tuple(given.get('lengths', ())),
+            'optim_wrapper': optim_wrapper.to_dict(),
+        }
+    )

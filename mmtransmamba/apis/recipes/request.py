@@ -1,0 +1,123 @@
+"""What a transfer was asked to do, and what follows from its one dial."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mmtransmamba.apis.recipes.recipe import Recipe, read_recipe
+from mmtransmamba.utils.checkpoint_files import write
+from mmtransmamba.utils.text_files import read_json
+
+FILE = 'request.json'
+BLOCK = 512
+"""Tokens of a sequence, as in RADLADS; fewer if the teacher's context is shorter."""
+MOST_ROWS = 128
+"""Sequences of a step, as in mmMamba."""
+ROWS_PER_STEP = 64
+"""Sequences of the budget for which a step has one: steps = 8 * sqrt(sequences)."""
+MOST_LR = 2e-3
+"""Limit of the scaled learning rate, unless the source's own is higher."""
+MICRO_TOKENS = 4096
+"""Tokens of a forward pass; a step accumulates several."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of a transfer.
+
+    Attributes:
+        teacher: Folder of a causal language model of transformers.
+        data: A ``.jsonl`` or text file, a pattern of such files, or an ``.npz`` with
+            ``tokens`` ``[N, L]``.
+        out: Folder to write.
+        recipe: Name or file of a recipe.
+        tokens: Budget of all stages together, the calibration included.
+        layers, ratio, mixer: Override the recipe's, see
+            :class:`~mmtransmamba.transfer.convert.Conversion`.
+        mamba_checkpoint: Mamba-1 model for ``init='subclone'``.
+        val: File of held-out text; by default a part of ``data`` is held out.
+        text_key, prompt_key: See :class:`~mmtransmamba.datasets.PackedText`.
+        seed: Of new parameters and of the order of the data.
+    """
+
+    teacher: str
+    data: str
+    out: str
+    recipe: str = 'calibrated'
+    tokens: int = 5_000_000
+    layers: str | Sequence[int] | None = None
+    ratio: float | None = None
+    mixer: str | Mapping[str, Any] | None = None
+    mamba_checkpoint: str | None = None
+    val: str | None = None
+    text_key: str = 'text'
+    prompt_key: str | None = None
+    seed: int = 0
+
+    def conversion(self, recipe: Recipe) -> dict[str, Any]:
+        """Arguments of the conversion: the recipe's with those that were given."""
+        given = dict(recipe.convert)
+        if self.layers is not None:
+            given['layers'] = self.layers
+            if not isinstance(self.layers, str):
+                given.pop('ratio', None)
+        for name in ('ratio', 'mixer', 'mamba_checkpoint'):
+            if getattr(self, name) is not None:
+                given[name] = getattr(self, name)
+        return given | dict(seed=self.seed)
+
+    def claim(self) -> Recipe:
+        """Record the request in its folder, or check that it is the same.
+
+        Raises:
+            ValueError: The folder is that of another transfer, or of anything else.
+        """
+        recipe = read_recipe(self.recipe)
+        record = json.loads(json.dumps(asdict(self) | dict(stages=recipe.text)))
+        record.pop('out')
+        path = Path(self.out) / FILE
+        if path.is_file():
+            there = read_json(path)
+            for name, value in record.items():
+                if there.get(name) == value:
+                    continue
+                if name == 'stages':
+                    raise ValueError(
+                        f'{self.out} holds a transfer by another version of the recipe '
+                        f'{self.recipe}; choose another folder, or remove this one'
+                    )
+                raise ValueError(
+                    f'{self.out} holds a transfer with {name}={there.get(name)!r}, not '
+                    f'{value!r}; choose another folder, or remove this one'
+                )
+        elif Path(self.out).is_dir() and any(Path(self.out).iterdir()):
+            raise ValueError(
+                f'{self.out} is not empty and holds no transfer; choose another folder'
+            )
+        else:
+            write(path, (json.dumps(record, indent=1) + '\n').encode())
+        return recipe
+
+
+def rows_of(tokens: int, block: int) -> int:
+    """Sequences of a step: a power of two near ``sqrt(sequences / 64)``.
+
+    So batch and number of steps both grow with the square root of the budget: 5M tokens
+    in blocks of 512 are 610 steps of 16, and 500M are 7,629 steps of 128.
+    """
+    rows = math.sqrt(max(tokens / block / ROWS_PER_STEP, 1))
+    return min(2 ** round(math.log2(rows)), MOST_ROWS)
+
+
+def scaled_lr(lr: float, source: int, width: int) -> float:
+    """A source's learning rate for a model of another hidden size.
+
+    Adam's rate falls with the width (µP, arXiv:2203.03466, Table 3, for hidden
+    matrices), so a smaller model gets a larger one, up to :data:`MOST_LR`.
+    """
+    return min(lr * source / width, max(lr, MOST_LR))

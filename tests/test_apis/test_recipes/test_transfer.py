@@ -1,0 +1,175 @@
+"""Whole transfers: what they write, and that they go on where they were killed."""
+
+import json
+import multiprocessing
+import signal
+
+import pytest
+import torch
+from processes import PRELOAD
+from tiny_transfers import transfer, transfer_killed, write_files
+from transformers import AutoModelForCausalLM
+
+import mmtransmamba
+from mmtransmamba.apis.configs import config_folder
+from mmtransmamba.apis.recipes import run as module
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    return write_files(tmp_path_factory.mktemp('files'))
+
+
+def same(one, other) -> bool:
+    states = [
+        AutoModelForCausalLM.from_pretrained(folder).state_dict()
+        for folder in (one, other)
+    ]
+    return states[0].keys() == states[1].keys() and all(
+        torch.equal(tensor, states[1][name]) for name, tensor in states[0].items()
+    )
+
+
+HISTORIES = {
+    'mmmamba': ['init:mimic', 'stage1', 'stage2', 'stage3'],
+    'calibrated': ['init:calibrate', 'align', 'kl'],
+}
+
+
+@pytest.mark.parametrize('recipe', HISTORIES)
+def test_a_transfer_ends_with_student_scores_and_report(files, tmp_path, recipe):
+    shown = []
+    result = transfer(files, tmp_path / 'out', recipe, show=shown.append)
+    model = AutoModelForCausalLM.from_pretrained(result.student)
+    assert model.config.transfer_history == HISTORIES[recipe]
+    assert (result.student / 'tokenizer.json').is_file()
+    steps = ['converted', *HISTORIES[recipe][1:]]
+    assert list(result.scores) == steps == list(result.seconds)
+    assert all(proof.tokens == 30 for proof in result.scores.values())
+    assert shown[0] == str(result.plan) and recipe in shown[0]
+    page = result.report.read_text()
+    for step in steps:
+        assert f'{result.scores[step].kl:.4f}' in page and f'>{step}<' in page
+    assert page.count('<svg') >= 3
+    assert not list((tmp_path / 'out').rglob('*.pth'))
+
+
+def test_the_student_is_closer_to_its_teacher_than_before(files, tmp_path):
+    result = transfer(files, tmp_path / 'out', 'matvlm', tokens=4096)
+    before, after = (result.scores[step].kl for step in ('converted', 'matvlm'))
+    assert after < before / 2
+
+
+def test_killed_anywhere_it_ends_with_the_same_student(files, tmp_path):
+    """In conversion, in a stage of layers, and in a stage of adapters."""
+    recipe, tokens = 'lolcats', 192
+    whole = transfer(files, tmp_path / 'whole', recipe, tokens=tokens)
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([*PRELOAD, 'mmtransmamba.apis.recipes'])
+    out, codes = tmp_path / 'killed', []
+    for kill_at in (3, 12, 24, None):
+        process = context.Process(
+            target=transfer_killed, args=(files, out, recipe, tokens, kill_at)
+        )
+        process.start()
+        process.join(300)
+        codes.append(process.exitcode)
+    assert codes == [-signal.SIGKILL] * 3 + [0]
+    assert same(out / 'student', whole.student)
+    scores = [json.loads((p / 'scores.json').read_text()) for p in (out, whole.out)]
+    assert scores[0]['scores'] == scores[1]['scores']
+    assert scores[0]['seconds'].keys() == scores[1]['seconds'].keys()
+
+
+def test_a_finished_transfer_is_not_repeated(files, tmp_path, monkeypatch):
+    first = transfer(files, tmp_path / 'out', 'matvlm')
+
+    def never(*args, **kwargs):
+        raise AssertionError('done again')
+
+    for name in ('measure', 'prove', 'write_model'):
+        monkeypatch.setattr(module, name, never)
+    monkeypatch.setattr('mmtransmamba.utils.launch.build_runner', never)
+    second = transfer(files, tmp_path / 'out', 'matvlm')
+    assert (second.scores, second.seconds) == (first.scores, first.seconds)
+
+
+def test_a_plan_trains_nothing_and_is_kept(files, tmp_path, monkeypatch):
+    plan = mmtransmamba.transfer_lm(
+        *(files / 'teacher', files / 'tokens.npz', tmp_path / 'out', 'radlads'),
+        tokens=6000,
+        only_plan=True,
+        show=lambda text: None,
+    )
+    assert [stage.name for stage in plan.stages] == ['align', 'kl']
+    first, second = plan.stages
+    assert second.tokens == pytest.approx(5 * first.tokens, rel=0.05)
+    assert plan.tokens == pytest.approx(6000, rel=0.05)
+    assert second.trained > first.trained > 0
+    assert second.bytes > first.bytes and plan.seconds > 0
+    names = {path.name for path in (tmp_path / 'out').iterdir()}
+    assert names == {'request.json', 'plan.json'}
+    monkeypatch.setattr(module, 'measure', None)  # it is not measured again
+    again = transfer(files, tmp_path / 'out', 'radlads', tokens=6000, only_plan=True)
+    assert again == plan
+
+
+def test_another_request_is_refused(files, tmp_path):
+    transfer(files, tmp_path / 'out', 'matvlm', only_plan=True)
+    for options, words in (
+        (dict(tokens=1024), 'holds a transfer with tokens=512, not 1024'),
+        (dict(layers=[1]), r'layers=None, not \[1\]'),
+        (dict(seed=1), 'seed=0, not 1'),
+    ):
+        with pytest.raises(ValueError, match=words):
+            transfer(files, tmp_path / 'out', 'matvlm', **options)
+    with pytest.raises(ValueError, match="recipe='matvlm', not 'mmmamba'"):
+        transfer(files, tmp_path / 'out', 'mmmamba')
+    (tmp_path / 'full').mkdir()
+    (tmp_path / 'full' / 'mine').touch()
+    with pytest.raises(ValueError, match='is not empty and holds no transfer'):
+        transfer(files, tmp_path / 'full', 'matvlm')
+
+
+def test_text_is_learned_with_its_prompts_masked(files, tmp_path):
+    recipe = tmp_path / 'both.py'
+    recipe.write_text(
+        f"_base_ = '{config_folder()}/_base_/recipes/language/matvlm.py'\n"
+        'stages = [dict(stage, name=name, completion_only=only) for stage in '
+        "_base_.stages for name, only in (('all', False), ('answers', True))]\n"
+    )
+    result = transfer(
+        *(files, tmp_path / 'out', str(recipe)),
+        data=files / 'text.jsonl',
+        prompt_key='question',
+    )
+    learned = {}
+    for number, name in ((1, 'all'), (2, 'answers')):
+        config = (result.out / f'{number}_{name}' / 'experiment.py').read_text()
+        learned[name] = f'learn_prompts={name == "all"}' in config
+    assert learned == {'all': True, 'answers': True}
+    # Prompts are not scored either.
+    assert result.scores['all'].tokens < result.plan.held_out - len('What')
+    assert result.student.is_dir()
+
+
+def test_layers_are_chosen_by_their_cost(files, tmp_path):
+    shown = []
+    result = transfer(
+        files, tmp_path / 'out', 'matvlm', layers='auto', ratio=0.4, show=shown.append
+    )
+    assert any('rank  layer' in text for text in shown)
+    ranking = json.loads((result.out / 'converted/layer_ranking.json').read_text())
+    model = AutoModelForCausalLM.from_pretrained(result.student)
+    assert model.config.mamba_layers == ranking['order'][:1]
+
+
+def test_a_vision_language_model_is_refused(tmp_path, files):
+    from tiny_vlms import save_tiny_llava
+
+    save_tiny_llava(tmp_path / 'vlm')
+    with pytest.raises(ValueError, match='is a vision-language model'):
+        mmtransmamba.transfer_lm(
+            tmp_path / 'vlm', files / 'tokens.npz', tmp_path / 'out'
+        )
+    assert not (tmp_path / 'out').exists()

@@ -1,0 +1,88 @@
+"""Low-rank adapters: what is trained, and what is left of them afterwards."""
+
+import sys
+
+import pytest
+import torch
+from language_models import make_hybrid, make_teacher, tokens
+
+from mmtransmamba.models.trainable.adapters import (
+    add_adapters,
+    has_adapters,
+    without_adapters,
+)
+from mmtransmamba.models.trainable.stages import StageError
+from mmtransmamba.transfer import LanguageDistiller
+
+KL = dict(kl=dict(type='mmtransmamba.TokenKLTerm'))
+
+
+@pytest.fixture
+def student():
+    return make_hybrid(make_teacher())
+
+
+def test_only_adapters_of_the_groups_are_trained(student):
+    ids = tokens()['input_ids']
+    before = student(ids).logits
+    table = add_adapters(student, ['qkv', 'out_proj'], rank=2)
+    trained = {name for name, p in student.named_parameters() if p.requires_grad}
+    assert trained and all('.lora_' in name for name in trained)
+    # Two mixers with x, B, C and the output projection.
+    assert len(trained) == 2 * 4 * 2 and '8 linear layers (out_proj, qkv)' in table
+    assert not any(
+        '.layers.1.' in name for name in trained
+    )  # the attention that is left
+    torch.testing.assert_close(student(ids).logits, before)
+
+
+def test_merged_they_are_the_same_model_without_their_names(student):
+    names = list(student.state_dict())
+    add_adapters(student, None, rank=2, alpha=8)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.2)
+    merged = without_adapters(student.eval())
+    assert list(merged.state_dict()) == names
+    assert has_adapters(student) and not has_adapters(merged)
+    ids = tokens()['input_ids']
+    torch.testing.assert_close(
+        merged(ids).logits, student(ids).logits, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_a_distiller_trains_them(student):
+    distiller = LanguageDistiller(
+        student, make_teacher(), KL, trains=['qkv'], adapters=dict(rank=2)
+    )
+    frozen = {n: p.clone() for n, p in student.named_parameters() if 'lora' not in n}
+    optimizer = torch.optim.SGD(
+        [p for p in distiller.parameters() if p.requires_grad], lr=1.0
+    )
+    for _ in range(2):
+        sum(distiller(**tokens(), mode='loss').values()).backward()
+        optimizer.step()
+    now = dict(student.named_parameters())
+    assert all(torch.equal(now[name], value) for name, value in frozen.items())
+    assert any(p.abs().sum() > 0 for n, p in now.items() if 'lora_B' in n)
+
+
+@pytest.mark.parametrize(
+    ('trains', 'options', 'error', 'words'),
+    [
+        (['norms'], {}, StageError, r"no linear layer in \['norms'\]"),
+        (['qvk'], {}, StageError, 'qvk'),
+        (['qkv'], dict(rank=0), ValueError, 'rank=0'),
+        (['qkv'], dict(alpha=-1), ValueError, 'alpha=-1'),
+    ],
+)
+def test_what_cannot_be_adapted_is_named(student, trains, options, error, words):
+    with pytest.raises(error, match=words):
+        add_adapters(student, trains, **options)
+
+
+def test_a_missing_peft_is_named(student, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'peft', None)
+    with pytest.raises(ImportError, match='pip install peft'):
+        add_adapters(student, None)
