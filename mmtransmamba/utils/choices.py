@@ -19,8 +19,11 @@ POSITIONS = (
 INITS = ('mimic', 'inherit', 'vkq', 'calibrate', 'subclone', 'scratch')
 """Initialisations: :func:`mmtransmamba.transfer.convert.convert`."""
 
-RANKINGS = ('single', 'greedy')
+RANKINGS = ('single', 'greedy', 'recall', 'gates')
 """Ways to rank layers: :func:`mmtransmamba.transfer.convert.rank_layers`."""
+
+PROBES = ('text', 'recall')
+"""What rankings measure on: :mod:`mmtransmamba.transfer.convert.probes`."""
 
 RECIPES = (
     *('calibrated', 'lolcats', 'matvlm', 'mmmamba', 'radlads', 'radlads_long'),

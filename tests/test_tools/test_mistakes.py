@@ -231,6 +231,29 @@ MISTAKES = [
     ),
     ('transfer_lm.py', ['lm', '--data', 'text.txt', '--out', 'lm'], 'lm is not empty'),
     ('transfer_lm.py', ['lm', '--data', 'text.txt', '--out', NOWHERE], NOWHERE),
+    *(
+        ('select_layers.py', [model, '--calibration', text, *rest], name)
+        for model, text, rest, name in (
+            ('absent', 'text.txt', (), 'absent'),
+            ('folder', 'text.txt', (), 'folder'),
+            ('lm', 'absent', (), 'absent'),
+            ('lm', 'text.npz', (), 'text.npz'),
+            ('lm', 'tokens.npz', (), '1000000'),
+            ('lm', 'text.txt', ('--methods', 'best'), 'best'),
+            ('lm', 'text.txt', ('--on', 'sight'), 'sight'),
+            ('lm', 'text.txt', ('--mixer', 'Mambo'), 'Mambo'),
+            ('lm', 'text.txt', ('--out', 'text.txt'), 'text.txt'),
+            ('lm', 'text.txt', ('--ratio', '0'), '--ratio'),
+        )
+    ),
+    *(
+        ('convert_lm.py', ['lm', '--dry-run', '--layers', file], name)
+        for file, name in (
+            ('absent.json', 'absent.json'),
+            ('list.json', 'list.json'),
+            ('object.json', 'object.json'),
+        )
+    ),
     ('report.py', ['absent'], 'absent'),
     ('report.py', ['folder'], 'folder'),
     ('report.py', ['text.txt'], 'text.txt'),

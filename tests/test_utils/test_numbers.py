@@ -4,7 +4,14 @@ import argparse
 
 import pytest
 
-from mmtransmamba.utils.numbers import natural, positive, real, seed_number, whole
+from mmtransmamba.utils.numbers import (
+    count,
+    natural,
+    positive,
+    real,
+    seed_number,
+    whole,
+)
 
 
 @pytest.mark.parametrize(
@@ -53,3 +60,16 @@ def test_every_number_of_a_tool_has_bounds(repo_dir):
             for line in file.read_text().splitlines():
                 bare = 'type=int' in line or 'type=float' in line
                 assert not bare or 'local_rank' in line, (file, line)
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'), [('1', 1), ('500K', 500_000), ('1.5m', 1_500_000), ('1B', 10**9)]
+)
+def test_counts_may_have_units(text, value):
+    assert count(text) == value
+
+
+@pytest.mark.parametrize('text', ['0', '-1', '1.5', 'K', '5X', 'nan', 'infM', '0.1K5'])
+def test_other_counts_are_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match='a whole number, 1 at least'):
+        count(text)

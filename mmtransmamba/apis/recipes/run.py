@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,9 @@ def _check_teacher(request: Request) -> Any:
             f'{request.teacher} is a vision-language model; recipes are for language '
             'models. See docs/vision_language.md.'
         )
+    for file in (request.data, request.val):
+        if file is not None and not glob(file, recursive=True):
+            raise FileNotFoundError(f'There is no text at {file}.')
     config, _ = read_lm(request.teacher)
     given = request.conversion(read_recipe(request.recipe))
     spec = Conversion(**given, calibration=Path(request.data))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from mmtransmamba.utils.text_files import read_json
 
 
 @dataclass
@@ -19,6 +22,11 @@ class LayerRanking:
         kl: Per-token KL divergence from the teacher in nats: with ``'single'`` for that
             layer alone, with ``'greedy'`` for it and all layers before it.
         tokens: Number of tokens used for the measurement.
+        on: ``'text'``, or ``'recall'``: synthetic rows whose second half repeats the
+            first.
+        scores: What the order is by, where it is not the KL: with ``'recall'`` the loss
+            of recall for each nat of KL on text, with ``'gates'`` the learned share of
+            the attention. Layers with high scores should stay attention.
     """
 
     method: str
@@ -26,10 +34,45 @@ class LayerRanking:
     order: list[int] = field(default_factory=list)
     kl: list[float] = field(default_factory=list)
     tokens: int = 0
+    on: str = 'text'
+    scores: list[float] = field(default_factory=list)
 
     def save(self, path: str | Path) -> None:
         """Write the ranking as JSON."""
         Path(path).write_text(json.dumps(self.__dict__, indent=1) + '\n')
+
+    @classmethod
+    def load(cls, path: str | Path) -> LayerRanking:
+        """Read a file of :meth:`save`.
+
+        Raises:
+            FileNotFoundError: The file does not exist.
+            ValueError: It is not a ranking.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f'No ranking of layers at {path}.')
+        record = read_json(path)
+        fields = {f.name for f in dataclasses.fields(cls)}
+        if not isinstance(record, dict) or not record.keys() <= fields:
+            raise ValueError(f'{path} is not a ranking of layers.')
+        ranking = cls(**{'method': '', 'init': ''} | record)
+        layers = set(map(repr, ranking.order))
+        if len(layers) != len(ranking.order) or not layers:
+            raise ValueError(f'{path} is not a ranking of layers: {ranking.order}.')
+        return ranking
+
+    def first(self, count: int) -> list[int]:
+        """The layers to convert first, sorted.
+
+        Raises:
+            ValueError: Fewer layers are ranked.
+        """
+        if count > len(self.order):
+            raise ValueError(
+                f'The ranking has {len(self.order)} layers, but {count} are to be '
+                'converted.'
+            )
+        return sorted(self.order[:count])
 
     def note_in(self, config: Any) -> None:
         """Record in the hybrid's config how its layers were chosen.
@@ -40,12 +83,18 @@ class LayerRanking:
         config.get_text_config().layer_ranking = asdict(self)
 
     def __str__(self) -> str:
-        meaning = 'alone' if self.method == 'single' else 'with those above'
+        meaning = 'with those above' if self.method == 'greedy' else 'alone'
+        by = {
+            'recall': 'recall that is lost for each nat of KL on text',
+            'gates': 'learned share of the attention',
+        }.get(self.method, 'KL per token of converting them')
+        where = '' if self.on == 'text' else f', on synthetic {self.on}'
         lines = [
-            f'Layers by the KL per token of converting them ({meaning}; '
-            f'init={self.init}, {self.tokens:,} tokens):',
-            'rank  layer  KL (nats)',
+            f'Layers by the {by} ({meaning}; init={self.init}, {self.tokens:,} tokens'
+            f'{where}):',
+            'rank  layer  KL (nats)' + ('      score' if self.scores else ''),
         ]
         for rank, (layer, kl) in enumerate(zip(self.order, self.kl, strict=True), 1):
-            lines.append(f'{rank:4}  {layer:5}  {kl:9.4f}')
+            score = f'  {self.scores[rank - 1]:9.4f}' if self.scores else ''
+            lines.append(f'{rank:4}  {layer:5}  {kl:9.4f}{score}')
         return '\n'.join(lines)

@@ -2,89 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from mmtransmamba.models.divergence import kl_of_log_probs
 from mmtransmamba.models.folders.pretrained import Pretrained
 from mmtransmamba.models.language.layer_choice import count_layers_of
-from mmtransmamba.transfer.convert.hybrid_config import hybrid_config
+from mmtransmamba.transfer.convert.candidates import Candidates, check_ids
 from mmtransmamba.transfer.convert.layer_ranking import LayerRanking
-from mmtransmamba.transfer.convert.plan import LanguagePlan
+from mmtransmamba.transfer.convert.probes import text_probes
 from mmtransmamba.transfer.convert.spec import Conversion
-
-_WIDTHS = (
-    'hidden_size intermediate_size num_attention_heads num_key_value_heads head_dim '
-    'vocab_size'
-).split()
+from mmtransmamba.utils.choices import PROBES
 
 
 @torch.no_grad()
 def rank_layers(
-    teacher: Pretrained | nn.Module | str | Path,
+    teacher: Candidates | Pretrained | nn.Module | str | Path,
     batches: Sequence[Tensor],
     conversion: Conversion | None = None,
     count: int | None = None,
+    on: str = 'text',
 ) -> LayerRanking:
     """Rank a model's layers by the cost of converting them, before any training.
 
     Args:
-        teacher: A transformers causal language model, or its folder. A model is
+        teacher: A transformers causal language model, or its folder, or the prepared
+            :class:`~mmtransmamba.transfer.convert.candidates.Candidates`. A model is
             changed during the ranking, and restored afterwards.
         batches: Token ids ``[B, L]`` of calibration text, without padding.
         conversion: How each layer would be converted; its ``layers`` and ``ratio`` are
             ignored. If the student is shallower, only its layers are ranked, within
-            the whole teacher. Its ``ranking`` is the method. With ``'single'``, each
-            layer is converted alone, which takes one pass per layer. With ``'greedy'``,
-            the cheapest layer is converted, then the one that is cheapest together
-            with it, and so on.
+            the whole teacher. Its ``ranking`` is the method:
+
+            * ``'single'``: each layer is converted alone, which takes one pass per
+              layer;
+            * ``'greedy'``: the cheapest layer is converted, then the one that is
+              cheapest together with it, and so on;
+            * ``'recall'`` (HALO, arXiv:2601.22156): each layer alone, by the loss of
+              synthetic recall for each nat of KL on text;
+            * ``'gates'`` (FlashMorph, arXiv:2606.30562): attention and mixer of every
+              layer run side by side, and one gate per layer is learned.
         count: Number of layers to rank with ``'greedy'``; all by default.
+        on: What ``'single'``, ``'greedy'`` and ``'gates'`` measure on: ``'text'``, or
+            ``'recall'``, see
+            :func:`~mmtransmamba.transfer.convert.probes.recall_probes`.
 
     Raises:
-        ValueError: No calibration text, a family that cannot be converted, or a student
-            of another width.
+        ValueError: No calibration text, a family that cannot be converted, a student
+            of another width, or ``on`` is unknown.
     """
     if not batches:
         raise ValueError('Ranking layers needs calibration text; there is none.')
-    if not isinstance(teacher, Pretrained):
-        teacher = Pretrained(teacher)
-    conversion = replace(conversion or Conversion(), layers='early', ratio=1.0)
-    # Families that cannot be converted are refused here, before the model is loaded.
-    hybrid_config(teacher.config, conversion)
-    check_width(teacher.config, conversion.fields)
-    check_ids(batches, teacher.config.vocab_size)
-    model = teacher.load()
-    plan = LanguagePlan.of(teacher, conversion)
-    device = next(model.parameters()).device
-    everything = plan.config.mamba_layers
-    mixers = {i: plan.mixer(i).to(device) for i in everything}
-    ranking = LayerRanking(
-        conversion.ranking, conversion.init, tokens=sum(b.numel() for b in batches)
-    )
-    training = model.training
-    model.eval()
-    try:
-        if conversion.ranking == 'single':
-            costs = _costs(model, mixers, batches, [], everything)
-            ranking.order = sorted(everything, key=costs.__getitem__)
-            ranking.kl = [costs[i] for i in ranking.order]
-        else:
+    if on not in PROBES:
+        raise ValueError(f'on={on!r} must be one of {", ".join(PROBES)}.')
+    conversion = conversion or Conversion()
+    prepared = isinstance(teacher, Candidates)
+    own = nullcontext(teacher) if prepared else Candidates(teacher, conversion)
+    with own as candidates:
+        check_ids(batches, candidates.vocab_size)
+        text = text_probes(batches)
+        tokens = sum(batch.numel() for batch in batches)
+        needs_recall = on == 'recall' or conversion.ranking == 'recall'
+        recall = candidates.recall(tokens, conversion.seed) if needs_recall else []
+        measured = text if on == 'text' else recall
+        ranking = LayerRanking(
+            conversion.ranking, conversion.init, tokens=tokens, on=on
+        )
+        everything = candidates.layers
+        if conversion.ranking == 'greedy':
             for _ in range(count or len(everything)):
                 rest = [i for i in everything if i not in ranking.order]
-                costs = _costs(model, mixers, batches, ranking.order, rest)
+                costs = candidates.costs(measured, ranking.order, rest)
                 best = min(rest, key=costs.__getitem__)
                 ranking.order.append(best)
                 ranking.kl.append(costs[best])
-    finally:
-        model.train(training)
+            return ranking
+        costs = candidates.costs(measured, [], everything)
+        scores: dict[int, float] = {}
+        if conversion.ranking == 'recall':
+            costs = costs if on == 'text' else candidates.costs(text, [], everything)
+            scores = _recall_scores(costs, candidates.costs(recall, [], everything))
+        elif conversion.ranking == 'gates':
+            scores = candidates.learn_gates(measured)
+        by = scores or costs
+        ranking.order = sorted(everything, key=lambda i: (by[i], costs[i]))
+        ranking.kl = [costs[i] for i in ranking.order]
+        ranking.scores = [scores[i] for i in ranking.order if scores]
     return ranking
+
+
+def _recall_scores(
+    text: dict[int, float], recall: dict[int, float]
+) -> dict[int, float]:
+    """HALO's importance of each layer.
+
+    The drop of recall from that of the best layer, over the same drop on text, at most
+    50, as in the published code. Divergences stand in for its accuracies, which are
+    too coarse for small models.
+    """
+    least, least_recall = min(text.values()), min(recall.values())
+    return {
+        i: min((recall[i] - least_recall) / (text[i] - least + 1e-10), 50.0)
+        for i in text
+    }
 
 
 def cheapest_layers(
@@ -99,69 +122,4 @@ def cheapest_layers(
     depth = conversion.fields.get('num_hidden_layers', teacher.config.num_hidden_layers)
     count = count_layers_of(conversion.ratio, depth)
     ranking = rank_layers(teacher, conversion.calibration, conversion, count)
-    return sorted(ranking.order[:count]), ranking
-
-
-def check_ids(batches: Sequence[Tensor], vocab_size: int) -> None:
-    """Refuse ids of calibration text that are not in a teacher's vocabulary.
-
-    Raises:
-        ValueError: There is such an id.
-    """
-    lowest = min(int(batch.min()) for batch in batches)
-    highest = max(int(batch.max()) for batch in batches)
-    if lowest < 0 or highest >= vocab_size:
-        wrong = lowest if lowest < 0 else highest
-        raise ValueError(
-            f'The calibration text has the token id {wrong}; the teacher has the ids 0 '
-            f'to {vocab_size - 1}.'
-        )
-
-
-def check_width(config: Any, fields: Mapping[str, Any]) -> None:
-    """Refuse config fields that make a student narrower than its teacher.
-
-    Raises:
-        ValueError: There is such a field.
-    """
-    for name in _WIDTHS:
-        have = getattr(config, name, None)
-        if fields.get(name, have) != have:
-            raise ValueError(
-                f'{name}={fields[name]} is not the {have} of the teacher, in which '
-                'layers are ranked and calibrated: name the layers of a narrower '
-                'student yourself.'
-            )
-
-
-def _costs(
-    teacher: nn.Module,
-    mixers: dict[int, nn.Module],
-    batches: Sequence[Tensor],
-    chosen: list[int],
-    candidates: list[int],
-) -> dict[int, float]:
-    """KL per token of converting each candidate together with the chosen layers."""
-    layers = teacher.model.layers
-    totals = dict.fromkeys(candidates, 0.0)
-    for batch in tqdm(batches, desc='ranking layers'):
-        target = _log_probs(teacher, batch)
-        for candidate in candidates:
-            converted = [*chosen, candidate]
-            attention = {i: layers[i].self_attn for i in converted}
-            try:
-                for i in converted:
-                    layers[i].self_attn = mixers[i]
-                kl = kl_of_log_probs(_log_probs(teacher, batch), target)
-                totals[candidate] += float(kl.sum())
-            finally:
-                for i in converted:
-                    layers[i].self_attn = attention[i]
-    tokens = sum(batch.numel() for batch in batches)
-    return {i: total / tokens for i, total in totals.items()}
-
-
-def _log_probs(model: nn.Module, batch: Tensor) -> Tensor:
-    device = next(model.parameters()).device
-    logits = model(batch.to(device), use_cache=False).logits
-    return F.log_softmax(logits.float(), dim=-1)
+    return ranking.first(count), ranking

@@ -27,7 +27,8 @@ class Conversion:
         layers: Choice of layers, see
             :func:`~mmtransmamba.models.language.choose_layers`; or ``'auto'``: those
             that cost least, measured on ``calibration``, see
-            :func:`~mmtransmamba.transfer.convert.rank_layers`.
+            :func:`~mmtransmamba.transfer.convert.rank_layers`; or the ``.json`` file
+            of a ranking, of which the first layers are converted.
         ratio: Share of the layers that become Mamba, in (0, 1], unless ``layers`` lists
             them.
         init: Initialisation of the mixers; a mixer declares the names it supports.

@@ -199,3 +199,17 @@ def test_patterns():
 def test_unknown_stage():
     with pytest.raises(StageError, match="stage='stage4' must be one of stage1"):
         LanguageDistiller(make_hybrid(make_teacher()), make_teacher(), KL, 'stage4')
+
+
+def test_a_stage_of_ones_own_needs_what_it_trains_and_requires():
+    student, teacher = make_hybrid(make_teacher()), make_teacher()
+    distiller = LanguageDistiller(
+        student, teacher, KL, 'mine', trains=['qkv'], requires='init:mimic'
+    )
+    assert distiller.stage == 'mine'
+    with pytest.raises(StageError, match="Stage 'mine' needs trains"):
+        LanguageDistiller(student, teacher, KL, 'mine', requires='init:mimic')
+    with pytest.raises(StageError, match="'stage1'. The history of this one is init:m"):
+        LanguageDistiller(
+            student, teacher, KL, 'mine', trains=['qkv'], requires='stage1'
+        )

@@ -30,7 +30,10 @@ def test_keywords_that_are_not_its_own_are_fields_of_the_config():
         (dict(mixer='Mamba9'), "mixer: type='Mamba9' must be one of "),
         (dict(mixer=dict(d_state=8)), "mixer: Mamba2 has no field 'd_state'; it takes"),
         (dict(mamba_checkpoint='x.pt'), "mamba_checkpoint needs init='subclone'"),
-        (dict(ranking='best'), "ranking='best' must be one of single, greedy."),
+        (
+            dict(ranking='best'),
+            "ranking='best' must be one of single, greedy, recall, gates.",
+        ),
         (dict(layers='auto'), 'Ranking layers needs calibration text; there is none.'),
     ],
 )

@@ -1,0 +1,56 @@
+"""Rankings by several methods, and the comparison of what follows from them."""
+
+import numpy as np
+import pytest
+from tiny_decoders import tiny_teacher, tokens
+from torch import nn
+
+from mmtransmamba.apis.layer_selection import select_layers
+from mmtransmamba.transfer.convert import Conversion, LayerRanking, convert
+
+
+@pytest.fixture(scope='module')
+def teacher():
+    return tiny_teacher()
+
+
+def test_all_methods_are_compared_on_text_that_none_has_seen(teacher, tmp_path):
+    shown = []
+    np.savez(tmp_path / 'text.npz', tokens=tokens(8).numpy())
+    selection = select_layers(
+        *(teacher, tmp_path / 'text.npz', tmp_path / 'out'),
+        on=('text', 'recall'),
+        ratio=1 / 3,
+        show=shown.append,
+    )
+    names = ['single', 'single-recall', 'greedy', 'greedy-recall', 'recall', 'gates']
+    assert list(selection.rankings) == [*names, 'gates-recall']
+    assert {ranking.tokens for ranking in selection.rankings.values()} == {7 * 12}
+    choices = {choice.name: choice for choice in selection.choices}
+    assert {'evenly', 'late', *selection.rankings} <= set(choices)
+    for name, ranking in selection.rankings.items():
+        assert choices[name].layers == ranking.order[:1]
+        assert LayerRanking.load(tmp_path / 'out' / f'{name}.json') == ranking
+    hybrid, _ = convert(teacher, choices['late'].layers)
+    held = tokens(8)[7:]
+    logs = [model(held).logits.log_softmax(-1) for model in (teacher, hybrid.eval())]
+    kl = nn.functional.kl_div(logs[1], logs[0], log_target=True, reduction='none')
+    assert choices['late'].text_kl == pytest.approx(float(kl.sum() / 12), rel=1e-3)
+    page = (tmp_path / 'out' / 'comparison.html').read_text()
+    assert shown[-1] == str(selection) and 'gates-recall' in page
+    assert f'{choices["late"].text_kl:.4f}' in page
+
+
+def test_calibrated_mixers_are_fitted_before_they_are_ranked(teacher):
+    kl = []
+    for steps in (0, 10):
+        conversion = Conversion(
+            init='calibrate', calibration=[tokens(8)], calibration_steps=steps
+        )
+        selection = select_layers(
+            *(teacher, [tokens(8)], None, ['single']),
+            conversion=conversion,
+            show=lambda text: None,
+        )
+        kl.append(sum(selection.rankings['single'].kl))
+    assert kl[1] < kl[0]
