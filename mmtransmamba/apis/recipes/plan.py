@@ -123,12 +123,12 @@ class TransferPlan:
             f'{self.held_out:,} others are held out.'
         )
         if self.peak is not None:
-            lines.append(
-                'Minutes by three steps of each stage on the '
-                f'{self.device}, without loading and validation; the process took '
-                f'{self.peak / 2**30:.1f} GB there. Memory: both models, gradients, '
-                'optimizer; without activations.'
-            )
+            lines += [
+                f'Minutes: by three steps of each stage on the {self.device}, without '
+                'loading and validation.',
+                'Memory: both models, gradients and optimizer, without activations; '
+                f'the process took {self.peak / 2**30:.1f} GB in those steps.',
+            ]
         return '\n'.join([*lines, *self.notes])
 
 

@@ -169,7 +169,7 @@ class Candidates:
                 optimizer.zero_grad()
                 (kl + weight * gates.mean()).backward()
                 optimizer.step()
-        return {i: float(logit.sigmoid()) for i, logit in logits.items()}
+        return {i: float(logit.detach().sigmoid()) for i, logit in logits.items()}
 
     @contextmanager
     def _replaced(self, modules: Mapping[int, nn.Module]) -> Iterator[None]:

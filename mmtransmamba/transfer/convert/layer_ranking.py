@@ -57,7 +57,8 @@ class LayerRanking:
             raise ValueError(f'{path} is not a ranking of layers.')
         ranking = cls(**{'method': '', 'init': ''} | record)
         layers = set(map(repr, ranking.order))
-        if len(layers) != len(ranking.order) or not layers:
+        whole = {len(ranking.kl) or len(layers), len(ranking.scores) or len(layers)}
+        if len(layers) != len(ranking.order) or not layers or whole != {len(layers)}:
             raise ValueError(f'{path} is not a ranking of layers: {ranking.order}.')
         return ranking
 
@@ -94,7 +95,8 @@ class LayerRanking:
             f'{where}):',
             'rank  layer  KL (nats)' + ('      score' if self.scores else ''),
         ]
-        for rank, (layer, kl) in enumerate(zip(self.order, self.kl, strict=True), 1):
-            score = f'  {self.scores[rank - 1]:9.4f}' if self.scores else ''
-            lines.append(f'{rank:4}  {layer:5}  {kl:9.4f}{score}')
+        for rank, layer in enumerate(self.order):
+            kl = f'{self.kl[rank]:9.4f}' if self.kl else f'{"–":>9}'
+            score = f'  {self.scores[rank]:9.4f}' if self.scores else ''
+            lines.append(f'{rank + 1:4}  {layer:5}  {kl}{score}')
         return '\n'.join(lines)

@@ -34,7 +34,7 @@ class Proof:
     def __str__(self) -> str:
         text = 'held out' if self.held_out else 'by which the layers were ranked'
         return (
-            f'Against the teacher on {self.tokens:,} tokens of calibration text '
+            f'Against the teacher on {self.tokens:,} tokens of text '
             f'({text}): KL {self.kl:.4f} nats per token, same most likely token '
             f'{100 * self.agreement:.1f} %, perplexity {self.perplexity:.3f} '
             f'(teacher {self.teacher_perplexity:.3f})'

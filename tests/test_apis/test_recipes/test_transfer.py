@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 import mmtransmamba
 from mmtransmamba.apis.configs import config_folder
 from mmtransmamba.apis.recipes import run as module
+from mmtransmamba.visualization.report.reading import read_run
 
 
 @pytest.fixture(scope='module')
@@ -51,6 +52,11 @@ def test_a_transfer_ends_with_student_scores_and_report(files, tmp_path, recipe)
     for step in steps:
         assert f'{result.scores[step].kl:.4f}' in page and f'>{step}<' in page
     assert page.count('<svg') >= 3
+    # Each stage is validated several times on the way.
+    for number, stage in enumerate(result.plan.stages, 1):
+        run = read_run(result.out / f'{number}_{stage.name}')
+        points = [step for step, _ in run.metrics['token/kl']]
+        assert points[-1] == stage.steps and len(points) >= min(stage.steps, 4)
     assert not list((tmp_path / 'out').rglob('*.pth'))
 
 

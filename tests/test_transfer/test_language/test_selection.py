@@ -113,6 +113,7 @@ def test_a_file_of_a_ranking_chooses_the_layers(teacher, tmp_path):
         ([0, 1], 'is not a ranking of layers'),
         (dict(order=[0], cost=[1]), 'is not a ranking of layers'),
         (dict(order=[1, 1]), 'is not a ranking of layers'),
+        (dict(order=[0, 1], kl=[0.1]), 'is not a ranking of layers'),
         (dict(), 'is not a ranking of layers'),
         (dict(order=[1]), 'has 1 layers, but 3 are to be converted'),
         (dict(order=[0, 1, 9]), r'layers=\[0, 1, 9\]'),
