@@ -25,6 +25,7 @@ from mmtransmamba.models.language.layer_choice import count_layers_of
 from mmtransmamba.transfer.convert import plan_conversion, write_model
 from mmtransmamba.transfer.convert.hybrid_config import hybrid_config
 from mmtransmamba.transfer.convert.proof import Proof, prove
+from mmtransmamba.transfer.convert.ranking import read_choice
 from mmtransmamba.transfer.convert.spec import Conversion
 from mmtransmamba.utils.checkpoint_files import put_in_place, write
 from mmtransmamba.utils.text_files import read_json
@@ -127,7 +128,7 @@ def _check_teacher(request: Request) -> Any:
     given = request.conversion(read_recipe(request.recipe))
     spec = Conversion(**given, calibration=Path(request.data))
     if spec.layers != 'auto':
-        hybrid_config(config, spec)
+        hybrid_config(config, read_choice(spec, config)[0])
     return config
 
 

@@ -13,15 +13,13 @@ from torch import nn
 from mmtransmamba.models.folders.assemble import assemble
 from mmtransmamba.models.folders.pretrained import Pretrained
 from mmtransmamba.models.generation import repair_generation_config
-from mmtransmamba.models.language.layer_choice import count_layers_of
 from mmtransmamba.registry import CONVERSIONS
 from mmtransmamba.transfer.convert.calibrating import CALIBRATION_STEPS, calibrate
 from mmtransmamba.transfer.convert.calibration import read_calibration, split_held_out
 from mmtransmamba.transfer.convert.candidates import check_ids, check_width
-from mmtransmamba.transfer.convert.layer_ranking import LayerRanking
 from mmtransmamba.transfer.convert.plan import LanguagePlan, Plan
 from mmtransmamba.transfer.convert.proof import prove
-from mmtransmamba.transfer.convert.ranking import cheapest_layers
+from mmtransmamba.transfer.convert.ranking import cheapest_layers, read_choice
 from mmtransmamba.transfer.convert.spec import Conversion
 from mmtransmamba.transfer.convert.vlm_plan import VisionLanguagePlan
 from mmtransmamba.transfer.subclone import SubcloneReport
@@ -93,12 +91,8 @@ def plan_conversion(
     if conversion.layers == 'auto':
         layers, ranking = cheapest_layers(pretrained.language, conversion)
         conversion = replace(conversion, layers=layers)
-    elif isinstance(conversion.layers, str) and conversion.layers.endswith('.json'):
-        ranking = LayerRanking.load(conversion.layers)
-        depth = pretrained.language.config.num_hidden_layers
-        depth = conversion.fields.get('num_hidden_layers', depth)
-        layers = ranking.first(count_layers_of(conversion.ratio, depth))
-        conversion = replace(conversion, layers=layers)
+    else:
+        conversion, ranking = read_choice(conversion, pretrained.language.config)
     kind = VisionLanguagePlan if pretrained.is_vision_language else LanguagePlan
     plan = kind.of(pretrained, conversion)
     if ranking is not None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -123,3 +125,24 @@ def cheapest_layers(
     count = count_layers_of(conversion.ratio, depth)
     ranking = rank_layers(teacher, conversion.calibration, conversion, count)
     return ranking.first(count), ranking
+
+
+def read_choice(
+    conversion: Conversion, teacher: Any
+) -> tuple[Conversion, LayerRanking | None]:
+    """The conversion with the layers of its ranking's file, and the ranking.
+
+    Args:
+        conversion: Unchanged, and without a ranking, if ``layers`` is not a file.
+        teacher: Config of the teacher.
+
+    Raises:
+        FileNotFoundError, ValueError: See :meth:`LayerRanking.load`.
+    """
+    file = conversion.layers
+    if not isinstance(file, str) or not file.endswith('.json'):
+        return conversion, None
+    ranking = LayerRanking.load(file)
+    depth = conversion.fields.get('num_hidden_layers', teacher.num_hidden_layers)
+    layers = ranking.first(count_layers_of(conversion.ratio, depth))
+    return replace(conversion, layers=layers), ranking

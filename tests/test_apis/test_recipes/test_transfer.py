@@ -170,6 +170,17 @@ def test_layers_are_chosen_by_their_cost(files, tmp_path):
     assert model.config.mamba_layers == ranking['order'][:1]
 
 
+def test_a_file_of_a_ranking_chooses_the_layers(files, tmp_path):
+    path = tmp_path / 'ranking.json'
+    path.write_text(json.dumps(dict(order=[2, 1, 0])))
+    given = dict(layers=str(path), ratio=0.4, only_plan=True)
+    plan = transfer(files, tmp_path / 'out', 'matvlm', **given)
+    assert '1 of 3 layers' in str(plan)
+    path.write_text(json.dumps(dict(order=[2])))
+    with pytest.raises(ValueError, match='has 1 layers, but 3 are to be converted'):
+        transfer(files, tmp_path / 'other', 'matvlm', **given | dict(ratio=1.0))
+
+
 def test_a_vision_language_model_is_refused(tmp_path, files):
     from tiny_vlms import save_tiny_llava
 
