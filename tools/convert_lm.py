@@ -35,7 +35,9 @@ from mmtransmamba.utils.conversion_options import (
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument('teacher', type=Path, help='folder of the Transformer')
+    parser.add_argument(
+        'teacher', type=Path, help='folder of the Transformer, or its GGUF file'
+    )
     add_layer_options(parser, 'evenly', '1')
     parser.add_argument(
         '--init',

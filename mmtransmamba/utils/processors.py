@@ -16,11 +16,18 @@ Each takes a folder, and returns None for one that it does not know.
 def load_tokenizer(folder: str | Path) -> Any:
     """The tokenizer of a folder; nothing is downloaded, and no code there is run.
 
+    Args:
+        folder: The folder, or a GGUF file (``.gguf``).
+
     Raises:
         ValueError: The folder has no readable tokenizer.
     """
     from transformers import AutoTokenizer
 
+    path = Path(folder)
+    if path.suffix == '.gguf' and path.is_file():
+        file = dict(gguf_file=path.name)
+        return _load(AutoTokenizer, path.parent, 'tokenizer', **file)
     return _load(AutoTokenizer, folder, 'tokenizer')
 
 
@@ -35,10 +42,10 @@ def load_processor(folder: str | Path) -> Any:
     return _load(AutoProcessor, folder, 'processor')
 
 
-def _load(auto_class: Any, folder: str | Path, what: str) -> Any:
+def _load(auto_class: Any, folder: str | Path, what: str, **options: Any) -> Any:
     try:
         return auto_class.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False
+            str(folder), local_files_only=True, trust_remote_code=False, **options
         )
     except Exception as error:
         # A broken file raises any error of its reader. The first sentence gives the

@@ -8,6 +8,7 @@ import torch
 from language_models import make_teacher
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import mmtransmamba
 from mmtransmamba.models.folders import load_gguf, load_gguf_tokenizer
 
 gguf = pytest.importorskip('gguf', reason='gguf is not installed')
@@ -133,3 +134,41 @@ def test_other_files_are_refused(content, error, reason, tmp_path):
         path.write_bytes(content)
     with pytest.raises(error, match=reason):
         load_gguf(path)
+
+
+def test_a_file_is_a_teacher_like_the_folder_that_is_made_of_it(tmp_path):
+    file = write_gguf(make_llama(), tmp_path / 'model.gguf', quantised=True)
+    teacher = load_gguf(file)
+    hybrid, _ = mmtransmamba.convert(file, layers=[1], init='vkq', seed=3)
+    expected, _ = mmtransmamba.convert(teacher, layers=[1], init='vkq', seed=3)
+    for name, value in expected.state_dict().items():
+        assert torch.equal(value, hybrid.state_dict()[name]), name
+    ids = torch.tensor([[3, 4, 5]])
+    assert hybrid(ids).logits.isfinite().all()
+
+
+def test_the_tool_takes_a_file_with_its_tokenizer_and_calibrates(
+    tmp_path, repo_dir, monkeypatch
+):
+    file = write_gguf(make_llama(), tmp_path / 'model.gguf')
+    text = tmp_path / 'text.txt'
+    text.write_text('abcdefghijklmnopqrstuvwxyz' * 40)
+    monkeypatch.syspath_prepend(str(repo_dir / 'tools'))
+    monkeypatch.delitem(sys.modules, 'convert_lm', raising=False)
+    import convert_lm
+
+    out = tmp_path / 'hybrid'
+    options = [str(file), '--layers', '1', '--out', str(out)]
+    options += ['--calibration', str(text), '--calibration-tokens', '256']
+    monkeypatch.setattr(sys, 'argv', ['convert_lm.py', *options])
+    convert_lm.main()
+    model, tokenizer = mmtransmamba.load(out), AutoTokenizer.from_pretrained(out)
+    assert model.config.mamba_layers == [1]
+    own = load_gguf_tokenizer(file)
+    assert tokenizer.encode('abc') == own.encode('abc')
+    assert model.generation_config.eos_token_id == 2
+
+
+def test_a_file_that_is_missing_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match='there is no file .*none.gguf'):
+        mmtransmamba.convert(tmp_path / 'none.gguf')

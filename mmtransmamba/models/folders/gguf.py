@@ -11,6 +11,11 @@ from torch import nn
 _NEEDED = ('gguf', 'accelerate')
 
 
+def is_gguf(path: str | Path) -> bool:
+    """Whether a path is that of a GGUF file, by its name."""
+    return Path(path).suffix == '.gguf' and not Path(path).is_dir()
+
+
 def load_gguf(path: str | Path) -> nn.Module:
     """The causal language model of a GGUF file, as an ordinary float32 model.
 

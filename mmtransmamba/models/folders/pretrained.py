@@ -10,7 +10,13 @@ from transformers import GenerationConfig
 
 from mmtransmamba.models.fit import check_depth
 from mmtransmamba.models.folders.canonical_names import language_part
+from mmtransmamba.models.folders.companions import copy_companions
 from mmtransmamba.models.folders.generation_settings import generation_config_of
+from mmtransmamba.models.folders.gguf import (
+    is_gguf,
+    load_gguf,
+    load_gguf_tokenizer,
+)
 from mmtransmamba.models.folders.lm import load_lm, read_lm
 from mmtransmamba.models.folders.vlm import (
     is_vision_language,
@@ -21,26 +27,32 @@ from mmtransmamba.models.folders.vlm import (
 
 
 class Pretrained:
-    """A language or vision-language model in memory or in a folder.
+    """A language or vision-language model in memory, in a folder or in a GGUF file.
 
-    The folder's weights are read one tensor at a time, on access.
+    The folder's weights are read one tensor at a time, on access. A GGUF file is read
+    into memory, with its quantised weights expanded.
 
     Args:
-        model: The model, or its folder.
+        model: The model, its folder, or its file (``.gguf``).
 
     Attributes:
-        path: The folder, None for a model in memory.
+        path: The folder, None for a model in memory or in a file.
+        file: The GGUF file, None otherwise.
         is_vision_language: Whether it contains a text model.
         config: Its config; an InternLM2-style folder has that of a Llama.
         source: Its tensors; a vision-language model's under canonical names.
 
     Raises:
-        FileNotFoundError: The folder does not exist.
+        FileNotFoundError: The folder or file does not exist.
+        ImportError: A GGUF file needs packages that are not installed.
         TypeError: The model has no config, so it is not one of transformers.
         CheckpointError: The tensors belong to another number of layers.
     """
 
     def __init__(self, model: nn.Module | str | Path) -> None:
+        self.file = None
+        if not isinstance(model, nn.Module) and is_gguf(model):
+            self.file, model = Path(model), load_gguf(model)
         self._model = model if isinstance(model, nn.Module) else None
         if self._model is not None and not hasattr(model, 'config'):
             raise TypeError(
@@ -63,8 +75,19 @@ class Pretrained:
 
     @property
     def tokenizer_folder(self) -> str | Path:
-        """Its tokenizer or processor."""
-        return self.path or self._model.name_or_path
+        """Its tokenizer or processor: a folder, or a GGUF file."""
+        return self.path or self.file or self._model.name_or_path
+
+    def save_companions(self, folder: str | Path) -> None:
+        """Write tokenizer, processor and generation settings to another folder.
+
+        A model in memory has none.
+        """
+        if self.path is not None:
+            copy_companions(self.path, folder)
+        elif self.file is not None:
+            load_gguf_tokenizer(self.file).save_pretrained(folder)
+            self.generation_config.save_pretrained(folder)
 
     def load(self) -> nn.Module:
         """The model; a model in a folder is read anew by every call."""

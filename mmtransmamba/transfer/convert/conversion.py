@@ -39,8 +39,9 @@ def convert(
     Everything else is the teacher's, including its generation settings.
 
     Args:
-        teacher: A transformers model, or its folder. For a vision-language model, only
-            the inner language model is converted; ranking measures it without images.
+        teacher: A transformers model, its folder, or a GGUF file. For a vision-language
+            model, only the inner language model is converted; ranking measures it
+            without images.
         layers: The layers to convert: a position of
             :func:`~mmtransmamba.models.language.choose_layers` such as ``'evenly'`` or
             ``'late'``, indices, ``'auto'`` for those whose conversion costs least

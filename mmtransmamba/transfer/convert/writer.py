@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.folders.card import CARD, write_card
-from mmtransmamba.models.folders.companions import COMPANIONS, copy_companions
+from mmtransmamba.models.folders.companions import COMPANIONS
 from mmtransmamba.transfer.convert.plan import Plan
 from mmtransmamba.utils.checkpoint_files import put_in_place
 
@@ -44,8 +44,8 @@ def write_model(
 
     Args:
         plan: The plan to execute. Tokenizer, chat template and generation config in the
-            teacher's folder are copied; the ranking of layers, if there is one, is
-            written next to the weights.
+            teacher's folder or GGUF file are written too; the ranking of layers, if
+            there is one, is written next to the weights.
         folder: Folder to create.
         max_shard_bytes: Size of a shard, positive.
         overwrite: Replace the folder if it exists and is a converted model.
@@ -76,8 +76,7 @@ def write_model(
     config.save_pretrained(partial)
     report = plan.report()
     report.save(partial / REPORT_FILE)
-    if teacher is not None:
-        copy_companions(teacher, partial)
+    plan.teacher.save_companions(partial)
     inherited = f'{report.totals()["inherited_percent"]} % of the values'
     write_card(partial, folder.name, config, teacher, dict(inherited=inherited))
     put_in_place(partial, folder)
