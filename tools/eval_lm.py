@@ -1,33 +1,51 @@
-"""Score language models on zero-shot benchmarks, side by side.
+"""Score language models on zero-shot and generated benchmarks, side by side.
 
-Prompts and metrics are those of lm-evaluation-harness. The first model is the one that
-the others are compared with, for example the teacher.
+Prompts and metrics of official sets are those of lm-evaluation-harness; recall and
+state tracking are generated. The first model is the one that the others are compared
+with, for example the teacher.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from _tool import Parser, positive, tool
+from _tool import Parser, out_file, out_folder, positive, seed_number, tool
 
-from mmtransmamba.utils.choices import LM_BENCHMARKS
+from mmtransmamba.utils.choices import LM_BENCHMARKS, LM_GENERATED, LM_GROUPS
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument('models', nargs='+', help='folders with model and tokenizer')
     parser.add_argument(
-        '--data', required=True, help='folder with the JSON lines of the benchmarks'
+        '--data',
+        help='folder with the JSON lines of the benchmarks; generated ones need none',
     )
     parser.add_argument(
         '--tasks',
         nargs='+',
-        choices=LM_BENCHMARKS,
+        choices=(*LM_BENCHMARKS, *LM_GENERATED, *LM_GROUPS),
         default=('lambada_openai', 'piqa', 'arc_easy_val', 'openbookqa_val'),
         help='benchmarks (default: %(default)s)',
     )
     parser.add_argument(
-        '--limit', type=positive, help='the first so many questions of each'
+        '--limit',
+        type=positive,
+        help='the first so many questions of each, or of each length',
+    )
+    parser.add_argument(
+        '--lengths',
+        nargs='+',
+        type=positive,
+        help="of generated questions; default: each benchmark's own",
+    )
+    parser.add_argument(
+        '--letters',
+        action='store_true',
+        help='also ask with letters, in all rotations of the options',
+    )
+    parser.add_argument(
+        '--seed', type=seed_number, default=0, help='of generated questions'
     )
     parser.add_argument(
         '--batch-tokens',
@@ -39,18 +57,27 @@ def parse_args() -> argparse.Namespace:
         '--device', default='auto', help='default: the GPU if there is one'
     )
     parser.add_argument('--dtype', help="such as bfloat16; default: the folder's own")
-    parser.add_argument('--out', help='write all scores to this JSON file')
+    parser.add_argument(
+        '--out', type=out_file, help='write all scores to this JSON file'
+    )
+    parser.add_argument(
+        '--csv', type=out_file, help='write all scores to this CSV file'
+    )
+    parser.add_argument(
+        '--plots',
+        type=out_folder,
+        help='draw scores by length, and wins and ties, into this folder',
+    )
     return parser.parse_args()
 
 
 @tool(parse_args)
 def main(args: argparse.Namespace) -> None:
-    from pathlib import Path
-
     from mmtransmamba.apis.lm_benchmarks import evaluate_lm
 
-    if args.out and not Path(args.out).absolute().parent.is_dir():
-        raise FileNotFoundError(f'--out {args.out}: its folder does not exist')
+    for path in filter(None, (args.out, args.csv)):
+        if not path.absolute().parent.is_dir():
+            raise FileNotFoundError(f'{path}: its folder does not exist')
     comparison = evaluate_lm(
         args.models,
         args.tasks,
@@ -59,10 +86,17 @@ def main(args: argparse.Namespace) -> None:
         args.batch_tokens,
         args.device,
         args.dtype,
+        args.lengths,
+        args.letters,
+        args.seed,
     )
     print(comparison.table())
     if args.out:
         comparison.save(args.out)
+    if args.csv:
+        comparison.save_csv(args.csv)
+    if args.plots:
+        comparison.plot(args.plots)
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ from .digits import Digits
 from .easy_vqa import EasyVQA, EasyVQAPatches
 from .imagenette import IMAGENETTE_CLASSES, IMAGENETTE_INDICES, ImagenetteShards
 from .markov_tokens import MarkovTokens
+from .mqar_tokens import MQARTokens
 from .packed_text import PackedText
 from .recorded_views import RecordedViews
 from .shapes_vqa import ShapesCells, ShapesVQA
@@ -33,6 +34,7 @@ __all__ = [
     'EasyVQAPatches',
     'ImagenetteShards',
     'LengthGroupedSampler',
+    'MQARTokens',
     'MarkovTokens',
     'MovingShapes',
     'PackedText',

@@ -44,3 +44,9 @@ LM_BENCHMARKS = (
     *('piqa', 'sciq', 'social_iqa', 'winogrande'),
 )
 """Benchmarks of language models: :mod:`mmtransmamba.evaluation.language`."""
+
+LM_GENERATED = ('copy', 'mqar', 'needle', 'parity', 'passkey', 'permutation')
+"""Generated benchmarks: :mod:`mmtransmamba.evaluation.language.generated`."""
+
+LM_GROUPS = ('state_tracking',)
+"""Names for several of them."""

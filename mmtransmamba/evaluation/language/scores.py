@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
-from mmtransmamba.evaluation.language.likelihood import (
-    Likelihood,
-    encode_pair,
-    log_likelihoods,
-)
+from mmtransmamba.evaluation.language.answering import Answers, answer
+from mmtransmamba.evaluation.language.generated import GeneratedTask
+from mmtransmamba.evaluation.language.likelihood import Likelihood
 from mmtransmamba.evaluation.language.questions import Question
 from mmtransmamba.evaluation.language.tasks import Task
+from mmtransmamba.evaluation.language.writing import same_words
 
 
 @dataclass(frozen=True)
@@ -41,17 +40,19 @@ class TaskResult:
         questions: How many there are.
         right: For each question whether it counts as answered rightly under the first
             metric.
+        by_length: Scores by the length of the questions, for generated benchmarks.
     """
 
     scores: dict[str, Score]
     questions: int
     right: tuple[bool, ...]
+    by_length: dict[int, dict[str, Score]] = field(default_factory=dict)
 
 
 def evaluate_task(
     model: nn.Module,
     tokenizer: Any,
-    task: Task,
+    task: Task | GeneratedTask,
     questions: Sequence[Question],
     batch_tokens: int = 4096,
 ) -> TaskResult:
@@ -64,29 +65,38 @@ def evaluate_task(
         questions: See :func:`~mmtransmamba.evaluation.language.read_questions`.
         batch_tokens: See :func:`~mmtransmamba.evaluation.language.log_likelihoods`.
     """
-    pairs = [
-        encode_pair(tokenizer, context, continuation)
-        for question in questions
-        for context, continuation in zip(
-            question.contexts, question.continuations, strict=True
-        )
-    ]
-    found = iter(log_likelihoods(model, pairs, batch_tokens))
-    answers = [[next(found) for _ in question.contexts] for question in questions]
+    writes = bool(WRITTEN & set(task.metrics))
+    answers = answer(model, tokenizer, questions, batch_tokens, writes)
     values = {
-        metric: [
-            _METRICS[metric](q, a) for q, a in zip(questions, answers, strict=True)
-        ]
+        metric: [METRICS[metric](q, a) for q, a in zip(questions, answers, strict=True)]
         for metric in task.metrics
     }
+    lengths = [question.length for question in questions]
+    by_length = {
+        length: {
+            metric: mean_score(
+                metric,
+                [v for v, own in zip(every, lengths, strict=True) if own == length],
+            )
+            for metric, every in values.items()
+        }
+        for length in dict.fromkeys(lengths)
+        if length is not None
+    }
     return TaskResult(
-        scores={metric: _mean(metric, means) for metric, means in values.items()},
+        scores={metric: mean_score(metric, means) for metric, means in values.items()},
         questions=len(questions),
         right=tuple(value == 1 for value in values[task.metrics[0]]),
+        by_length=by_length,
     )
 
 
-def _mean(metric: str, values: list[float]) -> Score:
+WRITTEN = {'generated', 'gap'}
+"""Metrics for which a model has to write."""
+
+
+def mean_score(metric: str, values: Sequence[float]) -> Score:
+    """Mean of a metric over questions, with its standard error."""
     mean = statistics.fmean(values)
     spread = statistics.stdev(values) if len(values) > 1 else 0.0
     error = spread / math.sqrt(len(values))
@@ -96,28 +106,49 @@ def _mean(metric: str, values: list[float]) -> Score:
     return Score(perplexity, perplexity * error)
 
 
-def _acc(question: Question, answers: list[Likelihood]) -> float:
+def likeliest(answers: list[Likelihood]) -> int:
+    """Index of the likeliest answer, the first of several."""
     logs = [answer.log for answer in answers]
-    return float(logs.index(max(logs)) == question.gold)
+    return logs.index(max(logs))
 
 
-def _acc_norm(question: Question, answers: list[Likelihood]) -> float:
+def _acc(question: Question, answers: Answers) -> float:
+    return float(likeliest(answers.likelihoods) == question.gold)
+
+
+def _acc_norm(question: Question, answers: Answers) -> float:
     logs = [
-        answer.log / length
-        for answer, length in zip(answers, question.lengths, strict=True)
+        own.log / length
+        for own, length in zip(answers.likelihoods, question.lengths, strict=True)
     ]
     return float(logs.index(max(logs)) == question.gold)
 
 
-def _greedy(question: Question, answers: list[Likelihood]) -> float:
-    return float(answers[question.gold].greedy)
+def _greedy(question: Question, answers: Answers) -> float:
+    return float(answers.likelihoods[question.gold].greedy)
 
 
-def _log(question: Question, answers: list[Likelihood]) -> float:
-    return answers[question.gold].log
+def _log(question: Question, answers: Answers) -> float:
+    return answers.likelihoods[question.gold].log
 
 
-_METRICS = dict(acc=_acc, acc_norm=_acc_norm, greedy=_greedy, perplexity=_log)
+def _generated(question: Question, answers: Answers) -> float:
+    wanted = question.continuations[question.gold]
+    return float(same_words(answers.written or '', wanted))
+
+
+def _gap(question: Question, answers: Answers) -> float:
+    return _acc(question, answers) - _generated(question, answers)
+
+
+METRICS = dict(
+    acc=_acc,
+    acc_norm=_acc_norm,
+    greedy=_greedy,
+    perplexity=_log,
+    generated=_generated,
+    gap=_gap,
+)
 
 
 def relative_recovery(student: float, teacher: float, chance: float) -> float:

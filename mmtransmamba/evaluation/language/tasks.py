@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmtransmamba.evaluation.language.questions import Question
+from mmtransmamba.evaluation.language.questions import Question, with_options
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,11 @@ def _commonsense_qa(row: dict[str, Any]) -> Question:
     letters = ['A', 'B', 'C', 'D', 'E']
     texts = row['choices']['text']
     options = [f'{a}. {text}' for a, text in zip(letters, texts, strict=True)]
-    lines = [f'Question: {row["question"].strip()}', *options, 'Answer:']
-    return Question.choose('\n'.join(lines), letters, letters.index(row['answerKey']))
+    stem = f'Question: {row["question"].strip()}'
+    question = Question.choose(
+        '\n'.join((stem, *options, 'Answer:')), letters, letters.index(row['answerKey'])
+    )
+    return with_options(question, stem, texts)
 
 
 def _copa(row: dict[str, Any]) -> Question:

@@ -1,0 +1,129 @@
+"""The page of ``mqar.py``, from the rows that there are."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+from _mqar_plan import (
+    BATCH,
+    HEADS,
+    HIDDEN,
+    LAYERS,
+    LEARNING_RATES,
+    LENGTH,
+    MIXERS,
+    PAIRS,
+    VOCAB,
+    Run,
+)
+from _smollm2_runs import read_table
+
+HEAD = f"""# Recall after conversion
+
+A Llama of {LAYERS} layers (hidden size {HIDDEN}, {HEADS} heads of size K) learns
+multi-query associative recall (`MQARTokens`): {PAIRS} pairs, {LENGTH} tokens, {VOCAB}
+ids. The attention of all layers is then replaced (`init='mimic'`), and the student is
+distilled on fresh sequences, {BATCH} a step, with KL and forced layers; all parameters
+are trained. A layer's state has {HEADS} K² numbers for each mixer, so the window keeps
+K / 2 tokens. Recurrent models learn recall only in a narrow band of learning rates
+([arXiv:2508.19029](https://arxiv.org/abs/2508.19029)), so every row has the same
+{len(LEARNING_RATES)} rates, and the best is reported with all others below.
+
+```bash
+python tools/studies/mqar.py
+```
+"""
+
+
+def write_page(out: Path, runs: list[Run]) -> None:
+    """Write the page.
+
+    Args:
+        out: Folder of the page ``mqar.md`` and of the tables in ``mqar/``.
+        runs: All runs that are planned.
+    """
+    rows = {row['key']: row for row in read_table(out / 'mqar' / 'students.csv')}
+    teachers = read_table(out / 'mqar' / 'teachers.csv')
+    done = [run for run in runs if run.key in rows]
+    text = HEAD + (
+        f'\n**{len(done)} of {len(runs)} runs are done.** The command goes on with '
+        'the others.\n'
+    )
+    if teachers:
+        text += (
+            '\n## Teachers\n\n| K | seed | steps | accuracy | minutes |\n'
+            + '|---' * 5
+            + '|\n'
+        )
+        for row in teachers:
+            text += (
+                f'| {row["head_dim"]} | {row["seed"]} | {row["steps"]} '
+                f'| {100 * float(row["accuracy"]):.1f} % '
+                f'| {float(row["seconds"]) / 60:.1f} |\n'
+            )
+    if done:
+        text += _best(done, rows) + _all(done, rows)
+    path = out / 'mqar.md'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def _best(done: list[Run], rows: dict[str, dict[str, str]]) -> str:
+    """Accuracy by size of the state and mixer, at the best learning rate."""
+    sizes = sorted({run.head_dim for run in done})
+    found: dict[tuple, dict[float, dict[int, float]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
+    for run in done:
+        score = float(rows[run.key]['accuracy'])
+        found[run.mixer, run.head_dim][run.rate][run.seed] = score
+    heads = ' | '.join(f'{HEADS * size**2} (K = {size})' for size in sizes)
+    text = (
+        '\n## Accuracy by size of the state\n\nQueries answered correctly, in percent, '
+        f'at the best learning rate: mean over the seeds, lowest to highest. A guess '
+        f'among the values of a row is right in {100 / PAIRS:.1f} %.\n\n'
+        f'| mixer | {heads} |\n' + '|---' * (1 + len(sizes)) + '|\n'
+    )
+    for mixer in MIXERS:
+        cells = []
+        for size in sizes:
+            rates = found.get((mixer, size))
+            cells.append(_cell(rates) if rates else '–')
+        text += f'| {mixer} | {" | ".join(cells)} |\n'
+    return text
+
+
+def _cell(rates: dict[float, dict[int, float]]) -> str:
+    # Only rates that all seeds have can be compared.
+    most = max(len(seeds) for seeds in rates.values())
+    means = {
+        rate: statistics.fmean(seeds.values())
+        for rate, seeds in rates.items()
+        if len(seeds) == most
+    }
+    best = max(means, key=means.get)
+    scores = rates[best].values()
+    text = f'{100 * means[best]:.1f}'
+    if most > 1:
+        text += f' ({100 * min(scores):.1f} to {100 * max(scores):.1f})'
+    seeds = f'{most} seed{"s" if most > 1 else ""}'
+    tried = f', {len(means)} of {len(LEARNING_RATES)} rates'
+    return f'{text}, {best:g}, {seeds}{tried if len(means) < 3 else ""}'
+
+
+def _all(done: list[Run], rows: dict[str, dict[str, str]]) -> str:
+    text = (
+        '\n## All runs\n\n| mixer | K | rate | seed | before | after | steps | seconds '
+        '|\n' + '|---' * 8 + '|\n'
+    )
+    for run in done:
+        row = rows[run.key]
+        text += (
+            f'| {run.mixer} | {run.head_dim} | {run.rate:g} | {run.seed} '
+            f'| {100 * float(row["before"]):.1f} % '
+            f'| {100 * float(row["accuracy"]):.1f} % | {row["steps"]} '
+            f'| {row["seconds"]} |\n'
+        )
+    return text
