@@ -2,8 +2,8 @@
 
 Beside the Python code the package carries the native CPU kernels, compiled here
 when there is a C++ compiler, in ``mmtransmamba/.mim`` the configs and tools, where
-``mim`` and ``mmengine.hub`` look for them, and a ``.pth`` file by which transformers
-finds the package's models.
+``mim`` and ``mmengine.hub`` look for them, a ``.pth`` file by which transformers finds
+the package's models, and a plugin of vLLM.
 """
 
 import importlib.util
@@ -19,6 +19,7 @@ from setuptools.command.editable_wheel import editable_wheel
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = 'mmtransmamba'
+VLLM_PLUGIN = 'mmtransmamba_vllm'
 AUTOLOAD = '_mmtransmamba_autoload'
 # What Python executes at its start. A checkout that was removed must not matter.
 PTH = f"import sys; exec('try: import {AUTOLOAD}\\nexcept ImportError: pass')\n"
@@ -208,7 +209,7 @@ setup(
         'Programming Language :: Python :: 3.13',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
-    packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    packages=[*find_packages(include=[PACKAGE, f'{PACKAGE}.*']), VLLM_PLUGIN],
     py_modules=[AUTOLOAD],
     package_data={PACKAGE: ['ops/native/**/*.cpp', 'ops/native/**/*.h']},
     include_package_data=False,
@@ -216,7 +217,8 @@ setup(
     install_requires=read_requirements('runtime'),
     extras_require=read_extras(),
     entry_points={
-        'lmms_eval.models': ['mmtransmamba = mmtransmamba.apis.lmms:manifest']
+        'lmms_eval.models': ['mmtransmamba = mmtransmamba.apis.lmms:manifest'],
+        'vllm.general_plugins': [f'mmtransmamba = {VLLM_PLUGIN}:register'],
     },
     distclass=PlatformDistribution,
     cmdclass={

@@ -19,6 +19,7 @@ from mmtransmamba.ops.native.build import LIBRARY_NAME
 from mmtransmamba.version import __version__
 
 AUTOLOAD = '_mmtransmamba_autoload'
+PLUGIN = 'mmtransmamba_vllm'
 LIBRARY = f'mmtransmamba/ops/native/{LIBRARY_NAME}'
 NOT_SOURCE = (
     '.*',
@@ -116,7 +117,9 @@ def run_installed(installed, cwd, *command):
 def package_files(source):
     names = files_below(source / 'mmtransmamba', '*.py', '*.cpp', '*.h')
     assert 'ops/native/build.py' in names
-    return {f'mmtransmamba/{name}' for name in names}
+    plugin = files_below(source / PLUGIN, '*.py')
+    assert plugin
+    return {f'mmtransmamba/{n}' for n in names} | {f'{PLUGIN}/{n}' for n in plugin}
 
 
 def test_sdist_is_complete(source, sdist):
@@ -148,6 +151,8 @@ def test_wheel_is_complete(source, wheel):
     info = f'mmtransmamba-{__version__}.dist-info/'
     assert {name for name in names if not name.startswith(info)} == expected
     assert f'{info}licenses/LICENSE' in names
+    points = zipfile.ZipFile(wheel).read(f'{info}entry_points.txt').decode()
+    assert f'[vllm.general_plugins]\nmmtransmamba = {PLUGIN}:register' in points
 
 
 def test_wheel_fits_any_python_of_this_platform(wheel):

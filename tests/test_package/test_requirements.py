@@ -191,3 +191,18 @@ def test_imports_are_declared(arguments, repo_dir):
         for path in repo_dir.glob(KERNELS)
     }
     assert undeclared - kernels == set(PLUGINS.items())
+
+
+def test_the_plugin_of_vllm_imports_nothing_but_vllm(repo_dir):
+    """In vLLM's environment there are no dependencies of this package."""
+    paths = list((repo_dir / 'mmtransmamba_vllm').glob('*.py'))
+    assert paths
+    names = {
+        name.name if isinstance(node, ast.Import) else node.module
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text('utf-8')))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in node.names
+    }
+    found = {name.split('.')[0] for name in names} - set(sys.stdlib_module_names)
+    assert found == {'mmtransmamba_vllm', 'torch', 'transformers', 'vllm'}
