@@ -13,7 +13,6 @@ from vllm.model_executor.layers.linear import (
     RowParallelLinear,
 )
 from vllm.model_executor.layers.mamba import mamba_mixer
-from vllm.model_executor.layers.mamba.ops.cpu.mamba_ssm import selective_state_update
 from vllm.model_executor.utils import set_weight_attrs
 from vllm.platforms import current_platform
 
@@ -161,21 +160,28 @@ def update_on_cpu(
     D: Tensor,
     dt_bias: Tensor,
     z: Tensor,
+    state_batch_indices: Tensor,
     out: Tensor,
-    **options: Any,
+    **_: Any,
 ) -> None:
-    """One step of the recurrence, see ``selective_state_update`` of vLLM."""
-    # The kernel does not read transposed tensors.
-    x, dt, B, C, z = (part.contiguous() for part in (x, dt, B, C, z))
-    y = torch.empty_like(x)
-    selective_state_update(
-        state, x, dt, A, B, C, D=D, dt_bias=dt_bias, z=z, out=y, **options
-    )
-    out.copy_(y)
+    """One step of several sequences; see :func:`scan_on_cpu` for the parameters.
+
+    Args:
+        x, dt, z, out: ``[sequences, D]``.
+        B, C: ``[sequences, N]``.
+        state_batch_indices: Slot of each sequence's state.
+    """
+    slots = state_batch_indices.flatten()
+    dt, u = F.softplus(dt.float() + dt_bias), x.float()
+    new = torch.exp(dt[..., None] * A) * state[slots].float()
+    new = new + (dt * u)[..., None] * B.float()[:, None]
+    state[slots] = new.to(state.dtype)
+    y = (new @ C.float()[..., None])[..., 0] + D * u
+    out.copy_(y * F.silu(z.float()))
 
 
 if current_platform.is_cpu():
-    # vLLM 0.32 calls a scan that its CPU builds lack, and its dispatcher gives states
-    # without a dimension of heads to a kernel that needs one.
+    # vLLM 0.32 has no scan of Mamba-1 for CPUs, and its step for CPUs is that of
+    # Mamba-2, with one decay per head.
     mamba_mixer.selective_scan_fn = scan_on_cpu
     mamba_mixer.selective_state_update = update_on_cpu
