@@ -21,6 +21,8 @@ from mmtransmamba.utils.choices import POSITIONS, RANKINGS
 from mmtransmamba.visualization.report.environment import this_machine
 from mmtransmamba.visualization.report.markup import document, table
 
+LITTLE_RECALL = 0.1
+"""Recall of a teacher below which rankings by recall mean little."""
 COLUMNS = (
     *('choice', 'converted', 'KL on text', 'KL on recall', 'recall'),
     'recall of the teacher',
@@ -70,11 +72,22 @@ class Selection:
     rankings: dict[str, LayerRanking]
     choices: list[Choice]
 
+    @property
+    def warning(self) -> str:
+        """A sentence about a teacher that hardly recalls; empty for any other."""
+        recall = self.choices[0].teacher_recall
+        if recall >= LITTLE_RECALL:
+            return ''
+        return (
+            f'The teacher itself predicts only {100 * recall:.1f} % of the repeated '
+            'tokens, so rankings by recall mean little here.'
+        )
+
     def __str__(self) -> str:
         rows = [COLUMNS, *(choice.cells() for choice in self.choices)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ['  '.join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        return '\n'.join(lines)
+        return '\n'.join([*lines, *filter(None, [self.warning])])
 
 
 def select_layers(
@@ -184,7 +197,8 @@ def _page(selection: Selection, conversion: Conversion, name: str) -> str:
             'choices',
             'Hybrids before any training',
             f'<div class="card">{compared}</div><p class="note">On text that no method '
-            'has seen, and on random tokens that are repeated.</p>',
+            'has seen, and on random tokens that are repeated. '
+            f'{selection.warning}</p>',
         ),
         (
             'ranks',

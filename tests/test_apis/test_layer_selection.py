@@ -41,6 +41,17 @@ def test_all_methods_are_compared_on_text_that_none_has_seen(teacher, tmp_path):
     assert f'{choices["late"].text_kl:.4f}' in page
 
 
+def test_a_teacher_that_cannot_recall_is_named(teacher):
+    selection = select_layers(
+        teacher, [tokens(4)], methods=['single'], show=lambda text: None
+    )
+    assert selection.choices[0].teacher_recall < 0.1
+    assert str(selection).endswith('rankings by recall mean little here.')
+    for choice in selection.choices:
+        choice.teacher_recall = 0.9
+    assert not selection.warning and 'mean little' not in str(selection)
+
+
 def test_calibrated_mixers_are_fitted_before_they_are_ranked(teacher):
     kl = []
     for steps in (0, 10):
