@@ -35,7 +35,7 @@ def test_all_methods_are_compared_on_text_that_none_has_seen(teacher, tmp_path):
     held = tokens(8)[7:]
     logs = [model(held).logits.log_softmax(-1) for model in (teacher, hybrid.eval())]
     kl = nn.functional.kl_div(logs[1], logs[0], log_target=True, reduction='none')
-    assert choices['late'].text_kl == pytest.approx(float(kl.sum() / 12), rel=1e-3)
+    assert choices['late'].text_kl == pytest.approx(kl.sum().item() / 12, rel=1e-3)
     page = (tmp_path / 'out' / 'comparison.html').read_text()
     assert shown[-1] == str(selection) and 'gates-recall' in page
     assert f'{choices["late"].text_kl:.4f}' in page
