@@ -580,6 +580,19 @@ def active_ddp() -> Any | None:
     return DistributedDataParallel._get_active_ddp_module()
 
 
+def is_sharded(tensor: Any) -> bool:
+    """Whether a tensor is a DTensor, of which each process has a part."""
+    return hasattr(tensor, 'full_tensor')
+
+
+def is_fully_sharded(module: Any) -> bool:
+    """Whether FSDP2 shards a module's parameters, which only its ``__call__`` gathers.
+
+    FSDP2 sets the flag for torch.compile; transformers reads it too.
+    """
+    return getattr(module, '_is_fsdp_managed_module', False)
+
+
 def run_load_hooks(module: Any, state: dict[str, Any], prefix: str) -> None:
     """Change a state dict as a module alone does before it loads it.
 

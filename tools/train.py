@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from _tool import Parser, out_folder, parse_run, tool
 
+from mmtransmamba.utils.choices import STRATEGIES
+
 if TYPE_CHECKING:
     from mmengine.config import Config
 
@@ -39,6 +41,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--no-validate', action='store_true', help='do not evaluate during training'
     )
+    parser.add_argument(
+        '--strategy',
+        choices=STRATEGIES,
+        default='ddp',
+        help='how several devices train the model: each with a whole copy (ddp, the '
+        'default), or in parts (fsdp, deepspeed)',
+    )
     return parse_run(parser, 'train_dataloader')
 
 
@@ -51,6 +60,7 @@ def prepare_config(args: argparse.Namespace) -> Config:
             checkpoints to resume from are damaged.
     """
     from mmtransmamba.utils import launch
+    from mmtransmamba.utils.strategies import use_strategy
 
     cfg = launch.load_config(args.config, args.work_dir)
     launch.override(cfg, args.cfg_options)
@@ -58,6 +68,7 @@ def prepare_config(args: argparse.Namespace) -> Config:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
         launch.use_amp(cfg)
+    use_strategy(cfg, args.strategy, args.launcher)
     if args.auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise ValueError(

@@ -1,3 +1,17 @@
-from . import averaged, hooks, optimizers, partwise_data_parallel, schedulers
+from . import (
+    averaged,
+    hooks,
+    optimizers,
+    partwise_data_parallel,
+    schedulers,
+    sharding,
+)
 
-__all__ = ['averaged', 'hooks', 'optimizers', 'partwise_data_parallel', 'schedulers']
+__all__ = [
+    'averaged',
+    'hooks',
+    'optimizers',
+    'partwise_data_parallel',
+    'schedulers',
+    'sharding',
+]

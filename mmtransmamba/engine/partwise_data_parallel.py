@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from mmengine.dist import broadcast
-from mmengine.optim import OptimWrapper
 from torch import nn
 
+from mmtransmamba.engine.model_wrapper import ModelWrapper
 from mmtransmamba.registry import MODEL_WRAPPERS
 
 
 @MODEL_WRAPPERS.register_module()
-class PartwiseDataParallel(nn.Module):
+class PartwiseDataParallel(ModelWrapper):
     """Data-parallel wrapper for models whose ``train_step`` averages gradients itself.
 
     PyTorch's DDP exchanges gradients during the single backward pass that it expects.
@@ -29,23 +28,6 @@ class PartwiseDataParallel(nn.Module):
     """
 
     def __init__(self, module: nn.Module, device_ids: Any = None) -> None:
-        super().__init__()
-        self.module = module
+        super().__init__(module)
         for tensor in module.state_dict().values():
             broadcast(tensor)
-
-    def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> dict:
-        """See the model's ``train_step``."""
-        return self.module.train_step(data, optim_wrapper)
-
-    def val_step(self, data: Any) -> list:
-        """See the model's ``val_step``."""
-        return self.module.val_step(data)
-
-    def test_step(self, data: Any) -> list:
-        """See the model's ``test_step``."""
-        return self.module.test_step(data)
-
-    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor | dict | list:
-        """See the model's ``forward``."""
-        return self.module(*args, **kwargs)

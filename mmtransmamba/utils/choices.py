@@ -6,6 +6,9 @@ The modules that implement them import them from here.
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 """Who starts the processes of a distributed run: :mod:`mmtransmamba.utils.launch`."""
 
+STRATEGIES = ('ddp', 'fsdp', 'deepspeed')
+"""How several devices train one model: :mod:`mmtransmamba.utils.strategies`."""
+
 POSITIONS = (
     'evenly',
     'early',

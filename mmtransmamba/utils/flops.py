@@ -65,7 +65,7 @@ def count_complexity(
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     tensors = {name: tensor.to('meta') for name, tensor in tensors.items()}
     training = {name: m.training for name, m in model.named_modules()}
-    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS | _MULTIPLY_ADDS)
+    counter = flop_counter()
     model.eval()
     try:
         with torch.no_grad(), use_backend('shapes'), counter:
@@ -89,6 +89,16 @@ def count_complexity(
     modules = {name: modules[name] for name, _ in model.named_modules()}
     others, scans = counts.get('Global', (0, 0))
     return Complexity(modules[''][0], others + scans, scans, modules)
+
+
+def flop_counter() -> FlopCounterMode:
+    """A counter that knows the scans; see :func:`counted`."""
+    return FlopCounterMode(display=False, custom_mapping=FORMULAS | _MULTIPLY_ADDS)
+
+
+def counted(counter: FlopCounterMode) -> int:
+    """FLOPs that a counter has seen so far, as :class:`Complexity` counts them."""
+    return sum(_flops(counter.get_flop_counts().get('Global', {})))
 
 
 def _flops(ops: dict[Any, int]) -> tuple[int, int]:

@@ -13,11 +13,12 @@ from mmengine.config import Config
 from mmengine.registry import OPTIMIZERS, DefaultScope
 
 from mmtransmamba.registry import MODELS
+from mmtransmamba.utils.strategies import check_fsdp
 
 # With these a model sees all batches of a step, or finds out that it does not.
 _WHOLE_STEPS = (
     *('MMDistributedDataParallel', 'PartwiseDataParallel'),
-    *('DDPStrategy', 'SingleDeviceStrategy'),
+    *('DDPStrategy', 'SingleDeviceStrategy', 'FullyShardedModel'),
 )
 _COUNTS = ('max_epochs', 'max_iters', 'val_interval')
 
@@ -27,8 +28,9 @@ def check_run(cfg: Config) -> None:
 
     Raises:
         ValueError: The config has no model, has no training length, warms up for longer
-            than it trains, names an unknown optimizer, or accumulates batches for a
-            mean over their tokens that cannot be taken.
+            than it trains, names an unknown optimizer, accumulates batches for a mean
+            over their tokens that cannot be taken, or has a part that FSDP does not
+            support.
     """
     where = f'the config "{cfg.filename}"' if cfg.filename else 'the config'
     model = cfg.get('model')
@@ -41,13 +43,14 @@ def check_run(cfg: Config) -> None:
         _check_schedule(training, cfg.get('param_scheduler'))
         _check_optimizer(cfg)
         _check_average(cfg)
+        check_fsdp(cfg)
 
 
 def _check_average(cfg: Config) -> None:
     """Refuse a mean over a step's tokens where the model does not see the whole step.
 
-    Such a model keeps the batches that are accumulated. FSDP and DeepSpeed show it one
-    batch at a time; under DDP the model itself refuses.
+    Such a model keeps the batches that are accumulated. mmengine's FSDP and DeepSpeed
+    show it one batch at a time; under DDP the model itself refuses.
     """
     strategy = cfg.get('strategy') or {}
     wrapper = strategy.get('model_wrapper') or cfg.get('model_wrapper_cfg') or {}

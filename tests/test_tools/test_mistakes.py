@@ -88,6 +88,13 @@ MISTAKES = [
     ('train.py', ['vit.py', '--resume', 'folder'], 'folder'),
     ('train.py', ['vit.py', '--resume', 'text.pth'], 'text.pth'),
     ('train.py', ['vit.py', '--cfg-options', 'train_cfg.max_epochs=0'], 'max_epochs'),
+    ('train.py', ['vit.py', '--strategy', 'zero'], '--strategy'),
+    ('train.py', ['vit.py', '--strategy', 'fsdp'], '--strategy fsdp'),
+    (
+        'train.py',
+        ['vit.py', '--strategy', 'deepspeed', '--launcher', 'pytorch'],
+        'deepspeed',
+    ),
     ('train.py', ['vit.py', '--cfg-options', 'foo'], 'KEY=VALUE'),
     (
         'train.py',
@@ -274,6 +281,19 @@ MISTAKES = [
     ('analysis_tools/get_flops.py', ['empty.py'], 'empty.py'),
     ('analysis_tools/get_flops.py', ['vit.py', '--shape', '0'], '--shape'),
     ('analysis_tools/get_flops.py', ['vit.py', '--shape', '8', '8', '8', '8'], 'shape'),
+    ('plan_run.py', ['absent.py'], 'absent.py'),
+    ('plan_run.py', ['empty.py'], 'train_cfg'),
+    ('plan_run.py', ['vit.py', '--gpus', '0'], '--gpus'),
+    ('plan_run.py', ['vit.py', '--mfu', '1.5'], '--mfu'),
+    ('plan_run.py', ['vit.py', '--mfu', '0'], '--mfu'),
+    ('plan_run.py', ['vit.py', '--peak-tflops', 'nan'], '--peak-tflops'),
+    ('plan_run.py', ['vit.py', '--device-memory', '-1'], '--device-memory'),
+    ('plan_run.py', ['vit.py', '--strategy', 'zero'], '--strategy'),
+    (
+        'plan_run.py',
+        ['vit.py', '--cfg-options', 'train_dataloader.dataset.split=half'],
+        '--samples',
+    ),
     ('analysis_tools/ablation.py', ['absent.py'], 'absent.py'),
     ('analysis_tools/ablation.py', ['vit.py', '--work-dir', NOWHERE], NOWHERE),
     *(

@@ -12,6 +12,7 @@ from torch import nn
 
 from mmtransmamba.compat import is_resuming
 from mmtransmamba.engine.averaged import checkpoint_weights
+from mmtransmamba.engine.sharding.whole import whole_weights
 from mmtransmamba.engine.student import is_distiller, transformers_part
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.models.folders.card import write_card
@@ -94,8 +95,12 @@ class SaveStudentHook(Hook):
             )
 
     def after_train(self, runner: Runner) -> None:
-        if not is_main_process():
-            return
+        # Every process holds a part of a sharded model.
+        with whole_weights(runner.model):
+            if is_main_process():
+                self._save(runner)
+
+    def _save(self, runner: Runner) -> None:
         trained = unwrapped_model(runner)
         model = transformers_part(trained)
         folder = Path(runner.work_dir) / self.folder

@@ -7,7 +7,7 @@ from mmengine.dist import all_reduce_params
 from mmengine.optim import OptimWrapper
 from torch import Tensor
 
-from mmtransmamba.compat import set_inner_count
+from mmtransmamba.compat import is_sharded, set_inner_count
 
 
 class PartialBackward:
@@ -59,4 +59,6 @@ class PartialBackward:
         """Average the gradients over the processes, as no DDP wrapper does it."""
         groups = self._wrapper.optimizer.param_groups
         gradients = [p.grad for g in groups for p in g['params'] if p.grad is not None]
+        # FSDP has averaged the gradients of the parameters that it shards.
+        gradients = [grad for grad in gradients if not is_sharded(grad)]
         all_reduce_params(gradients, op='mean')

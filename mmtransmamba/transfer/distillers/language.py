@@ -9,6 +9,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmtransmamba.compat import is_fully_sharded
 from mmtransmamba.models.folders.companions import Companions
 from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.models.language.packing import Packing, find_packing
@@ -64,7 +65,8 @@ class LanguageDistiller(Distiller):
     processes this requires the wrapper
     :class:`~mmtransmamba.engine.partwise_data_parallel.PartwiseDataParallel`
     (``model_wrapper_cfg``); DDP requires a single backward pass, for which the
-    activations of all layers are stored.
+    activations of all layers are stored. So does FSDP
+    (:class:`~mmtransmamba.engine.sharding.FullyShardedModel`).
 
     In the state dict, the student's tensors have the same names as in the transformers
     model, and parameters of terms start with ``distiller.``; the teacher is not
@@ -221,6 +223,7 @@ class LanguageDistiller(Distiller):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         mode: str = 'tensor',
+        share: Share | None = None,
         **inputs: Any,
     ) -> Tensor | dict[str, Tensor] | list[dict[str, float]]:
         """Like :class:`CausalLM`; ``mode='loss'`` distils.
@@ -228,12 +231,15 @@ class LanguageDistiller(Distiller):
         Args:
             input_ids, attention_mask, labels: ``[B, L]``.
             mode: ``'loss'``, ``'predict'`` or ``'tensor'``.
+            share: See :meth:`losses`.
             **inputs: Further inputs of both models, such as images.
         """
         inputs = dict(inputs, input_ids=input_ids, attention_mask=attention_mask)
         if mode == 'loss':
-            counts = count_tokens(input_ids, labels, attention_mask)
-            return self.losses(inputs, labels, share=self.share_under_wrapper(counts))
+            if share is None:
+                counts = count_tokens(input_ids, labels, attention_mask)
+                share = self.share_under_wrapper(counts)
+            return self.losses(inputs, labels, share=share)
         self._check_tokens(self.student, input_ids, inputs.get('pixel_values'))
         if mode == 'predict' and 'answers' in inputs:
             return answer(self.head, self.student, self.companions, inputs)
@@ -269,7 +275,13 @@ class LanguageDistiller(Distiller):
     def losses_of(
         self, data: dict[str, Any], share: Share | None, backward: PartialBackward
     ) -> dict[str, Tensor]:
-        """Losses of a batch, with a backward pass for each forced layer."""
+        """Losses of a batch, with a backward pass for each forced layer.
+
+        FSDP gathers parameters only during the forward pass of the whole, so there is
+        a single backward pass then.
+        """
+        if is_fully_sharded(self):
+            return super().losses_of(data, share, backward)
         inputs = {key: value for key, value in data.items() if key != 'labels'}
         return self.losses(inputs, data.get('labels'), backward, share)
 

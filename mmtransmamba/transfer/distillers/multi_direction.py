@@ -9,7 +9,12 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
-from mmtransmamba.compat import accumulated_batches, normalizes, swaps_channels
+from mmtransmamba.compat import (
+    accumulated_batches,
+    is_fully_sharded,
+    normalizes,
+    swaps_channels,
+)
 from mmtransmamba.models.student_kinds import kind_of
 from mmtransmamba.models.teachers import BaseTeacher
 from mmtransmamba.models.trainable.step_average import (
@@ -178,7 +183,7 @@ class MultiDirectionDistiller(Distiller):
         self, data: dict | tuple | list, optim_wrapper: OptimWrapper
     ) -> dict[str, Tensor]:
         """See :class:`StepAverage`; mmengine's own if nothing is accumulated."""
-        if accumulated_batches(optim_wrapper) == 1:
+        if accumulated_batches(optim_wrapper) == 1 and not is_fully_sharded(self):
             return super(StepAverage, self).train_step(data, optim_wrapper)
         return super().train_step(data, optim_wrapper)
 

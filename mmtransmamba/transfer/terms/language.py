@@ -259,9 +259,13 @@ class ForcedTerm(Term):
     """A term on single layers of the student, fed with the teacher's inputs.
 
     The layers' errors do not accumulate, and each layer can be trained separately.
+
+    Attributes:
+        calls_parts: Whether the term calls modules of a layer instead of the layer.
     """
 
     unit = KEPT
+    calls_parts = False
 
     def bind(self, pair: LanguagePair) -> None:
         name = type(self).__name__
@@ -298,6 +302,8 @@ class MixerOutputTerm(ForcedTerm):
         at: ``'projected'``: after the output projection, where it is added to the
             residual stream; ``'heads'``: before it, so the projection has no gradient.
     """
+
+    calls_parts = True
 
     def __init__(self, weight: float = 1.0, at: str = 'projected') -> None:
         super().__init__(weight)

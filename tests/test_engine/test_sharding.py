@@ -1,0 +1,230 @@
+"""FSDP in two processes beside the same trainings in one."""
+
+from __future__ import annotations
+
+import pytest
+import sharded_ranks
+import torch
+from mmengine.config import Config
+from processes import spawn_ranks
+from sharded_ranks import MODELS, RANKS, STEPS, losses_of, runner_of
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from mmtransmamba.compat import release
+from mmtransmamba.engine.sharding import FullyShardedModel
+from mmtransmamba.engine.sharding.units import blocks_of
+from mmtransmamba.utils.run_config import check_run
+from mmtransmamba.utils.strategies import use_strategy
+
+pytestmark = pytest.mark.skipif(
+    release(torch.__version__) < (2, 9),
+    reason=f'FSDP2 of PyTorch {torch.__version__} is not for CPUs',
+)
+CLOSE = dict(rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A folder of all trainings, the losses of one process, and reports of two."""
+    folder = tmp_path_factory.mktemp('sharded')
+    losses = {}
+    for kind in MODELS:
+        runner = runner_of(kind, folder / f'{kind}-one', None)
+        runner.train()
+        losses[kind] = losses_of(runner)
+    spawn_ranks(sharded_ranks.run, str(folder), nprocs=RANKS)
+    return folder, losses, [torch.load(folder / f'{rank}.pth') for rank in range(RANKS)]
+
+
+def last_of(folder, name):
+    """The last checkpoint of a run."""
+    number = (folder / name / 'last_checkpoint').read_text()
+    return torch.load(folder / name / number, weights_only=False)
+
+
+def own_weights(state):
+    """Without the statistics of BatchNorm, which are those of a process's batches."""
+    statistics = ('running_mean', 'running_var', 'num_batches_tracked')
+    return {key: value for key, value in state.items() if not key.endswith(statistics)}
+
+
+def assert_same(actual, expected):
+    """Weights and momenta are those of the other run."""
+    weights = [own_weights(run['state_dict']) for run in (actual, expected)]
+    torch.testing.assert_close(*weights, **CLOSE)
+    states = [run['optimizer']['state'] for run in (actual, expected)]
+    assert states[0].keys() == states[1].keys()
+    assert states[0]
+    torch.testing.assert_close(*states, **CLOSE)
+
+
+@pytest.mark.parametrize('kind', MODELS)
+def test_two_processes_learn_what_one_does(trained, kind):
+    folder, losses, reports = trained
+    assert len(losses[kind]) == STEPS
+    assert losses[kind][-1] != losses[kind][0]
+    for report in reports:
+        assert report[kind] == pytest.approx(losses[kind], rel=1e-5)
+    assert_same(last_of(folder, f'{kind}-two'), last_of(folder, f'{kind}-one'))
+
+
+@pytest.mark.parametrize('kind', MODELS)
+def test_each_process_holds_its_part(trained, kind):
+    folder, _, reports = trained
+    whole = last_of(folder, f'{kind}-two')['state_dict']
+    parts = [report[f'{kind}, parameters'] for report in reports]
+    total = sum(sum(part.values()) for part in parts)
+    names = {name.removeprefix('student.') for name in parts[0]}
+    names = {f'distiller.{n}' if n.startswith('terms.') else n for n in names}
+    assert total == sum(whole[name].numel() for name in names)
+    assert all(sum(part.values()) < 0.7 * total for part in parts)
+
+
+@pytest.mark.parametrize('kind', ['classification', 'language'])
+def test_a_sharded_teacher_teaches_the_same(trained, kind):
+    _, losses, reports = trained
+    assert reports[0][f'{kind}, teacher'] == pytest.approx(losses[kind], rel=1e-5)
+
+
+@pytest.mark.parametrize('kind', ['classification', 'language'])
+def test_scans_stay_float32_in_bfloat16(trained, kind):
+    _, losses, reports = trained
+    half = reports[0][f'{kind}, half']
+    assert half != losses[kind]
+    assert half == pytest.approx(losses[kind], rel=0.05)
+    dtypes = reports[0][f'{kind}, dtypes']
+    if kind == 'classification':  # autocast, whose parameters are float32
+        assert set(dtypes.values()) == {torch.float32}
+        return
+    kept = {name.split('.')[-1] for name, d in dtypes.items() if d == torch.float32}
+    assert kept == {'A_log', 'dt_bias'}
+    assert dtypes['Linear.weight'] == torch.bfloat16
+
+
+@pytest.mark.parametrize('start', ['one', 'two'])
+def test_two_processes_go_on_from_a_checkpoint_of(trained, start):
+    folder, _, _ = trained
+    resumed = last_of(folder, f'language-{start}-resumed')
+    assert_same(resumed, last_of(folder, 'language-one'))
+
+
+def test_one_process_goes_on_from_a_checkpoint_of_two(trained):
+    folder, _, _ = trained
+    checkpoint = folder / 'language-two' / 'iter_2.pth'
+    runner = runner_of(
+        'language', folder / 'alone', None, steps=2, resume=checkpoint, start=2
+    )
+    runner.train()
+    assert_same(last_of(folder, 'alone'), last_of(folder, 'language-one'))
+
+
+def test_the_students_folder_is_whole(trained):
+    folder, _, _ = trained
+    student = AutoModelForCausalLM.from_pretrained(folder / 'language-two' / 'student')
+    expected = last_of(folder, 'language-one')['state_dict']
+    for name, value in student.state_dict().items():
+        torch.testing.assert_close(value, expected[name], **CLOSE)
+    assert (folder / 'vision_language-two' / 'student' / 'config.json').exists()
+
+
+# --------------------------------------------------------------------------- settings
+
+
+def config(**changes):
+    model = dict(type='mmtransmamba.MultiDirectionDistiller')
+    given = dict(
+        model=model,
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        val_dataloader=dict(sampler=dict(type='DefaultSampler', round_up=False)),
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)),
+    )
+    return Config(given | changes)
+
+
+def test_fsdp_sets_runner_wrapper_and_samplers():
+    wrapper = dict(type='mmtransmamba.FullyShardedModel', teacher='shard')
+    for given, expected in (
+        ({}, dict(type='mmtransmamba.FullyShardedModel')),
+        (dict(model_wrapper_cfg=wrapper), wrapper),
+        (
+            dict(model_wrapper_cfg=dict(type='mmtransmamba.PartwiseDataParallel')),
+            dict(type='mmtransmamba.FullyShardedModel'),
+        ),
+    ):
+        cfg = config(**given)
+        use_strategy(cfg, 'fsdp', 'pytorch')
+        assert cfg.runner_type == 'mmtransmamba.FullyShardedRunner'
+        assert cfg.model_wrapper_cfg == expected
+        # Each process must validate equally many batches.
+        assert cfg.val_dataloader.sampler.round_up is True
+        check_run(cfg)
+
+
+def test_fsdp_needs_no_loss_scaling_in_bfloat16():
+    optim = dict(
+        type='AmpOptimWrapper', dtype='bfloat16', optimizer=dict(type='SGD', lr=0.1)
+    )
+    cfg = config(optim_wrapper=dict(optim, loss_scale='dynamic'))
+    use_strategy(cfg, 'fsdp', 'slurm')
+    assert cfg.optim_wrapper == dict(optim, type='mmtransmamba.AutocastOptimWrapper')
+
+
+def test_ddp_changes_nothing():
+    cfg = config()
+    use_strategy(cfg, 'ddp', 'none')
+    assert cfg.to_dict() == config().to_dict()
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (dict(optim_wrapper=dict(type='AmpOptimWrapper')), 'AmpOptimWrapper" does not'),
+        (dict(compile=True), 'compile does not work with FSDP'),
+        (
+            dict(custom_hooks=[dict(type='NumClassCheckHook'), dict(type='EMAHook')]),
+            'custom_hooks.1: EMAHook does not work with FSDP',
+        ),
+        (
+            dict(default_hooks=dict(speed=dict(type='mmtransmamba.CompileHook'))),
+            'default_hooks.speed: CompileHook does not work',
+        ),
+    ],
+)
+def test_what_a_model_in_parts_does_not_support_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        use_strategy(config(**changes), 'fsdp', 'pytorch')
+
+
+@pytest.mark.parametrize('name', ['fsdp', 'deepspeed'])
+def test_one_process_is_refused(name):
+    with pytest.raises(ValueError, match=f'--strategy {name} needs several processes'):
+        use_strategy(config(), name, 'none')
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(teacher='elsewhere'), "teacher='elsewhere' must be one of 'replicate'"),
+        (dict(dtype='float16'), "dtype='float16' must be one of None, 'bfloat16'"),
+        (dict(dtype='bfloat16'), "dtype='bfloat16' is for models of language"),
+        (dict(reshard_after_forward=2), 'reshard_after_forward=2 must be one of True'),
+    ],
+)
+def test_a_wrong_value_is_named(options, message):
+    with pytest.raises(ValueError, match=f'model_wrapper_cfg.{message}'):
+        FullyShardedModel(nn.Linear(1, 1), **options)
+
+
+def test_blocks_are_the_outermost_lists_of_own_modules():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = nn.ModuleList([nn.Linear(2, 2)])
+
+    model = nn.Module()
+    model.inner = nn.Module()
+    model.inner.layers = nn.ModuleList([Block(), Block()])
+    model.projections = nn.ModuleList([nn.Linear(2, 2)])
+    model.terms = nn.ModuleDict(dict(one=Block()))
+    assert blocks_of(model) == list(model.inner.layers)
