@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import sharded_ranks
 import torch
 from mmengine.config import Config
+from mmengine.registry import STRATEGIES
 from processes import spawn_ranks
 from sharded_ranks import MODELS, RANKS, STEPS, losses_of, runner_of
 from torch import nn
@@ -14,19 +17,18 @@ from transformers import AutoModelForCausalLM
 from mmtransmamba.compat import release
 from mmtransmamba.engine.sharding import FullyShardedModel
 from mmtransmamba.engine.sharding.units import blocks_of
+from mmtransmamba.utils import strategies
 from mmtransmamba.utils.run_config import check_run
 from mmtransmamba.utils.strategies import use_strategy
 
-pytestmark = pytest.mark.skipif(
-    release(torch.__version__) < (2, 9),
-    reason=f'FSDP2 of PyTorch {torch.__version__} is not for CPUs',
-)
 CLOSE = dict(rtol=1e-4, atol=1e-6)
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     """A folder of all trainings, the losses of one process, and reports of two."""
+    if release(torch.__version__) < (2, 9):
+        pytest.skip(f'FSDP2 of PyTorch {torch.__version__} is not for CPUs')
     folder = tmp_path_factory.mktemp('sharded')
     losses = {}
     for kind in MODELS:
@@ -200,6 +202,39 @@ def test_what_a_model_in_parts_does_not_support_is_refused(changes, message):
 def test_one_process_is_refused(name):
     with pytest.raises(ValueError, match=f'--strategy {name} needs several processes'):
         use_strategy(config(), name, 'none')
+
+
+def test_deepspeed_gets_what_mmengines_strategy_takes(monkeypatch):
+    optim = dict(
+        type='AmpOptimWrapper',
+        dtype='bfloat16',
+        optimizer=dict(type='AdamW', lr=0.1),
+        accumulative_counts=4,
+        clip_grad=dict(max_norm=2.0),
+        paramwise_cfg=dict(bypass_duplicate=True),
+    )
+    cfg = config(
+        optim_wrapper=optim,
+        strategy=dict(type='DeepSpeedStrategy', steps_per_print=50),
+    )
+    with pytest.raises(ValueError, match='needs the package deepspeed, which is not'):
+        monkeypatch.setattr(strategies, 'find_spec', lambda name: None)
+        use_strategy(cfg, 'deepspeed', 'pytorch')
+    monkeypatch.setattr(strategies, 'find_spec', lambda name: name)
+    use_strategy(cfg, 'deepspeed', 'pytorch')
+    assert cfg.runner_type == 'FlexibleRunner'
+    assert cfg.optim_wrapper == dict(
+        type='DeepSpeedOptimWrapper',
+        optimizer=optim['optimizer'],
+        paramwise_cfg=optim['paramwise_cfg'],
+    )
+    given = dict(cfg.strategy)
+    kind = STRATEGIES.get(given.pop('type'))
+    assert set(given) <= set(inspect.signature(kind).parameters)
+    assert given['zero_optimization']['stage'] == 3
+    assert given['bf16'] == dict(enabled=True)
+    assert given['gradient_accumulation_steps'] == 4
+    assert (given['gradient_clipping'], given['steps_per_print']) == (2.0, 50)
 
 
 @pytest.mark.parametrize(
