@@ -11,7 +11,6 @@ from .conversations import (
 from .digits import Digits
 from .easy_vqa import EasyVQA, EasyVQAPatches
 from .imagenette import IMAGENETTE_CLASSES, IMAGENETTE_INDICES, ImagenetteShards
-from .markov_tokens import MarkovTokens
 from .mqar_tokens import MQARTokens
 from .packed_text import PackedText
 from .recorded_views import RecordedViews
@@ -35,7 +34,6 @@ __all__ = [
     'ImagenetteShards',
     'LengthGroupedSampler',
     'MQARTokens',
-    'MarkovTokens',
     'MovingShapes',
     'PackedText',
     'RandomAffine',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -130,15 +131,13 @@ class EasyVQAPatches(Dataset):
 
     Args:
         data_root, processor: See :class:`EasyVQA`.
-        num_patches: Number of patches in a picture.
     """
 
     metainfo: dict = {}
     num_classes = len(COLOURS) * len(SHAPES)
 
-    def __init__(self, data_root: str, processor: Any, num_patches: int = 16) -> None:
+    def __init__(self, data_root: str, processor: Any) -> None:
         self._vqa = EasyVQA(data_root, processor)
-        self.num_patches = num_patches
         known: dict[int, dict[str, str]] = {}
         for each in self._vqa.questions:
             known.setdefault(each.picture, {})[each.category] = each.answer
@@ -155,10 +154,13 @@ class EasyVQAPatches(Dataset):
         return len(self._pictures)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        picture = self._pictures[index]
+        picture, processor = self._pictures[index], self._vqa.encoder.processor
         if picture not in self._pixels:
-            images = self._vqa.encoder.processor.image_processor
-            pixels = images(self._vqa.picture(picture), return_tensors='pt')
+            pixels = processor.image_processor(
+                self._vqa.picture(picture), return_tensors='pt'
+            )
             self._pixels[picture] = pixels['pixel_values'][0]
-        labels = torch.full((self.num_patches,), self.classes[picture])
-        return dict(pixel_values=self._pixels[picture], labels=labels)
+        pixels = self._pixels[picture]
+        patches = math.prod(side // processor.patch_size for side in pixels.shape[1:])
+        labels = torch.full((patches,), self.classes[picture])
+        return dict(pixel_values=pixels, labels=labels)

@@ -60,7 +60,8 @@ class Subset:
         dataset: The dataset or its config.
         proportion: Fraction of the samples to keep, in (0, 1].
         seed: Different seeds keep different samples.
-        lazy_init: Leave the wrapped dataset unloaded until it is needed.
+        lazy_init: Leave the wrapped dataset unloaded until it is needed, as mmengine's
+            wrappers do.
 
     Raises:
         ValueError: If ``proportion`` is not a number in (0, 1], or a sample does not

@@ -57,7 +57,7 @@ class AdaptiveWeighting(nn.Module):
     :math:`\exp(-l_i / \lambda)` for layer losses :math:`l_i`.
 
     Args:
-        hidden_dim: Width of the hidden layer.
+        hidden_dim: Width of the hidden layer, which the paper does not state.
         temperature: Divides the network's outputs before the softmax.
         entropy_weight: :math:`\lambda`.
     """

@@ -10,6 +10,7 @@ from mmtransmamba.datasets.video_text import (
     ShapesTokenizer,
     WordTokenizer,
     collate_video_text,
+    shapes_drawing,
 )
 from mmtransmamba.datasets.video_text.moving_shapes import all_scenes
 from mmtransmamba.datasets.video_text.shapes_captions import (
@@ -21,10 +22,17 @@ from mmtransmamba.datasets.video_text.shapes_drawing import COLOURS, SHAPES, Sce
 from mmtransmamba.registry import DATASETS, FUNCTIONS, TASK_UTILS
 
 
+def without_noise(dataset, number=0):
+    """A video drawn without noise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shapes_drawing, 'NOISE', 0.0)
+        return dataset.video(number).numpy().astype(float)
+
+
 def clear_video(number=0, **options):
     """The first video of some scene on a background as plain as it gets."""
-    dataset = MovingShapes(noise=0.0, **options)
-    return dataset.scene(number), dataset.video(number).numpy().astype(float)
+    dataset = MovingShapes(**options)
+    return dataset.scene(number), without_noise(dataset, number)
 
 
 def centres(video):
@@ -105,9 +113,9 @@ def test_shape_moves_as_the_scene_says(number):
 
 def draw(**changes):
     scene = Scene('circle', 'red', 'large', 'right', 0, 0)
-    dataset = MovingShapes(noise=0.0, num_frames=2, img_size=48)
+    dataset = MovingShapes(num_frames=2, img_size=48)
     dataset.scenes = [Scene(**{**vars(scene), **changes})]
-    return dataset.video(0).numpy().astype(float)
+    return without_noise(dataset)
 
 
 @pytest.mark.parametrize('colour', COLOURS)

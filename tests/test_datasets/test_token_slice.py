@@ -1,8 +1,9 @@
 """Consecutive samples of another dataset."""
 
 import pytest
+from markov_tokens import MarkovTokens
 
-from mmtransmamba.datasets import MarkovTokens, Slice
+from mmtransmamba.datasets import Slice
 
 SOURCE = dict(type='mmtransmamba.MarkovTokens', num_samples=6, length=4, vocab_size=9)
 

@@ -3,13 +3,14 @@
 import json
 import pickle
 
+import markov_tokens  # noqa: F401 (registers its data set)
 import numpy as np
 import pytest
 import torch
 from byte_tokenizer import BOS, write_tokenizer
 from mmengine.runner import Runner
 
-from mmtransmamba.datasets import MarkovTokens, PackedText, TokenSamples
+from mmtransmamba.datasets import PackedText, TokenSamples
 from mmtransmamba.datasets.token_collate import collate_tokens, token_sample
 
 
@@ -38,10 +39,6 @@ def test_a_file_of_which_nothing_can_be_learned_is_refused(tmp_path, shape):
 def test_single_tokens_are_no_samples(npz, tokenizer, tmp_path):
     with pytest.raises(ValueError, match='length=1 is kept'):
         TokenSamples(str(npz[0]), length=1)
-    with pytest.raises(ValueError, match='length=1 2 at least'):
-        MarkovTokens(length=1)
-    with pytest.raises(ValueError, match='num_samples=0 must be positive'):
-        MarkovTokens(num_samples=0)
     (tmp_path / 'text.txt').write_text('a b c')
     with pytest.raises(ValueError, match='block_size=1 must be 2 at least'):
         PackedText(str(tmp_path / 'text.txt'), tokenizer, block_size=1)
@@ -99,53 +96,6 @@ def test_shared_samples(shared_dir):
     assert len(dataset) == 400
     check(dataset[0], 256)
     assert all(dataset[i]['input_ids'][0] == 1 for i in range(400))
-
-
-# ---------------------------------------------------------------------- MarkovTokens
-
-
-def test_generated_tokens_are_the_same_every_time():
-    kwargs = dict(num_samples=8, length=12, vocab_size=20)
-    first, second = MarkovTokens(**kwargs), MarkovTokens(**kwargs)
-    check(first[0], 12)
-    rows = [first[i]['input_ids'].tolist() for i in range(8)]
-    assert rows == [second[i]['input_ids'].tolist() for i in reversed(range(8))][::-1]
-    assert len({tuple(row) for row in rows}) == 8
-    later = MarkovTokens(**kwargs | dict(first=5))
-    assert later[0]['input_ids'].tolist() == rows[5]
-    other = MarkovTokens(**kwargs | dict(seed=1))
-    assert other[0]['input_ids'].tolist() != rows[0]
-    assert [len(row['input_ids']) for row in first] == [12] * 8  # iteration ends
-
-
-def test_generated_tokens_follow_the_chain():
-    dataset = MarkovTokens(num_samples=40, length=256, vocab_size=12, branching=3)
-    counts = np.zeros((12, 12))
-    for sample in dataset:
-        tokens = sample['input_ids'].numpy()
-        np.add.at(counts, (tokens[:-1], tokens[1:]), 1)
-    expected = np.zeros((12, 12))
-    np.put_along_axis(expected, dataset.successors, dataset.probabilities, axis=1)
-    assert not counts[expected == 0].any()
-    seen = counts.sum(1) > 500
-    assert seen.sum() > 4
-    observed = counts[seen] / counts[seen].sum(1, keepdims=True)
-    assert np.abs(observed - expected[seen]).max() < 0.06
-
-
-def test_entropy_rate_is_what_the_chain_itself_scores():
-    dataset = MarkovTokens(num_samples=60, length=256, vocab_size=16, branching=4)
-    table = np.zeros((16, 16))
-    np.put_along_axis(table, dataset.successors, dataset.probabilities, axis=1)
-    tokens = np.stack([sample['input_ids'].numpy() for sample in dataset])
-    nll = -np.log(table[tokens[:, :-1], tokens[:, 1:]]).mean()
-    assert nll == pytest.approx(dataset.entropy_rate(), rel=0.03)
-    assert MarkovTokens(vocab_size=8, branching=1).entropy_rate() == 0
-
-
-def test_bad_branching():
-    with pytest.raises(ValueError, match=r'branching=9 must lie in \[1, vocab_size=8'):
-        MarkovTokens(vocab_size=8, branching=9)
 
 
 # ------------------------------------------------------------------------ PackedText

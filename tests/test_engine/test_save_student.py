@@ -2,6 +2,7 @@
 
 import json
 
+import markov_tokens  # noqa: F401 (registers its data set)
 import pytest
 import torch
 from language_models import make_teacher

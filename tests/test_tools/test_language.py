@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 from language_models import make_teacher
-
-from mmtransmamba.datasets import MarkovTokens
+from markov_tokens import MarkovTokens
 
 CONFIGS = 'configs/language/stories260k'
 ITERS = 6

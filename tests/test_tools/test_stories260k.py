@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import stories260k
 from language_models import make_teacher
-
-from mmtransmamba.datasets import MarkovTokens
+from markov_tokens import MarkovTokens
 
 SCRIPT = 'analysis_tools/stories260k.py'
 

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import markov_tokens  # noqa: F401 (registers its data set)
 import pytest
 import torch
 from language_models import make_hybrid, make_teacher, tokens

@@ -5,7 +5,8 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from _selective_scan import Contender, Target, agree, race, report, timed_step
+from _race import Target, race_against_native, report, run_cases
+from delta_rule import CASES
 from torch import Tensor
 
 from mmtransmamba.ops import gated_delta_rule, kda
@@ -52,25 +53,13 @@ def run_case(case: str, args: argparse.Namespace) -> bool:
     }
     if case == 'gdn':
         functions['transformers'] = with_transformers
-    operands = inputs(case)
-    with torch.no_grad():
-        expected = functions['native'](**operands)
-        for name, function in functions.items():
-            agree(expected, function(**operands), name)
-    contenders = [
-        Contender(name, partial(timed_step, function, operands), name != 'native')
-        for name, function in functions.items()
-    ]
     return report(
         f'{case}: {BATCH} x {LENGTH} steps, {HEADS} heads of {WIDTH} channels',
-        race(contenders, args.repeat, args.slow_repeat),
+        race_against_native(functions, inputs(case), args),
         [Target('native', 'loop', FASTER)],
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the cases; the exit status."""
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    print(f'torch {torch.__version__}, {torch.get_num_threads()} threads')
-    return 0 if all([run_case(case, args) for case in args.cases]) else 1
+    return run_cases({case: partial(run_case, case) for case in CASES}, args)

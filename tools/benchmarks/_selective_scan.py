@@ -2,15 +2,22 @@
 
 import argparse
 import gc
-import statistics
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from _race import (
+    Contender,
+    Target,
+    agree,
+    race,
+    race_against_native,
+    report,
+    run_cases,
+    timed_step,
+)
 from torch import Tensor
 
 from mmtransmamba.models.mixers.plain_mamba import PlainMambaMixer
@@ -27,24 +34,6 @@ STATES = 16
 # tensor: y, its gradient, the gradients of u and delta, and a part of one for states.
 # Anything of shape [B, D, L, N] alone would be 16 of them.
 MEMORY_LIMIT = 8
-
-
-@dataclass
-class Contender:
-    """One implementation: its name, its step, and whether it is a slow one."""
-
-    name: str
-    step: Callable[[], tuple[float, float]]
-    slow: bool = False
-
-
-@dataclass
-class Target:
-    """``slower`` must take at least ``factor`` times as long as ``faster``."""
-
-    faster: str
-    slower: str
-    factor: float
 
 
 def plain_inputs(batch: int, channels: int, length: int) -> dict[str, Tensor]:
@@ -105,65 +94,6 @@ def with_loop(
     return torch.stack(outputs, dim=-1) + D[:, None] * u
 
 
-def timed_step(
-    function: Callable[..., Tensor], inputs: dict[str, Tensor]
-) -> tuple[float, float]:
-    """Seconds of one forward and of one backward pass."""
-    start = time.perf_counter()
-    y = function(**inputs)
-    middle = time.perf_counter()
-    torch.autograd.grad(y, list(inputs.values()), torch.ones_like(y))
-    return middle - start, time.perf_counter() - middle
-
-
-def race(
-    contenders: list[Contender], repeat: int, slow_repeat: int
-) -> dict[str, tuple[float, float]]:
-    """Median forward and backward seconds of every contender."""
-    times = {c.name: [] for c in contenders}
-    for c in contenders:
-        if not c.slow:
-            c.step()
-    for turn in range(repeat):
-        for c in contenders:
-            if turn < (slow_repeat if c.slow else repeat):
-                times[c.name].append(c.step())
-                gc.collect()
-    return {
-        name: tuple(statistics.median(part) for part in zip(*runs, strict=True))
-        for name, runs in times.items()
-    }
-
-
-def report(
-    title: str, medians: dict[str, tuple[float, float]], targets: list[Target]
-) -> bool:
-    """Print a table and the targets; returns whether all targets are met."""
-    print(f'\n{title}')
-    print(f'{"":24}{"forward":>12}{"backward":>12}{"both":>12}{"x":>8}')
-    best = sum(next(iter(medians.values())))
-    for name, (forward, backward) in medians.items():
-        both = forward + backward
-        cells = ''.join(f'{1e3 * t:9.1f} ms' for t in (forward, backward, both))
-        print(f'{name:24}{cells}{both / best:8.1f}')
-    met = True
-    for target in targets:
-        factor = sum(medians[target.slower]) / sum(medians[target.faster])
-        met &= factor >= target.factor
-        print(
-            f'target: {target.faster} >= {target.factor:g} x {target.slower}: '
-            f'{factor:.1f} x {"met" if factor >= target.factor else "MISSED"}'
-        )
-    return met
-
-
-def agree(reference: Tensor, other: Tensor, name: str) -> None:
-    """Check that two implementations compute the same before timing them."""
-    gap = (reference - other).abs().max() / reference.abs().max()
-    if not gap < 1e-4:
-        raise RuntimeError(f'{name} differs from the native kernel by {gap:.1e}')
-
-
 def peak_units(step: Callable[[], object], unit: int) -> float | None:
     """Additional peak resident memory during a step, in units of ``unit`` bytes.
 
@@ -199,17 +129,9 @@ def run_plain(
         functions['loop'] = with_loop
     native_step = partial(timed_step, functions['native'], inputs)
     units = peak_units(native_step, 4 * shape[0] * shape[1] * shape[2])
-    with torch.no_grad():
-        expected = functions['native'](**inputs)
-        for name, function in functions.items():
-            agree(expected, function(**inputs), name)
-    contenders = [
-        Contender(name, partial(timed_step, function, inputs), name != 'native')
-        for name, function in functions.items()
-    ]
     met = report(
         f'{title}: (B, D, L) = {shape}, N = {STATES}',
-        race(contenders, args.repeat, args.slow_repeat),
+        race_against_native(functions, inputs, args),
         targets,
     )
     if units is not None:
@@ -307,7 +229,4 @@ CASES = {
 
 def run(args: argparse.Namespace) -> int:
     """Run the cases; the exit status."""
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    print(f'torch {torch.__version__}, {torch.get_num_threads()} threads')
-    return 0 if all([CASES[name](args) for name in args.cases]) else 1
+    return run_cases(CASES, args)

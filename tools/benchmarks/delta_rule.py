@@ -13,25 +13,15 @@ table gives medians. The exit status is 1 when the target is missed.
 import argparse
 import sys
 
-from _tool import Parser, positive, tool
+from _race_options import race_parser
+from _tool import tool
 
 CASES = ('gdn', 'kda')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = Parser(__doc__)
-    parser.add_argument(
-        '--cases', nargs='+', choices=CASES, default=CASES, help='default: all'
-    )
-    parser.add_argument('--repeat', type=positive, default=9, help='runs, default 9')
-    parser.add_argument(
-        '--slow-repeat',
-        type=positive,
-        default=3,
-        help='runs of all but the native kernel, default 3',
-    )
-    parser.add_argument('--threads', type=positive, help='default: as torch decides')
-    return parser.parse_args()
+    slow = 'all but the native kernel'
+    return race_parser(__doc__, CASES, 9, slow).parse_args()
 
 
 @tool(parse_args)

@@ -17,25 +17,15 @@ table gives medians. The exit status is 1 if a target is missed.
 import argparse
 import sys
 
-from _tool import Parser, positive, tool
+from _race_options import race_parser
+from _tool import tool
 
 CASES = ('image', 'long', 'directions', 'layer')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = Parser(__doc__)
-    parser.add_argument(
-        '--cases', nargs='+', choices=CASES, default=CASES, help='default: all'
-    )
-    parser.add_argument('--repeat', type=positive, default=15, help='runs, default 15')
-    parser.add_argument(
-        '--slow-repeat',
-        type=positive,
-        default=3,
-        help='runs of pscan, reference and loop, default 3',
-    )
-    parser.add_argument('--threads', type=positive, help='default: as torch decides')
-    return parser.parse_args()
+    slow = 'pscan, reference and loop'
+    return race_parser(__doc__, CASES, 15, slow).parse_args()
 
 
 @tool(parse_args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,11 +31,10 @@ class LengthGroupedSampler(Sampler):
             :class:`~mmtransmamba.datasets.conversations.ConversationDataset` has.
         batch_size: Batch size of the dataloader.
         seed: Must be equal in all processes; by default they agree on one.
-        round_up: Fill the last batches; otherwise they are dropped.
 
     Raises:
-        ValueError: ``batch_size`` is not positive, the dataset has no lengths, or no
-            batch is left.
+        ValueError: ``batch_size`` is not positive, or the dataset has no lengths or no
+            samples.
     """
 
     def __init__(
@@ -42,7 +42,6 @@ class LengthGroupedSampler(Sampler):
         dataset: Any,
         batch_size: int,
         seed: int | None = None,
-        round_up: bool = True,
     ) -> None:
         if batch_size < 1:
             raise ValueError(
@@ -51,12 +50,11 @@ class LengthGroupedSampler(Sampler):
         if not (hasattr(dataset, 'lengths') and hasattr(dataset, 'with_image')):
             raise ValueError(
                 f'LengthGroupedSampler: {type(dataset).__name__} has no lengths() and '
-                'with_image(), which tell what samples are alike.'
+                'with_image(), by which it groups samples.'
             )
         self.rank, self.world_size = get_dist_info()
         self.batch_size = batch_size
         self.seed = sync_random_seed() if seed is None else seed
-        self.round_up = round_up
         self.epoch = 0
         self._passed = 0  # epochs before those counted by ``epoch``
         self._start = 0
@@ -66,13 +64,9 @@ class LengthGroupedSampler(Sampler):
             k for k in (np.flatnonzero(image), np.flatnonzero(~image)) if len(k)
         ]
         together = batch_size * self.world_size
-        sizes = [len(kind) / together for kind in self.kinds]
-        batches = sum(int(np.ceil(n) if round_up else n) for n in sizes)
-        if batches == 0:
-            raise ValueError(
-                f'LengthGroupedSampler: {len(self.lengths)} samples do not fill a '
-                f'batch of {batch_size} in each of {self.world_size} processes.'
-            )
+        if not self.kinds:
+            raise ValueError('LengthGroupedSampler: the dataset has no samples.')
+        batches = sum(math.ceil(len(kind) / together) for kind in self.kinds)
         self.num_samples = batches * batch_size
 
     def __len__(self) -> int:
@@ -101,12 +95,8 @@ class LengthGroupedSampler(Sampler):
         batches = []
         for kind in self.kinds:
             order = rng.permutation(kind)
-            whole, rest = divmod(len(order), together)
-            if rest and self.round_up:
-                order = np.resize(order, (whole + 1) * together)
-            else:
-                order = order[: whole * together]
-            batches.append(order.reshape(-1, together))
+            whole = math.ceil(len(order) / together)
+            batches.append(np.resize(order, (whole, together)))
         chosen = rng.permutation(np.concatenate(batches))
         if self.world_size == 1:
             return chosen.ravel()

@@ -58,7 +58,6 @@ class MovingShapes(Dataset):
         captions_per_video: Captions per video.
         num_frames: Frames per video.
         img_size: Side in pixels.
-        noise: Standard deviation of the pixels' noise, on the scale 0..255.
         seed: Seed of everything, including the choice of the test combinations.
         test_mode: Return videos with all of their captions instead of pairs.
 
@@ -75,7 +74,6 @@ class MovingShapes(Dataset):
         captions_per_video: int = 2,
         num_frames: int = 8,
         img_size: int = 32,
-        noise: float = 12.0,
         seed: int = 0,
         test_mode: bool = False,
     ) -> None:
@@ -97,7 +95,6 @@ class MovingShapes(Dataset):
         self.captions_per_video = captions_per_video
         self.num_frames = num_frames
         self.img_size = img_size
-        self.noise = noise
         self.seed = seed
         self.test_mode = test_mode
         self.tokenizer = ShapesTokenizer()
@@ -123,7 +120,6 @@ class MovingShapes(Dataset):
             self._rng(_DRAWING, video),
             self.num_frames,
             self.img_size,
-            self.noise,
         )
         return torch.from_numpy(pixels)
 

@@ -80,12 +80,15 @@ class Scene:
     row: int
 
 
+NOISE = 12.0
+"""Standard deviation of the pixels' noise, on the scale 0..255."""
+
+
 def draw_scene(
     scene: Scene,
     rng: np.random.Generator,
     num_frames: int,
     img_size: int,
-    noise: float,
 ) -> np.ndarray:
     """Draw a video of a scene; each draw is different.
 
@@ -97,7 +100,6 @@ def draw_scene(
         rng: Source of the variation.
         num_frames: Number of frames.
         img_size: Side in pixels.
-        noise: Standard deviation of the noise on the scale 0..255.
 
     Returns:
         RGB, uint8 ``[3, T, H, W]``.
@@ -121,7 +123,7 @@ def draw_scene(
 
     video = background(rng, img_size)[None, None] * np.ones((3, num_frames, 1, 1))
     video += inside * (colour[:, None, None, None] - video)
-    video += rng.normal(0, noise, video.shape)
+    video += rng.normal(0, NOISE, video.shape)
     return np.clip(np.rint(video), 0, 255).astype(np.uint8)
 
 

@@ -36,7 +36,8 @@ class VideoMamba(BiMambaBackbone):
         patch_size: Pixels per token and axis.
         num_frames: Number of frames for which ``temporal_pos_embedding`` is created;
             videos of another length are accepted. 1 is the image model, without it.
-        tubelet_size: Frames per token.
+        tubelet_size: Frames per token, ``kernel_size`` in the official code; 1 in the
+            released models.
         in_channels: Channels of the images.
         drop_path_rate: Stochastic depth of the last block, rising linearly from 0
             in the first.

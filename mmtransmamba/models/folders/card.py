@@ -105,12 +105,16 @@ def _described(config: Any) -> dict[str, str]:
     else:
         kind = 'A hybrid of attention and linear-time layers'
     mixer = dict(getattr(config, 'mixer', None) or {})
-    fields = ', '.join(f'{k}={v}' for k, v in mixer.items() if k != 'type')
+    named = mixer.pop('type', 'none')
+    fields = ', '.join(f'{key}={value}' for key, value in mixer.items())
+    named = f'{named} ({fields})' if fields else named
+    for layer, other in (getattr(config, 'layer_mixers', None) or {}).items():
+        named += f', in layer {layer} {other["type"]}'
     return dict(
         kind=kind,
         layers=f'{len(chosen)} of {len(kinds)} converted: {", ".join(map(str, chosen))}'
         if chosen
         else 'all as in the teacher',
-        mixer=f'{mixer.get("type", "none")} ({fields})' if fields else 'none',
+        mixer=named,
         history=', '.join(getattr(config, 'transfer_history', None) or ['none']),
     )

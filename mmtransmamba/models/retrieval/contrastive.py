@@ -13,6 +13,9 @@ from mmtransmamba.models.retrieval.gather import gather_rows
 from mmtransmamba.models.retrieval.pairs import PairEmbeddings, ids_as_numbers
 from mmtransmamba.registry import MODELS
 
+MAX_SCALE = 100.0
+"""Upper bound of the scale, CLIP's."""
+
 
 @MODELS.register_module()
 class ContrastiveLoss(nn.Module):
@@ -23,46 +26,22 @@ class ContrastiveLoss(nn.Module):
         \log \frac{e^{s\, t_i v_i}}{\sum_j e^{s\, t_j v_i}} \right)
 
     over the N pairs of all ranks, where each rank computes the rows of its own pairs.
-
-    Args:
-        initial_scale: Initial value of the scale s, the inverse temperature; None uses
-            the model's own, CLIP's.
-        max_scale: Upper bound of the scale.
-        learnable: Whether the scale is learned.
-        mask_same_video: Exclude other pairs of the same video from the sums, as they
-            are not wrong answers. CLIP4Clip includes them (False).
-
-    Raises:
-        ValueError: A scale is not positive, or the initial one exceeds the maximum.
+    The scale s, the inverse temperature, is learned and at most :data:`MAX_SCALE`.
+    Other pairs of the same video are not wrong answers, so the sums exclude them;
+    CLIP4Clip includes them.
     """
 
-    def __init__(
-        self,
-        initial_scale: float | None = None,
-        max_scale: float = 100.0,
-        learnable: bool = True,
-        mask_same_video: bool = True,
-    ) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        initial = 1.0 if initial_scale is None else initial_scale
-        if not 0 < initial <= max_scale:
-            raise ValueError(
-                f'ContrastiveLoss: initial_scale={initial_scale} must be positive and '
-                f'at most max_scale={max_scale}.'
-            )
-        self.initial_scale = initial_scale
-        self.max_scale = max_scale
-        self.mask_same_video = mask_same_video
-        self.log_scale = nn.Parameter(torch.tensor(math.log(initial)), learnable)
+        self.log_scale = nn.Parameter(torch.tensor(0.0))
 
     def no_weight_decay(self) -> set[str]:
         return {'log_scale'}
 
     def start_from(self, log_scale: Tensor) -> None:
-        """Start from a model's own scale, unless ``initial_scale`` is set."""
-        if self.initial_scale is None:
-            with torch.no_grad():
-                self.log_scale.copy_(log_scale.clamp(max=math.log(self.max_scale)))
+        """Start from a model's own scale, CLIP's."""
+        with torch.no_grad():
+            self.log_scale.copy_(log_scale.clamp(max=math.log(MAX_SCALE)))
 
     def scale(self) -> Tensor:
         """The scale, a scalar."""
@@ -70,7 +49,7 @@ class ContrastiveLoss(nn.Module):
             # Clamp the parameter itself: beyond a clamp of its value, it would have
             # no gradient and never return.
             with torch.no_grad():
-                self.log_scale.clamp_(max=math.log(self.max_scale))
+                self.log_scale.clamp_(max=math.log(MAX_SCALE))
         return self.log_scale.exp()
 
     def forward(
@@ -85,7 +64,7 @@ class ContrastiveLoss(nn.Module):
         target = torch.arange(len(pairs.video), device=pairs.video.device)
         target = target + pairs.begin
         wrong_answer = None
-        if self.mask_same_video and video_ids is not None:
+        if video_ids is not None:
             wrong_answer = _same_video(video_ids, target)
         total = 0.0
         for logits in pairs.logits():

@@ -62,10 +62,11 @@ def convert(
         ValueError: The teacher's family, a layer, a field or a shape does not fit.
     """
     given = dict(layers=layers, ratio=ratio, init=init)
-    plan = plan_conversion(teacher, Conversion.of(**given, **options))
+    plan, model = _plan(teacher, Conversion.of(**given, **options))
     if plan.ranking is not None:
         print_log(f'\n{plan.ranking}', logger='current')
-    model = assemble(plan.model_class, plan.config, plan.tensors())
+    if model is None or plan.language is not plan:
+        model = assemble(plan.model_class, plan.config, plan.tensors())
     model.generation_config = plan.teacher.generation_config or model.generation_config
     repair_generation_config(model)
     return model, plan.report()
@@ -80,7 +81,13 @@ def plan_conversion(
         teacher: See :func:`convert`.
         conversion: The requested conversion.
     """
-    conversion = conversion or Conversion()
+    return _plan(teacher, conversion or Conversion())[0]
+
+
+def _plan(
+    teacher: nn.Module | str | Path, conversion: Conversion
+) -> tuple[Plan, nn.Module | None]:
+    """The plan, and the language model if it was built to be compared."""
     pretrained, ranking = Pretrained(teacher), None
     if isinstance(conversion.calibration, str | Path):
         batches = read_calibration(
@@ -99,13 +106,18 @@ def plan_conversion(
     if ranking is not None:
         plan.ranking = ranking
         ranking.note_in(plan.config)
+    hybrid = None
     if conversion.calibration:
-        _calibrate(plan, pretrained.language, conversion)
-    return plan
+        hybrid = _calibrate(plan, pretrained.language, conversion)
+    return plan, hybrid
 
 
-def _calibrate(plan: Plan, teacher: Pretrained, conversion: Conversion) -> None:
-    """Fit the mixers to the text if requested, and compare the hybrid on the rest."""
+def _calibrate(plan: Plan, teacher: Pretrained, conversion: Conversion) -> nn.Module:
+    """Fit the mixers to the text if requested, and compare the hybrid on the rest.
+
+    Returns:
+        The hybrid language model, on the CPU.
+    """
     fit, held = split_held_out(conversion.calibration)
     check_ids([*fit, *held], teacher.config.vocab_size)
     model, language = teacher.load(), plan.language
@@ -129,5 +141,6 @@ def _calibrate(plan: Plan, teacher: Pretrained, conversion: Conversion) -> None:
         hybrid = assemble(language.model_class, language.config, tensors)
         device = next(model.parameters()).device
         plan.proof = prove(hybrid.to(device), model, held, plan.ranking is None)
+        return hybrid.cpu()
     finally:
         model.train(training)

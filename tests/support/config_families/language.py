@@ -1,5 +1,6 @@
 """Language models: generated tokens, a Llama and a Phi of four layers."""
 
+import markov_tokens  # noqa: F401 (registers its data set)
 from config_runs import (
     LATER,
     LOADERS,

@@ -32,14 +32,15 @@ def test_made_up_shard(tmp_path):
     assert (sample['input_ids'] == image).sum() == 16
 
 
-def test_pictures_of_which_shape_and_colour_are_known(tmp_path):
+@pytest.mark.parametrize('patch_size', [16, 32])
+def test_pictures_of_which_shape_and_colour_are_known(patch_size, tmp_path):
     write_easy_vqa(tmp_path)
-    processor = word_processor(words_of(tmp_path), image_size=64, patch_size=16)
+    processor = word_processor(words_of(tmp_path), 64, patch_size)
     data = EasyVQAPatches(str(tmp_path), processor)
     assert len(data) == 1
     sample = data[0]
     triangle, blue = 2, 1
-    assert sample['labels'].tolist() == [8 * triangle + blue] * 16
+    assert sample['labels'].tolist() == [8 * triangle + blue] * (64 // patch_size) ** 2
     assert sample['pixel_values'].shape == (3, 64, 64)
 
 

@@ -66,3 +66,14 @@ def test_a_card_that_is_there_stays(tmp_path):
     (tmp_path / 'README.md').write_text('mine')
     write_card(tmp_path, 'x', make_teacher().config, None)
     assert (tmp_path / 'README.md').read_text() == 'mine'
+
+
+@pytest.mark.parametrize(
+    'layer_mixers, row',
+    [({}, 'Plain'), ({'1': {'type': 'KDA'}}, 'Plain, in layer 1 KDA')],
+)
+def test_a_mixer_without_fields_is_named(layer_mixers, row, tmp_path):
+    config = make_hybrid(make_teacher()).config
+    config.mixer, config.layer_mixers = {'type': 'Plain'}, layer_mixers
+    write_card(tmp_path, 'mine', config, None)
+    assert f'\n| mixer | {row} |\n' in (tmp_path / 'README.md').read_text()

@@ -8,7 +8,13 @@ import torch
 from tiny_decoders import tiny_teacher, tokens
 from torch.nn import functional as F
 
-from mmtransmamba.transfer.convert import convert, plan_conversion, write_model
+from mmtransmamba.models.folders.assemble import assemble
+from mmtransmamba.transfer.convert import (
+    conversion,
+    convert,
+    plan_conversion,
+    write_model,
+)
 from mmtransmamba.transfer.convert.calibration import split_held_out
 from mmtransmamba.transfer.convert.spec import Conversion
 
@@ -123,6 +129,18 @@ def test_without_text_there_is_no_proof_and_ranked_text_is_named(teacher, text):
     _, report = convert(teacher, 'auto', 1 / 3, calibration=text)
     assert not report.proof.held_out
     assert 'by which the layers were ranked' in str(report)
+
+
+def test_a_language_model_is_built_once(teacher, text, monkeypatch):
+    built = []
+
+    def count(*args):
+        built.append(assemble(*args))
+        return built[-1]
+
+    monkeypatch.setattr(conversion, 'assemble', count)
+    model, _ = calibrated(teacher, text, 'KDA')
+    assert [id(each) for each in built] == [id(model)]
 
 
 def test_a_folder_is_written_with_what_was_fitted(teacher, text, tmp_path):
