@@ -1,25 +1,7 @@
 # A PlainMamba for 32x32 images that trains on a CPU: 64 tokens, four blocks.
+_base_ = './plain_mamba_small.py'
+
 model = dict(
-    type='ImageClassifier',
-    backbone=dict(
-        type='mmtransmamba.PlainMamba',
-        arch=dict(
-            embed_dims=48,
-            depth=4,
-            num_convs=1,
-            dwconv_layers=(),
-            drop_path_rate=0.0,
-            d_state=8,
-        ),
-        img_size=32,
-        patch_size=4,
-    ),
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(
-        type='LinearClsHead',
-        num_classes=10,
-        in_channels=48,
-        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
-    ),
-    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)]),
+    backbone=dict(arch=dict(embed_dims=48), img_size=32, patch_size=4),
+    head=dict(in_channels=48),
 )
