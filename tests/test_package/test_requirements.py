@@ -50,7 +50,10 @@ def test_runtime_requirements(arguments, repo_dir):
     assert {'torch>=2.6', 'onedl-mmengine>=0.10.12'} <= set(expected)
 
 
-OPTIONAL = ('cuda', 'fla', 'timm', 'video', 'det', 'seg', 'eval', 'export', 'gguf')
+OPTIONAL = (
+    *('cuda', 'fla', 'timm', 'video', 'det', 'seg', 'eval', 'export', 'gguf'),
+    'parquet',
+)
 
 
 def test_extras(arguments, repo_dir):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -37,16 +38,17 @@ class ConversationDataset(Dataset):
     no question occurs twice.
 
     Args:
-        files: Paths or patterns of JSON or JSON Lines files, or dicts with ``file`` and
-            settings of their own: ``image_root``, ``format``, ``name``, and the amount,
-            as ``ratio`` (2 repeats every row twice, 0.5 takes half of the rows) or
-            ``num_samples``. The selection is drawn once, from ``seed``.
+        files: Paths or patterns of JSON, JSON Lines or Parquet files, folders with
+            Parquet files, or dicts with ``file`` and settings of their own:
+            ``image_root``, ``format``, ``name``, and the amount, as ``ratio`` (2
+            repeats every row twice, 0.5 takes half of the rows) or ``num_samples``.
+            The selection is drawn once, from ``seed``.
         processor: Folder of a transformers processor, or of a tokenizer for text
             alone; or the object itself.
         image_root: Folder of the images; by default that of the file.
         format: Format of the rows, see ``docs/vlm_data.md``: ``'llava'``,
-            ``'sharegpt4v'``, ``'llava_cot'``, ``'messages'``, ``'question'``, or a
-            function from a row to a :class:`Conversation`.
+            ``'sharegpt4v'``, ``'llava_cot'``, ``'messages'``, ``'question'``,
+            ``'solo'``, or a function from a row to a :class:`Conversation`.
         prompts: Return prompts to answer: without labels, ending where the last answer
             would start, and with ``answer``, ``question_id`` and ``category``.
         max_bad: Largest accepted share of bad rows, in [0, 1), counted separately by
@@ -205,9 +207,11 @@ def check_prompt(conversation: Conversation) -> None:
     answered = bool(turns) and turns[-1].role == 'assistant'
     conversation.check(answered)
     for image in conversation.images:
-        path = image_path(image, conversation.image_root)
+        path = 'the content'
+        if not isinstance(image, bytes):
+            path = image_path(image, conversation.image_root)
         try:
-            Image.open(path).close()
+            Image.open(BytesIO(image) if isinstance(image, bytes) else path).close()
         except Exception as error:
             raise BadSampleError(
                 'corrupt image', f'{path} is no image: {error!r}'

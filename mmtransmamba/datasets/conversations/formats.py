@@ -19,6 +19,7 @@ _ROLES = {
     'human': 'user',
     'user': 'user',
     'gpt': 'assistant',
+    'model': 'assistant',
     'assistant': 'assistant',
     'system': 'system',
 }
@@ -28,8 +29,9 @@ def llava(row: Row) -> Conversation:
     """LLaVA's rows, also used by ShareGPT4V.
 
     ``{"id", "image", "conversations": [{"from": "human", "value"}, {"from": "gpt",
-    "value"}, …]}``; ``image`` is a path, a list of them, or absent. Answers before the
-    first question are left out, as in LLaVA's training code.
+    "value"}, …]}``; ``image`` is a path, a list of them, or absent; in Parquet
+    ``{"bytes", "path"}``. Answers before the first question are left out, as in LLaVA's
+    training code.
     """
     turns = [_turn(said, 'from', 'value') for said in _list(row, 'conversations')]
     first = 1 if turns and turns[0].role == 'system' else 0
@@ -45,6 +47,17 @@ def llava_cot(row: Row) -> Conversation:
     """
     conversation = llava(row)
     return _place_images(conversation)
+
+
+def solo(row: Row) -> Conversation:
+    """Rows of SOLO's and mmMamba's mixture (``VLM-SFT``).
+
+    As LLaVA's, with the answers' role ``"gpt"`` or ``"model"``. An image without a
+    placeholder is put before the first question. Rows with a video are refused.
+    """
+    if row.get('video'):
+        raise BadSampleError('missing image', f'{row_name(row)!r} has a video')
+    return _place_images(llava(row))
 
 
 def messages(row: Row) -> Conversation:
@@ -92,6 +105,7 @@ FORMATS: dict[str, Format] = {
     'messages': messages,
     'question': question,
     'sharegpt4v': llava,
+    'solo': solo,
 }
 """Formats that may be chosen by name."""
 
@@ -142,12 +156,22 @@ def _images(row: Row) -> list:
     if found is None or found == '':
         return []
     images = list(found) if isinstance(found, list | tuple) else [found]
-    if not all(isinstance(image, str) for image in images):
+    images = [_content(image) for image in images]
+    if not all(isinstance(image, str | bytes) for image in images):
         raise BadSampleError(
             'missing image',
-            f'{row_name(row)!r} has images that are no paths: {found!r:.80}',
+            f'{row_name(row)!r} has images that are neither paths nor contents of '
+            f'files: {found!r:.80}',
         )
     return images
+
+
+def _content(image: Any) -> Any:
+    """The content of an image in a column of Parquet, or else its path."""
+    if not isinstance(image, Mapping):
+        return image
+    content = image.get('bytes')
+    return image.get('path') if content is None else content
 
 
 def _place_images(conversation: Conversation) -> Conversation:

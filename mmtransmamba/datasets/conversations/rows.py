@@ -1,4 +1,4 @@
-"""Rows of JSON and JSON Lines files, read from the disk one at a time."""
+"""Rows of JSON, JSON Lines and Parquet files, read one after the other."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
 
 from mmtransmamba.datasets.conversations.conversation import BadSampleError
+from mmtransmamba.datasets.conversations.parquet_rows import (
+    ParquetReader,
+    is_parquet,
+    open_parquet,
+    scan_parquet,
+)
 from mmtransmamba.utils.text_files import (
     TextFileError,
     decode_part,
@@ -39,12 +45,13 @@ def scan_rows(
     Args:
         path: A JSON file with one list, or a file with one JSON value per line, in
             UTF-8, or in UTF-16 with a byte order mark. The first character decides.
+            Or a Parquet file (``.parquet``).
         first: Number of the first row to yield.
         step: Distance between yielded rows. Other lines are not parsed.
 
     Yields:
-        The start and end of a row in bytes, and its value; ``None`` for a line that is
-        not JSON.
+        The start and end of a row in bytes (Parquet: its number and the next one), and
+        its value; ``None`` for a line that is not JSON.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -52,6 +59,8 @@ def scan_rows(
             is not text.
     """
     path = Path(path)
+    if is_parquet(path):
+        return scan_parquet(path, first, step)
     encoding = encoding_of(path)
     with path.open('rb') as file:
         head = file.read(128).decode(encoding, 'replace').lstrip('\ufeff \t\r\n')[:1]
@@ -168,7 +177,11 @@ class IndexedRows:
         cache_dir: str | Path | None = None,
     ) -> None:
         self.path = Path(path)
-        self.encoding = encoding_of(self.path)
+        self._parquet = ParquetReader(self.path) if is_parquet(self.path) else None
+        if self._parquet is None:
+            self.encoding = encoding_of(self.path)
+        else:
+            open_parquet(self.path)  # refuses what cannot be read
         folder = Path(cache_dir) if cache_dir else self.path.parent / '.index'
         self.index = folder / f'{self.path.stem}-{self._fingerprint(key)}.rows'
         if is_main_process() and not self.index.is_file():
@@ -186,6 +199,8 @@ class IndexedRows:
 
     def __getitem__(self, number: int) -> dict:
         """Raises: BadSampleError: The row is not a JSON object."""
+        if self._parquet is not None:
+            return self._parquet[number]
         index, data = self._mapped()
         begin, end = index[number, :2]
         row = _parse(bytes(data[begin:end]), self.encoding)
@@ -239,7 +254,10 @@ class IndexedRows:
             ) from error
         try:
             with os.fdopen(handle, 'wb') as out:
-                for begin, end, row in scan_rows(self.path):
+                rows = scan_rows(self.path)
+                if self._parquet is not None:
+                    rows = scan_parquet(self.path, contents=False)
+                for begin, end, row in rows:
                     words, image = measure(row) if isinstance(row, dict) else (0, False)
                     np.asarray([begin, end, words, image], np.int64).tofile(out)
             os.replace(part, self.index)

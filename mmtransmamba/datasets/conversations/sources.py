@@ -20,7 +20,7 @@ class Source:
     """One file of conversations.
 
     Args:
-        file: JSON or JSON Lines.
+        file: JSON, JSON Lines or Parquet.
         image_root: Folder of its images.
         parse: Function from a row to a conversation.
         name: Name in messages.
@@ -63,8 +63,9 @@ def find_sources(
     """Expand the files of a set.
 
     Args:
-        files: Paths or patterns, or dicts with ``file`` and settings of their own:
-            ``image_root``, ``format``, ``name``, and one of ``amounts``.
+        files: Paths or patterns, folders with Parquet files at any depth, or dicts
+            with ``file`` and settings of their own: ``image_root``, ``format``,
+            ``name``, and one of ``amounts``.
         image_root: Folder of the images; by default that of the file.
         format: A name from :data:`~.formats.FORMATS`, or a function.
         amounts: Names of the settings that specify the amount taken from a file.
@@ -90,6 +91,13 @@ def find_sources(
                 f'{amount}.'
             )
         paths = sorted(glob(str(given['file']), recursive=True))
+        folder = Path(given['file'])
+        if folder.is_dir():
+            paths = sorted(str(path) for path in folder.rglob('*.parquet'))
+        if not paths and folder.is_dir():
+            raise FileNotFoundError(
+                f'The folder "{folder}" has no *.parquet; name its JSON files.'
+            )
         if not paths:
             raise FileNotFoundError(
                 f'There is no file of conversations "{given["file"]}".'
@@ -102,7 +110,8 @@ def find_sources(
                 raise FileNotFoundError(
                     f'{path}: there is no folder "{root}" (image_root).'
                 )
-            name = given.get('name', Path(path).name)
+            own = Path(path).relative_to(folder) if folder.is_dir() else Path(path).name
+            name = given.get('name', str(own))
             sources.append(Source(Path(path), root, parse, name, amount))
     if not sources:
         raise ValueError('files is empty.')
