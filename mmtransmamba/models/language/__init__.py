@@ -18,7 +18,7 @@ from .families import (
 from .heads import HEADS
 from .layer_choice import choose_layers
 from .mixers import Mamba2Mixer, MambaMixer
-from .precision import cast_parameters
+from .precision import cast_parameters, unquantized_modules
 
 __all__ = [
     'ATTENTION',
@@ -41,4 +41,5 @@ __all__ = [
     'cast_parameters',
     'causal_lm_class',
     'choose_layers',
+    'unquantized_modules',
 ]

@@ -1,4 +1,4 @@
-"""Selection of the parameters of a hybrid that stay in float32."""
+"""Selection of the parts of a hybrid that need more than low precision."""
 
 from __future__ import annotations
 
@@ -26,3 +26,30 @@ def cast_parameters(model: nn.Module, dtype: torch.dtype) -> nn.Module:
         wanted = torch.float32 if name in kept else dtype
         parameter.data = parameter.data.to(wanted)
     return model
+
+
+def unquantized_modules(model: nn.Module) -> list[str]:
+    """Names of the layers that quantisation should leave out.
+
+    These are the convolutions and small projections of the mixers, see
+    :attr:`DecoderMixer.unquantized`, and the output embeddings, which transformers
+    otherwise leaves out only if no list is given. Parameters such as ``A_log`` do not
+    belong to a layer, and no method quantises them.
+
+    Args:
+        model: A hybrid, also one on the meta device.
+
+    Returns:
+        A list for ``modules_to_not_convert`` or ``llm_int8_skip_modules``.
+    """
+    kept = []
+    for prefix, mixer in model.named_modules():
+        if isinstance(mixer, DecoderMixer):
+            kept += [
+                f'{prefix}.{name}'
+                for name, module in mixer.named_modules()
+                if name.partition('.')[0] in mixer.unquantized
+                and isinstance(module, nn.Linear | nn.Conv1d)
+            ]
+    head = model.get_output_embeddings()
+    return kept + [name for name, part in model.named_modules() if part is head]

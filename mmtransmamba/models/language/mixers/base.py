@@ -53,6 +53,8 @@ class DecoderMixer(nn.Module):
         float32: Suffixes of the names of parameters that stay in float32.
         adapters: Modules to which PEFT adds adapters by default, by the corresponding
             module of the attention.
+        unquantized: Modules that quantisation should leave out: the convolution, and
+            small projections whose errors accumulate in the state.
     """
 
     choices: ClassVar[dict[str, tuple[str, ...]]] = {}
@@ -64,6 +66,7 @@ class DecoderMixer(nn.Module):
     groups: ClassVar[dict[str, tuple[str, ...]]] = {'out_proj': ('out_proj',)}
     float32: ClassVar[tuple[str, ...]] = ()
     adapters: ClassVar[dict[str, tuple[str, ...]]] = {}
+    unquantized: ClassVar[tuple[str, ...]] = ('conv1d', 'dt_proj')
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -55,6 +55,7 @@ class DiscreteMamba2Mixer(DecoderMixer):
     inits = {'scratch': Init()}
     groups = {'qkv': ('x_proj', 'B_proj', 'C_proj'), 'out_proj': ('out_proj',)}
     float32 = ('D',)
+    unquantized = ('conv1d', 'decay_proj')
     adapters = {'q_proj': ('C_proj',), 'k_proj': ('B_proj',), 'v_proj': ('x_proj',)}
 
     def __init__(

@@ -122,6 +122,7 @@ class GatedDeltaNetMixer(DecoderMixer):
         'out_proj': ('out_proj',),
     }
     float32 = ('A_log', 'dt_bias')
+    unquantized = ('conv1d', 'dt_proj', 'beta_proj')
     rule = staticmethod(gated_delta_rule)
     step = staticmethod(gated_delta_rule_step)
 

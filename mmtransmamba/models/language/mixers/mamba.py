@@ -67,6 +67,7 @@ class MambaMixer(DecoderMixer):
     own_init = ('dt_proj',)
     groups = {'qkv': ('in_proj',), 'out_proj': ('out_proj',)}
     float32 = ('A_log', 'D', 'dt_proj.bias')
+    unquantized = ('conv1d', 'x_proj', 'dt_proj')
     adapters = dict.fromkeys(('q_proj', 'k_proj', 'v_proj'), ('in_proj',))
 
     def __init__(

@@ -68,6 +68,7 @@ class MambaInLlamaMixer(DecoderMixer):
     own_init = ('dt_proj',)
     groups = {'qkv': ('x_proj', 'B_proj', 'C_proj'), 'out_proj': ('out_proj',)}
     float32 = ('A_log', 'D', 'dt_proj.bias')
+    unquantized = ('conv1d', 'dt_down', 'dt_proj')
     adapters = {'q_proj': ('C_proj',), 'k_proj': ('B_proj',), 'v_proj': ('x_proj',)}
 
     def __init__(
