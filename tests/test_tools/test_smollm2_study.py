@@ -11,6 +11,7 @@ import _smollm2_runs as runs
 import pytest
 import smollm2
 import torch
+from _smollm2_page import time_to_mimic
 from byte_tokenizer import write_tokenizer
 from tiny_decoders import tiny_teacher
 
@@ -115,6 +116,28 @@ def test_runs_become_rows_and_a_page(arguments, monkeypatch):
     assert f'**3 of {len(plan.plan(ALL))} runs are done.**' in page
     assert '| 50 % | GatedDeltaNet | `calibrate` |' in page
     assert '| 50 % | SlidingWindow | ' in page.split('## Tokens per second')[1]
+    with (arguments.out / 'smollm2' / 'curves.csv').open() as file:
+        points = [row for row in csv.DictReader(file) if row['key'] == done[0]]
+    assert [int(row['tokens']) for row in points] == [128]
+    assert float(points[0]['kl']) > 0
+
+
+def test_the_page_compares_tokens_to_the_same_kl():
+    kinds = dict.fromkeys(('Mamba2_mimic', 'Mamba2_calibrate', 'KDA_mimic'))
+    of = {run.key: run for run in plan.plan(['decisive'])}
+    kls = ([4, 3, 2, 1], [2.5, 1.5, 0.9], [5, 4, 3.5])
+    curves = [
+        dict(key=f'50_{kind}', tokens=str(10 * step), kl=str(kl))
+        for kind, values in zip(kinds, kls, strict=True)
+        for step, kl in enumerate(values, 1)
+    ]
+    section = time_to_mimic([of[f'50_{kind}'] for kind in kinds], curves)
+    assert [line for line in section.splitlines() if line.startswith('| 50')] == [
+        '| 50 % | Mamba2 | `mimic` | 20 | 40 |',
+        '| 50 % | Mamba2 | `calibrate` | 10 | 30 |',
+        '| 50 % | KDA | `mimic` | not reached | not reached |',
+    ]
+    assert time_to_mimic([of['50_KDA_mimic']], curves[7:]) == ''
 
 
 def test_a_run_that_was_interrupted_is_not_converted_or_trained_again(
@@ -139,7 +162,7 @@ def test_the_next_missing_runs_are_done_in_processes(arguments, monkeypatch):
 
     def in_process(run, args):
         started.append(run.key)
-        runs.add_row(*runs.table_of(run, args), dict.fromkeys(runs.QUALITY, '1'))
+        runs.add_rows(*runs.table_of(run, args), dict.fromkeys(runs.QUALITY, '1'))
 
     monkeypatch.setattr(runs, 'in_process', in_process)
     monkeypatch.setattr(runs, 'measure_teacher', lambda args: None)

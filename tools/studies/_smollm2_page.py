@@ -28,6 +28,7 @@ def write_page(
     path: Path,
     rows: list[dict[str, str]],
     speeds: list[dict[str, str]],
+    curves: list[dict[str, str]],
     runs: list[Run],
     teacher: dict[str, Any] | None,
     tokens: int,
@@ -36,7 +37,8 @@ def write_page(
 
     Args:
         path: Its file.
-        rows, speeds: Rows of the tables of quality and speed.
+        rows, speeds, curves: Rows of the tables of quality, speed, and the KL over
+            the tokens.
         runs: All runs that are planned.
         teacher: What was measured of the teacher, None if nothing yet.
         tokens: Budget of a run.
@@ -78,6 +80,7 @@ def write_page(
                 f'| {float(row["perplexity"]):.2f} | {row["zero_shot"]} % '
                 f'| {minutes} |\n'
             )
+    text += time_to_mimic([run for run in done if not run.speed], curves)
     fast = [found[run.key] for run in done if run.speed]
     if fast:
         heads = ' | '.join(f'{context:,}' for context in CONTEXTS)
@@ -90,3 +93,41 @@ def write_page(
             text += f'| {row["share"]} % | {row["mixer"]} | {cells} |\n'
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+
+
+def time_to_mimic(runs: list[Run], curves: list[dict[str, str]]) -> str:
+    """Tokens after which each run has a KL at which Mamba-2 by mimic arrives.
+
+    Args:
+        runs: The runs that are done.
+        curves: Points of the runs' KL in the training.
+
+    Returns:
+        A section of the page, empty if there is nothing to compare with.
+    """
+    points: dict[str, list[tuple[int, float]]] = {}
+    for row in curves:
+        points.setdefault(row['key'], []).append((int(row['tokens']), float(row['kl'])))
+    lines = ''
+    for run in runs:
+        mimic = points.get(f'{run.share}_Mamba2_mimic')
+        if not mimic or run.key not in points:
+            continue
+        lines += f'| {run.share} % | {run.mixer} | `{run.init}` |'
+        for _, target in (mimic[(len(mimic) - 1) // 2], mimic[-1]):
+            reached = (tokens for tokens, kl in points[run.key] if kl <= target)
+            tokens = next(reached, None)
+            lines += ' not reached |' if tokens is None else f' {tokens:,} |'
+        lines += '\n'
+    if not lines:
+        return ''
+    return (
+        '\n## Tokens to the same KL\n\n'
+        'Tokens, those of the calibration included, after which the KL in training (a '
+        'mean over\n10 steps) is at most what Mamba-2 by `mimic` has after half and '
+        'after all of its budget.\n\n'
+        '| converted | mixer | init | half of the budget | all of it |\n'
+        + '|---' * 5
+        + '|\n'
+        + lines
+    )

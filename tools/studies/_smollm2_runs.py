@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from _smollm2_page import write_page
 from _smollm2_plan import (
+    BLOCK,
     CALIBRATION_STEPS,
     CALIBRATION_TOKENS,
     CONTEXTS,
@@ -49,7 +50,11 @@ QUALITY = (
     *('kl', 'agreement', 'perplexity', 'zero_shot', 'convert_seconds', 'seconds'),
 )
 SPEED = ('key', 'share', 'mixer', *(f'tokens_per_second_{n}' for n in CONTEXTS))
+CURVE = ('key', 'tokens', 'kl')
+"""Columns of the curves: tokens read so far, those of the calibration included, and the
+KL in the training, a mean over the steps since the point before."""
 TEACHER_FILE = 'teacher.json'
+CURVE_FILE = 'curves.csv'
 
 
 def table_of(run: Run, args: argparse.Namespace) -> tuple[Path, tuple[str, ...]]:
@@ -66,15 +71,16 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def add_row(path: Path, columns: tuple[str, ...], row: dict[str, Any]) -> None:
-    """Add a row to a table, in place of an earlier one of the same key."""
-    rows = [other for other in read_table(path) if other['key'] != row['key']]
+def add_rows(path: Path, columns: tuple[str, ...], *new: dict[str, Any]) -> None:
+    """Add rows to a table, in place of earlier ones of the same keys."""
+    keys = {row['key'] for row in new}
+    rows = [row for row in read_table(path) if row['key'] not in keys]
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + '.part')
     with part.open('w', newline='') as file:
         writer = csv.DictWriter(file, columns, lineterminator='\n')
         writer.writeheader()
-        writer.writerows([*rows, row])
+        writer.writerows([*rows, *new])
     os.replace(part, path)
 
 
@@ -126,6 +132,22 @@ def scores(model: torch.nn.Module, args: argparse.Namespace) -> float:
     pair = (model, load_tokenizer(args.teacher))
     comparison = evaluate_lm([pair], TASKS, args.data / 'lm_eval', args.limit, 2048)
     return comparison.average('model 0')
+
+
+def curve(run: Run, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The KL in a run's training, parts that were interrupted included."""
+    calibrated, _ = tokens_of(run, args.tokens)
+    points = {}
+    folder = args.work_dir / run.key / 'training'
+    for file in sorted(folder.glob('*/vis_data/scalars.json')):
+        for line in file.read_text().splitlines():
+            point = json.loads(line)
+            if 'loss_kl' in point:
+                points[point['step']] = point['loss_kl']
+    return [
+        dict(key=run.key, tokens=calibrated + step * BLOCK, kl=f'{kl:.4f}')
+        for step, kl in sorted(points.items())
+    ]
 
 
 def quality(run: Run, args: argparse.Namespace) -> dict[str, Any]:
@@ -229,7 +251,10 @@ def run(args: argparse.Namespace) -> None:
     if args.one is not None:
         (wanted,) = (r for r in runs if r.key == args.one)
         row = (speed if wanted.speed else quality)(wanted, args)
-        add_row(*table_of(wanted, args), row)
+        if not wanted.speed:
+            points = curve(wanted, args)
+            add_rows(args.out / 'smollm2' / CURVE_FILE, CURVE, *points)
+        add_rows(*table_of(wanted, args), row)
         return
     missing = [
         r
@@ -258,6 +283,7 @@ def page(args: argparse.Namespace, runs: list[Run]) -> None:
         args.out / 'smollm2.md',
         read_table(folder / 'runs.csv'),
         read_table(folder / 'decode.csv'),
+        read_table(folder / CURVE_FILE),
         runs,
         read_json(teacher) if teacher.is_file() else None,
         args.tokens,
