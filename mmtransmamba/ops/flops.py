@@ -15,6 +15,7 @@ from .delta_rule import native as delta_rule_native  # noqa: F401
 from .selective_scan import native, triton  # noqa: F401
 from .ssd import native as ssd_native  # noqa: F401
 from .wkv import native as wkv_native  # noqa: F401
+from .wkv import triton as wkv_triton  # noqa: F401
 
 
 def selective_scan_flops(
@@ -153,5 +154,6 @@ FORMULAS: dict[Any, Callable[..., int]] = {
     torch.ops.mmtransmamba.ssd: _ssd,
     torch.ops.mmtransmamba.delta_rule: _delta_rule,
     torch.ops.mmtransmamba.bi_wkv: _bi_wkv,
+    torch.ops.mmtransmamba.bi_wkv_triton: _bi_wkv,
     torch.ops.mmtransmamba.bi_wkv6: _bi_wkv6,
 }

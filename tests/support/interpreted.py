@@ -38,14 +38,19 @@ def why_not() -> str | None:
     return None
 
 
-def outcomes(module: str, folder: Path) -> dict[str, str | None]:
+def outcomes(module: str, tmp_path_factory) -> dict[str, str | None]:
     """Run the cases of a module; its errors by case, None for what passed.
+
+    The first of pytest's workers runs the cases, the others read what came out.
 
     Args:
         module (str): Name of a module beside this one.
-        folder (Path): Common to all workers of pytest: the first of them runs the
-            cases, the others read what came out.
+        tmp_path_factory: The fixture of this name.
     """
+    folder = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        folder = folder.parent
+    folder = folder / 'interpreted'
     folder.mkdir(parents=True, exist_ok=True)
     result = folder / f'{module}.json'
     with (folder / f'{module}.lock').open('w') as lock:
@@ -85,9 +90,28 @@ def _poison() -> None:
     torch.Tensor.new_empty = filled(torch.Tensor.new_empty)
 
 
+def _patch_once() -> None:
+    """Let a function that a kernel calls run as it is.
+
+    Every such call would change ``triton.language`` once more in the same way, which
+    takes much longer than most functions. Triton's own functions use other modules.
+    """
+    from triton.runtime.interpreter import InterpretedFunction
+
+    call_triton = InterpretedFunction.__call__
+
+    def call(self, *args, **kwargs):
+        if self.fn.__module__.startswith('triton.'):
+            return call_triton(self, *args, **kwargs)
+        return self.rewrite()(*args, **kwargs)
+
+    InterpretedFunction.__call__ = call
+
+
 def _main(module: str, result: str) -> None:
     cases = importlib.import_module(module).CASES
     _poison()
+    _patch_once()
     found = {}
     for name, case in cases.items():
         try:

@@ -26,12 +26,14 @@ class Code(NamedTuple):
         stack (int): Bytes of a thread, which spilled registers take.
         shared (int): Bytes of shared memory of a program.
         loops (list[Counter]): Operations of every loop, the longest first.
+        whole (Counter): Operations of the whole kernel.
     """
 
     registers: int
     stack: int
     shared: int
     loops: list[Counter]
+    whole: Counter
 
 
 def compiled(kernel, arguments: dict, capability: int, warps: int = 1) -> Code:
@@ -62,18 +64,20 @@ def compiled(kernel, arguments: dict, capability: int, warps: int = 1) -> Code:
     source = ASTSource(
         fn=kernel, signature=signature, constexprs=constants, attrs=attributes
     )
-    built = triton.compile(
-        source,
-        target=GPUTarget('cuda', capability, 32),
-        options=dict(num_warps=warps, num_stages=1, enable_fp_fusion=True),
-    )
+    with tempfile.TemporaryDirectory() as cache, triton.knobs.cache.scope():
+        triton.knobs.cache.dir = cache
+        built = triton.compile(
+            source,
+            target=GPUTarget('cuda', capability, 32),
+            options=dict(num_warps=warps, num_stages=1, enable_fp_fusion=True),
+        )
     with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
         file.write(built.asm['cubin'])
         file.flush()
         usage = _run('cuobjdump', '-res-usage', file.name)
         text = _run('nvdisasm', '-c', file.name)
     registers, stack = map(int, re.search(r'REG:(\d+) STACK:(\d+)', usage).groups())
-    return Code(registers, stack, built.metadata.shared, _loops(text))
+    return Code(registers, stack, built.metadata.shared, *_operations(text))
 
 
 def _run(tool: str, *arguments: str) -> str:
@@ -81,8 +85,8 @@ def _run(tool: str, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def _loops(text: str) -> list[Counter]:
-    """Operations between the target of each branch backwards and the branch."""
+def _operations(text: str) -> tuple[list[Counter], Counter]:
+    """Operations between the target of each branch backwards and the branch; all."""
     labels, operations, loops = {}, [], []
     for line in text.splitlines():
         label = re.match(r'\s*(\.L_\S+):', line)
@@ -95,7 +99,9 @@ def _loops(text: str) -> list[Counter]:
             if target and target.group(1) in labels:
                 body = operations[labels[target.group(1)] :]
                 loops.append(Counter(_operation(x) for x in body))
-    return sorted((x for x in loops if x.total() > 4), key=Counter.total, reverse=True)
+    loops = [x for x in loops if x.total() > 4]
+    loops.sort(key=Counter.total, reverse=True)
+    return loops, Counter(map(_operation, operations))
 
 
 def _operation(instruction: str) -> str:

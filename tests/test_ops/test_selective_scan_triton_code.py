@@ -4,29 +4,12 @@ What the design says is held here: states in registers, one exponential for a st
 step, no exchange between lanes in the forward pass, loads of 16 bytes for B and C.
 """
 
-from importlib.metadata import PackageNotFoundError, version
-
 import pytest
+from triton_release import needs_current_triton
 
-
-def triton_release():
-    try:
-        return tuple(map(int, version('triton').split('.')[:2]))
-    except PackageNotFoundError:
-        return ()
-
-
-pytestmark = pytest.mark.skipif(
-    triton_release() < (3, 7),
-    reason='triton is not installed, or so old that it generates other code',
-)
+pytestmark = needs_current_triton
 SHUFFLES = ('SHFL', 'BAR', 'LDS', 'STS', 'LDL', 'STL')
 STATES = 16
-
-
-@pytest.fixture(autouse=True)
-def cache(monkeypatch, tmp_path):
-    monkeypatch.setenv('TRITON_CACHE_DIR', str(tmp_path))
 
 
 def arguments(kernel, io='*fp32', flags='', directions=1, together=1, **changes):

@@ -1,13 +1,8 @@
 """The selective scan on Triton kernels that are compiled when they first run.
 
-No build step is needed: PyTorch for GPUs includes Triton. On a CPU the kernels run in
-Triton's interpreter if ``TRITON_INTERPRET=1`` was set in the environment before Python
-started; the interpreter is slow and meant for tests.
+See :mod:`mmtransmamba.ops.triton_runtime` for where they run.
 """
 
-import importlib.metadata
-import importlib.util
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arguments import in_float64
+from ..triton_runtime import refuses_place_or_dtype, unavailable
 from . import triton_plan as plan
 from .operator_form import (
     BACKWARD_SCHEMA,
@@ -26,36 +21,17 @@ from .operator_form import (
     register_gradient,
 )
 
+__all__ = ['refuses', 'scan', 'scan_directions', 'unavailable']
+
 TAKES_HALF_PRECISION = True
-OLDEST = (3, 6)
-INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
-DEVICES = ('cpu',) if INTERPRETED else ('cuda', 'xpu')
-
-
-def unavailable() -> str | None:
-    """Why Triton cannot be used, or None."""
-    if importlib.util.find_spec('triton') is None:
-        return 'the package triton is not installed; it comes with PyTorch for GPUs'
-    try:
-        version = importlib.metadata.version('triton')
-    except importlib.metadata.PackageNotFoundError:
-        # Builds for other devices have other names and use PyTorch's version numbers.
-        return None
-    if tuple(int(part) for part in version.split('.')[:2]) < OLDEST:
-        oldest = '.'.join(map(str, OLDEST))
-        return f'it needs triton >= {oldest}, version {version} is installed'
-    return None
 
 
 def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
     """Why these tensors need another backend, or None."""
     u, A = tensors['u'], tensors['A']
-    if u.device.type not in DEVICES:
-        where = 'in its interpreter on the CPU' if INTERPRETED else 'on a GPU'
-        return f'it runs {where}, u is on {u.device}'
-    name = in_float64(tensors)
-    if name is not None:
-        return f'it has a float32 state, {name} is in {tensors[name].dtype}'
+    reason = refuses_place_or_dtype('u', tensors)
+    if reason is not None:
+        return reason
     if A.shape[-1] > plan.MAX_STATES:
         return f'it takes at most {plan.MAX_STATES} states, A has {A.shape[-1]}'
     for name in ('B', 'C'):

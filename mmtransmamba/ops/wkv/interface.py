@@ -12,6 +12,7 @@ from . import (
     portable_cuda_rule,
     reference,
     shapes,
+    triton,
 )
 from .arguments import check_taps, check_wkv, check_wkv6
 
@@ -25,7 +26,7 @@ _BACKENDS = {
     'portable': portable,
 }
 
-backends.register('bi_wkv', _BACKENDS)
+backends.register('bi_wkv', {'triton': triton} | _BACKENDS)
 backends.register(
     'bi_wkv_cuda_rule',
     {'shapes': shapes, 'reference': cuda_rule, 'portable': portable_cuda_rule},
@@ -100,9 +101,14 @@ def bi_wkv(
     compute = check_tensors(**named)
     check_wkv(**named)
     check_taps(tap_index, k)
-    named = upcast(named, compute)
-    named = _within_bounds(**named)
     module = backends.resolve(_RULES[rule], named, backend)
+    if getattr(module, 'TAKES_HALF_PRECISION', False):
+        named |= upcast(dict(w=w, u=u), compute)
+    else:
+        named = upcast(named, compute)
+        # Such a key has no weight, nor has one of -inf.
+        named['k'] = named['k'].clamp(min=torch.finfo(compute).min)
+    named['w'] = _within_bounds(named['w'], k.shape[1])
     return _outputs(
         module.bi_wkv(**named, separate=tap_index is not None), tap_index, k
     )
@@ -163,15 +169,14 @@ def bi_wkv6(
     )
 
 
-def _within_bounds(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> dict[str, Tensor]:
-    """Operands whose exponents are finite and have finite differences.
+def _within_bounds(w: Tensor, length: int) -> Tensor:
+    """Decays whose exponents are finite and have finite differences.
 
     Clamping does not change the result: a decay that large outweighs any key except
-    those near the largest number, and a key of -inf has no weight.
+    those near the largest number.
     """
-    limits = torch.finfo(k.dtype)
-    bound = limits.max / (_ROOM * k.shape[1])
-    return dict(w=w.clamp(-bound, bound), u=u, k=k.clamp(min=limits.min), v=v)
+    bound = torch.finfo(w.dtype).max / (_ROOM * length)
+    return w.clamp(-bound, bound)
 
 
 def _outputs(

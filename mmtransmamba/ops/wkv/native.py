@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arguments import in_float64
 from ..native import library
+from .layout import channels_contiguous, empty_contiguous, empty_output
 
 WARN_WHEN_UNAVAILABLE = True
 
@@ -30,8 +32,9 @@ def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
     """Why these tensors need another backend, or None."""
     if tensors['k'].device.type != 'cpu':
         return f'it runs on the CPU, k is on {tensors["k"].device}'
-    if tensors['k'].dtype != torch.float32:
-        return f'it computes in float32, not {tensors["k"].dtype}'
+    name = in_float64(tensors)
+    if name is not None:
+        return f'it computes in float32, not {tensors[name].dtype}'
     return None
 
 
@@ -82,7 +85,7 @@ def _wkv_args(w: Tensor, u: Tensor, k: Tensor, v: Tensor, y: Tensor) -> Any:
 )
 def _wkv_op(w: Tensor, u: Tensor, k: Tensor, v: Tensor, separate: bool) -> Tensor:
     """Forward kernel: ``[B, S, T, C]``."""
-    y = _empty_output(k, separate)
+    y = empty_output(k, separate)
     if y.numel():
         library.load().run('wkv', 'forward', _wkv_args(w, u, k, v, y))
     return y
@@ -90,7 +93,7 @@ def _wkv_op(w: Tensor, u: Tensor, k: Tensor, v: Tensor, separate: bool) -> Tenso
 
 @_wkv_op.register_fake
 def _(w: Tensor, u: Tensor, k: Tensor, v: Tensor, separate: bool) -> Tensor:
-    return _empty_output(k, separate)
+    return empty_output(k, separate)
 
 
 @torch.library.custom_op(
@@ -103,7 +106,7 @@ def _wkv_backward_op(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Backward kernel: the gradients of w, u, k and v."""
     grad_w, grad_u = (w.new_empty(k.shape[0], k.shape[2]) for _ in range(2))
-    grad_k, grad_v = _empty_contiguous(k), _empty_contiguous(v)
+    grad_k, grad_v = empty_contiguous(k), empty_contiguous(v)
     if k.numel():
         args = _wkv_args(w, u, k, v, grad)
         args.grad_w, args.grad_u = library.View.of(grad_w), library.View.of(grad_u)
@@ -118,7 +121,7 @@ def _(
     grad: Tensor, w: Tensor, u: Tensor, k: Tensor, v: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     grad_w, grad_u = (w.new_empty(k.shape[2]) for _ in range(2))
-    return grad_w, grad_u, _empty_contiguous(k), _empty_contiguous(v)
+    return grad_w, grad_u, empty_contiguous(k), empty_contiguous(v)
 
 
 def _wkv_setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -164,9 +167,9 @@ def _wkv6_op(
     r: Tensor, k: Tensor, v: Tensor, decay: Tensor, heads: int, separate: bool
 ) -> Tensor:
     """Forward kernel, without the bonus of the token itself: ``[B, S, T, C]``."""
-    y = _empty_output(k, separate)
+    y = empty_output(k, separate)
     if y.numel():
-        operands = [_channels_contiguous(x) for x in (r, k, v, decay)]
+        operands = [channels_contiguous(x) for x in (r, k, v, decay)]
         args = _wkv6_args(*operands, heads, y)
         library.load().run('wkv6', 'forward', args)
     return y
@@ -176,7 +179,7 @@ def _wkv6_op(
 def _(
     r: Tensor, k: Tensor, v: Tensor, decay: Tensor, heads: int, separate: bool
 ) -> Tensor:
-    return _empty_output(k, separate)
+    return empty_output(k, separate)
 
 
 @torch.library.custom_op(
@@ -188,10 +191,10 @@ def _wkv6_backward_op(
     grad: Tensor, r: Tensor, k: Tensor, v: Tensor, decay: Tensor, heads: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Backward kernel: the gradients of r, k, v and decay."""
-    grads = tuple(_empty_contiguous(x) for x in (r, k, v, decay))
+    grads = tuple(empty_contiguous(x) for x in (r, k, v, decay))
     if k.numel():
-        operands = [_channels_contiguous(x) for x in (r, k, v, decay)]
-        grad = _channels_contiguous(grad)
+        operands = [channels_contiguous(x) for x in (r, k, v, decay)]
+        grad = channels_contiguous(grad)
         args = _wkv6_args(*operands, heads, grad)
         views = [library.View.of(x) for x in grads]
         args.grad_r, args.grad_k, args.grad_v, args.grad_decay = views
@@ -203,7 +206,7 @@ def _wkv6_backward_op(
 def _(
     grad: Tensor, r: Tensor, k: Tensor, v: Tensor, decay: Tensor, heads: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return tuple(_empty_contiguous(x) for x in (r, k, v, decay))
+    return tuple(empty_contiguous(x) for x in (r, k, v, decay))
 
 
 def _wkv6_setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -216,17 +219,3 @@ def _wkv6_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _wkv6_op.register_autograd(_wkv6_backward, setup_context=_wkv6_setup_context)
-
-
-def _empty_output(k_BTC: Tensor, separate: bool) -> Tensor:
-    batch, length, channels = k_BTC.shape
-    return k_BTC.new_empty(batch, 1 + separate, length, channels)
-
-
-def _empty_contiguous(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
-def _channels_contiguous(x: Tensor) -> Tensor:
-    """A tensor with unit stride over the channels, copied only if needed."""
-    return x if x.stride(-1) == 1 else x.contiguous()

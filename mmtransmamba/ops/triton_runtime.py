@@ -1,0 +1,55 @@
+"""Where Triton kernels run, for the backends named ``triton`` of all ops.
+
+No build step is needed: PyTorch for GPUs includes Triton. On a CPU the kernels run in
+Triton's interpreter if ``TRITON_INTERPRET=1`` was set in the environment before Python
+started; the interpreter is slow and meant for tests.
+
+This module does not import Triton, which is imported when the first kernel is launched.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from .arguments import in_float64
+
+OLDEST = (3, 6)
+INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
+DEVICES = ('cpu',) if INTERPRETED else ('cuda', 'xpu')
+
+
+def unavailable() -> str | None:
+    """Why Triton cannot be used, or None."""
+    if importlib.util.find_spec('triton') is None:
+        return 'the package triton is not installed; it comes with PyTorch for GPUs'
+    try:
+        version = importlib.metadata.version('triton')
+    except importlib.metadata.PackageNotFoundError:
+        # Builds for other devices have other names and use PyTorch's version numbers.
+        return None
+    if tuple(int(part) for part in version.split('.')[:2]) < OLDEST:
+        oldest = '.'.join(map(str, OLDEST))
+        return f'it needs triton >= {oldest}, version {version} is installed'
+    return None
+
+
+def refuses_place_or_dtype(
+    first: str, tensors: Mapping[str, Tensor | None]
+) -> str | None:
+    """Why kernels with float32 sums cannot take these tensors where they are, or None.
+
+    Args:
+        first: Name of the tensor whose device is reported.
+        tensors: All tensors by name.
+    """
+    device = tensors[first].device
+    if device.type not in DEVICES:
+        where = 'in its interpreter on the CPU' if INTERPRETED else 'on a GPU'
+        return f'it runs {where}, {first} is on {device}'
+    name = in_float64(tensors)
+    if name is not None:
+        return f'it has a float32 state, {name} is in {tensors[name].dtype}'
+    return None

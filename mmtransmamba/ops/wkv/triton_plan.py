@@ -1,0 +1,17 @@
+"""How the Triton kernels divide the WKV, a function of its shapes alone.
+
+A table replaces tuning at the first call: there is no stall, and every process sums in
+the same order and returns the same bits. The numbers follow from counts of registers,
+see ``docs/kernels.md``; they were not measured.
+"""
+
+WARP = 32
+"""Channels of a program, one for every lane."""
+PIECE = 8
+"""Tokens of a piece of the sequence in ``bi_wkv``. With twice as many the gradients'
+kernel would run out of registers, and kernels would take four times as long to
+compile."""
+UNGROUPED = 512
+"""Pieces up to which one program carries all of them."""
+GROUP = 64
+"""Pieces that one program carries where there are more."""
