@@ -130,6 +130,16 @@ def resolve(
     return module
 
 
+def resolve_known(op: str, tensors: Mapping[str, torch.Tensor | None]) -> ModuleType:
+    """Like :func:`resolve`, for an op that accompanies others and has fewer backends.
+
+    A backend that is asked for and that this op does not have is left to the other ops.
+    """
+    if any(asked_for(name) for name in _names(op)):
+        return resolve(op, tensors)
+    return _best(op, tensors)
+
+
 def _best(op: str, tensors: Mapping[str, torch.Tensor | None]) -> ModuleType:
     refusals = []
     for name in _names(op):

@@ -136,6 +136,18 @@ def bi_wkv6_flops(batch: int, length: int, channels: int, heads: int) -> int:
     return 10 * batch * length * channels * (channels // heads)
 
 
+def _bi_wkv6_triton(
+    r: Sequence[int],
+    k: Sequence[int],
+    v: Sequence[int],
+    decay: Sequence[int],
+    u: Sequence[int],
+    *_: Any,
+    **__: Any,
+) -> int:
+    return bi_wkv6_flops(*k, u[0])
+
+
 def _bi_wkv6(
     r: Sequence[int],
     k: Sequence[int],
@@ -156,4 +168,5 @@ FORMULAS: dict[Any, Callable[..., int]] = {
     torch.ops.mmtransmamba.bi_wkv: _bi_wkv,
     torch.ops.mmtransmamba.bi_wkv_triton: _bi_wkv,
     torch.ops.mmtransmamba.bi_wkv6: _bi_wkv6,
+    torch.ops.mmtransmamba.bi_wkv6_triton: _bi_wkv6_triton,
 }

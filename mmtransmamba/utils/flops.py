@@ -24,7 +24,10 @@ def _causal_conv1d(x: Sequence[int], taps: Sequence[int], *_: Any, **__: Any) ->
     return batch * channels * directions * steps
 
 
-_MULTIPLY_ADDS = {torch.ops.mmtransmamba.causal_conv1d: _causal_conv1d}
+_MULTIPLY_ADDS = {
+    torch.ops.mmtransmamba.causal_conv1d: _causal_conv1d,
+    torch.ops.mmtransmamba.causal_conv1d_triton: _causal_conv1d,
+}
 
 
 @dataclass

@@ -1,10 +1,16 @@
 """The depthwise causal convolution against its formula."""
 
+import interpreted
 import pytest
 import torch
 import torch.nn.functional as F
+from triton_conv_cases import CASES
 
+from mmtransmamba.ops import backends
 from mmtransmamba.ops.causal_conv1d import causal_conv1d
+from mmtransmamba.ops.causal_conv1d import triton as module
+
+NO_INTERPRETER = interpreted.why_not()
 
 
 def inputs(length=7, width=4, directions=2, dtype=torch.float64):
@@ -92,6 +98,42 @@ def test_no_bias_and_half_precision():
     # one rounding of the input and one of the output, none in between
     exact = causal_conv1d(x.bfloat16().float(), weight, None, reverse)
     assert torch.equal(half, exact.bfloat16())
+
+
+@pytest.mark.parametrize('backend', ['reference', 'portable'])
+def test_silu_of_half_precision_is_rounded_once(backend):
+    x, weight, bias = inputs(dtype=torch.float32)
+    x = x.detach().bfloat16()
+    with backends.use_backend(backend):
+        y = causal_conv1d(x, weight, bias, (False, True), silu=True)
+        exact = causal_conv1d(x.float(), weight, bias, (False, True))
+    assert torch.equal(y, F.silu(exact).bfloat16())
+
+
+def test_triton_is_the_first_choice_and_leaves_the_cpu_to_others():
+    assert list(backends.available('causal_conv1d')) == [
+        'triton',
+        'reference',
+        'portable',
+    ]
+    x, weight, bias = inputs()
+    tensors = dict(x=x, weight=weight, bias=bias)
+    assert module.refuses(tensors) == 'it runs on a GPU, x is on cpu'
+
+
+@pytest.mark.parametrize('name', ['native', 'mamba_ssm', 'reference'])
+def test_a_backend_that_other_ops_have_is_left_to_them(name):
+    arguments = inputs()
+    expected = causal_conv1d(*arguments, (False, True))
+    with backends.use_backend(name):
+        assert torch.equal(causal_conv1d(*arguments, (False, True)), expected)
+
+
+@pytest.mark.skipif(NO_INTERPRETER is not None, reason=str(NO_INTERPRETER))
+@pytest.mark.parametrize('case', CASES)
+def test_in_the_interpreter(tmp_path_factory, case):
+    reason = interpreted.outcomes('triton_conv_cases', tmp_path_factory)[case]
+    assert reason is None, reason
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,14 @@ CHANNELS, TOKENS, PIECE = 192, 196, 8
 
 def arguments(kernel, io):
     """Arguments of a launch: 192 channels, 196 tokens."""
-    pointers = dict.fromkeys(('K', 'V', 'GRAD', 'Y', 'DK', 'DV'), io)
+    names = ('K', 'V', 'GRAD', 'Y', 'DK', 'DV', 'R', 'Q', 'P', 'X')
+    pointers = dict.fromkeys(names, io)
     sizes = dict(C=CHANNELS, T=TOKENS, NS=25, NG=1, length=PIECE, group=25, g_s=0)
-    sizes |= {f'{name}_b': TOKENS * CHANNELS for name in 'kvg'}
-    sizes |= {f'{name}_t': CHANNELS for name in 'kvg'}
+    sizes |= dict(x_s=0, NC=5, chunk=40)
+    sizes |= {f'{name}_b': TOKENS * CHANNELS for name in 'kvgrqpax'}
+    sizes |= {f'{name}_t': CHANNELS for name in 'kvgrqpax'}
     constants = dict(BC=32, PIECE=PIECE, SEPARATE=False, GROUPED=False)
+    constants |= dict(D=64, NP=64, NR=16, NV=8, TILE=8, BACKWARDS=False)
     return {
         x.name: ('constexpr', constants[x.name])
         if x.is_constexpr
@@ -62,3 +65,18 @@ def test_carrying_loads_the_next_piece_while_it_adds_one():
     assert code.registers <= 64 and code.stack == 0 and code.shared == 0
     assert code.loops[0]['MUFU'] == 1 and code.loops[0]['LDG'] == 4
     assert code.loops[0].total() <= 90
+
+
+def test_a_matrix_state_stays_in_registers():
+    from triton_machine_code import compiled
+
+    from mmtransmamba.ops.wkv.triton_v6_walk import wkv6_walk
+
+    code = compiled(wkv6_walk, arguments(wkv6_walk, '*fp32'), 90)
+    assert code.registers <= 128 and code.stack == 0 and code.shared == 0
+    loop = code.loops[0]
+    # Five shuffles sum the token's weight for itself; the rest is loads of 16 bytes and
+    # three operations for each of 64 keys, two of which are fused.
+    assert loop['SHFL'] == 5 and not loop['BAR'] and not loop['STS']
+    assert loop['LDG.128'] == 3 * 64 // 4
+    assert loop.total() <= 350

@@ -100,10 +100,8 @@ class BiMambaMixer(nn.Module):
         B, L, _ = tokens.shape
         x_BLD, z_BLD = self.in_proj(tokens).chunk(2, dim=-1)
         # The weights of all directions, as one batch of matrices: K comes first.
-        u_KBLD = F.silu(
-            stacked_causal_convs(
-                x_BLD, (self.conv1d, self.conv1d_b), self.d_conv, BACKWARD
-            )
+        u_KBLD = stacked_causal_convs(
+            x_BLD, (self.conv1d, self.conv1d_b), self.d_conv, BACKWARD
         )
         projected, _ = stacked_linears(u_KBLD, (self.x_proj, self.x_proj_b))
         dt, B_ssm, C_ssm = projected.split(

@@ -93,7 +93,7 @@ def stacked_linears(
 def stacked_causal_convs(
     x_BLD: Tensor, convs: Sequence[nn.Module], width: int, reverse: Sequence[bool]
 ) -> Tensor:
-    """Convolve ``x`` ``[B, L, D]`` causally, or anti-causally for reversed directions.
+    """SiLU of ``x`` ``[B, L, D]``, convolved causally, or anti-causally if reversed.
 
     Args:
         x_BLD: Tokens.
@@ -110,10 +110,11 @@ def stacked_causal_convs(
             torch.stack([conv.weight for conv in convs]).squeeze(2),
             torch.stack([conv.bias for conv in convs]),
             reverse,
+            silu=True,
         )
     outputs = []
     for conv, backward in zip(convs, reverse, strict=True):
         x = x_BLD.flip(1) if backward else x_BLD
         y_BLD = conv(F.pad(x.transpose(1, 2), (width - 1, 0))).transpose(1, 2)
         outputs.append(y_BLD.flip(1) if backward else y_BLD)
-    return torch.stack(outputs)
+    return F.silu(torch.stack(outputs))

@@ -20,13 +20,14 @@ from .arguments import check_taps, check_wkv, check_wkv6
 _RULES = {'formula': 'bi_wkv', 'cuda': 'bi_wkv_cuda_rule'}
 
 _BACKENDS = {
+    'triton': triton,
     'native': native,
     'shapes': shapes,
     'reference': reference,
     'portable': portable,
 }
 
-backends.register('bi_wkv', {'triton': triton} | _BACKENDS)
+backends.register('bi_wkv', _BACKENDS)
 backends.register(
     'bi_wkv_cuda_rule',
     {'shapes': shapes, 'reference': cuda_rule, 'portable': portable_cuda_rule},
@@ -161,9 +162,12 @@ def bi_wkv6(
     compute = check_tensors(**named)
     check_wkv6(**named)
     check_taps(tap_index, k)
-    named = upcast(named, compute)
-    named['decay'] = torch.exp(-torch.exp(named.pop('w').clamp(max=_LARGEST_W6)))
     module = backends.resolve('bi_wkv6', named, backend)
+    if getattr(module, 'TAKES_HALF_PRECISION', False):
+        named |= upcast(dict(w=w, u=u), compute)
+    else:
+        named = upcast(named, compute)
+    named['decay'] = torch.exp(-torch.exp(named.pop('w').clamp(max=_LARGEST_W6)))
     return _outputs(
         module.bi_wkv6(**named, separate=tap_index is not None), tap_index, k
     )

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from ..triton_runtime import refuses_place_or_dtype, unavailable
+from . import triton_plan as plan
 from .layout import empty_contiguous, empty_output
+from .triton_v6 import bi_wkv6
 
-__all__ = ['bi_wkv', 'refuses', 'unavailable']
+__all__ = ['bi_wkv', 'bi_wkv6', 'refuses', 'unavailable']
 
 TAKES_HALF_PRECISION = True
 
@@ -26,6 +28,11 @@ def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
     reason = refuses_place_or_dtype('k', tensors)
     if reason is not None:
         return reason
+    if 'r' in tensors and tensors['u'].shape[1] > plan.MAX_WIDTH:
+        return (
+            f'it takes heads of at most {plan.MAX_WIDTH} channels, '
+            f'u has {tensors["u"].shape[1]}'
+        )
     _, length, channels = tensors['k'].shape
     if length * channels >= 2**29:
         return (

@@ -15,3 +15,11 @@ UNGROUPED = 512
 """Pieces up to which one program carries all of them."""
 GROUP = 64
 """Pieces that one program carries where there are more."""
+ROWS = 16
+"""Keys of a tile of a state in ``bi_wkv6``, whose operands are loaded at once."""
+COLUMNS = 8
+"""Columns whose states the gradients' kernel keeps for all steps of a tile."""
+TILE = 8
+"""Steps of a tile; the states of a tile's steps fit in registers."""
+MAX_WIDTH = 64
+"""Of a head: its state is kept in registers."""
