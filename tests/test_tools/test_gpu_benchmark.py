@@ -57,6 +57,9 @@ def test_every_part_runs_and_is_written(start, tmp_path, monkeypatch):
     assert values[exact, 'two runs have equal bits'] == 1
     assert 0 < values[exact, 'error of gradient of A'] < 1e-5
     assert values['K = 4 float32', 'forward, ms'] > 0
+    for case in ('bi_wkv6 (64, 196, 192)', 'causal_conv1d (64, 196, 384)'):
+        assert values[f'{case} float32', 'error of y'] < 1e-5
+        assert values[f'{case} bfloat16', 'forward and backward, ms'] > 0
     with (tmp_path / 'gpu.csv').open(newline='', encoding='utf-8') as file:
         assert len(list(csv.DictReader(file))) == len(rows)
     text = page.read_text(encoding='utf-8')

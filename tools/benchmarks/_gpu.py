@@ -22,10 +22,13 @@ from torch import Tensor, nn
 from mmtransmamba.models import VRWKV, PlainMamba, Vim, VMamba
 from mmtransmamba.ops import (
     backends,
+    bi_wkv,
+    bi_wkv6,
     scan_order,
     selective_scan_directions,
     selective_scan_fn,
 )
+from mmtransmamba.ops.causal_conv1d import causal_conv1d
 from mmtransmamba.ops.selective_scan.reference import directions_by_gather
 
 COLUMNS = ('part', 'case', 'measure', 'value', 'predicted')
@@ -40,6 +43,14 @@ SHAPES = {
 }
 DIRECTIONS = 4
 DIRECTIONS_PREDICTED = 0.096
+HEAD = 64
+# Function, batch, tokens, channels; predicted as above, from counts of instructions.
+MIXING = {
+    ('bi_wkv', 64, 196, 192): 0.022,
+    ('bi_wkv', 1, 16384, 192): 0.05,
+    ('bi_wkv6', 64, 196, 192): 0.085,
+    ('causal_conv1d', 64, 196, 384): 0.022,
+}
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     'PlainMamba-L1': partial(PlainMamba, 'l1'),
     'Vim-Ti': partial(Vim, 'tiny'),
@@ -150,6 +161,16 @@ class Session:
                 if dtype == 'float32'
                 else {},
             )
+        for (name, *shape), predicted in MIXING.items():
+            for dtype in DTYPES:
+                yield Item(
+                    'mixing',
+                    f'{name} {tuple(shape)} {dtype}',
+                    partial(self.mixing, name, *shape, DTYPES[dtype]),
+                    {'forward in a CUDA graph, ms': predicted}
+                    if dtype == 'float32'
+                    else {},
+                )
         for name in BACKBONES:
             yield Item('training', name, partial(self.training, name), {})
         yield Item('decode', 'llama-3.2-1b', self.decode, {})
@@ -248,6 +269,65 @@ class Session:
                 if self.device == 'cuda':
                     yield f'forward{name} in a CUDA graph, ms', self.replayed(function)
             yield f'forward and backward{name}, ms', self.milliseconds(both)
+
+    def mixing(
+        self, name: str, batch: int, length: int, channels: int, dtype: torch.dtype
+    ) -> Iterator[tuple[str, float]]:
+        """Errors against float64 and times of the WKV and of the convolution."""
+        if self.dry:
+            batch, length = 1, 5
+        generator = torch.Generator().manual_seed(0)
+
+        def randn(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator)
+
+        tokens, heads = (batch, length, channels), (channels // HEAD, HEAD)
+        if name == 'bi_wkv':
+            small = dict(w=randn(channels) / length, u=randn(channels) / length)
+            large = dict(k=randn(*tokens), v=randn(*tokens))
+        elif name == 'bi_wkv6':
+            small = dict(u=randn(*heads))
+            large = {x: randn(*tokens) for x in 'rkvw'}
+        else:
+            small = dict(weight=randn(2, channels, 4), bias=randn(2, channels))
+            large = dict(x=randn(*tokens))
+        operands = small | {x: value.to(dtype) for x, value in large.items()}
+
+        def run(leaves: dict[str, Tensor]) -> Tensor:
+            if name == 'causal_conv1d':
+                return causal_conv1d(**leaves, reverse=(False, True), silu=True)
+            function = bi_wkv if name == 'bi_wkv' else bi_wkv6
+            return function(**leaves)[0]
+
+        def both(leaves: dict[str, Tensor]) -> list[Tensor]:
+            y = run(leaves)
+            return [y, *torch.autograd.grad(y.sum(), list(leaves.values()))]
+
+        # One batch entry and few tokens are enough for the values, and fast in float64.
+        part = {
+            x: value[:1, :300] if value.dim() == 3 and x != 'weight' else value
+            for x, value in operands.items()
+        }
+
+        def placed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {x: v.to(self.device).requires_grad_() for x, v in tensors.items()}
+
+        exact = both({x: v.double().requires_grad_() for x, v in part.items()})
+        with backends.use_backend(self.kernel or 'reference'):
+            found = both(placed(part))
+            for x, one, other in zip(('y', *part), found, exact, strict=True):
+                gap = (one.double().cpu() - other).abs().max() / other.abs().max()
+                yield f'error of {x}', gap.item()
+            leaves = placed(operands)
+            with torch.no_grad():
+                yield 'forward, ms', self.milliseconds(partial(run, leaves))
+            yield 'forward and backward, ms', self.milliseconds(partial(both, leaves))
+            if self.device == 'cuda':
+                with torch.no_grad():
+                    yield (
+                        'forward in a CUDA graph, ms',
+                        self.replayed(partial(run, leaves)),
+                    )
 
     def training(self, name: str) -> Iterator[tuple[str, float]]:
         """Images a second of forward, loss, backward and AdamW, in bf16 autocast."""

@@ -2,8 +2,9 @@
 
 The parts, in this order: values of the Triton kernels against float64, with memory that
 was filled with NaN; speed of the selective scan beside ``mamba_ssm`` where that is
-installed; four directions in one launch beside four permuted copies; training steps of
-vision backbones under bf16 autocast; decoding, by ``decode.py``.
+installed; four directions in one launch beside four permuted copies; values and speed
+of the WKV and of the causal convolution; training steps of vision backbones under bf16
+autocast; decoding, by ``decode.py``.
 
 Every result is written at once. A second run with the same folder continues: what is
 done is not repeated, and what failed is tried again.
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from _tool import Parser, positive, tool
 
-PARTS = ('values', 'scan', 'directions', 'training', 'decode')
+PARTS = ('values', 'scan', 'directions', 'mixing', 'training', 'decode')
 
 
 def parse_args() -> argparse.Namespace:
