@@ -7,12 +7,15 @@ from collections.abc import Container, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from mmtransmamba.compat import is_sharded
+
 
 def fault_of(tensor: Tensor, infinite: bool = True) -> str | None:
     """The kind of invalid value in a tensor, None if there is none.
 
     Args:
-        tensor: Any dtype; only floating-point tensors can have such values.
+        tensor: Any dtype; only floating-point tensors can have such values. If it is
+            sharded, all processes must call this function.
         infinite: Whether infinity is invalid, besides NaN.
 
     Returns:
@@ -21,6 +24,8 @@ def fault_of(tensor: Tensor, infinite: bool = True) -> str | None:
     if not tensor.is_floating_point() or tensor.is_meta or tensor.numel() == 0:
         return None
     values = tensor.detach()
+    if is_sharded(values):  # every process looks, and finds the same
+        values = values.full_tensor()
     if values.itemsize == 1:  # 8-bit floats have no minimum
         values = values.float()
     low, high = values.aminmax()

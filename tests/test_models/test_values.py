@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import value_ranks
+from processes import spawn_ranks
 from torch import nn
 
 from mmtransmamba.models.checkpoint import CheckpointError, load_pretrained
@@ -9,6 +11,15 @@ from mmtransmamba.models.fit import check_depth, check_fit, check_weights
 from mmtransmamba.models.values import fault_of
 
 BAD = [(torch.nan, 'NaN'), (torch.inf, 'infinity'), (-torch.inf, 'infinity')]
+
+
+def test_a_bad_value_is_found_in_the_part_of_any_process(tmp_path):
+    values = [1.0, *(value for value, _ in BAD)]
+    spawn_ranks(value_ranks.run, str(tmp_path), values)
+    expected = [None] * value_ranks.ROWS
+    expected += [kind for _, kind in BAD for _ in range(value_ranks.ROWS)]
+    for rank in range(2):
+        assert torch.load(tmp_path / f'{rank}.pth') == expected
 
 
 class Model(nn.Module):
