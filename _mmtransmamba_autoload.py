@@ -18,6 +18,13 @@ MODEL_TYPES = (
     'hybrid_llava',
     'hybrid_llava_next',
     'patch_decoder',
+    'hybrid_vit',
+    'hybrid_deit',
+    'hybrid_dinov2',
+    'hybrid_dinov2_with_registers',
+    'hybrid_dinov3_vit',
+    'hybrid_clip_vision_model',
+    'hybrid_siglip_vision_model',
 )
 _TABLE = 'transformers.models.auto.configuration_auto'
 

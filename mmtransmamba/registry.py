@@ -38,6 +38,7 @@ __all__ = [
     'DATASETS',
     'DATA_SAMPLERS',
     'DECODER_MIXERS',
+    'ENCODER_MIXERS',
     'EVALUATORS',
     'FUNCTIONS',
     'HOOKS',
@@ -118,6 +119,11 @@ DECODER_MIXERS = Registry(
     'decoder mixer', scope=SCOPE, locations=['mmtransmamba.models.language.mixers']
 )
 """What may take the place of a decoder's attention."""
+
+ENCODER_MIXERS = Registry(
+    'encoder mixer', scope=SCOPE, locations=['mmtransmamba.models.vision.mixers']
+)
+"""What may take the place of a vision encoder's attention."""
 
 WEIGHT_MAPS = Registry(
     'weight map', scope=SCOPE, locations=['mmtransmamba.transfer.weight_maps']

@@ -27,7 +27,9 @@ from mmtransmamba.apis.export_formats import (
 )
 from mmtransmamba.engine.student import student_config, trained_part
 from mmtransmamba.models.checkpoint import load_pretrained
+from mmtransmamba.models.folders import is_encoder
 from mmtransmamba.models.taps import DirectionTap, LayerTap
+from mmtransmamba.models.trainable import EncoderClassifier
 from mmtransmamba.ops import backends
 from mmtransmamba.registry import MODELS
 from mmtransmamba.utils.launch import override, read_config
@@ -229,6 +231,24 @@ class _Logits(nn.Module):
         return self.model(images)
 
 
+class _Encoder(nn.Module):
+    """A transformers vision encoder as a function of normalised images.
+
+    Args:
+        model: The encoder.
+        features: Return the last tokens ``[B, L, C]`` even if there is a classifier.
+    """
+
+    def __init__(self, model: nn.Module, features: bool) -> None:
+        super().__init__()
+        self.classifies = hasattr(model, 'classifier') and not features
+        self.model = model if self.classifies else model.base_model
+
+    def forward(self, images: Tensor) -> Tensor:
+        output = self.model(images)
+        return output.logits if self.classifies else output.last_hidden_state
+
+
 def _deployed(
     model: nn.Module, features: bool
 ) -> tuple[nn.Module, dict[str, Any], str]:
@@ -238,6 +258,8 @@ def _deployed(
         ExportError: Models of this kind cannot be exported.
     """
     model = trained_part(model)
+    if isinstance(model, EncoderClassifier):
+        model = model.encoder
     kind = type(model).__name__
     backbone = getattr(model, 'backbone', None)
     head = getattr(model, 'cls_head', None) or getattr(model, 'head', None)
@@ -262,6 +284,9 @@ def _deployed(
         values = getattr(preprocessor, name, None)
         if isinstance(values, Tensor):
             metadata[name] = values.flatten().tolist()
+    if is_encoder(model):
+        part = _Encoder(model, features)
+        return part, metadata, 'logits' if part.classifies else 'features'
     if backbone is None or features:
         metadata['model'] = type(backbone or model).__name__
         return backbone or model, metadata, 'features'

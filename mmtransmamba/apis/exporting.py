@@ -13,6 +13,7 @@ from mmtransmamba.apis.loading import load
 from mmtransmamba.apis.serving import LanguageExportReport, export_language_model
 from mmtransmamba.apis.serving.export import FORMATS as LANGUAGE_FORMATS
 from mmtransmamba.engine.student import student_config
+from mmtransmamba.models.folders import is_encoder
 from mmtransmamba.utils.model_config import input_shape
 
 
@@ -37,7 +38,7 @@ def export(
         format: ``'onnx'``, ``'torchscript'`` or ``'torch_export'``; ``'granite'`` for
             a language model.
         shape: Shape of one input, ``(channels, (frames,) height, width)``; by default
-            that in the config of a loaded model.
+            that in the config of a loaded model or of a transformers vision encoder.
         **options: See :func:`~mmtransmamba.apis.export.export_model` and
             :func:`~mmtransmamba.apis.serving.export_language_model`.
 
@@ -55,6 +56,10 @@ def export(
         return export_language_model(model, out, format, **options)
     if not isinstance(model, nn.Module):
         model = load(model)
+    if shape is None and is_encoder(model):
+        size = model.config.image_size
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        shape = (model.config.num_channels, *size)
     if shape is None:
         config = getattr(model, '_config', None)
         if config is None:

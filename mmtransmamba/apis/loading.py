@@ -12,8 +12,15 @@ from torch import nn
 from mmtransmamba.apis.configs import read_config
 from mmtransmamba.engine.student import student_config
 from mmtransmamba.models.checkpoint import load_pretrained
-from mmtransmamba.models.folders import is_vision_language, load_lm, load_vlm
+from mmtransmamba.models.folders import (
+    is_encoder,
+    is_vision_language,
+    load_encoder,
+    load_lm,
+    load_vlm,
+)
 from mmtransmamba.models.language import cast_parameters
+from mmtransmamba.models.trainable import EncoderClassifier
 from mmtransmamba.registry import DATASETS, MODELS
 from mmtransmamba.utils.config_data import read_dumped_config
 from mmtransmamba.utils.launch import find_resumable
@@ -33,8 +40,8 @@ def load(
     Args:
         path: One of
 
-            * the folder of a language or vision-language model, converted or not, in
-              transformers' format;
+            * the folder of a language model, a vision-language model or a vision
+              encoder, converted or not, in transformers' format;
             * the work directory of a training run, from which the saved model or the
               last complete checkpoint is loaded;
             * a checkpoint file, with its config in the same folder.
@@ -60,13 +67,18 @@ def load(
         raise FileNotFoundError(f'there is no "{path}"')
     folder = _model_folder(path)
     if folder is not None and config is None:
-        read = load_vlm if is_vision_language(folder) else load_lm
-        model = read(folder)
+        model = _read_folder(folder)
     else:
         model = _from_checkpoint(path, config)
     if dtype is not None:
         model = _cast(model, dtype)
     return model.to(device).eval()
+
+
+def _read_folder(folder: Path) -> nn.Module:
+    if is_encoder(folder):
+        return load_encoder(folder)
+    return (load_vlm if is_vision_language(folder) else load_lm)(folder)
 
 
 def _model_folder(path: Path) -> Path | None:
@@ -126,8 +138,11 @@ def load_trained(
             settings = {'data_preprocessor': data_preprocessor, **settings}
         model = MODELS.build(settings)
         if checkpoint is not None:
-            # For a language model, the names are those of the inner transformers model.
-            load_pretrained(getattr(model, 'lm', model), checkpoint)
+            # The names are those of the inner transformers model, if there is one.
+            inner = getattr(model, 'lm', model)
+            if isinstance(model, EncoderClassifier):
+                inner = model.encoder
+            load_pretrained(inner, checkpoint)
         model._config = config
         model._dataset_meta = _metainfo(config)
     return model

@@ -16,7 +16,10 @@ def trained_part(model: nn.Module) -> nn.Module:
 def transformers_part(model: nn.Module) -> nn.Module | None:
     """The transformers model inside a Runner's model; None if there is none."""
     student = trained_part(model)
-    parts = [student, *(getattr(student, name, None) for name in ('lm', 'tower'))]
+    parts = [
+        student,
+        *(getattr(student, name, None) for name in ('lm', 'tower', 'encoder')),
+    ]
     return next((part for part in parts if hasattr(part, 'save_pretrained')), None)
 
 

@@ -3,7 +3,7 @@ from mmtransmamba.compat import check_tested_versions
 # Checked first, because untested versions may fail in the imports that follow.
 check_tested_versions()
 
-from . import backbones, folders, multimodal, retrieval, teachers, trainable
+from . import backbones, folders, multimodal, retrieval, teachers, trainable, vision
 from .backbones import VRWKV, PlainMamba, VideoMamba, Vim, VMamba
 from .checkpoint import CheckpointError, LoadReport, load_pretrained, read_state_dict
 
@@ -23,4 +23,5 @@ __all__ = [
     'retrieval',
     'teachers',
     'trainable',
+    'vision',
 ]

@@ -6,6 +6,7 @@ implementation that it checks.
 """
 
 from . import backends, scan_order
+from .both_ways import delta_rule_both_ways, ssd_both_ways
 from .delta_rule import (
     gated_delta_rule,
     gated_delta_rule_step,
@@ -20,6 +21,7 @@ __all__ = [
     'backends',
     'bi_wkv',
     'bi_wkv6',
+    'delta_rule_both_ways',
     'gated_delta_rule',
     'gated_delta_rule_step',
     'kda',
@@ -27,6 +29,7 @@ __all__ = [
     'scan_order',
     'selective_scan_directions',
     'selective_scan_fn',
+    'ssd_both_ways',
     'ssd_scan',
     'ssd_step',
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ class LayerCall:
             ``[B, L, D]``.
         mixed: The same after the output projection, ``[B, L, C]``.
         output: The layer's output, ``[B, L, C]``.
+        arguments: Keyword arguments of its attention or mixer.
     """
 
     index: int
@@ -30,6 +31,7 @@ class LayerCall:
     heads: Tensor
     mixed: Tensor
     output: Tensor
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 def layers_of(model: nn.Module) -> nn.ModuleList:
@@ -84,10 +86,29 @@ def watch(
         indices: The layers to observe.
         visit: Called with each layer.
     """
-    layers = layers_of(model)
+    with watch_layers(layers_of(model), indices, visit):
+        yield
+
+
+@contextmanager
+def watch_layers(
+    layers: nn.ModuleList,
+    indices: Iterable[int],
+    visit: Callable[[LayerCall], None],
+    attention: str = 'self_attn',
+) -> Iterator[None]:
+    """As :func:`watch`, for layers of any model.
+
+    Args:
+        layers: All layers.
+        indices: The layers to observe.
+        visit: Called with each layer.
+        attention: Name of the attention or mixer in a layer.
+    """
     handles = []
     for index in sorted(set(indices)):
-        handles += _watch_layer(index, layers[index], visit)
+        mixer = getattr(layers[index], attention)
+        handles += _watch_layer(index, layers[index], mixer, visit)
     try:
         yield
     finally:
@@ -96,12 +117,18 @@ def watch(
 
 
 def _watch_layer(
-    index: int, layer: nn.Module, visit: Callable[[LayerCall], None]
+    index: int,
+    layer: nn.Module,
+    mixer: nn.Module,
+    visit: Callable[[LayerCall], None],
 ) -> list[Any]:
-    seen: dict[str, Tensor] = {}
+    seen: dict[str, Any] = {}
 
     def entered(module, args, kwargs) -> None:
         seen['hidden'] = _first(args, kwargs)
+
+    def called(module, args, kwargs) -> None:
+        seen['arguments'] = kwargs
 
     def projected(module, args) -> None:
         seen['heads'] = args[0]
@@ -115,11 +142,12 @@ def _watch_layer(
         seen.clear()
         visit(call)
 
-    projection = output_projection(layer.self_attn)
+    projection = output_projection(mixer)
     return [
         layer.register_forward_pre_hook(entered, with_kwargs=True),
+        mixer.register_forward_pre_hook(called, with_kwargs=True),
         projection.register_forward_pre_hook(projected),
-        layer.self_attn.register_forward_hook(mixed),
+        mixer.register_forward_hook(mixed),
         layer.register_forward_hook(left),
     ]
 

@@ -22,6 +22,9 @@ POSITIONS = (
 INITS = ('mimic', 'inherit', 'vkq', 'calibrate', 'subclone', 'scratch')
 """Initialisations: :func:`mmtransmamba.transfer.convert.convert`."""
 
+ENCODER_INITS = ('mimic', 'calibrate', 'vkq', 'scratch')
+"""Those of vision encoders."""
+
 RANKINGS = ('single', 'greedy', 'recall', 'gates')
 """Ways to rank layers: :func:`mmtransmamba.transfer.convert.rank_layers`."""
 

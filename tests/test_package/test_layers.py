@@ -61,11 +61,12 @@ ROOMS = {
     'backbones': {'mixers'},
     'mixers': set(),
     'language': {'mixers'},
-    'multimodal': {'language'},
-    'folders': {'language', 'multimodal'},
+    'vision': {'language'},
+    'multimodal': {'language', 'vision'},
+    'folders': {'language', 'multimodal', 'vision'},
     'teachers': {'folders'},
     'retrieval': {'backbones', 'folders', 'mixers', 'teachers'},
-    'trainable': {'folders', 'language', 'multimodal'},
+    'trainable': {'folders', 'language', 'multimodal', 'teachers', 'vision'},
 }
 """What each room of the models may import besides itself and what is in none."""
 

@@ -87,11 +87,15 @@ def test_the_folders_share_one_start():
 
 def test_offered_names_are_those_of_the_package():
     from mmtransmamba.evaluation.vlm import BENCHMARKS
-    from mmtransmamba.registry import DECODER_MIXERS
+    from mmtransmamba.registry import DECODER_MIXERS, ENCODER_MIXERS
     from mmtransmamba.utils import launch
 
     assert choices.VLM_BENCHMARKS == tuple(BENCHMARKS)
     DECODER_MIXERS.import_from_location()
     mixers = DECODER_MIXERS.module_dict.values()
     assert set(choices.INITS) == {init for mixer in mixers for init in mixer.inits}
+    ENCODER_MIXERS.import_from_location()
+    mixers = ENCODER_MIXERS.module_dict.values()
+    inits = {init for mixer in mixers for init in mixer.inits}
+    assert set(choices.ENCODER_INITS) == inits
     assert choices.LAUNCHERS == ('none', *launch._RANK_VARIABLES)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_decoders import tiny_teacher
+from tiny_encoders import tiny_encoder
 from tiny_vlms import save_tiny_llava, tiny_tokenizer
 
 from mmtransmamba.utils import launch
@@ -36,7 +37,8 @@ def files(tmp_path_factory, tiny_config):
     tiny_teacher().save_pretrained(root / 'lm')
     tiny_tokenizer().save_pretrained(root / 'lm')
     save_tiny_llava(root / 'vlm')
-    for kind in ('lm', 'vlm'):
+    tiny_encoder('ViTForImageClassification').save_pretrained(root / 'encoder')
+    for kind in ('lm', 'vlm', 'encoder'):
         cut = shutil.copytree(root / kind, root / f'{kind}_cut') / 'model.safetensors'
         cut.write_bytes(cut.read_bytes()[:5000])
         shutil.copytree(root / kind, root / f'{kind}_list')
@@ -123,6 +125,15 @@ MISTAKES = [
     ('eval_lm.py', ['lm', '--tasks', 'mqar', '--letters'], 'letters'),
     ('eval_lm.py', ['lm', '--tasks', 'mqar', '--csv', NOWHERE], NOWHERE),
     ('eval_lm.py', ['lm', '--tasks', 'mqar', '--plots', 'text.txt'], 'text.txt'),
+    ('convert_vit.py', ['absent', '--out', 'o'], 'absent'),
+    ('convert_vit.py', ['lm', '--out', 'o'], 'EncoderConversion'),
+    ('convert_vit.py', ['encoder_cut', '--out', 'o'], 'encoder_cut'),
+    ('convert_vit.py', ['encoder', '--out', 'o', '--layers', '9'], '9'),
+    ('convert_vit.py', ['encoder', '--out', 'o', '--layers', 'auto'], 'auto'),
+    ('convert_vit.py', ['encoder', '--out', 'o', '--mixer', 'Mamba9'], 'Mamba9'),
+    ('convert_vit.py', ['encoder', '--out', 'o', '--init', 'inherit'], 'inherit'),
+    ('convert_vit.py', ['encoder', '--out', 'o', '--calibration', 'gone'], 'gone'),
+    ('convert_vit.py', ['encoder', '--out', 'o', '--calibration', 'folder'], 'folder'),
     ('convert_lm.py', ['absent', '--out', 'o'], 'absent'),
     ('convert_lm.py', ['folder', '--out', 'o'], 'folder'),
     ('convert_lm.py', ['text.txt', '--out', 'o'], 'text.txt'),

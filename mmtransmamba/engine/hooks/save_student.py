@@ -13,7 +13,11 @@ from torch import nn
 from mmtransmamba.compat import is_resuming
 from mmtransmamba.engine.averaged import checkpoint_weights
 from mmtransmamba.engine.sharding.whole import whole_weights
-from mmtransmamba.engine.student import is_distiller, transformers_part
+from mmtransmamba.engine.student import (
+    is_distiller,
+    trained_part,
+    transformers_part,
+)
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.models.folders.card import write_card
 from mmtransmamba.models.trainable.adapters import has_adapters, without_adapters
@@ -26,13 +30,15 @@ _HISTORY = 'transfer_history'  # key of a checkpoint, as in the config
 
 @HOOKS.register_module()
 class SaveStudentHook(Hook):
-    """Saves a language model with ``save_pretrained`` at the end of training.
+    """Saves a transformers model with ``save_pretrained`` at the end of training.
 
     The saved model is the student of a
     :class:`~mmtransmamba.transfer.LanguageDistiller`, the model of a
     :class:`~mmtransmamba.models.trainable.CausalLM` or
-    :class:`~mmtransmamba.models.trainable.VisionLanguageModel`, or the tower of a
-    :class:`~mmtransmamba.models.trainable.PatchClassifier`.
+    :class:`~mmtransmamba.models.trainable.VisionLanguageModel`, the tower of a
+    :class:`~mmtransmamba.models.trainable.PatchClassifier`, or the encoder of an
+    :class:`~mmtransmamba.models.trainable.EncoderClassifier`, also as the student of a
+    :class:`~mmtransmamba.transfer.MultiDirectionDistiller`.
 
     The name of the stage is appended to ``transfer_history`` in its config, so that the
     next stage knows that it may start from this folder. Tokenizer, processor and chat
@@ -64,7 +70,8 @@ class SaveStudentHook(Hook):
         if transformers_part(unwrapped_model(runner)) is None:
             raise ValueError(
                 'SaveStudentHook: the model is no LanguageDistiller, CausalLM, '
-                'VisionLanguageModel or PatchClassifier; leave the hook out.'
+                'VisionLanguageModel, PatchClassifier or EncoderClassifier; leave the '
+                'hook out.'
             )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -78,15 +85,16 @@ class SaveStudentHook(Hook):
             StageError: The checkpoint belongs to another stage.
         """
         trained = unwrapped_model(runner)
-        if _HISTORY not in checkpoint or getattr(trained, 'stage', None) is None:
+        stage = _stage_of(trained)
+        if _HISTORY not in checkpoint or stage is None:
             return
         # The initial weights of the stage, which the model already has, or its own.
         start = _history_of(trained)
-        own = [*start, trained.stage]
+        own = [*start, stage]
         accepted = [own] if is_resuming(runner) else [start, own]
         if checkpoint[_HISTORY] not in accepted:
             raise StageError(
-                f'Stage {trained.stage!r} cannot '
+                f'Stage {stage!r} cannot '
                 f'{"resume from" if is_resuming(runner) else "load"} a checkpoint of '
                 f'{" > ".join(checkpoint[_HISTORY])}; it takes one of '
                 f'{" or ".join(" > ".join(history) for history in accepted)}. Give '
@@ -113,11 +121,14 @@ class SaveStudentHook(Hook):
             with checkpoint_weights(runner):
                 whole = without_adapters(model) if has_adapters(model) else model
                 whole.save_pretrained(partial)
-            source = trained.companions.folder
+            companions = getattr(trained, 'companions', None)
+            if companions is None:
+                companions = trained.student.companions
+            source = companions.folder
             write_card(partial, self.folder, config, source, _figures(runner))
         finally:
             config.transfer_history = before
-        trained.companions.save(partial)
+        companions.save(partial)
         put_in_place(partial, folder)
         runner.logger.info(f'SaveStudentHook: the model is in {folder}.')
 
@@ -140,4 +151,10 @@ def _history_of(trained: nn.Module) -> list[str]:
 def _step_of(trained: nn.Module) -> str:
     """The entry of the training in ``transfer_history``."""
     default = 'distilled' if is_distiller(trained) else 'finetuned'
-    return getattr(trained, 'stage', None) or default
+    return _stage_of(trained) or default
+
+
+def _stage_of(trained: nn.Module) -> str | None:
+    """The stage of a distiller, or of the model that is trained in it."""
+    own = getattr(trained, 'stage', None)
+    return own or getattr(trained_part(trained), 'stage', None)

@@ -2,6 +2,7 @@
 
 from .assemble_llava import assemble_llava
 from .assemble_patch_decoder import assemble_patch_decoder, write_patch_decoder
+from .encoder import is_encoder, load_encoder
 from .gguf import load_gguf, load_gguf_tokenizer
 from .hub import model_folder
 from .lm import load_lm
@@ -11,8 +12,10 @@ from .vlm import is_vision_language, language_model_of, load_vlm
 __all__ = [
     'assemble_llava',
     'assemble_patch_decoder',
+    'is_encoder',
     'is_vision_language',
     'language_model_of',
+    'load_encoder',
     'load_folder',
     'load_gguf',
     'load_gguf_tokenizer',

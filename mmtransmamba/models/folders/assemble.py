@@ -48,7 +48,8 @@ def assemble(
         if getattr(getattr(module, 'inv_freq', None), 'is_meta', False):
             fresh = type(module)(config=module.config)
             module._buffers.update(fresh._buffers)
-            module.attention_scaling = fresh.attention_scaling
+            if hasattr(fresh, 'attention_scaling'):
+                module.attention_scaling = fresh.attention_scaling
     for name, buffer in list(model.named_buffers()):
         if buffer.is_meta and name.endswith('position_ids'):
             owner = model.get_submodule(name.rpartition('.')[0])

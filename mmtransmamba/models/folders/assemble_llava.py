@@ -19,6 +19,7 @@ from transformers import (
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from mmtransmamba.models.folders.config import read_model_config
+from mmtransmamba.models.folders.encoder import TEXT_HALF
 from mmtransmamba.models.folders.lm import load_lm
 from mmtransmamba.models.folders.loading import load_folder
 from mmtransmamba.models.generation import repair_generation_config
@@ -26,6 +27,10 @@ from mmtransmamba.models.language import cast_parameters
 from mmtransmamba.models.multimodal.llava import (
     HybridLlavaConfig,
     HybridLlavaForConditionalGeneration,
+)
+from mmtransmamba.models.vision.families import (
+    HybridCLIPVisionModel,
+    HybridSiglipVisionModel,
 )
 from mmtransmamba.utils.chat_templates import (
     LLAVA_V1,
@@ -41,9 +46,9 @@ _TOWERS = {
     'clip_vision_model': (CLIPVisionModel, True, 'default'),
     'siglip': (SiglipVisionModel, False, 'full'),
     'siglip_vision_model': (SiglipVisionModel, False, 'full'),
+    'hybrid_clip_vision_model': (HybridCLIPVisionModel, True, 'default'),
+    'hybrid_siglip_vision_model': (HybridSiglipVisionModel, False, 'full'),
 }
-# Parts of a folder of vision and text other than the vision tower.
-_TEXT_HALF = ('text_model.', 'text_projection', 'visual_projection', 'logit_')
 FEATURE_LAYER = -2
 """Layer whose output LLaVA and TinyLLaVA take."""
 
@@ -64,7 +69,8 @@ def assemble_llava(
     PyTorch's linear layers. The vision tower is cast to the language model's dtype.
 
     Args:
-        vision: Folder of a CLIP or SigLIP, or of its vision tower.
+        vision: Folder of a CLIP or SigLIP, or of its vision tower, possibly a hybrid of
+            this package.
         language: Folder of a causal language model, possibly a hybrid of this package,
             or the model, whose parts then become the new model's.
         tokenizer: Folder of the tokenizer, by default ``language``.
@@ -146,7 +152,7 @@ def _load_tower(folder: str | Path) -> tuple[nn.Module, bool, str]:
             f'of {", ".join(_TOWERS)}.'
         )
     tower_class, class_token, strategy = _TOWERS[config.model_type]
-    tower = load_folder(tower_class, folder, lambda name: name.startswith(_TEXT_HALF))
+    tower = load_folder(tower_class, folder, lambda name: name.startswith(TEXT_HALF))
     return tower, class_token, strategy
 
 

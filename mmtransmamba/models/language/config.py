@@ -9,6 +9,7 @@ from typing import Any
 from mmtransmamba.models.language.mixers import complete
 from mmtransmamba.models.language.mixers.fields import DEFAULT
 from mmtransmamba.models.language.old_fields import take_old_fields
+from mmtransmamba.registry import DECODER_MIXERS
 
 ATTENTION, MAMBA = 'full_attention', 'linear_attention'
 SLIDING = 'sliding_attention'
@@ -43,6 +44,7 @@ class HybridFields:
 
     mixes_attention = False  # whether layers may have different kinds of attention
     slides = False  # whether attention layers may have a sliding window
+    mixers = DECODER_MIXERS  # where the types of mixers are registered
     auto_map = MappingProxyType({})  # no code in the folder; TRL asks for it
 
     def __post_init__(self, **kwargs) -> None:
@@ -54,7 +56,7 @@ class HybridFields:
             window = getattr(self, 'sliding_window', None) if self.slides else None
             kind = ATTENTION if window is None else SLIDING
             self.layer_types = [kind] * self.num_hidden_layers
-        self.mixer = complete(self.mixer or old or DEFAULT)
+        self.mixer = complete(self.mixer or old or DEFAULT, self.mixers)
         if len(self.layer_types) != self.num_hidden_layers:
             raise ValueError(
                 f'layer_types names {len(self.layer_types)} layers, but '
@@ -80,9 +82,10 @@ class HybridFields:
             )
         for layer, mixer in given.items():
             mixer = {'type': mixer} if isinstance(mixer, str) else dict(mixer)
-            kind = complete({'type': mixer.get('type', self.mixer['type'])})['type']
+            kind = {'type': mixer.get('type', self.mixer['type'])}
+            kind = complete(kind, self.mixers)['type']
             base = self.mixer if kind == self.mixer['type'] else {}
-            given[layer] = complete(base | mixer)
+            given[layer] = complete(base | mixer, self.mixers)
         self.layer_mixers = given or None
 
     def mixer_of(self, layer: int) -> dict[str, Any]:

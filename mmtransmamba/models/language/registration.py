@@ -16,6 +16,9 @@ _NAMES = {
         'MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES',
         'MODEL_FOR_CAUSAL_LM_MAPPING_NAMES',
     ),
+    'AutoModelForImageClassification': (
+        'MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES',
+    ),
     'AutoModelForSequenceClassification': (
         'MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES',
     ),

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 import mmtransmamba.models.language.families  # noqa: F401  (registers the decoders)
+import mmtransmamba.models.vision.families  # noqa: F401  (registers the towers)
 from mmtransmamba.models.language.arguments import known_arguments
 from mmtransmamba.models.language.cache_names import either_name
 from mmtransmamba.models.language.hybrid import HybridCausalLMMixin, HybridInitMixin

@@ -13,6 +13,7 @@ from torch import nn
 
 from mmtransmamba.models.folders.assemble_llava import assemble_llava
 from mmtransmamba.models.folders.companions import Companions
+from mmtransmamba.models.folders.encoder import is_encoder, load_encoder
 from mmtransmamba.models.folders.lm import load_lm
 from mmtransmamba.models.folders.vlm import is_vision_language, load_vlm
 from mmtransmamba.registry import CONVERSIONS
@@ -36,6 +37,7 @@ class Kind:
 
 LANGUAGE = Kind('AutoModelForCausalLM', load_lm)
 VISION_LANGUAGE = Kind('AutoModelForImageTextToText', load_vlm, has_vision=True)
+ENCODER = Kind('AutoModelForImageClassification', load_encoder)
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,16 @@ class Origin:
         return model, companions
 
     def _check_kind(self, model: nn.Module | str) -> None:
+        if is_encoder(model) != (self.kind is ENCODER):
+            found, other = 'is a vision encoder', 'EncoderClassifier'
+            if self.kind is ENCODER:
+                found = 'is not a vision encoder'
+                other = 'CausalLM or VisionLanguageModel'
+            raise ValueError(
+                f'{self.owner}: the model to convert {found}; use {other}.'
+            )
+        if self.kind is ENCODER:
+            return
         if is_vision_language(model) != self.kind.has_vision:
             found, other = ('a language', 'CausalLM')
             if not self.kind.has_vision:

@@ -1,4 +1,4 @@
-"""Stages of a language model's transfer: trained parameters and starting points."""
+"""Stages of a converted model's transfer: trained parameters and starting points."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GROUPS = {
     'mlp': 'feed-forward layers',
     'norms': 'norms',
     'embeddings': 'embeddings',
-    'head': 'language-modelling head',
+    'head': 'language-modelling head, or classifier',
     'connector': 'connector of a vision encoder',
     'vision': 'vision encoder, or embedding of patches',
     'other': 'everything else',
@@ -68,6 +68,11 @@ STAGES = {
     'llava_pretrain': Stage(('connector',), ('init:llava',)),
     'llava_finetune': Stage((*LANGUAGE, 'connector'), ('llava_pretrain',)),
     'reasoning': Stage((*LANGUAGE, 'connector'), ('llava_finetune',)),
+    'vision_align': Stage(('ssm', 'qkv', 'out_proj'), _SEEDED),
+    'vision_features': Stage(
+        ('ssm', 'qkv', 'out_proj', 'mlp', 'norms'), ('vision_align',)
+    ),
+    'vision_tune': Stage(None, ('vision_align', 'vision_features')),
 }
 """The stages of the published recipes.
 
@@ -86,17 +91,19 @@ STAGES = {
 * LLaVA's, of a teacher without distillation: ``llava_pretrain`` trains the connector of
   a model just put together, ``llava_finetune`` the language model besides, and so does
   ``reasoning`` (TransMamba §3.4). The vision encoder is frozen in all.
+* Those of a converted vision encoder: ``vision_align`` trains the mixers,
+  ``vision_features`` the rest of the layers besides, ``vision_tune`` the whole model.
 """
 
 
 def group_of_parameters(model: nn.Module) -> dict[str, str]:
     """The group in :data:`GROUPS` of each parameter, by its name."""
-    from mmtransmamba.models.language.mixers import DecoderMixer
+    from mmtransmamba.models.language.mixers import AttentionMixer
 
     mixers = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, DecoderMixer)
+        if isinstance(module, AttentionMixer)
     }
     groups = {}
     for name, _ in model.named_parameters():
@@ -116,10 +123,12 @@ def _outside(name: str) -> str:
         ('vision', 'vision'),
         ('patch_embed', 'vision'),
         ('.self_attn.', 'attention'),
+        ('.attention.', 'attention'),
         ('.mlp.', 'mlp'),
         ('norm', 'norms'),
         ('embed', 'embeddings'),
         ('lm_head', 'head'),
+        ('classifier', 'head'),
     ):
         if part in name:
             return group

@@ -19,6 +19,8 @@ backends.register(
         'shapes': shapes,
         'chunked': chunked,
         'reference': reference,
+        # Ordinary operators, under the name that exporters ask for.
+        'portable': chunked,
     },
 )
 

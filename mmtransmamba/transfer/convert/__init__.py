@@ -1,7 +1,8 @@
-"""Conversion of pre-trained language and vision-language models to Mamba hybrids."""
+"""Conversion of pre-trained language and vision models to Mamba hybrids."""
 
 from .calibration import read_calibration
 from .conversion import convert, plan_conversion
+from .encoder_spec import EncoderConversion
 from .hybrid_config import hybrid_config
 from .ranking import LayerRanking, rank_layers
 from .spec import Conversion
@@ -9,6 +10,7 @@ from .writer import write_model
 
 __all__ = [
     'Conversion',
+    'EncoderConversion',
     'LayerRanking',
     'convert',
     'hybrid_config',

@@ -17,7 +17,7 @@ def others_have(source: TensorSource, name: str) -> bool:
         source: The tensors.
         name: The tensor's name, with the number of its layer.
     """
-    before, after = re.match(r'^(.*?layers\.)\d+(\..*)$', name).groups()
+    before, after = re.match(r'^(.*?layers?\.)\d+(\..*)$', name).groups()
     return any(
         other.startswith(before) and other.endswith(after) and other != name
         for other in source

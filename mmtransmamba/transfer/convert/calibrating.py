@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmtransmamba.models.language.mixers import DecoderMixer
+from mmtransmamba.models.language.mixers import AttentionMixer
 from mmtransmamba.transfer.watch import (
     LayerCall,
     heads_of,
     layers_of,
     output_projection,
-    watch,
+    watch_layers,
 )
 
 CALIBRATION_STEPS = 100
@@ -23,19 +25,63 @@ RIDGE = 1e-3
 """Weight of the prior of the output projection, relative to the mean eigenvalue."""
 
 
+@dataclass(frozen=True)
+class Layers:
+    """The layers of a teacher, and how to run it.
+
+    Attributes:
+        model: The teacher, in evaluation mode.
+        layers: Its layers.
+        attention: Name of the attention in a layer.
+        norm: Name of the norm in front of it.
+        run: Runs the teacher on a batch.
+    """
+
+    model: nn.Module
+    layers: nn.ModuleList
+    attention: str
+    norm: str
+    run: Callable[[Tensor], Any]
+
+
 def calibrate(
     teacher: nn.Module,
-    mixers: dict[int, DecoderMixer],
+    mixers: Mapping[int, AttentionMixer],
     batches: Sequence[Tensor],
     steps: int = CALIBRATION_STEPS,
     seed: int = 0,
 ) -> None:
+    """Fit mixers of a decoder to its attention, see :func:`fit_mixers`.
+
+    The distances exclude the first token, which idle heads attend to.
+
+    Args:
+        teacher: Causal language model, in evaluation mode; left unchanged.
+        mixers: See :func:`fit_mixers`.
+        batches: Token ids ``[B, L]`` without padding, L at least 2.
+        steps, seed: See :func:`fit_mixers`.
+    """
+
+    def run(batch: Tensor) -> None:
+        teacher(batch, use_cache=False, logits_to_keep=1)
+
+    layers = Layers(teacher, layers_of(teacher), 'self_attn', 'input_layernorm', run)
+    fit_mixers(layers, mixers, batches, steps, seed)
+
+
+def fit_mixers(
+    teacher: Layers,
+    mixers: Mapping[int, AttentionMixer],
+    batches: Sequence[Tensor],
+    steps: int,
+    seed: int = 0,
+    fit_class: type[MixerFit] | None = None,
+) -> None:
     r"""Fit mixers to the attention of the same layers, in place.
 
     1. Each head's decay halves a state over the mean distance to the tokens that the
-       attention's head attends to. The first token, which idle heads attend to, is
-       excluded. Output gates without bias become nearly constant: their weights are
-       the ridge regression of 1 on the layer's input.
+       attention's head attends to. Output gates without bias become nearly constant:
+       their weights are the ridge regression of 1 on the layer's input.
     2. ``steps`` steps of AdamW are made for each mixer alone, one batch each, on the
        squared error of its output for the input of the teacher's layer; the learning
        rate falls linearly.
@@ -44,24 +90,27 @@ def calibrate(
        each head that brings the mixer's head closest to the attention's.
 
     Args:
-        teacher: Causal language model, in evaluation mode; left unchanged.
+        teacher: The teacher's layers; left unchanged.
         mixers: Mixers by layer, in float32, with the attention's projections.
-        batches: Token ids ``[B, L]`` without padding, L at least 2.
+        batches: Inputs of the teacher.
         steps: Number of steps, 0 for none.
         seed: Seed of the order of the batches.
+        fit_class: How a single mixer is fitted, by default for a decoder.
     """
-    device = next(teacher.parameters()).device
-    fits = {i: _Fit(mixer.float().to(device)) for i, mixer in mixers.items()}
-    layers = layers_of(teacher)
+    device = next(teacher.model.parameters()).device
+    fit_class = fit_class or MixerFit
+    fits = {i: fit_class(mixer.float().to(device)) for i, mixer in mixers.items()}
 
-    def run(batch: Tensor, visit: Callable[[_Fit, Tensor, LayerCall], None]) -> None:
+    def run(batch: Tensor, visit: Callable[[MixerFit, Tensor, LayerCall], None]):
         def show(call: LayerCall) -> None:
-            normed = layers[call.index].input_layernorm(call.hidden).float()
+            norm = getattr(teacher.layers[call.index], teacher.norm)
+            normed = norm(call.hidden).float()
             with torch.enable_grad():
                 visit(fits[call.index], normed, call)
 
-        with torch.no_grad(), watch(teacher, fits, show):
-            teacher(batch.to(device), use_cache=False, logits_to_keep=1)
+        watched = watch_layers(teacher.layers, fits, show, teacher.attention)
+        with torch.no_grad(), watched:
+            teacher.run(batch.to(device))
 
     with _attention_weights(teacher, {i: f.see_weights for i, f in fits.items()}):
         for batch in batches:
@@ -86,16 +135,18 @@ def calibrate(
 
 @contextmanager
 def _attention_weights(
-    model: nn.Module, visits: dict[int, Callable[[Tensor], None]]
+    teacher: Layers, visits: dict[int, Callable[[Tensor], None]]
 ) -> Iterator[None]:
     """Pass the attention weights ``[B, H, L, L]`` of some layers to a function."""
+    model = teacher.model
     implementation = model.config._attn_implementation
     handles = []
     model.set_attn_implementation('eager')
     try:
         for index, visit in visits.items():
+            attention = getattr(teacher.layers[index], teacher.attention)
             handles.append(
-                layers_of(model)[index].self_attn.register_forward_hook(
+                attention.register_forward_hook(
                     lambda module, args, output, visit=visit: visit(output[1])
                 )
             )
@@ -106,10 +157,14 @@ def _attention_weights(
         model.set_attn_implementation(implementation)
 
 
-class _Fit:
-    """Statistics and parameters of one layer that are fitted."""
+class MixerFit:
+    """Statistics and parameters of one layer that are fitted.
 
-    def __init__(self, mixer: DecoderMixer) -> None:
+    Args:
+        mixer: The mixer.
+    """
+
+    def __init__(self, mixer: AttentionMixer) -> None:
         self.mixer = mixer.requires_grad_(True)
         self.distance: Tensor | float = 0.0
         self.mass: Tensor | float = 0.0
@@ -125,8 +180,13 @@ class _Fit:
         self.distance = self.distance + (weights * apart[:, 1:]).sum((0, 2, 3))
         self.mass = self.mass + weights.sum((0, 2, 3))
 
+    def arguments(self, call: LayerCall) -> dict[str, Any]:
+        """Keyword arguments of the mixer."""
+        return {}
+
     @torch.no_grad()
     def see_input(self, normed: Tensor) -> None:
+        """Read the layer's input ``[B, L, C]``."""
         x = normed.flatten(0, 1).double()
         self._add(x.T @ x, x.sum(0))
 
@@ -143,7 +203,7 @@ class _Fit:
     def step(self, normed: Tensor, call: LayerCall, rate: float) -> None:
         """One step of training towards the attention's output."""
         target = call.mixed.float()
-        error = (self.mixer(normed)[0] - target).square().mean()
+        error = (self.mixer(normed, **self.arguments(call))[0] - target).square().mean()
         self.optimizer.param_groups[0]['lr'] = rate
         self.optimizer.zero_grad()
         (error / target.square().mean().clamp_min(1e-12)).backward()
@@ -152,8 +212,9 @@ class _Fit:
 
     @torch.no_grad()
     def see_output(self, normed: Tensor, call: LayerCall) -> None:
+        """Read the outputs of attention and mixer."""
         out = output_projection(self.mixer)
-        x = heads_of(self.mixer, normed, {}).flatten(0, 1).double()
+        x = heads_of(self.mixer, normed, self.arguments(call)).flatten(0, 1).double()
         y = call.mixed.flatten(0, 1).double()
         if out.bias is not None:
             y = y - out.bias

@@ -1,4 +1,4 @@
-"""Conversion of a pre-trained language or vision-language model to a Mamba hybrid."""
+"""Conversion of a pre-trained Transformer to a Mamba hybrid."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from mmengine.logging import print_log
 from torch import nn
 
 from mmtransmamba.models.folders.assemble import assemble
+from mmtransmamba.models.folders.encoder import is_encoder
 from mmtransmamba.models.folders.pretrained import Pretrained
 from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.registry import CONVERSIONS
 from mmtransmamba.transfer.convert.calibrating import CALIBRATION_STEPS, calibrate
 from mmtransmamba.transfer.convert.calibration import read_calibration, split_held_out
 from mmtransmamba.transfer.convert.candidates import check_ids, check_width
+from mmtransmamba.transfer.convert.encoder_conversion import plan_encoder_conversion
+from mmtransmamba.transfer.convert.encoder_plan import EncoderPlan
+from mmtransmamba.transfer.convert.encoder_spec import EncoderConversion
 from mmtransmamba.transfer.convert.plan import LanguagePlan, Plan
 from mmtransmamba.transfer.convert.proof import prove
 from mmtransmamba.transfer.convert.ranking import cheapest_layers, read_choice
@@ -33,23 +37,26 @@ def convert(
     init: str = 'mimic',
     **options: Any,
 ) -> tuple[nn.Module, SubcloneReport]:
-    """Turn a language or vision-language model into a hybrid with Mamba layers.
+    """Turn a Transformer into a hybrid with Mamba layers.
 
     Only the attention of the chosen layers is replaced, and initialises the mixers.
     Everything else is the teacher's, including its generation settings.
 
     Args:
-        teacher: A transformers model, its folder, or a GGUF file. For a vision-language
-            model, only the inner language model is converted; ranking measures it
-            without images.
+        teacher: A transformers model, its folder, or a GGUF file: a language model, a
+            vision-language model, of which only the inner language model is converted
+            (ranking measures it without images), or a vision encoder such as ViT, DeiT,
+            DINOv2, DINOv3 or the vision tower of CLIP and SigLIP.
         layers: The layers to convert: a position of
             :func:`~mmtransmamba.models.language.choose_layers` such as ``'evenly'`` or
             ``'late'``, indices, ``'auto'`` for those whose conversion costs least
             on ``calibration``, or the ``.json`` file of a ranking.
         ratio: Share of the layers that become Mamba.
-        init: Initialisation of the mixers, see :class:`Conversion`.
-        **options: Other attributes of :class:`Conversion`, such as ``mixer``, and
-            fields of the student's config.
+        init: Initialisation of the mixers, see :class:`Conversion`; for a vision
+            encoder,
+            :class:`~mmtransmamba.transfer.convert.encoder_spec.EncoderConversion`.
+        **options: Other attributes of these classes, such as ``mixer``, and for
+            language models fields of the student's config.
 
     Returns:
         The hybrid, a transformers model in the dtype of the teacher's embeddings with
@@ -62,9 +69,12 @@ def convert(
         ValueError: The teacher's family, a layer, a field or a shape does not fit.
     """
     given = dict(layers=layers, ratio=ratio, init=init)
-    plan, model = _plan(teacher, Conversion.of(**given, **options))
+    spec = EncoderConversion if is_encoder(teacher) else Conversion
+    plan, model = _plan(teacher, spec.of(**given, **options))
     if plan.ranking is not None:
         print_log(f'\n{plan.ranking}', logger='current')
+    if isinstance(plan, EncoderPlan):
+        return assemble(plan.model_class, plan.config, plan.tensors()), plan.report()
     if model is None or plan.language is not plan:
         model = assemble(plan.model_class, plan.config, plan.tensors())
     model.generation_config = plan.teacher.generation_config or model.generation_config
@@ -79,15 +89,27 @@ def plan_conversion(
 
     Args:
         teacher: See :func:`convert`.
-        conversion: The requested conversion.
+        conversion: The requested conversion, an
+            :class:`~mmtransmamba.transfer.convert.encoder_spec.EncoderConversion` for a
+            vision encoder.
     """
-    return _plan(teacher, conversion or Conversion())[0]
+    return _plan(teacher, conversion)[0]
 
 
 def _plan(
-    teacher: nn.Module | str | Path, conversion: Conversion
+    teacher: nn.Module | str | Path, conversion: Conversion | None
 ) -> tuple[Plan, nn.Module | None]:
     """The plan, and the language model if it was built to be compared."""
+    spec = EncoderConversion if is_encoder(teacher) else Conversion
+    conversion = conversion or spec()
+    exists = isinstance(teacher, nn.Module) or Path(teacher).exists()
+    if exists and type(conversion) is not spec:
+        raise ValueError(
+            f'The conversion is a {type(conversion).__name__}; for this teacher it '
+            f'must be a {spec.__name__}.'
+        )
+    if spec is EncoderConversion:
+        return plan_encoder_conversion(teacher, conversion), None
     pretrained, ranking = Pretrained(teacher), None
     if isinstance(conversion.calibration, str | Path):
         batches = read_calibration(
@@ -130,13 +152,8 @@ def _calibrate(plan: Plan, teacher: Pretrained, conversion: Conversion) -> nn.Mo
             steps = CALIBRATION_STEPS if steps is None else steps
             mixers = {i: language.mixer(i) for i in language.config.mamba_layers}
             calibrate(model, mixers, fit, steps, conversion.seed)
-            values = {
-                f'model.layers.{i}.self_attn.{name}': value.detach().cpu()
-                for i, mixer in mixers.items()
-                for name, value in mixer.state_dict().items()
-            }
             count = sum(batch.numel() for batch in fit)
-            language.calibrate(values, f'fitted on {count:,} tokens, {steps} steps')
+            language.calibrate(mixers, f'fitted on {count:,} tokens, {steps} steps')
         tensors = plan.language_tensors()
         hybrid = assemble(language.model_class, language.config, tensors)
         device = next(model.parameters()).device

@@ -12,7 +12,7 @@ from mmtransmamba.models.language.mixers import Init, mixer_class
 from mmtransmamba.transfer.convert.spec import Conversion, init_of
 
 # Fields not copied: the hybrid sets its own, or they point to code of the teacher.
-_DROPPED = ('model_type', 'architectures', 'transformers_version', 'dtype', 'auto_map')
+DROPPED = ('model_type', 'architectures', 'transformers_version', 'dtype', 'auto_map')
 # Read by transformers, although not among the fields of every config.
 _KNOWN = ('head_dim', 'rope_theta', 'rope_scaling')
 
@@ -38,7 +38,7 @@ def hybrid_config(teacher: Any, conversion: Conversion) -> Any:
     kinds = (given.get('layer_types') or [_attention_of(teacher)] * depth)[:depth]
     chosen = choose_layers(depth, conversion.layers, conversion.ratio)
     kinds = [MAMBA if i in chosen else kind for i, kind in enumerate(kinds)]
-    for name in _DROPPED:
+    for name in DROPPED:
         given.pop(name, None)
     history = given.pop('transfer_history', None) or []
     has = dict(
@@ -75,15 +75,24 @@ def _check_teacher(teacher: Any, init: str, chosen: Init) -> None:
             f'The teacher is a {teacher.model_type!r}; hybrids exist of '
             f'{", ".join(HYBRIDS)} and InternLM2.'
         )
-    if getattr(teacher, 'quantization_config', None) is not None:
-        raise ValueError(
-            'The teacher is quantised (its config has a quantization_config); convert '
-            'the model it was made from.'
-        )
+    check_not_quantised(teacher)
     if getattr(teacher, 'qk_layernorm', False) and chosen.from_attention:
         raise ValueError(
             'The teacher has qk_layernorm=True; its LayerNorms of q and k have no '
             f"place in a Mamba layer. Use init='subclone' or 'scratch', not {init!r}."
+        )
+
+
+def check_not_quantised(teacher: Any) -> None:
+    """Refuse the config of a quantised model.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if getattr(teacher, 'quantization_config', None) is not None:
+        raise ValueError(
+            'The teacher is quantised (its config has a quantization_config); convert '
+            'the model it was made from.'
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -23,7 +23,7 @@ from mmtransmamba.models.folders.sources import (
     open_folder,
 )
 from mmtransmamba.models.language import causal_lm_class
-from mmtransmamba.models.language.mixers import build_mixer, mixer_class
+from mmtransmamba.models.language.mixers import build_mixer, mixer_class_of
 from mmtransmamba.models.values import fault_of
 from mmtransmamba.transfer.convert.blocks import block_of
 from mmtransmamba.transfer.convert.hybrid_config import hybrid_config
@@ -32,9 +32,6 @@ from mmtransmamba.transfer.convert.proof import Proof
 from mmtransmamba.transfer.convert.seeding import MixerSeeding
 from mmtransmamba.transfer.convert.spec import Conversion
 from mmtransmamba.transfer.subclone import Entry, SubcloneReport, Unused
-
-_LAYER = re.compile(r'^(model\.layers\.(\d+)\.)(.*)$')
-_MIXER = 'self_attn.'
 
 
 @dataclass
@@ -115,15 +112,6 @@ class Plan(ABC):
     def report(self) -> SubcloneReport:
         """The report on the conversion."""
 
-    @property
-    @abstractmethod
-    def language(self) -> LanguagePlan:
-        """The plan of the inner causal language model; itself if it is one."""
-
-    def language_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """All tensors of the inner causal language model, its head included."""
-        return self.language.tensors()
-
     def unused(self, entries: Sequence[Entry]) -> list[Unused]:
         """The tensors of teacher and checkpoint that no entry uses."""
         used = {entry.source for entry in entries}
@@ -139,27 +127,32 @@ class Plan(ABC):
         return self.teacher.source
 
 
-class LanguagePlan(Plan):
-    """Plan for a causal language model, or for the decoder inside a larger model.
+class LayersPlan(Plan):
+    """Plan for a model whose layers are listed under one name.
 
     Args:
         teacher, conversion: See :class:`Plan`.
         config: Config of the hybrid.
-        source: The teacher's tensors under a causal language model's names.
+        source: The teacher's tensors under the hybrid's names.
         shapes: Names and shapes of the tensors to compute.
+        mixers: Prefix of the names of a mixer's tensors, with ``{i}`` for the layer.
     """
 
     def __init__(
         self,
-        teacher: Pretrained,
+        teacher: Any,
         conversion: Conversion,
         config: Any,
         source: TensorSource,
         shapes: Sequence[tuple[str, tuple[int, ...]]],
+        mixers: str,
     ) -> None:
         super().__init__(teacher, conversion)
         self.config = config
         self._tensors = source
+        self._mixers = mixers
+        pattern = re.escape(mixers).replace(r'\{i\}', r'(\d+)')
+        self._mixer_tensor = re.compile(f'{pattern}(.*)')
         self._prefix = self._checkpoint and _prefix_of(self._checkpoint)
         self._seeding = {
             layer: self._seed(layer, shapes) for layer in config.mamba_layers
@@ -168,15 +161,13 @@ class LanguagePlan(Plan):
         self.calibrated: dict[str, Tensor] = {}
         check_kinds(self.steps, *filter(None, [source, self._checkpoint]))
 
-    @classmethod
-    def of(cls, teacher: Pretrained, conversion: Conversion) -> LanguagePlan:
-        config = hybrid_config(teacher.config, conversion)
-        shapes = target_shapes(causal_lm_class(config), config)
-        return cls(teacher, conversion, config, teacher.source, shapes)
-
     @property
     def _source(self) -> TensorSource:
         return self._tensors
+
+    def mixer_prefix(self, layer: int) -> str:
+        """Prefix of the names of one mixer's tensors."""
+        return self._mixers.replace('{i}', str(layer))
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -188,7 +179,7 @@ class LanguagePlan(Plan):
             prefix: Only tensors whose names start with this prefix are computed.
         """
         steps = [step for step in self.steps if step.entry.target.startswith(prefix)]
-        for layer, group in groupby(steps, _layer_of):
+        for layer, group in groupby(steps, self._layer_of):
             for step in group:
                 name = step.entry.target
                 wanted = torch.float32 if self._keeps_float32(name) else self.dtype
@@ -198,23 +189,18 @@ class LanguagePlan(Plan):
             if layer in self._seeding:
                 self._seeding[layer].fresh.forget()
 
-    @property
-    def model_class(self) -> type[nn.Module]:
-        """Class of the hybrid."""
-        return causal_lm_class(self.config)
-
-    @property
-    def language(self) -> LanguagePlan:
-        return self
-
-    def calibrate(self, values: dict[str, Tensor], detail: str) -> None:
-        """Replace the initial values of mixer tensors by values fitted to a text.
+    def calibrate(self, mixers: Mapping[int, nn.Module], detail: str) -> None:
+        """Replace the initial values of mixers by values fitted to data.
 
         Args:
-            values: Tensors by name.
-            detail: How they were computed, for the report.
+            mixers: Fitted mixers by layer.
+            detail: How they were fitted, for the report.
         """
-        self.calibrated = values
+        self.calibrated = values = {
+            self.mixer_prefix(i) + name: value.detach().cpu()
+            for i, mixer in mixers.items()
+            for name, value in mixer.state_dict().items()
+        }
         for entry in (step.entry for step in self.steps):
             if entry.target not in values:
                 continue
@@ -223,14 +209,14 @@ class LanguagePlan(Plan):
             else:
                 entry.rest = f'{entry.rest}, {detail}'
 
-    @cached_property
+    @property
+    @abstractmethod
     def dtype(self) -> torch.dtype:
-        """The dtype of the teacher's embeddings."""
-        return self._tensors['model.embed_tokens.weight'].dtype
+        """The dtype of the hybrid: that of the teacher's embeddings."""
 
     def mixer(self, layer: int) -> nn.Module:
         """The mixer of one layer, without the rest of the hybrid."""
-        prefix = f'model.layers.{layer}.{_MIXER}'
+        prefix = self.mixer_prefix(layer)
         with torch.device('meta'):
             mixer = build_mixer(self.config, layer)
         state = {n.removeprefix(prefix): t for n, t in self.tensors(prefix)}
@@ -253,7 +239,7 @@ class LanguagePlan(Plan):
     def _seed(
         self, layer: int, shapes: Sequence[tuple[str, tuple[int, ...]]]
     ) -> MixerSeeding:
-        prefix = f'model.layers.{layer}.{_MIXER}'
+        prefix = self.mixer_prefix(layer)
         own = {n.removeprefix(prefix): s for n, s in shapes if n.startswith(prefix)}
         return MixerSeeding(
             self.config,
@@ -268,20 +254,22 @@ class LanguagePlan(Plan):
 
     def _mixer_part(self, name: str) -> tuple[int, str] | None:
         """Layer and name within its mixer of a tensor; None for any other tensor."""
-        found = _LAYER.match(name)
-        if not found or int(found[2]) not in self.config.mamba_layers:
+        found = self._mixer_tensor.fullmatch(name)
+        if not found or int(found[1]) not in self.config.mamba_layers:
             return None
-        if not found[3].startswith(_MIXER):
-            return None
-        return int(found[2]), found[3].removeprefix(_MIXER)
+        return int(found[1]), found[2]
+
+    def _layer_of(self, step: Step) -> int | None:
+        """The layer whose mixer has a step's tensor, if one has."""
+        part = self._mixer_part(step.entry.target)
+        return part and part[0]
 
     def _keeps_float32(self, name: str) -> bool:
         part = self._mixer_part(name)
         if part is None:
             return False
         layer, tensor = part
-        kind = self.config.mixer_of(layer)['type']
-        return mixer_class(kind).keeps_float32(tensor)
+        return mixer_class_of(self.config, layer).keeps_float32(tensor)
 
     def _step(self, name: str, shape: tuple[int, ...]) -> Step:
         part = self._mixer_part(name)
@@ -301,6 +289,49 @@ class LanguagePlan(Plan):
                 detail=value.detail,
             )
         return Step(entry, value.make)
+
+
+class LanguagePlan(LayersPlan):
+    """Plan for a causal language model, or for the decoder inside a larger model.
+
+    Args:
+        teacher, conversion, config, source, shapes: See :class:`LayersPlan`.
+    """
+
+    def __init__(
+        self,
+        teacher: Pretrained,
+        conversion: Conversion,
+        config: Any,
+        source: TensorSource,
+        shapes: Sequence[tuple[str, tuple[int, ...]]],
+    ) -> None:
+        mixers = 'model.layers.{i}.self_attn.'
+        super().__init__(teacher, conversion, config, source, shapes, mixers)
+
+    @classmethod
+    def of(cls, teacher: Pretrained, conversion: Conversion) -> LanguagePlan:
+        config = hybrid_config(teacher.config, conversion)
+        shapes = target_shapes(causal_lm_class(config), config)
+        return cls(teacher, conversion, config, teacher.source, shapes)
+
+    @property
+    def model_class(self) -> type[nn.Module]:
+        """Class of the hybrid."""
+        return causal_lm_class(self.config)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        return self._tensors['model.embed_tokens.weight'].dtype
+
+    @property
+    def language(self) -> LanguagePlan:
+        """The plan of the inner causal language model."""
+        return self
+
+    def language_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All tensors of the inner causal language model, its head included."""
+        return self.tensors()
 
 
 def check_kinds(steps: Sequence[Step], *sources: TensorSource) -> None:
@@ -353,11 +384,6 @@ def inherited_step(
     entry.action = 'block'
     entry.detail = f'[{", ".join(f"0:{size}" for size in shape)}]'
     return Step(entry, lambda: block_of(teacher[name], shape))
-
-
-def _layer_of(step: Step) -> int | None:
-    found = _LAYER.match(step.entry.target)
-    return found and int(found[2])
 
 
 def open_checkpoint(checkpoint: str | Path | None) -> TensorSource | None:

@@ -16,7 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from mmtransmamba.models.folders.sources import TensorSource
-from mmtransmamba.models.language.mixers import DecoderMixer, build_mixer, mixer_class
+from mmtransmamba.models.language.mixers import (
+    AttentionMixer,
+    build_mixer,
+    mixer_class_of,
+)
 from mmtransmamba.transfer.convert.blocks import (
     block_of,
     cat_blocks,
@@ -67,9 +71,11 @@ class FreshMixer:
                 torch.manual_seed(seed * 100_003 + layer)
                 mixer = build_mixer(config, layer)
                 own = [getattr(mixer, name, None) for name in mixer.own_init]
+                # SigLIP's config does not have it.
+                std = getattr(config, 'initializer_range', 0.02)
                 for module in mixer.modules():
                     if isinstance(module, nn.Linear) and module not in own:
-                        nn.init.normal_(module.weight, std=config.initializer_range)
+                        nn.init.normal_(module.weight, std=std)
                         if module.bias is not None:
                             nn.init.zeros_(module.bias)
             self._state = mixer.state_dict()
@@ -111,7 +117,7 @@ class MixerSeeding:
         self._shapes = shapes
         self._teacher = teacher, attention
         self._checkpoint = checkpoint, prefix
-        self._class: type[DecoderMixer] = mixer_class(config.mixer_of(layer)['type'])
+        self._class: type[AttentionMixer] = mixer_class_of(config, layer)
         self._init = self._class.inits[conversion.init]
 
     def value(self, name: str) -> Value:
@@ -151,7 +157,7 @@ class MixerSeeding:
 
 
 def from_attention(
-    mixer: type[DecoderMixer],
+    mixer: type[AttentionMixer],
     name: str,
     shape: tuple[int, ...],
     attention: str,
@@ -209,7 +215,7 @@ def _attention_has(
 
 
 def from_checkpoint(
-    mixer: type[DecoderMixer],
+    mixer: type[AttentionMixer],
     name: str,
     shapes: dict[str, tuple[int, ...]],
     prefix: str,

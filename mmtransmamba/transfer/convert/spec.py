@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from mmengine.registry import Registry
 from torch import Tensor
 
 from mmtransmamba.models.language.mixers import Init, mixer_class
@@ -70,6 +71,12 @@ class Conversion:
             support a checkpoint.
     """
 
+    mixers: ClassVar[Registry] = DECODER_MIXERS
+    """Where the types of mixers are registered."""
+
+    mixers_of_inits: ClassVar[Mapping[str, str]] = _MIXER_OF
+    """The mixer that goes with an initialisation, where it is not Mamba-2."""
+
     layers: str | Sequence[int] = 'evenly'
     ratio: float = 1.0
     init: str = 'mimic'
@@ -90,8 +97,8 @@ class Conversion:
         return cls(**{n: options[n] for n in options if n in own}, fields=fields)
 
     def __post_init__(self) -> None:
-        check_fields(mixer_class(self.mixer_type), self.mixer_fields)
-        how = init_of(self.mixer_type, self.init)
+        check_fields(mixer_class(self.mixer_type, self.mixers), self.mixer_fields)
+        how = self.initialisation
         if self.mamba_checkpoint is not None and not how.from_checkpoint:
             raise ValueError(
                 "mamba_checkpoint needs init='subclone' with a mixer that has "
@@ -118,8 +125,10 @@ class Conversion:
     @property
     def mixer_type(self) -> str:
         """The mixer's short name."""
-        kind = self._given_mixer.get('type', _MIXER_OF.get(self.init, DEFAULT))
-        return name_of(mixer_class(kind))
+        kind = self._given_mixer.get(
+            'type', self.mixers_of_inits.get(self.init, DEFAULT)
+        )
+        return name_of(mixer_class(kind, self.mixers))
 
     @property
     def mixer_fields(self) -> dict[str, Any]:
@@ -129,7 +138,7 @@ class Conversion:
     @property
     def initialisation(self) -> Init:
         """The mixer's declaration of ``init``."""
-        return init_of(self.mixer_type, self.init)
+        return init_of(self.mixer_type, self.init, self.mixers)
 
     @property
     def _given_mixer(self) -> dict[str, Any]:
@@ -137,19 +146,22 @@ class Conversion:
         return {'type': mixer} if isinstance(mixer, str) else dict(mixer)
 
 
-def init_of(mixer: str, init: str) -> Init:
+def init_of(mixer: str, init: str, registry: Registry = DECODER_MIXERS) -> Init:
     """A mixer's initialisation with a name.
+
+    Args:
+        mixer: The mixer's type.
+        init: Name of the initialisation.
+        registry: Where the types of mixers are registered.
 
     Raises:
         ValueError: The mixer has no initialisation with this name.
     """
-    cls = mixer_class(mixer)
+    cls = mixer_class(mixer, registry)
     if init in cls.inits:
         return cls.inits[init]
     others = [
-        name
-        for name, other in DECODER_MIXERS.module_dict.items()
-        if init in other.inits
+        name for name, other in registry.module_dict.items() if init in other.inits
     ]
     hint = f' init={init!r} is for mixer={" or ".join(map(repr, others))}.'
     raise ValueError(

@@ -88,9 +88,11 @@ class VisionLanguagePlan(Plan):
 
     @property
     def language(self) -> LanguagePlan:
+        """The plan of the inner causal language model."""
         return self.text
 
     def language_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All tensors of the inner causal language model, its head included."""
         yield from self.text.tensors()
         for step in self._inherited:
             name = text_name(step.entry.target)

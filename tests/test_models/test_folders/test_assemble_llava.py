@@ -1,5 +1,7 @@
 """A LLaVA put together from folders of a vision tower and a language model."""
 
+import shutil
+
 import pytest
 import torch
 from PIL import Image
@@ -17,11 +19,13 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
+import mmtransmamba
 from mmtransmamba.datasets.conversations import Turn
 from mmtransmamba.datasets.conversations.templates import chat_template
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.folders import assemble_llava
 from mmtransmamba.models.multimodal import HybridLlavaForConditionalGeneration
+from mmtransmamba.models.vision import EncoderMixer
 from mmtransmamba.transfer.convert import convert
 
 CHAT = [
@@ -87,6 +91,48 @@ def test_a_hybrid_can_be_the_language_model(tmp_path):
     assert type(model) is HybridLlavaForConditionalGeneration
     assert model.config.text_config.transfer_history == ['init:mimic', 'init:llava']
     assert model.config.text_config.mamba_layers
+
+
+@pytest.mark.parametrize('mixer', ['Mamba2', 'GatedDeltaNet'])
+@pytest.mark.parametrize('kind', ['clip', 'siglip'])
+def test_pixels_and_text_pass_through_linear_layers_alone(kind, mixer, tmp_path):
+    """A LLaVA around a converted tower: it answers, learns, saves and loads."""
+    tower, _ = convert(save_tower(tmp_path / 'tower', kind), mixer=mixer)
+    tower.save_pretrained(tmp_path / 'linear')
+    for file in (tmp_path / 'tower').glob('*processor*'):
+        shutil.copy(file, tmp_path / 'linear')
+    lm, _ = convert(save_language_model(tmp_path / 'lm'))
+    lm.save_pretrained(tmp_path / 'hybrid')
+    AutoTokenizer.from_pretrained(tmp_path / 'lm').save_pretrained(tmp_path / 'hybrid')
+    model, processor = assemble_llava(tmp_path / 'linear', tmp_path / 'hybrid')
+    names = {type(module).__name__ for module in model.modules()}
+    # SigLIP's pooling, which a LLaVA does not run, has a single query.
+    names -= {'MultiheadAttention'}
+    assert not {name for name in names if name.endswith('Attention')}
+
+    image = Image.effect_noise((30, 20), 80).convert('RGB')
+    text = processor.apply_chat_template(CHAT, add_generation_prompt=True)
+    batch = processor(text=text, images=image, return_tensors='pt')
+    with torch.no_grad():
+        expected = tower(batch.pixel_values, output_hidden_states=True)
+    logits = model(**batch, labels=batch.input_ids).logits
+    seen = []
+    model.model.multi_modal_projector.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0])
+    )
+    model(**batch, labels=batch.input_ids).loss.backward()
+    first = int(kind == 'clip')
+    torch.testing.assert_close(seen[0], expected.hidden_states[-2][:, first:])
+    mixers = [m for m in model.modules() if isinstance(m, EncoderMixer)]
+    assert len(mixers) == 3
+    # LLaVA reads the layer before the last one.
+    assert all(m.out_proj.weight.grad.abs().sum() > 0 for m in mixers[:-1])
+
+    model.save_pretrained(tmp_path / 'llava')
+    again = mmtransmamba.load(tmp_path / 'llava')
+    with torch.no_grad():
+        torch.testing.assert_close(again(**batch).logits, logits.detach())
+    assert again.generate(**batch, max_new_tokens=3, min_new_tokens=3).shape[1] > 3
 
 
 def test_dtype_seed_and_tied_embeddings(tmp_path):

@@ -1,8 +1,9 @@
 """Token mixers that replace a decoder's attention."""
 
+from .attention_mixer import AttentionMixer
 from .base import DecoderMixer
 from .discrete_mamba2 import DiscreteMamba2Mixer
-from .fields import build_mixer, complete, fields_of, mixer_class
+from .fields import build_mixer, complete, fields_of, mixer_class, mixer_class_of
 from .gated_delta_net import GatedDeltaNetMixer
 from .inits import Fill, Init
 from .kda import KDAMixer
@@ -12,6 +13,7 @@ from .mamba_in_llama import MambaInLlamaMixer
 from .sliding_window import SlidingWindowMixer
 
 __all__ = [
+    'AttentionMixer',
     'DecoderMixer',
     'DiscreteMamba2Mixer',
     'Fill',
@@ -26,4 +28,5 @@ __all__ = [
     'complete',
     'fields_of',
     'mixer_class',
+    'mixer_class_of',
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,95 +12,28 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.cache_utils import Cache
 
-from mmtransmamba.compat import announce_adapters
 from mmtransmamba.models.language.arguments import known_arguments
 from mmtransmamba.models.language.cache_names import either_name
-from mmtransmamba.models.language.mixers.inits import Init
+from mmtransmamba.models.language.mixers.attention_mixer import AttentionMixer
 from mmtransmamba.models.language.packing import Packing, TracedPacking, windows
 from mmtransmamba.models.language.padding import places
 from mmtransmamba.models.mixers.step_sizes import init_step_sizes
 
 
-class DecoderMixer(nn.Module):
+class DecoderMixer(AttentionMixer):
     """A causal mixer with the call signature of a decoder layer's attention.
 
     A subclass may have a depthwise causal ``conv1d`` over its channels, together with
     ``conv_activation``. A cache stores the convolution's inputs and the state of the
     recurrence for the layer.
 
-    It is registered in :data:`~mmtransmamba.registry.DECODER_MIXERS`. The keyword-only
-    arguments of its constructor are the fields of ``mixer`` in a hybrid's config, and
-    its class attributes declare what other parts of the package need to know.
+    It is registered in :data:`~mmtransmamba.registry.DECODER_MIXERS`.
 
     Args:
         config: The decoder's config, with the fields of
             :class:`~mmtransmamba.models.language.config.HybridFields`.
         layer_idx: Index of the layer, under which the cache stores its states.
-
-    Attributes:
-        choices: Accepted values of string fields.
-        follows: Fields that a conversion copies from the teacher, among
-            ``in_bias``, ``out_bias``, ``qk_norm`` and ``norm_eps``.
-        inits: Ways to initialise it, by name.
-        attention: Modules of the attention (names in different families) by the
-            module of the mixer that inherits their weights.
-        stacked: Function from the shapes of the mixer's tensors to the sizes of the
-            parts that are stacked in a tensor's rows, for tensors with several parts.
-        own_init: Linear layers whose weights :meth:`reset_parameters` or PyTorch
-            initialises, not the decoder's normal distribution.
-        groups: Modules and parameters in the groups ``'qkv'`` and ``'out_proj'`` of
-            the training stages; all others are new, ``'ssm'``.
-        float32: Suffixes of the names of parameters that stay in float32.
-        adapters: Modules to which PEFT adds adapters by default, by the corresponding
-            module of the attention.
-        unquantized: Modules that quantisation should leave out: the convolution, and
-            small projections whose errors accumulate in the state.
     """
-
-    choices: ClassVar[dict[str, tuple[str, ...]]] = {}
-    follows: ClassVar[tuple[str, ...]] = ()
-    inits: ClassVar[dict[str, Init]] = {}
-    attention: ClassVar[dict[str, tuple[str, ...]]] = {}
-    stacked: ClassVar[dict[str, Callable[[Callable], tuple[int, ...]]]] = {}
-    own_init: ClassVar[tuple[str, ...]] = ()
-    groups: ClassVar[dict[str, tuple[str, ...]]] = {'out_proj': ('out_proj',)}
-    float32: ClassVar[tuple[str, ...]] = ()
-    adapters: ClassVar[dict[str, tuple[str, ...]]] = {}
-    unquantized: ClassVar[tuple[str, ...]] = ('conv1d', 'dt_proj')
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        announce_adapters(cls.adapters)
-
-    @classmethod
-    def group_of(cls, name: str) -> str:
-        """The group of a parameter of the mixer in the training stages."""
-        part = name.partition('.')[0]
-        found = (group for group, parts in cls.groups.items() if part in parts)
-        return next(found, 'ssm')
-
-    @classmethod
-    def keeps_float32(cls, name: str) -> bool:
-        """Whether a parameter of the mixer needs more than half precision."""
-        return f'.{name}'.endswith(tuple(f'.{ending}' for ending in cls.float32))
-
-    def __init__(self, config: Any, layer_idx: int) -> None:
-        super().__init__()
-        self.config = config
-        self.layer_idx = layer_idx
-
-    def take_heads(self, config: Any) -> None:
-        """Take the numbers and sizes of the attention's heads, for mixers with heads.
-
-        Sets ``num_heads``, ``num_groups`` (key-value heads), ``head_dim``, and the
-        channels of all heads, ``d_inner``, and of all key-value heads, ``d_groups``.
-        """
-        self.num_heads = config.num_attention_heads
-        self.num_groups = config.num_key_value_heads or self.num_heads
-        size = getattr(config, 'head_dim', None)
-        self.head_dim = size or config.hidden_size // self.num_heads
-        self.d_inner = self.num_heads * self.head_dim
-        self.d_groups = self.num_groups * self.head_dim
 
     def repeated(self, x: Tensor) -> Tensor:
         """Key-value heads ``[B, L, G, K]``, once per query head that shares them."""
@@ -259,10 +192,6 @@ class DecoderMixer(nn.Module):
     def activate(self, x: Tensor) -> Tensor:
         """The computation after the convolution."""
         return F.silu(x) if self.conv_activation == 'silu' else x
-
-    def reset_parameters(self) -> None:
-        """Initialise parameters that a decoder's own initialisation does not cover."""
-        raise NotImplementedError
 
     def calibrate(self, distances: Tensor, constant: Tensor) -> None:
         """Set decays and gates from statistics of the attention on text.

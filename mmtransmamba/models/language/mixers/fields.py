@@ -6,22 +6,28 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from mmtransmamba.models.language.mixers.base import DecoderMixer
-from mmtransmamba.registry import DECODER_MIXERS, SCOPE
+from mmengine.registry import Registry
+
+from mmtransmamba.models.language.mixers.attention_mixer import AttentionMixer
+from mmtransmamba.registry import DECODER_MIXERS, ENCODER_MIXERS, SCOPE
 
 DEFAULT = 'Mamba2'
 
 
-def mixer_class(kind: Any) -> type[DecoderMixer]:
+def mixer_class(kind: Any, registry: Registry = DECODER_MIXERS) -> type[AttentionMixer]:
     """The mixer that is registered under a name, with or without the scope.
 
     Only registered mixers are found: a config.json cannot name a module to import.
 
+    Args:
+        kind: The name.
+        registry: The mixers of decoders, or those of encoders.
+
     Raises:
         ValueError: No mixer has this name.
     """
-    DECODER_MIXERS.import_from_location()
-    known = DECODER_MIXERS.module_dict
+    registry.import_from_location()
+    known = registry.module_dict
     name = str(kind).removeprefix(f'{SCOPE}.')
     if name not in known:
         raise ValueError(
@@ -32,23 +38,26 @@ def mixer_class(kind: Any) -> type[DecoderMixer]:
     return known[name]
 
 
-def fields_of(mixer: type[DecoderMixer]) -> dict[str, Any]:
+def fields_of(mixer: type[AttentionMixer]) -> dict[str, Any]:
     """Names and defaults of a mixer's fields."""
     parameters = inspect.signature(mixer).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def complete(mixer: str | Mapping[str, Any]) -> dict[str, Any]:
+def complete(
+    mixer: str | Mapping[str, Any], registry: Registry = DECODER_MIXERS
+) -> dict[str, Any]:
     """A mixer's type under its short name, with all of its fields.
 
     Args:
         mixer: Its type, or ``type`` and fields that differ from the defaults.
+        registry: See :func:`mixer_class`.
 
     Raises:
         ValueError: The type, a field or a value is unknown.
     """
     given = {'type': mixer} if isinstance(mixer, str) else dict(mixer)
-    cls = mixer_class(given.pop('type', DEFAULT))
+    cls = mixer_class(given.pop('type', DEFAULT), registry)
     fields = fields_of(cls)
     check_fields(cls, given)
     for name, default in fields.items():
@@ -57,7 +66,7 @@ def complete(mixer: str | Mapping[str, Any]) -> dict[str, Any]:
     return {'type': name_of(cls)} | fields | given
 
 
-def check_fields(mixer: type[DecoderMixer], given: Mapping[str, Any]) -> None:
+def check_fields(mixer: type[AttentionMixer], given: Mapping[str, Any]) -> None:
     """Refuse unknown fields of a mixer, and values of a wrong kind.
 
     Raises:
@@ -94,12 +103,18 @@ def _expected(default: Any):
     return None
 
 
-def name_of(mixer: type[DecoderMixer]) -> str:
+def name_of(mixer: type[AttentionMixer]) -> str:
     """The short name under which a mixer is registered."""
-    return next(n for n, cls in DECODER_MIXERS.module_dict.items() if cls is mixer)
+    known = (*DECODER_MIXERS.module_dict.items(), *ENCODER_MIXERS.module_dict.items())
+    return next(name for name, cls in known if cls is mixer)
 
 
-def build_mixer(config: Any, layer_idx: int) -> DecoderMixer:
+def mixer_class_of(config: Any, layer_idx: int) -> type[AttentionMixer]:
+    """Class of the mixer of one layer of a hybrid, see :func:`build_mixer`."""
+    return mixer_class(config.mixer_of(layer_idx)['type'], config.mixers)
+
+
+def build_mixer(config: Any, layer_idx: int) -> AttentionMixer:
     """Create the mixer of one layer of a hybrid.
 
     Args:
@@ -108,4 +123,5 @@ def build_mixer(config: Any, layer_idx: int) -> DecoderMixer:
         layer_idx: Number of the layer.
     """
     fields = config.mixer_of(layer_idx)
-    return mixer_class(fields.pop('type'))(config, layer_idx, **fields)
+    del fields['type']
+    return mixer_class_of(config, layer_idx)(config, layer_idx, **fields)

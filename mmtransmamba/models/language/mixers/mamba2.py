@@ -61,8 +61,11 @@ class HeadRMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``[..., channels]``; the result is float32."""
         parts = x.float().unflatten(-1, (-1, self.group))
-        parts = parts * torch.rsqrt(parts.square().mean(-1, keepdim=True) + self.eps)
-        return parts.flatten(-2) * self.weight.float()
+        return (parts * self.scales(parts)).flatten(-2) * self.weight.float()
+
+    def scales(self, parts: Tensor) -> Tensor:
+        """Inverse root mean squares ``[..., 1]`` of channels ``[..., group]``."""
+        return torch.rsqrt(parts.square().mean(-1, keepdim=True) + self.eps)
 
 
 @DECODER_MIXERS.register_module('Mamba2')

@@ -1,0 +1,63 @@
+"""Mixers of encoders fitted to the attention on images."""
+
+import pytest
+import torch
+from tiny_encoders import images, tiny_encoder
+
+import mmtransmamba
+from mmtransmamba.models.vision import EncoderMixer
+from mmtransmamba.transfer.convert.encoder_conversion import ImageFit
+
+
+def errors(name, init, **options):
+    """Squared distance of the mixers' outputs from the attention's on other images."""
+    teacher, pixels = tiny_encoder(name), images(8, seed=3)
+    hybrid, report = mmtransmamba.convert(
+        teacher, init=init, calibration=[images(24)], **options
+    )
+    blocks = teacher.get_submodule(type(hybrid).block_list)
+    mixers = [m for m in hybrid.modules() if isinstance(m, EncoderMixer)]
+    found = []
+    for block, mixer in zip(blocks, mixers, strict=True):
+        getattr(block, type(hybrid).attention_name).register_forward_hook(
+            lambda module, args, kwargs, output, mixer=mixer: found.append(
+                float((mixer(*args, **kwargs)[0] - output[0]).square().mean())
+            ),
+            with_kwargs=True,
+        )
+    with torch.no_grad():
+        teacher(pixels)
+    return found, report
+
+
+@pytest.mark.parametrize('mixer', ['Mamba2', 'GatedDeltaNet'])
+def test_calibrated_mixers_are_nearer_to_the_attention(mixer):
+    name = 'ViTForImageClassification'
+    before, _ = errors(name, 'mimic', mixer=mixer)
+    closed, report = errors(name, 'calibrate', mixer=mixer, calibration_steps=0)
+    after, _ = errors(name, 'calibrate', mixer=mixer, calibration_steps=10)
+    assert len(before) == 2
+    assert all(a < b for a, b in zip(closed, before, strict=True))
+    assert sum(after) < sum(closed)
+    assert report.proof.images == 3 and report.proof.kl > 0
+    assert 'fitted on 21 images, 0 steps' in str(report)
+
+
+def test_rotary_positions_reach_the_fit():
+    before, _ = errors('DINOv3ViTModel', 'mimic')
+    after, report = errors('DINOv3ViTModel', 'calibrate', calibration_steps=2)
+    assert sum(after) < sum(before) and report.proof.kl is None
+
+
+def test_distances_are_those_between_patches_in_front_and_behind():
+    hybrid, _ = mmtransmamba.convert(tiny_encoder('ViTModel'), layers=[0])
+    (mixer,) = (m for m in hybrid.modules() if isinstance(m, EncoderMixer))
+    fit = ImageFit(mixer)
+    weights = torch.zeros(1, 2, 5, 5)
+    weights[0, :, 0, 1:] = 1  # of the class token
+    weights[0, 0, 4, 1] = 0.5  # three in front
+    weights[0, 1, 1, 3] = 0.25  # two behind
+    weights[0, 1, 2, 2] = 1  # itself
+    fit.see_weights(weights)
+    spans = fit.distance / fit.mass.clamp_min(1e-9)
+    assert spans.tolist() == [[3, 0], [0, 2]]

@@ -1,0 +1,65 @@
+"""Measure what the conversion of DeiT-Tiny's attention costs on Imagenette.
+
+Accuracy before any training for each mixer, initialisation and share of converted
+layers, and the time of one image. Every measurement is a row of a table and is not made
+again, so the command can be stopped and repeated; the page is made from whatever rows
+there are.
+
+docs/data.md says where images and teacher come from.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from _tool import Parser, natural, positive, seed_number, tool
+
+PARTS = ('before', 'latency')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser(__doc__)
+    parser.add_argument(
+        '--data',
+        type=Path,
+        default=Path(os.environ.get('MMTRANSMAMBA_DATA', 'data')),
+        help='folder with imagenette96 and deit_tiny; default: MMTRANSMAMBA_DATA, or '
+        'data',
+    )
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        default=Path('work_dirs/convert_vit'),
+        help='gets the fitted models',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('docs/results'),
+        help='gets convert_vit.md, and the tables in convert_vit/',
+    )
+    parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS))
+    parser.add_argument('--images', type=positive, default=200, help='of validation')
+    parser.add_argument(
+        '--calibration', type=positive, default=64, help='training images to fit to'
+    )
+    parser.add_argument(
+        '--fit-steps', type=natural, default=40, help='of each mixer, for calibrate'
+    )
+    parser.add_argument('--seed', type=seed_number, default=0)
+    parser.add_argument(
+        '--page-only', action='store_true', help='write the page from existing rows'
+    )
+    parser.add_argument('--threads', type=positive, default=1)
+    return parser.parse_args()
+
+
+@tool(parse_args, 'interrupted; the same command goes on with what is not measured yet')
+def main(args: argparse.Namespace) -> None:
+    import _convert_vit
+
+    _convert_vit.run(args)
+
+
+if __name__ == '__main__':
+    main()
