@@ -14,7 +14,7 @@ from .delta_rule import (
     kda_step,
 )
 from .selective_scan import selective_scan_directions, selective_scan_fn
-from .ssd import ssd_scan, ssd_step
+from .ssd import ssd_matrix, ssd_scan, ssd_step
 from .wkv import bi_wkv, bi_wkv6
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     'selective_scan_directions',
     'selective_scan_fn',
     'ssd_both_ways',
+    'ssd_matrix',
     'ssd_scan',
     'ssd_step',
 ]

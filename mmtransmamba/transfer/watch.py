@@ -24,6 +24,8 @@ class LayerCall:
         mixed: The same after the output projection, ``[B, L, C]``.
         output: The layer's output, ``[B, L, C]``.
         arguments: Keyword arguments of its attention or mixer.
+        weights: Weights of the attention, ``[B, H, L, L]``; None if its implementation
+            does not return them, or for a mixer.
     """
 
     index: int
@@ -32,6 +34,7 @@ class LayerCall:
     mixed: Tensor
     output: Tensor
     arguments: dict[str, Any] = field(default_factory=dict)
+    weights: Tensor | None = None
 
 
 def layers_of(model: nn.Module) -> nn.ModuleList:
@@ -134,7 +137,7 @@ def _watch_layer(
         seen['heads'] = args[0]
 
     def mixed(module, args, output) -> None:
-        seen['mixed'] = output[0]
+        seen['mixed'], seen['weights'] = output
 
     def left(module, args, output) -> None:
         output = output[0] if isinstance(output, tuple) else output

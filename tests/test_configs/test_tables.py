@@ -52,6 +52,7 @@ TERMS = {
     'stage3': dict(kl='TokenKLTerm'),
     'matvlm': dict(kl='TokenKLTerm', layer='ForcedLayerTerm'),
     'transmamba': dict(task='NextTokenTerm', hidden='HiddenStatesTerm'),
+    'mohawk': dict(matrix='MixingMatrixTerm'),
 }
 
 
@@ -79,7 +80,7 @@ def test_the_recipe_of_a_stage(name):
         return
     terms = {key: term for key, term in cfg.model.terms.items() if term}
     types = {key: term.type.removeprefix(SCOPE) for key, term in terms.items()}
-    assert types == TERMS[stage]
+    assert types == TERMS['mohawk' if 'mohawk/' in name else stage]
     # TransMamba's Eq. 12 with alpha = 0.5.
     weight = 0.5 if stage == 'transmamba' else 1.0
     assert {term.get('weight', 1.0) for term in terms.values()} == {weight}
@@ -96,6 +97,7 @@ EVERY = slice(None)
 LAYERS = {
     '/hybrid_stage1': {1, 2, 3},
     'delta_rule/': {1, 2, 3},
+    'mohawk/': {1, 2, 3},
     'linear_stage1': EVERY,
     'matvlm-12p5pct': slice(4, None, 8),
     'matvlm-25pct': slice(2, None, 4),

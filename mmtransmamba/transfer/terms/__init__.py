@@ -6,6 +6,7 @@ from .language import (
     NextTokenTerm,
 )
 from .layers import DirectionTerm, LayerTerm, PooledLayerTerm
+from .mixing_matrix import MixingMatrixTerm
 from .outputs import FeatureTerm, HardLabelTerm, LogitsTerm
 from .rivals import AttentionMapTerm, RelationTerm
 from .similarity import SimilarityTerm
@@ -23,6 +24,7 @@ __all__ = [
     'LayerTerm',
     'LogitsTerm',
     'MixerOutputTerm',
+    'MixingMatrixTerm',
     'NextTokenTerm',
     'PooledLayerTerm',
     'RelationTerm',
