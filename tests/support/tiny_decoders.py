@@ -30,6 +30,7 @@ FAMILIES = {
 MIXERS = (
     *('Mamba', 'Mamba2', 'GatedDeltaNet', 'KDA', 'SlidingWindow'),
     *('DiscreteMamba2', 'MambaInLlama'),
+    *('WindowMamba2', 'WindowGatedDeltaNet'),
 )
 # What holds for one family's decoder around a mixer holds for it around another.
 FAMILY_MIXERS = [

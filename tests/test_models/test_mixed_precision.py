@@ -26,6 +26,7 @@ TOLERANCE = 0.02
 MIXERS = (
     *('Mamba', 'Mamba2', 'GatedDeltaNet', 'KDA', 'SlidingWindow'),
     *('DiscreteMamba2', 'MambaInLlama'),
+    *('WindowMamba2', 'WindowGatedDeltaNet', 'WindowKDA'),
 )
 SMALL = dict(MambaInLlama=dict(d_state=4))  # in the width of the key-value heads
 INITS = dict(Mamba='subclone', DiscreteMamba2='scratch', MambaInLlama='vkq')

@@ -123,6 +123,11 @@ def _decoder_obstacles(config: Any) -> Iterator[str]:
             'has no window; convert with sliding_window=None, which is equal for '
             'contexts no longer than the window'
         )
+    if not config.attention_rope or config.attention_logit_scaling is not None:
+        yield (
+            'attention_rope=False or attention_logit_scaling: Granite rotates q and k '
+            'of all attention layers and scales their logits alike'
+        )
     if config.hidden_act != 'silu':
         yield f'hidden_act={config.hidden_act!r}: the MLP must use silu'
     if getattr(config, 'mlp_bias', False):
@@ -151,7 +156,7 @@ def _mixer_obstacles(model: nn.Module) -> Iterator[str]:
     if config.layer_mixers:
         yield 'layer_mixers: all mixers of a Granite are alike'
     mixer = mixers[0]
-    if not isinstance(mixer, Mamba2Mixer):
+    if type(mixer) is not Mamba2Mixer:
         yield (
             f'the mixer is {type(mixer).__name__}: Granite has Mamba-2 only; convert '
             "with init='vkq'"
@@ -171,6 +176,8 @@ def _mixer_obstacles(model: nn.Module) -> Iterator[str]:
         yield f'd_conv={mixer.conv1d.kernel_size[0]} is not one of {TAPS}'
     if mixer.B_norm is not None:
         yield 'qk_norm=True: Granite does not normalise B and C'
+    if mixer.rope:
+        yield 'rope=True: Granite does not rotate B and C'
 
 
 def to_granite(model: nn.Module) -> GraniteMoeHybridForCausalLM:

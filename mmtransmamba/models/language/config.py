@@ -30,6 +30,10 @@ class HybridFields:
             by default. Older configs with ``mamba_*`` fields instead are also read.
         layer_mixers: Mixers of single layers, by layer number: fields that differ from
             ``mixer``, or another ``type`` with its fields.
+        attention_rope: Whether the attention layers rotate q and k; see
+            :mod:`mmtransmamba.models.language.attention_positions`.
+        attention_logit_scaling: If not None, base above 1 of the logarithm by which
+            the attention's logits grow with the position.
         transfer_history: Origin of the weights: the initialisation, followed by the
             completed stages of training.
         layer_ranking: The measurement by which the Mamba layers were chosen, if any,
@@ -39,6 +43,8 @@ class HybridFields:
     layer_types: list[str] | None = None
     mixer: str | dict[str, Any] | None = None
     layer_mixers: dict[str, Any] | None = None
+    attention_rope: bool = True
+    attention_logit_scaling: float | None = None
     transfer_history: list[str] = field(default_factory=list)
     layer_ranking: dict[str, Any] | None = None
 
@@ -56,6 +62,7 @@ class HybridFields:
             window = getattr(self, 'sliding_window', None) if self.slides else None
             kind = ATTENTION if window is None else SLIDING
             self.layer_types = [kind] * self.num_hidden_layers
+        self._check_attention()
         self.mixer = complete(self.mixer or old or DEFAULT, self.mixers)
         if len(self.layer_types) != self.num_hidden_layers:
             raise ValueError(
@@ -91,6 +98,19 @@ class HybridFields:
     def mixer_of(self, layer: int) -> dict[str, Any]:
         """Copy of the type and fields of one layer's mixer."""
         return dict((self.layer_mixers or {}).get(str(layer), self.mixer))
+
+    def _check_attention(self) -> None:
+        if not isinstance(self.attention_rope, bool):
+            raise ValueError(
+                f'attention_rope={self.attention_rope!r} must be True or False.'
+            )
+        base = self.attention_logit_scaling
+        if base is not None and not (
+            type(base) in (int, float) and 1 < base < float('inf')
+        ):
+            raise ValueError(
+                f'attention_logit_scaling={base!r} must be None or a number above 1.'
+            )
 
     def _check_kinds(self, kinds: list[str]) -> None:
         """Check that the Transformer's layers support each kind of attention."""

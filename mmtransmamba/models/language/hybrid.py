@@ -13,6 +13,7 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING
 
 from mmtransmamba.models.language.arguments import known_arguments
+from mmtransmamba.models.language.attention_positions import AttentionPositions
 from mmtransmamba.models.language.cache import count_in
 from mmtransmamba.models.language.cache_names import CACHE, as_argument, either_name
 from mmtransmamba.models.language.config import MAMBA
@@ -62,10 +63,19 @@ class HybridModelMixin(HybridInitMixin):
             mixer = build_mixer(self.config, i)
             self.layers[i].self_attn = mixer
             kept |= {n for n, _ in mixer.named_parameters() if mixer.keeps_float32(n)}
+        self._change_attention()
         # Only names of existing parameters; an enclosing model copies them, so that no
         # other class needs a list.
         self._keep_in_fp32_modules_strict = kept
         super().post_init()
+
+    def _change_attention(self) -> None:
+        rope, scaling = self.config.attention_rope, self.config.attention_logit_scaling
+        if rope and scaling is None:
+            return
+        for layer, kind in zip(self.layers, self.config.layer_types, strict=True):
+            if kind != MAMBA:
+                AttentionPositions(rope, scaling).attach(layer.self_attn)
 
     def init_parallel_plans(self) -> None:
         """Like the Transformer's, without entries for removed attention modules."""
@@ -214,6 +224,11 @@ class HybridModelMixin(HybridInitMixin):
         """Whether the decoder has both attention and Mamba layers."""
         return 0 < len(self.config.mamba_layers) < self.config.num_hidden_layers
 
+    @property
+    def _rotates(self) -> bool:
+        """Whether a mixer uses the decoder's rotary embedding."""
+        return any(self.layers[i].self_attn.rope for i in self.config.mamba_layers)
+
     def _check_sequences(self, packing: Packing | None, kwargs: dict[str, Any]) -> None:
         """Check and remove unused arguments about packed sequences."""
         seq_idx, is_causal = kwargs.pop('seq_idx', None), kwargs.pop('is_causal', None)
@@ -243,10 +258,11 @@ class HybridModelMixin(HybridInitMixin):
         """Positions as in generation if there are Mamba layers, else the Transformer's.
 
         Otherwise attention would count padding between two tokens as distance, while
-        the Mamba layers see the tokens side by side.
+        the Mamba layers see the tokens side by side. Mixers that rotate would do so,
+        too.
         """
         length = inputs_embeds.shape[1]
-        if self._mixed and isinstance(attention_mask, Tensor):
+        if (self._mixed or self._rotates) and isinstance(attention_mask, Tensor):
             return positions_from(attention_mask, length)
         seen = 0 if cache is None else cache.get_seq_length()
         return (torch.arange(length, device=inputs_embeds.device) + seen)[None]

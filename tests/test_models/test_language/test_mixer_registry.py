@@ -161,7 +161,8 @@ def test_peft_learns_of_mixers_before_and_after_its_import():
             'mimic',
             "init='mimic' must be one of vkq, scratch for mixer='RunningMean'. "
             "init='mimic' is for mixer='Mamba2' or 'GatedDeltaNet' or 'KDA' "
-            "or 'SlidingWindow'.",
+            "or 'SlidingWindow' or 'WindowMamba2' or 'WindowGatedDeltaNet' "
+            "or 'WindowKDA'.",
         ),
     ],
 )

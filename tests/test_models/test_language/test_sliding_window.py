@@ -6,7 +6,7 @@ from tiny_decoders import FAMILIES, tiny_teacher, tokens
 from torch.nn import functional as F
 
 from mmtransmamba.models.language.cache_names import as_argument, returned_cache
-from mmtransmamba.models.language.mixers.sliding_window import _frequencies
+from mmtransmamba.models.language.mixers.rotary import frequencies
 from mmtransmamba.transfer.convert import convert
 
 ROPES = [
@@ -54,11 +54,11 @@ def test_other_rotary_embeddings_are_the_teachers(rope):
 
 def slow(own, hidden):
     """The definition, one query at a time, of a row ``[L, C]``."""
-    frequencies, scale = _frequencies(own.config, hidden.device)
+    rates, scale = frequencies(own.config, hidden.device)
 
     def rotate(x, position):
-        half = len(frequencies)
-        turn = torch.polar(torch.full((half,), scale), position * frequencies)
+        half = len(rates)
+        turn = torch.polar(torch.full((half,), scale), position * rates)
         turned = torch.complex(x[..., :half], x[..., half:]) * turn
         return torch.cat((turned.real, turned.imag), -1)
 

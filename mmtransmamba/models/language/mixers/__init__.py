@@ -11,6 +11,12 @@ from .mamba import MambaMixer
 from .mamba2 import Mamba2Mixer
 from .mamba_in_llama import MambaInLlamaMixer
 from .sliding_window import SlidingWindowMixer
+from .window_linear import (
+    WindowBranch,
+    WindowGatedDeltaNetMixer,
+    WindowKDAMixer,
+    WindowMamba2Mixer,
+)
 
 __all__ = [
     'AttentionMixer',
@@ -24,6 +30,10 @@ __all__ = [
     'MambaInLlamaMixer',
     'MambaMixer',
     'SlidingWindowMixer',
+    'WindowBranch',
+    'WindowGatedDeltaNetMixer',
+    'WindowKDAMixer',
+    'WindowMamba2Mixer',
     'build_mixer',
     'complete',
     'fields_of',

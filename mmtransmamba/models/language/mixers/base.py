@@ -15,6 +15,7 @@ from transformers.cache_utils import Cache
 from mmtransmamba.models.language.arguments import known_arguments
 from mmtransmamba.models.language.cache_names import either_name
 from mmtransmamba.models.language.mixers.attention_mixer import AttentionMixer
+from mmtransmamba.models.language.mixers.rotary import rotary_tables
 from mmtransmamba.models.language.packing import Packing, TracedPacking, windows
 from mmtransmamba.models.language.padding import places
 from mmtransmamba.models.mixers.step_sizes import init_step_sizes
@@ -33,7 +34,13 @@ class DecoderMixer(AttentionMixer):
         config: The decoder's config, with the fields of
             :class:`~mmtransmamba.models.language.config.HybridFields`.
         layer_idx: Index of the layer, under which the cache stores its states.
+
+    Attributes:
+        rope: Whether it rotates q and k; then :meth:`recur` takes cosines and sines
+            ``[B, L, R]`` behind its other parts.
     """
+
+    rope = False
 
     def repeated(self, x: Tensor) -> Tensor:
         """Key-value heads ``[B, L, G, K]``, once per query head that shares them."""
@@ -43,7 +50,7 @@ class DecoderMixer(AttentionMixer):
     @either_name
     # Arguments of a layer's attention that are not needed here: the decoder derives
     # padding_mask and packing from the masks and positions.
-    @known_arguments('attention_mask', 'position_embeddings', 'position_ids')
+    @known_arguments('attention_mask', 'position_ids')
     def forward(
         self,
         hidden_states: Tensor,
@@ -52,6 +59,7 @@ class DecoderMixer(AttentionMixer):
         gaps: bool = True,
         packing: Packing | TracedPacking | None = None,
         use_cache: bool | None = None,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
         **_: Any,
     ) -> tuple[Tensor, None]:
         """Mix tokens ``[B, L, C]``.
@@ -67,25 +75,32 @@ class DecoderMixer(AttentionMixer):
             packing: Positions of the sequences if rows contain several; each has a
                 separate convolution and state. Requires that there is no cache.
             use_cache: Whether the states must be stored.
+            position_embeddings: Cosines and sines ``[B or 1, L, R]`` of the decoder's
+                rotary embedding, for mixers that rotate.
 
         Returns:
             Mixed tokens ``[B, L, C]``, and None in place of attention weights.
 
         Raises:
             TypeError: There is an argument that attention supports, but a mixer not.
-            ValueError: The states must be stored, but there is no cache.
+            ValueError: The states must be stored, but there is no cache; or a mixer
+                that rotates has a cache, but no ``position_embeddings``.
         """
         if use_cache and cache is None:
             raise ValueError(
                 f'Layer {self.layer_idx} got use_cache=True but no cache, so it would '
                 'forget its state with every call: give it one, or use_cache=False.'
             )
+        turns = self.rotation(hidden_states, position_embeddings, padding_mask, cache)
         if packing is not None:
 
             def alone(*parts: Tensor, begins: Tensor | None = None) -> Tensor:
                 return self.recur(*parts, begins=begins)[0]
 
-            return self.mix(hidden_states, lambda *x: packing.apply(alone, *x)), None
+            return (
+                self.mix(hidden_states, lambda *x: packing.apply(alone, *x, *turns)),
+                None,
+            )
         if padding_mask is not None:
             padding_mask = padding_mask.bool()
 
@@ -94,7 +109,12 @@ class DecoderMixer(AttentionMixer):
             if cache is not None:
                 state = cache.get_recurrent_state(self.layer_idx)
             output, state = self.recur(
-                *parts, cache=cache, padding_mask=padding_mask, gaps=gaps, state=state
+                *parts,
+                *turns,
+                cache=cache,
+                padding_mask=padding_mask,
+                gaps=gaps,
+                state=state,
             )
             if cache is not None:
                 cache.update_recurrent_state(state, self.layer_idx)
@@ -103,6 +123,56 @@ class DecoderMixer(AttentionMixer):
             return output
 
         return self.mix(hidden_states, recur), None
+
+    def rotation(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
+        padding_mask: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Cosines and sines ``[B, L, R]`` for mixers that rotate, else nothing.
+
+        They are further arguments of :meth:`recur`, behind those of :meth:`mix`.
+        Without ``position_embeddings``, the tokens that are not padding are counted.
+        Only differences of positions matter, so packed sequences need not start at 0.
+        """
+        if not self.rope:
+            return ()
+        batch, length = hidden_states.shape[:2]
+        if position_embeddings is not None:
+            return tuple(x.expand(batch, -1, -1) for x in position_embeddings)
+        if cache is not None:
+            raise ValueError(
+                f'Layer {self.layer_idx} rotates and continues from a cache, so it '
+                "needs the decoder's position_embeddings."
+            )
+        if padding_mask is None:
+            positions = torch.arange(length, device=hidden_states.device)[None]
+        else:
+            positions = (padding_mask.long().cumsum(-1) - 1).clamp_min(0)
+        cos, sin = rotary_tables(self.config, positions, hidden_states.dtype)
+        return cos.expand(batch, -1, -1), sin.expand(batch, -1, -1)
+
+    def mixing_matrix(
+        self,
+        hidden_states: Tensor,
+        padding_mask: Tensor | None = None,
+        gaps: bool = True,
+    ) -> Tensor:
+        r"""The matrix :math:`M` of each head, with :math:`y_t = \sum_s M_{ts} v_s`.
+
+        The counterpart of the attention's weights, before norm, gate and output
+        projection. The values v are those after the convolution.
+
+        Args:
+            hidden_states: ``[B, L, C]``.
+            padding_mask, gaps: See :meth:`forward`.
+
+        Returns:
+            ``[B, H, L, L]``, causal.
+        """
+        raise NotImplementedError(f'{type(self).__name__} has no mixing matrix')
 
     def _note_tokens(self, cache: Cache, x: Tensor) -> None:
         """Count tokens in a cache, which otherwise does so with the convolution."""

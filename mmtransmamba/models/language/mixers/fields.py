@@ -39,9 +39,21 @@ def mixer_class(kind: Any, registry: Registry = DECODER_MIXERS) -> type[Attentio
 
 
 def fields_of(mixer: type[AttentionMixer]) -> dict[str, Any]:
-    """Names and defaults of a mixer's fields."""
-    parameters = inspect.signature(mixer).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    """Names and defaults of a mixer's fields.
+
+    A constructor that passes further fields on (``**fields``) also has those of the
+    next class that defines one.
+    """
+    fields: dict[str, Any] = {}
+    for cls in mixer.__mro__:
+        if '__init__' not in vars(cls):
+            continue
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        own = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        fields = fields | {k: v for k, v in own.items() if k not in fields}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return fields
 
 
 def complete(

@@ -29,6 +29,7 @@ from mmtransmamba.models.language.mixers.inits import (
     Init,
 )
 from mmtransmamba.models.language.mixers.mamba2 import A_RANGE, HeadRMSNorm
+from mmtransmamba.models.language.mixers.rotary import rotate
 from mmtransmamba.ops import gated_delta_rule, gated_delta_rule_step
 from mmtransmamba.registry import DECODER_MIXERS
 
@@ -95,6 +96,8 @@ class GatedDeltaNetMixer(DecoderMixer):
             reverse the value that its key recalls.
         in_bias, out_bias: Whether the projections have biases.
         qk_norm: Whether k and q are normalised as in Qwen3 before the convolution.
+        rope: Whether k and q are rotated after the convolution, with the decoder's
+            rotary embedding.
     """
 
     choices = {'conv_activation': CONV_ACTIVATIONS}
@@ -138,9 +141,11 @@ class GatedDeltaNetMixer(DecoderMixer):
         in_bias: bool = False,
         out_bias: bool = False,
         qk_norm: bool = False,
+        rope: bool = False,
     ) -> None:
         super().__init__(config, layer_idx)
         self.conv_activation = conv_activation
+        self.rope = rope
         self.negative = negative
         hidden = config.hidden_size
         self.take_heads(config)
@@ -204,37 +209,92 @@ class GatedDeltaNetMixer(DecoderMixer):
         dt = F.softplus(self.dt_proj(hidden_states).float() + self.dt_bias.float())
         return -self.A_log.float().exp() * dt
 
-    def mix(self, hidden_states: Tensor, recur: Callable[..., Tensor]) -> Tensor:
+    def parts(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What :meth:`recur` needs of single tokens: v, k, q; g and beta."""
         beta = self.beta_proj(hidden_states).float().sigmoid()
         beta = 2 * beta if self.negative else beta
-        parts = self.project(hidden_states), self.log_decays(hidden_states), beta
-        y = self.norm(recur(*parts)) * self.output_gate(hidden_states).float()
+        return self.project(hidden_states), self.log_decays(hidden_states), beta
+
+    def mix(self, hidden_states: Tensor, recur: Callable[..., Tensor]) -> Tensor:
+        y = self.gate(recur(*self.parts(hidden_states)), hidden_states)
         return self.out_proj(y.to(hidden_states.dtype))
+
+    def gate(self, y_BLD: Tensor, hidden_states: Tensor) -> Tensor:
+        """Norm and gate of the recurrence's output, ``[B, L, D]``."""
+        return self.norm(y_BLD) * self.output_gate(hidden_states).float()
 
     def output_gate(self, hidden_states: Tensor) -> Tensor:
         """Gate of the normalised output, ``[B, L, D]``."""
         return F.silu(self.z_proj(hidden_states))
+
+    def operands(
+        self,
+        vkq: Tensor,
+        g: Tensor,
+        beta: Tensor,
+        *turns: Tensor,
+        cache: Cache | None = None,
+        padding_mask: Tensor | None = None,
+        gaps: bool = True,
+        begins: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """q, k, v, g and beta of the recurrence, see :meth:`scan`."""
+        vkq = self.convolve(vkq, cache, padding_mask, gaps, begins)
+        v, k, q = (
+            part.unflatten(-1, (-1, self.head_dim))
+            for part in vkq.split((self.d_groups, self.d_groups, self.d_inner), dim=-1)
+        )
+        if turns:
+            k, q = rotate(k, *turns), rotate(q, *turns)
+        if padding_mask is not None:  # with both zero, a step keeps the state
+            g, beta = (x.masked_fill(~padding_mask[..., None], 0) for x in (g, beta))
+        return q, k, v, g, beta
 
     def recur(
         self,
         vkq: Tensor,
         g: Tensor,
         beta: Tensor,
+        *turns: Tensor,
         cache: Cache | None = None,
         padding_mask: Tensor | None = None,
         gaps: bool = True,
         state: Tensor | None = None,
         begins: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        vkq = self.convolve(vkq, cache, padding_mask, gaps, begins)
-        v, k, q = (
-            part.unflatten(-1, (-1, self.head_dim))
-            for part in vkq.split((self.d_groups, self.d_groups, self.d_inner), dim=-1)
+        operands = self.operands(
+            vkq,
+            g,
+            beta,
+            *turns,
+            cache=cache,
+            padding_mask=padding_mask,
+            gaps=gaps,
+            begins=begins,
         )
-        if padding_mask is not None:  # with both zero, a step keeps the state
-            g, beta = (x.masked_fill(~padding_mask[..., None], 0) for x in (g, beta))
-        y, state = self.scan(q, k, v, g, beta, state, begins)
+        y, state = self.scan(*operands, state, begins)
         return y.flatten(-2), state
+
+    def mixing_matrix(
+        self,
+        hidden_states: Tensor,
+        padding_mask: Tensor | None = None,
+        gaps: bool = True,
+    ) -> Tensor:
+        """See :meth:`DecoderMixer.mixing_matrix`.
+
+        The recurrence is linear in the values, so with the unit vectors of all places
+        as values it returns the columns.
+        """
+        turns = self.rotation(hidden_states, padding_mask=padding_mask)
+        q, k, _, g, beta = self.operands(
+            *self.parts(hidden_states), *turns, padding_mask=padding_mask, gaps=gaps
+        )
+        batch, length = hidden_states.shape[:2]
+        units = torch.eye(length, dtype=q.dtype, device=q.device)[None, :, None]
+        units = units.expand(batch, -1, self.num_groups, -1)
+        y, _ = self.scan(q, k, units, g, beta, None)
+        return y.transpose(1, 2)
 
     def scan(
         self,
@@ -250,7 +310,7 @@ class GatedDeltaNetMixer(DecoderMixer):
 
         Args:
             q: ``[B, L, H, K]``.
-            k, v: ``[B, L, G, K]`` with the G key-value heads.
+            k, v: ``[B, L, G, K]`` and ``[B, L, G, V]`` with the G key-value heads.
             g, beta: ``[B, L, H]``, 0 for padding.
             state: Initial state ``[B, H, K, K]``, None for zero.
             begins: Bool ``[B, L]``, where a sequence begins.

@@ -28,8 +28,9 @@ from mmtransmamba.models.language.mixers.inits import (
     Fill,
     Init,
 )
+from mmtransmamba.models.language.mixers.rotary import rotate
 from mmtransmamba.models.language.packing import restart
-from mmtransmamba.ops import ssd_scan, ssd_step
+from mmtransmamba.ops import ssd_matrix, ssd_scan, ssd_step
 from mmtransmamba.registry import DECODER_MIXERS
 
 A_RANGE = (1.0, 16.0)
@@ -101,6 +102,8 @@ class Mamba2Mixer(DecoderMixer):
         gate, skip: Whether z and D exist.
         in_bias, out_bias: Whether the projections have biases.
         qk_norm: Whether B and C are normalised like Qwen3's k and q.
+        rope: Whether B and C are rotated after the convolution, with the decoder's
+            rotary embedding.
     """
 
     choices = {'conv_activation': CONV_ACTIVATIONS, 'norm': NORMS}
@@ -154,9 +157,11 @@ class Mamba2Mixer(DecoderMixer):
         in_bias: bool = False,
         out_bias: bool = False,
         qk_norm: bool = False,
+        rope: bool = False,
     ) -> None:
         super().__init__(config, layer_idx)
         self.conv_activation = conv_activation
+        self.rope = rope
         hidden = config.hidden_size
         self.take_heads(config)
         self.x_proj = nn.Linear(hidden, self.d_groups, bias=in_bias)
@@ -214,30 +219,78 @@ class Mamba2Mixer(DecoderMixer):
             C_BLD = self.C_norm(C_BLD.unflatten(-1, heads)).flatten(-2)
         return torch.cat((self.x_proj(hidden_states), B_BLD, C_BLD), dim=-1)
 
-    def mix(self, hidden_states: Tensor, recur: Callable[..., Tensor]) -> Tensor:
+    def parts(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
+        """What :meth:`recur` needs of single tokens: x, B, C and dt."""
         dt = F.softplus(self.dt_proj(hidden_states).float() + self.dt_bias.float())
-        y = self.gate(recur(self.project(hidden_states), dt), hidden_states)
+        return self.project(hidden_states), dt
+
+    def mix(self, hidden_states: Tensor, recur: Callable[..., Tensor]) -> Tensor:
+        y = self.gate(recur(*self.parts(hidden_states)), hidden_states)
         return self.out_proj(y.to(hidden_states.dtype))
+
+    def operands(
+        self,
+        xBC: Tensor,
+        dt: Tensor,
+        *turns: Tensor,
+        cache: Cache | None = None,
+        padding_mask: Tensor | None = None,
+        gaps: bool = True,
+        begins: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x, dt, B and C of the recurrence, see :meth:`scan`."""
+        xBC = self.convolve(xBC, cache, padding_mask, gaps, begins)
+        x, B, C = (
+            part.unflatten(-1, (-1, self.head_dim))
+            for part in xBC.split((self.d_groups, self.d_groups, self.d_inner), dim=-1)
+        )
+        if turns:
+            B, C = rotate(B, *turns), rotate(C, *turns)
+        if padding_mask is not None:
+            dt = dt.masked_fill(~padding_mask[..., None], 0)
+        return x, dt, B, C
 
     def recur(
         self,
         xBC: Tensor,
         dt: Tensor,
+        *turns: Tensor,
         cache: Cache | None = None,
         padding_mask: Tensor | None = None,
         gaps: bool = True,
         state: Tensor | None = None,
         begins: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        xBC = self.convolve(xBC, cache, padding_mask, gaps, begins)
-        x, B, C = (
-            part.unflatten(-1, (-1, self.head_dim))
-            for part in xBC.split((self.d_groups, self.d_groups, self.d_inner), dim=-1)
+        x, dt, B, C = self.operands(
+            xBC,
+            dt,
+            *turns,
+            cache=cache,
+            padding_mask=padding_mask,
+            gaps=gaps,
+            begins=begins,
         )
-        if padding_mask is not None:
-            dt = dt.masked_fill(~padding_mask[..., None], 0)
         y, state = self.scan(x, dt, B, C, state, begins)
         return y.flatten(-2), state
+
+    def mixing_matrix(
+        self,
+        hidden_states: Tensor,
+        padding_mask: Tensor | None = None,
+        gaps: bool = True,
+    ) -> Tensor:
+        """See :meth:`DecoderMixer.mixing_matrix`; D is on the diagonal."""
+        turns = self.rotation(hidden_states, padding_mask=padding_mask)
+        _, dt, B, C = self.operands(
+            *self.parts(hidden_states), *turns, padding_mask=padding_mask, gaps=gaps
+        )
+        A = -torch.exp(self.A_log.float())
+        matrix = ssd_matrix(dt, A, self.repeated(B).float(), C.float())
+        if self.D is not None:
+            matrix = matrix + torch.diag_embed(
+                self.D.float()[:, None].expand(-1, matrix.shape[-1])
+            )
+        return matrix
 
     def scan(
         self,
