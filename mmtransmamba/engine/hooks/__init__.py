@@ -1,4 +1,5 @@
 from .bad_samples import BadSamplesHook
+from .branch_share import BranchShareHook
 from .checkpoint import CheckpointHook
 from .compile import CompileHook
 from .layer_weights import LayerWeightsHook
@@ -12,6 +13,7 @@ from .term_decay import TermDecayHook
 
 __all__ = [
     'BadSamplesHook',
+    'BranchShareHook',
     'CheckpointHook',
     'CompileHook',
     'LayerWeightsHook',

@@ -81,6 +81,10 @@ OBSTACLES = {
         'all mixers of a Granite are alike',
     ),
     'taps': (dict(mixer=dict(d_conv=5)), 'd_conv=5 is not one of'),
+    'a window': (dict(mixer='WindowMamba2'), 'the mixer is WindowMamba2Mixer'),
+    'rotated B and C': (dict(mixer=dict(rope=True)), 'does not rotate B and C'),
+    'no rope': (dict(attention_rope=False), 'attention_rope=False or'),
+    'growing logits': (dict(attention_logit_scaling=9.0), 'attention_logit_scaling'),
     'rope': (
         dict(rope_parameters=dict(rope_type='dynamic', factor=2.0, rope_theta=1e4)),
         "rope_type='dynamic' is not one of",
