@@ -137,7 +137,7 @@ def _watch_layer(
         seen['heads'] = args[0]
 
     def mixed(module, args, output) -> None:
-        seen['mixed'], seen['weights'] = output
+        seen['mixed'], seen['weights'] = output[:2]
 
     def left(module, args, output) -> None:
         output = output[0] if isinstance(output, tuple) else output

@@ -230,6 +230,7 @@ NEW = dict(
     in_bias=True,
     out_bias=True,
     qk_norm=False,
+    rope=False,
 )
 NEW_MAMBA = dict(
     type='Mamba',

@@ -10,6 +10,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from mmtransmamba.models.language.cache_names import as_argument
 from mmtransmamba.models.language.mixers.rotary import rotary_tables, rotate
 from mmtransmamba.transfer.convert import convert
+from mmtransmamba.transfer.watch import output_projection
 
 MIXERS = ('Mamba2', 'GatedDeltaNet', 'KDA')
 each = pytest.mark.parametrize('mixer', MIXERS)
@@ -18,7 +19,7 @@ each = pytest.mark.parametrize('mixer', MIXERS)
 def converted(mixer, layers=(0, 2), family='llama', rope=True, **fields):
     teacher = tiny_teacher(family)
     mixer = dict(type=mixer, rope=rope, d_conv=2)
-    return convert(teacher, list(layers), 'vkq', mixer=mixer, **fields)[0]
+    return convert(teacher, list(layers), init='vkq', mixer=mixer, **fields)[0]
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -154,12 +155,13 @@ def dense(model, hidden, layer, rope, base):
     """The attention of a layer in plain matrix products, in float64."""
     attention, config = model.model.layers[layer].self_attn, model.config
     size = attention.head_dim
+    # Without hooks, which are what is tested.
     q, k, v = (
-        projection(hidden).unflatten(-1, (-1, size)).transpose(1, 2)
+        projection.forward(hidden).unflatten(-1, (-1, size)).transpose(1, 2)
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     if hasattr(attention, 'q_norm'):
-        q, k = attention.q_norm(q), attention.k_norm(k)
+        q, k = attention.q_norm.forward(q), attention.k_norm.forward(k)
     positions = torch.arange(hidden.shape[1])
     if rope:
         tables = rotary_tables(config, positions[None], hidden.dtype)
@@ -174,9 +176,7 @@ def dense(model, hidden, layer, rope, base):
     future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
     weights = scores.masked_fill(future, -torch.inf).softmax(-1).to(v.dtype)
     mixed = (weights @ v).transpose(1, 2).flatten(-2)
-    return getattr(attention, 'o_proj', None or getattr(attention, 'dense', None))(
-        mixed
-    )
+    return output_projection(attention)(mixed)
 
 
 @pytest.mark.parametrize('rope', [True, False])

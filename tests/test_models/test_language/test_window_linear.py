@@ -17,7 +17,7 @@ each = pytest.mark.parametrize('mixer', MIXERS)
 def converted(mixer, layers=(0, 2), family='llama', init='vkq', **fields):
     fields = dict(type=mixer, window=3, sinks=1) | fields
     teacher = tiny_teacher(family)
-    return convert(teacher, list(layers), init, mixer=fields)[0]
+    return convert(teacher, list(layers), init=init, mixer=fields)[0]
 
 
 def alone(model, mixer):
@@ -103,7 +103,7 @@ def test_it_generates_saves_loads_and_learns(mixer, tmp_path):
 def test_a_closed_gate_leaves_the_attention_within_the_window(mixer):
     teacher = tiny_teacher()
     fields = dict(type=mixer, window=16, sinks=1)
-    model, _ = convert(teacher, [0, 1, 2], 'mimic', mixer=fields)
+    model, _ = convert(teacher, [0, 1, 2], init='mimic', mixer=fields)
     ids = tokens(2, 12)
     with torch.no_grad():
         for layer in model.model.layers:
