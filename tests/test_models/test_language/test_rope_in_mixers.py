@@ -12,7 +12,7 @@ from mmtransmamba.models.language.mixers.rotary import rotary_tables, rotate
 from mmtransmamba.transfer.convert import convert
 from mmtransmamba.transfer.watch import output_projection
 
-MIXERS = ('Mamba2', 'GatedDeltaNet', 'KDA')
+MIXERS = ('Mamba2', 'GatedDeltaNet')
 each = pytest.mark.parametrize('mixer', MIXERS)
 
 
@@ -205,7 +205,9 @@ def test_attention_layers_do_what_the_fields_say(family, rope, base):
 
 
 def test_a_hybrid_without_rope_in_attention_generates_saves_and_loads(tmp_path):
-    model = converted('KDA', attention_rope=False, attention_logit_scaling=8.0)
+    model = converted(
+        'KDA', rope=False, attention_rope=False, attention_logit_scaling=8.0
+    )
     model.save_pretrained(tmp_path)
     again = type(model).from_pretrained(tmp_path).eval()
     assert again.config.attention_rope is False
@@ -231,3 +233,9 @@ def test_a_hybrid_without_rope_in_attention_generates_saves_and_loads(tmp_path):
 def test_values_are_checked(fields, message):
     with pytest.raises(ValueError, match=message):
         converted('Mamba2', **fields)
+
+
+@pytest.mark.parametrize('mixer', ['KDA', 'WindowKDA'])
+def test_channels_that_decay_differently_are_not_rotated(mixer):
+    with pytest.raises(ValueError, match=f'rope=True of {mixer} must be one of False'):
+        converted(mixer)

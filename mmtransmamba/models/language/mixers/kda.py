@@ -29,10 +29,15 @@ class KDAMixer(GatedDeltaNetMixer):
     gate :math:`\sigma(\mathrm{z\_proj})`; ``dt_proj`` and ``z_proj`` are products of
     two matrices of rank K.
 
+    ``rope`` must be False: channels that are rotated into each other decay differently,
+    so the product of q and k would depend on the positions themselves, not only on
+    their difference.
+
     Args:
         config, layer_idx, **fields: See :class:`GatedDeltaNetMixer`.
     """
 
+    choices = GatedDeltaNetMixer.choices | {'rope': (False,)}
     inits = {
         'mimic': Init(
             dict(d_conv=2),

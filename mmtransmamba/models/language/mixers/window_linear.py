@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from mmtransmamba.models.language.mixers.base import DecoderMixer
 from mmtransmamba.models.language.mixers.gated_delta_net import GatedDeltaNetMixer
 from mmtransmamba.models.language.mixers.kda import KDAMixer
 from mmtransmamba.models.language.mixers.mamba2 import Mamba2Mixer
@@ -88,6 +89,9 @@ class WindowBranch(WindowAttention):
         if self.watched is not None:
             self.watched.append(self._share(linear.detach(), window.detach()))
         return linear + window
+
+    # That of the linear branch alone would not be the layer's.
+    mixing_matrix = DecoderMixer.mixing_matrix
 
     watched: list[Tensor] | None = None
     """If a list, every forward pass appends :meth:`branch_share` to it."""
