@@ -45,5 +45,6 @@ def take_old_fields(fields: dict[str, Any]) -> dict[str, Any] | None:
     kind = values['mamba_mixer']
     if kind not in _KINDS:
         raise ValueError(f'mamba_mixer={kind!r} must be one of {", ".join(_KINDS)}.')
-    taken = fields_of(mixer_class(_KINDS[kind]))
+    # Fields that are newer than the registry have their defaults.
+    taken = [n for n in fields_of(mixer_class(_KINDS[kind])) if f'mamba_{n}' in values]
     return {'type': _KINDS[kind]} | {name: values[f'mamba_{name}'] for name in taken}
