@@ -137,7 +137,8 @@ def _watch_layer(
         seen['heads'] = args[0]
 
     def mixed(module, args, output) -> None:
-        seen['mixed'], seen['weights'] = output[:2]
+        seen['mixed'] = output[0]
+        seen['weights'] = output[1] if len(output) > 1 else None
 
     def left(module, args, output) -> None:
         output = output[0] if isinstance(output, tuple) else output
