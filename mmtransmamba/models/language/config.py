@@ -49,6 +49,7 @@ class HybridFields:
     layer_ranking: dict[str, Any] | None = None
 
     mixes_attention = False  # whether layers may have different kinds of attention
+    decodes = True  # whether it is a decoder
     slides = False  # whether attention layers may have a sliding window
     mixers = DECODER_MIXERS  # where the types of mixers are registered
     auto_map = MappingProxyType({})  # no code in the folder; TRL asks for it
@@ -110,6 +111,11 @@ class HybridFields:
         ):
             raise ValueError(
                 f'attention_logit_scaling={base!r} must be None or a number above 1.'
+            )
+        if not self.decodes and (base is not None or not self.attention_rope):
+            raise ValueError(
+                'attention_rope and attention_logit_scaling are for decoders; leave '
+                'them out for an encoder.'
             )
 
     def _check_kinds(self, kinds: list[str]) -> None:

@@ -15,6 +15,7 @@ class HybridEncoderFields(HybridFields):
     attention (``'full_attention'``).
     """
 
+    decodes = False
     mixers = ENCODER_MIXERS
 
     @property

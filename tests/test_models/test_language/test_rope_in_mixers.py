@@ -9,6 +9,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from mmtransmamba.models.language.cache_names import as_argument
 from mmtransmamba.models.language.mixers.rotary import rotary_tables, rotate
+from mmtransmamba.models.vision.families import HybridViTConfig
 from mmtransmamba.transfer.convert import convert
 from mmtransmamba.transfer.watch import output_projection
 
@@ -239,3 +240,12 @@ def test_values_are_checked(fields, message):
 def test_channels_that_decay_differently_are_not_rotated(mixer):
     with pytest.raises(ValueError, match=f'rope=True of {mixer} must be one of False'):
         converted(mixer)
+
+
+@pytest.mark.parametrize(
+    'fields', [dict(attention_rope=False), dict(attention_logit_scaling=8.0)]
+)
+def test_encoders_have_no_positions_to_change(fields):
+    with pytest.raises(ValueError, match='attention_rope and .* are for decoders'):
+        HybridViTConfig(**fields)
+    assert HybridViTConfig().attention_rope
