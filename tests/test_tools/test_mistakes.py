@@ -98,6 +98,16 @@ MISTAKES = [
         'deepspeed',
     ),
     ('train.py', ['vit.py', '--cfg-options', 'foo'], 'KEY=VALUE'),
+    *(
+        ('train.py', ['vit.py', '--cfg-options', f'load_from={file}'], file)
+        for file in (
+            'absent.pth',
+            'folder',
+            'text.pth',
+            'other.pth',
+            'good.safetensors',
+        )
+    ),
     (
         'train.py',
         ['vit.py', '--cfg-options', 'model.train_cfg.augments.alpha=-1']
@@ -332,6 +342,50 @@ MISTAKES = [
         ['easy_vqa', 'o', '--data-root', 'folder'],
         'folder',
     ),
+    *(
+        (f'benchmarks/{name}.py', [option, value], option)
+        for name, option in (
+            ('decode', '--repeats'),
+            ('delta_rule', '--slow-repeat'),
+            ('distillation_overhead', '--image-size'),
+            ('export', '--threads'),
+            ('gpu', '--minutes'),
+            ('selective_scan', '--repeat'),
+            ('training_step', '--batch-size'),
+        )
+        for value in ('-1', 'nan')
+    ),
+    *(
+        (f'benchmarks/{name}.py', [option, 'mambo'], 'mambo')
+        for name, option in (
+            ('delta_rule', '--cases'),
+            ('export', '--models'),
+            ('export', '--formats'),
+            ('selective_scan', '--cases'),
+            ('training_step', '--students'),
+        )
+    ),
+    ('benchmarks/delta_rule.py', ['--cases'], '--cases'),
+    ('benchmarks/export.py', ['--json', NOWHERE], NOWHERE),
+    ('benchmarks/training_step.py', ['--json', 'folder'], 'folder'),
+    ('benchmarks/gpu.py', ['text.txt', '--dry-run'], 'text.txt'),
+    ('benchmarks/gpu.py', [NOWHERE, '--dry-run'], NOWHERE),
+    ('benchmarks/gpu.py', ['o', '--markdown', 'folder'], 'folder'),
+    ('benchmarks/gpu.py', ['o', '--parts', 'skan'], 'skan'),
+    *(
+        ('benchmarks/distillation_overhead.py', ['--config', path], path)
+        for path in ('absent.py', 'folder', 'empty.py', 'vit.py')
+    ),
+    ('benchmarks/distillation_overhead.py', ['--device', 'cuba'], 'cuba'),
+    *(
+        ('analysis_tools/model_zoo.py', ['--json', file, '--out', 'o.md'], file)
+        for file in ('folder', 'list.json', 'empty.json', 'latin.json', NOWHERE)
+    ),
+    ('analysis_tools/model_zoo.py', ['--seconds', 'nan'], '--seconds'),
+    ('analysis_tools/stories260k.py', ['--data', 'folder'], 'folder'),
+    ('analysis_tools/stories260k.py', ['--work-dir', 'text.txt'], 'text.txt'),
+    ('analysis_tools/stories260k.py', ['--jobs', '0'], '--jobs'),
+    ('analysis_tools/stories260k.py', ['--only', 'rank'], 'rank'),
     ('benchmarks/decode.py', ['--json', NOWHERE], NOWHERE),
     ('benchmarks/decode.py', ['--contexts', '0'], '--contexts'),
     ('benchmarks/decode.py', ['--device', 'cuba'], 'cuba'),

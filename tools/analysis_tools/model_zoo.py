@@ -244,7 +244,23 @@ def measure(args: argparse.Namespace) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    """The measurements of earlier runs; empty if there is no file.
+
+    Raises:
+        ValueError: The file has another content; the message names it.
+    """
+    if not path.is_file():
+        return {}
+    from mmtransmamba.utils.text_files import read_json
+
+    record = read_json(path)
+    fields = {'setting', 'images_per_second'}
+    if not isinstance(record, dict) or not (not record or fields <= set(record)):
+        raise ValueError(
+            f'{path} is not a record of measurements, which has '
+            f'{" and ".join(sorted(fields))}.'
+        )
+    return record
 
 
 def parse_args() -> argparse.Namespace:

@@ -26,6 +26,10 @@ def seconds(step: Callable[[], None], device: str) -> float:
 def run(args: argparse.Namespace) -> None:
     args.device = str(choose_device(args.device or 'auto'))
     config = read_config(args.config)
+    if 'teacher' not in config.get('model', {}):
+        raise ValueError(
+            f'{args.config}: the model is not a distiller, as it has no teacher.'
+        )
     # Random weights take the same time as trained ones.
     config.model.teacher.checkpoint = 'random'
     override(config, args.cfg_options)

@@ -12,16 +12,17 @@ The predictions beside the results were written before any run.
 """
 
 import argparse
-from pathlib import Path
 
-from _tool import Parser, positive, tool
+from _tool import Parser, out_file, out_folder, positive, tool
 
 PARTS = ('values', 'scan', 'directions', 'mixing', 'training', 'decode')
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument('folder', type=Path, help='for the results, to be continued')
+    parser.add_argument(
+        'folder', type=out_folder, help='for the results, to be continued'
+    )
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS))
     parser.add_argument(
         '--minutes',
@@ -31,7 +32,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--markdown',
-        type=Path,
+        type=out_file,
         help='also write the table here, between its two marks',
     )
     parser.add_argument(

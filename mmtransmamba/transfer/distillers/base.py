@@ -60,8 +60,11 @@ class Distiller(StepAverage):
             {key: MODELS.build(term) for key, term in terms.items() if term is not None}
         )
         if not self.terms:
+            off = ', '.join(f'{key}=None' for key in terms)
+            given = f' but for {off}, which switches nothing off' if off else ''
             raise ValueError(
-                f'{name}: terms is empty; configure at least one, or {alternative}.'
+                f'{name}: terms is empty{given}; configure at least one, or '
+                f'{alternative}. Types of terms: {", ".join(_types())}.'
             )
         return list(self.terms.values())
 
@@ -95,6 +98,15 @@ class Distiller(StepAverage):
             for key, term in self.active().items()
             if getattr(term, 'layer_weights', None) is not None
         }
+
+
+def _types() -> list[str]:
+    """The types of all registered terms."""
+    return sorted(
+        key
+        for key, cls in MODELS.module_dict.items()
+        if isinstance(cls, type) and issubclass(cls, Term)
+    )
 
 
 def scaled_losses(

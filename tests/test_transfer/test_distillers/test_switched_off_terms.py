@@ -55,6 +55,16 @@ def test_language_distillers_refuse_a_misspelt_term(wrong, right, tmp_path):
         vision_language(TERMS | {wrong: None}, tmp_path)
 
 
+@pytest.mark.parametrize('build', [vision, language])
+@pytest.mark.parametrize('terms', [dict(featur=None), dict(kl=None, layr=None)])
+def test_a_name_alone_switches_nothing_off(build, terms):
+    names = ', '.join(f'{name}=None' for name in terms)
+    with pytest.raises(ValueError) as error:
+        build(terms)
+    assert f'{names}, which switches nothing off' in str(error.value)
+    assert 'FeatureTerm' in str(error.value) and 'TokenKLTerm' in str(error.value)
+
+
 def test_a_term_is_switched_off_by_its_own_name():
     vision(VISION | dict(feature=None))
     language(TERMS | dict(hidden=None, unrelated=None))
