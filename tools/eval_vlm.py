@@ -195,7 +195,7 @@ def prediction_files(paths: list[str], names: list[str]) -> dict[str, Path]:
             files[names[0]] = path
         else:
             raise ValueError(
-                f'{path} is no folder, and there are {len(names)} benchmarks: give '
+                f'{path} is not a folder, and there are {len(names)} benchmarks: give '
                 f'NAME=FILE for each'
             )
     missing = [name for name in names if name not in files]

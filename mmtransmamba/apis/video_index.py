@@ -79,7 +79,7 @@ class Retriever:
             self.pipeline = Compose(config.test_pipeline)
         if not isinstance(self.model, TextVideoRetriever):
             raise ValueError(
-                f'{type(self.model).__name__} is no model of text-video retrieval.'
+                f'{type(self.model).__name__} is not a model of text-video retrieval.'
             )
         load_pretrained(self.model, checkpoint)
         self.checkpoint = str(Path(checkpoint).absolute())
@@ -221,20 +221,22 @@ class VideoIndex:
             with safe_open(path, 'pt') as file:
                 text = file.metadata() or {}
                 if text.get('format') not in (FORMAT, OLD_FORMAT):
-                    raise ValueError(f'{path} is no index of videos.')
+                    raise ValueError(f'{path} is not an index of videos.')
                 features = file.get_tensor('features')
         except SafetensorError as error:
-            raise ValueError(f'{path} is no index of videos: {error}') from error
+            raise ValueError(f'{path} is not an index of videos: {error}') from error
         try:
             names, info = json.loads(text['names']), json.loads(text['info'])
             settings = json.loads(text.get('settings', 'null'))
         except (KeyError, ValueError) as error:
             raise ValueError(
-                f'{path} is no index of videos: its names or their origin cannot be '
-                f'read ({type(error).__name__}: {error}).'
+                f'{path} is not an index of videos: its names or their origin cannot '
+                f'be read ({type(error).__name__}: {error}).'
             ) from error
         if not isinstance(names, list) or not isinstance(info, dict):
-            raise ValueError(f'{path} is no index of videos: its names are no list.')
+            raise ValueError(
+                f'{path} is not an index of videos: its names are not a list.'
+            )
         if features.ndim != 2 or len(names) != len(features):
             raise ValueError(
                 f'{path} has {len(names)} names for embeddings of the shape '

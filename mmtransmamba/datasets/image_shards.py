@@ -107,7 +107,7 @@ class ImageShards(BaseDataset):
                 labels, names = shard['labels'].tolist(), shard['names'].tolist()
         except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise ValueError(
-                f'{self._name}: "{path}" is no shard with the arrays jpeg, offsets, '
+                f'{self._name}: "{path}" is not a shard with the arrays jpeg, offsets, '
                 f'labels and names: {error}'
             ) from error
         if len(offsets) != len(labels) + 1 or offsets[-1] != len(jpeg):

@@ -177,7 +177,7 @@ class PackedText(Dataset):
             text = row[self.text_key]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(
-                f'PackedText: {where} is no JSON object with text under '
+                f'PackedText: {where} is not a JSON object with text under '
                 f'"{self.text_key}": {error!r}.'
             ) from error
         prompt = row.get(self.prompt_key) if self.prompt_key else None

@@ -26,7 +26,7 @@ def predicted(labels: Tensor | None, mask: Tensor | None = None) -> Tensor:
     """
     if labels is None:
         raise ValueError(
-            'The batch has no labels, which tell what tokens are to be predicted: give '
+            'The batch has no labels, which mark the tokens to be predicted: give '
             '"labels" [B, L], the input_ids with -100 for prompts and padding.'
         )
     next_counts = labels[:, 1:] >= 0

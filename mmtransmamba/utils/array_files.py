@@ -29,12 +29,12 @@ def open_arrays(path: str | Path) -> Iterator[np.lib.npyio.NpzFile]:
         with content:
             yield content
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f'"{path}" is no complete .npz file: {error}.') from error
+        raise ValueError(f'"{path}" is not a complete .npz file: {error}.') from error
     except ValueError as error:
         # numpy's own message for pickles, raised on opening or reading an array.
         if 'pickle' not in str(error):
             raise
         raise ValueError(
-            f'"{path}" is no .npz file of numbers, or it holds Python objects, which '
-            'are not read because reading them would run code.'
+            f'"{path}" is not an .npz file of numbers, or it holds Python objects, '
+            'which are not read because reading them would run code.'
         ) from error

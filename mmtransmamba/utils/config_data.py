@@ -123,7 +123,7 @@ def _check_type(name: Any) -> None:
         ):
             return
     raise ValueError(
-        f'The settings of the model name {name!r}, which is no part of {SCOPE}, and '
+        f'The settings of the model name {name!r}, which is not part of {SCOPE}, and '
         'making it could run code.'
     )
 

@@ -29,7 +29,9 @@ def chain(path: str | Path, depth: int = 0) -> Iterator[tuple[int, str]]:
             continue
         below = path.parent / base
         if not below.is_file():
-            raise FileNotFoundError(f'{path} has the base "{base}", which is no file')
+            raise FileNotFoundError(
+                f'{path} has the base "{base}", which is not a file'
+            )
         yield from chain(below, depth + 1)
 
 

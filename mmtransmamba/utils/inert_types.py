@@ -39,7 +39,7 @@ class _Dtype:
 
     def __init__(self, code: str, *_: Any) -> None:
         if not (isinstance(code, str) and _DTYPES.fullmatch(code)):
-            raise UnpicklingError(f'numpy.dtype({code!r}) is no number and no text')
+            raise UnpicklingError(f'numpy.dtype({code!r}) is neither a number nor text')
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple) -> None:

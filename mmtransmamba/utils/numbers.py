@@ -36,7 +36,7 @@ def real(
         try:
             value = float(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f'"{text}" is no number') from None
+            raise argparse.ArgumentTypeError(f'"{text}" is not a number') from None
         if not math.isfinite(value):
             raise argparse.ArgumentTypeError(f'{text} is not finite')
         if above is not None and value <= above:

@@ -125,5 +125,5 @@ def _check_optimizer(cfg: Config) -> None:
     near = get_close_matches(kind, OPTIMIZERS.module_dict, n=3)
     hint = f'; did you mean {" or ".join(near)}?' if near else ''
     raise ValueError(
-        f'optim_wrapper.optimizer.type="{kind}" is no optimizer that is known{hint}'
+        f'optim_wrapper.optimizer.type="{kind}" is not an optimizer that is known{hint}'
     )

@@ -141,7 +141,7 @@ def _explained(file: str | Path | IO[bytes], error: Exception) -> ValueError:
         return ValueError(f'{name} is damaged or no file of torch.save: {reason}')
     if found:
         names = ', '.join(_of_python_3(name) for name in found[:3])
-        refused = f'names {names}, which is no data'
+        refused = f'names {names}, which is not data'
     else:
         refused = f'holds more than data ({_reason(error)})'
     return UnsafeFileError(

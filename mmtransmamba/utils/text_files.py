@@ -51,8 +51,8 @@ def text_encoding(head: bytes, name: str | Path) -> tuple[str, int]:
             return encoding, len(mark)
     if b'\0' in head[:2]:
         raise TextFileError(
-            f'{name} is no text: byte {head.index(0)} is 0, as in a binary file or in '
-            f'UTF-16 without its mark; {_ACCEPTED}.'
+            f'{name} is not a text: byte {head.index(0)} is 0, as in a binary file or '
+            f'in UTF-16 without its mark; {_ACCEPTED}.'
         )
     return 'utf-8', 0
 
@@ -90,7 +90,7 @@ def decode_part(part: bytes, name: str | Path, encoding: str, begin: int) -> str
     except UnicodeDecodeError as error:
         kind = 'UTF-8' if encoding == 'utf-8' else 'UTF-16'
         raise TextFileError(
-            f'{name} is no text in {kind}: byte {begin + error.start} '
+            f'{name} is not a text in {kind}: byte {begin + error.start} '
             f'(0x{part[error.start]:02x}) does not belong there; {_ACCEPTED}.'
         ) from error
     # A binary file, or UTF-16 without its mark, which may decode as UTF-8.
@@ -98,8 +98,8 @@ def decode_part(part: bytes, name: str | Path, encoding: str, begin: int) -> str
     if place >= 0:
         place = begin + len(text[:place].encode(encoding))
         raise TextFileError(
-            f'{name} is no text: byte {place} is 0, as in a binary file or in UTF-16 '
-            f'without its mark; {_ACCEPTED}.'
+            f'{name} is not a text: byte {place} is 0, as in a binary file or in '
+            f'UTF-16 without its mark; {_ACCEPTED}.'
         )
     return text
 
@@ -119,7 +119,9 @@ def read_text(path: str | Path) -> str:
         try:
             content = gzip.decompress(content)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise TextFileError(f'{path} is no whole gzip file: {error}') from error
+            raise TextFileError(
+                f'{path} is not a complete gzip file: {error}'
+            ) from error
     return decode_text(content, path)
 
 
@@ -134,7 +136,7 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise TextFileError(f'{path} is no JSON document: {error}') from error
+        raise TextFileError(f'{path} is not a JSON document: {error}') from error
 
 
 def read_json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
@@ -171,7 +173,7 @@ def read_table(
         return list(reader.fieldnames or ()), list(reader)
     except csv.Error as error:
         raise TextFileError(
-            f'{path}, line {reader.line_num}, is no row of a table: {error}'
+            f'{path}, line {reader.line_num}, is not a row of a table: {error}'
         ) from error
 
 

@@ -123,10 +123,10 @@ def test_file_that_is_no_index(tmp_path):
     with pytest.raises(FileNotFoundError, match='no index at'):
         VideoIndex.load(path)
     path.write_bytes(b'text')
-    with pytest.raises(ValueError, match='is no index of videos'):
+    with pytest.raises(ValueError, match='is not an index of videos'):
         VideoIndex.load(path)
     save_file({'features': torch.zeros(2, 2)}, path)
-    with pytest.raises(ValueError, match='is no index of videos'):
+    with pytest.raises(ValueError, match='is not an index of videos'):
         VideoIndex.load(path)
     VideoIndex(['one'], torch.zeros(2, 2), {}).save(path)
     with pytest.raises(ValueError, match=r'1 names for embeddings .* \[2, 2\]'):
@@ -182,7 +182,7 @@ def test_config_of_something_else(tmp_path):
     with pytest.raises(FileNotFoundError, match='config file .* does not exist'):
         Retriever(tmp_path / 'x.py', tmp_path / 'x.pth')
     backbone = dict(type='mmtransmamba.PlainMamba', arch='T')
-    with pytest.raises(ValueError, match='PlainMamba is no model of text-video'):
+    with pytest.raises(ValueError, match='PlainMamba is not a model of text-video'):
         Retriever(make_config(model=backbone), tmp_path / 'x.pth')
 
 

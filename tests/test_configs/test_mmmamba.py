@@ -53,7 +53,7 @@ def test_the_three_stages_one_after_another(kind, shrunk, folder_of, tmp_path):
         rates = [record['lr'] for record in records if 'lr' in record]
         assert rates[-1] == 0
         if stage < 3:
-            # The folder is no start for this stage, nor for the last one.
+            # The folder is not a start for this stage, nor for the last one.
             wrong = dict(cfg.model, stage='stage3' if stage == 1 else 'stage2')
             wrong['student'] = dict(
                 type='mmtransmamba.VisionLanguageModel',

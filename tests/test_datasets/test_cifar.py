@@ -87,7 +87,7 @@ def test_missing_shard(tmp_path):
 @pytest.mark.parametrize(
     ('arrays', 'message'),
     [
-        ({'offsets': None}, 'is no shard with the arrays'),
+        ({'offsets': None}, 'is not a shard with the arrays'),
         ({'labels': np.zeros(2, np.uint8)}, '2 labels, 2 offsets'),
         ({'names': np.array(['cat', 'dog'])}, r"the classes .* are \['cat', 'dog'\]"),
     ],
@@ -100,7 +100,7 @@ def test_malformed_shard(tmp_path, arrays, message):
 
 def test_file_that_is_no_archive(tmp_path):
     (tmp_path / 'test.npz').write_bytes(b'not a zip file')
-    with pytest.raises(ValueError, match='is no shard with the arrays'):
+    with pytest.raises(ValueError, match='is not a shard with the arrays'):
         CIFAR10Shards(tmp_path, 'test')
 
 

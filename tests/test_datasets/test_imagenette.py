@@ -35,7 +35,7 @@ def test_each_split_is_one_shard(tmp_path):
     [
         ('test', {}, r"ImagenetteShards: split must be one of \['train', 'val'\]"),
         ('val', {'names': np.array(['cat'])}, r"ImagenetteShards: the classes .*'cat'"),
-        ('val', {'offsets': None}, 'ImagenetteShards: .* is no shard'),
+        ('val', {'offsets': None}, 'ImagenetteShards: .* is not a shard'),
     ],
 )
 def test_messages_name_this_reader(tmp_path, split, arrays, message):

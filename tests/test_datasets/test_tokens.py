@@ -182,8 +182,8 @@ def test_other_processes_read_the_file(tmp_path, tokenizer):
 @pytest.mark.parametrize(
     'content, kwargs, message',
     [
-        ('{"text": "fine"}\nnot json\n', {}, 'bad.jsonl, line 2 is no JSON object'),
-        ('{"body": "x"}\n', {}, 'line 1 is no JSON object with text under "text"'),
+        ('{"text": "fine"}\nnot json\n', {}, 'bad.jsonl, line 2 is not a JSON object'),
+        ('{"body": "x"}\n', {}, 'line 1 is not a JSON object with text under "text"'),
         ('{"text": "short"}\n', {}, '7 tokens, less than one block of block_size=64'),
     ],
 )

@@ -148,7 +148,7 @@ def test_didemo_keeps_the_order_of_the_file(tmp_path):
         ('{}', 'no list of moments'),
         ('[]', 'no list of moments'),
         ('[{}]', "no 'video'"),
-        ('no', 'is no JSON document'),
+        ('no', 'is not a JSON document'),
     ],
 )
 def test_didemo_of_another_form(tmp_path, content, message):
@@ -187,7 +187,7 @@ def test_damaged_gzip(tmp_path, content):
         ),
         (b'video_id,sentence\r\n,', 'a row has no video_id and no sentence'),
         (b'', r'has the columns \[\]'),
-        ('video_id,sentence\nvideo1,fünf'.encode('latin1'), 'is no text in UTF-8'),
+        ('video_id,sentence\nvideo1,fünf'.encode('latin1'), 'is not a text in UTF-8'),
     ],
 )
 def test_msrvtt_test_of_another_form(tmp_path, content, message):
@@ -638,12 +638,12 @@ class TestNoClipTokenizer:
             CLIPTextTokenizer(folder)
 
     def test_no_folder(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match="name='.*nowhere' is no folder"):
+        with pytest.raises(FileNotFoundError, match="name='.*nowhere' is not a folder"):
             CLIPTextTokenizer(tmp_path / 'nowhere')
 
     def test_files_of_something_else(self, tmp_path):
         (tmp_path / 'tokenizer.json').write_text('{}')
-        with pytest.raises(ValueError, match='are no tokenizer of CLIP'):
+        with pytest.raises(ValueError, match='are not a tokenizer of CLIP'):
             CLIPTextTokenizer(tmp_path)
 
     def test_no_room_for_words(self, clip_vocabulary):

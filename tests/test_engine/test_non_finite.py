@@ -52,7 +52,7 @@ class Model(BaseModel):
     def __init__(self, layers=(), teacher=None, term=1.0):
         super().__init__()
         self.blocks = nn.Sequential(nn.Linear(3, 3), *layers)
-        # As a distiller's, it is no submodule.
+        # As a distiller's, it is not a submodule.
         self.hidden = [teacher]
         self.term = term
 

@@ -318,5 +318,5 @@ class NoLanguage(BaseModel):
 
 
 def test_other_models_are_refused(tmp_path):
-    with pytest.raises(ValueError, match='the model is no LanguageDistiller'):
+    with pytest.raises(ValueError, match='the model is not a LanguageDistiller'):
         alone(NoLanguage(), tmp_path).train()

@@ -36,7 +36,7 @@ def test_the_file_is_named(path, how, read):
 
 def test_objects_and_single_arrays(tmp_path):
     np.savez(tmp_path / 'objects.npz', tokens=np.array([None]))
-    with pytest.raises(ValueError, match='objects.npz" is no .npz file of numbers'):
+    with pytest.raises(ValueError, match='objects.npz" is not an .npz file of numbers'):
         TokenSamples(str(tmp_path / 'objects.npz'))
     np.save(tmp_path / 'single.npy', np.zeros(2))
     with (

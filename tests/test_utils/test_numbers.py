@@ -45,7 +45,7 @@ def test_numbers_within_their_bounds(kind, text, value):
         (real(0), '-0.1', '"-0.1" must be a number, 0 at least'),
         (real(above=0), '0', '0 must be above 0'),
         (real(above=0, most=1), '1.1', '"1.1" must be a number, 1 at most'),
-        (real(0), 'much', '"much" is no number'),
+        (real(0), 'much', '"much" is not a number'),
     ],
 )
 def test_numbers_beyond_them(kind, text, message):

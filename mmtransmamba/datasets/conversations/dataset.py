@@ -214,7 +214,7 @@ def check_prompt(conversation: Conversation) -> None:
             Image.open(BytesIO(image) if isinstance(image, bytes) else path).close()
         except Exception as error:
             raise BadSampleError(
-                'corrupt image', f'{path} is no image: {error!r}'
+                'corrupt image', f'{path} is not an image: {error!r}'
             ) from error
 
 

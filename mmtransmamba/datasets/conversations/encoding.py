@@ -142,7 +142,7 @@ def _with_images(
     if not hasattr(processor, 'image_processor'):
         raise ValueError(
             f'Conversation {conversation.id!r} has images, but '
-            f'{type(processor).__name__} is no processor of images.'
+            f'{type(processor).__name__} is not a processor of images.'
         )
     out = processor(
         text=[text],

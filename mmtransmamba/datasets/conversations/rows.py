@@ -69,7 +69,7 @@ def scan_rows(
     if head in ('{', ''):
         return _scan_lines(path, first, step)
     raise ValueError(
-        f'{path} begins with {head!r}; expected is a JSON list, or JSON Lines with an '
+        f'{path} starts with {head!r}; expected is a JSON list, or JSON Lines with an '
         'object in each line. Compressed files have to be unpacked.'
     )
 
@@ -139,7 +139,7 @@ def _scan_list(path: Path, encoding: str) -> Iterator[tuple[int, int, Any]]:
                 raise
             if not chunk:
                 raise ValueError(
-                    f'{path} is no list of JSON values from byte {byte} on: '
+                    f'{path} is not a list of JSON values from byte {byte} on: '
                     f'{text[:80]!r}.'
                 )
 
@@ -205,7 +205,7 @@ class IndexedRows:
         begin, end = index[number, :2]
         row = _parse(bytes(data[begin:end]), self.encoding)
         if not isinstance(row, dict):
-            why = f'row {number} of {self.path} is no JSON object'
+            why = f'row {number} of {self.path} is not a JSON object'
             try:
                 decode_part(bytes(data[begin:end]), self.path, self.encoding, begin)
             except TextFileError as error:

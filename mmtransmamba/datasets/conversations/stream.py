@@ -114,7 +114,7 @@ class ConversationStream(IterableDataset):
                 if not isinstance(row, dict):
                     raise BadSampleError(
                         'unreadable row',
-                        f'row {number} of {source.file} is no JSON object',
+                        f'row {number} of {source.file} is not a JSON object',
                     )
                 sample = self.encoder.encode(source.conversation(row, number))
             except BadSampleError as error:

@@ -60,15 +60,15 @@ class CLIPTextTokenizer:
             all((Path(name) / file).is_file() for file in files) for files in _FILES
         ):
             raise FileNotFoundError(
-                f'CLIPTextTokenizer: name={str(name)!r} is no folder with a tokenizer '
-                f'of CLIP ({" or ".join(map(" and ".join, _FILES))}).'
+                f'CLIPTextTokenizer: name={str(name)!r} is not a folder with a '
+                f'tokenizer of CLIP ({" or ".join(map(" and ".join, _FILES))}).'
             )
         self.max_length = max_length
         try:
             self._tokenizer = CLIPTokenizer.from_pretrained(name, local_files_only=True)
         except Exception as error:  # the tokenizers package has no class of its own
             raise ValueError(
-                f'CLIPTextTokenizer: the files in {str(name)!r} are no tokenizer of '
+                f'CLIPTextTokenizer: the files in {str(name)!r} are not a tokenizer of '
                 f'CLIP: {error}'
             ) from error
 

@@ -26,8 +26,8 @@ class LayerWeightsHook(Hook):
     def before_train(self, runner: Runner) -> None:
         if not hasattr(unwrapped_model(runner), 'layer_weights'):
             raise ValueError(
-                'LayerWeightsHook: the model is no distiller and has no layer weights; '
-                'leave the hook out.'
+                'LayerWeightsHook: the model is not a distiller and has no layer '
+                'weights; leave the hook out.'
             )
 
     def after_train_iter(

@@ -69,7 +69,7 @@ class SaveStudentHook(Hook):
         """
         if transformers_part(unwrapped_model(runner)) is None:
             raise ValueError(
-                'SaveStudentHook: the model is no LanguageDistiller, CausalLM, '
+                'SaveStudentHook: the model is not a LanguageDistiller, CausalLM, '
                 'VisionLanguageModel, PatchClassifier or EncoderClassifier; leave the '
                 'hook out.'
             )

@@ -72,7 +72,9 @@ def read_rows(path: str | Path) -> list[Row]:
         records = list(read_json_lines(path))
     for number, record in records:
         if not isinstance(record, dict):
-            raise ValueError(f'{path}, record {number} is no JSON object: {record!r}')
+            raise ValueError(
+                f'{path}, record {number} is not a JSON object: {record!r}'
+            )
     where = '{}, record {}' if as_list else '{}, line {}, record {}'
     return [
         Row(record, where.format(path, *([] if as_list else [number]), count))

@@ -93,7 +93,7 @@ def _asked(samples: list[VLMSample], prompts: list[Row]) -> list[VLMSample]:
     for row in prompts:
         key = _question(row['category'], row['image'], row['text'])
         if key not in gold:
-            raise ValueError(f'{row.where} is no question of MME: {key}')
+            raise ValueError(f'{row.where} is not a question of MME: {key}')
         found.append(
             VLMSample(
                 row['question_id'],

@@ -28,7 +28,7 @@ def read_model_config(folder: str | Path) -> dict[str, Any]:
     fields = read_json(path)
     if not isinstance(fields, dict) or not fields:
         held = str(fields)[:40]
-        raise ValueError(f'{path} is no config of a model: it holds {held}.')
+        raise ValueError(f'{path} is not a config of a model: it holds {held}.')
     check_sizes(fields, f'{path}: ')
     return fields
 

@@ -57,7 +57,8 @@ def read_index(path: Path) -> dict[str, str]:
         isinstance(file, str) for file in names.values()
     ):
         raise CheckpointError(
-            f'{path} is no index of shards: it needs {{"weight_map": {{tensor: file}}}}'
+            f'{path} is not an index of shards: it needs '
+            '{"weight_map": {tensor: file}}'
         )
     return names
 

@@ -61,7 +61,7 @@ class PatchDecoderConfig(PretrainedConfig):
         super().__post_init__(**kwargs)
         if self.image_size % self.patch_size:
             raise ValueError(
-                f'image_size={self.image_size} is no multiple of '
+                f'image_size={self.image_size} is not a multiple of '
                 f'patch_size={self.patch_size}.'
             )
         if self.pixel_shuffle < 0 or self.patch_size % (self.pixel_shuffle or 1):

@@ -63,7 +63,7 @@ def build_clip(
     folder = Path(source)
     if not (folder / 'config.json').is_file():
         raise FileNotFoundError(
-            f'clip={str(source)!r} is no folder with a CLIP model of transformers '
+            f'clip={str(source)!r} is not a folder with a CLIP model of transformers '
             '(config.json and weights).'
         )
     try:

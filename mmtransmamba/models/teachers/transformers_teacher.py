@@ -50,7 +50,7 @@ def _from_config(model: dict[str, Any]) -> nn.Module:
     model_type = arguments.pop('model_type', None)
     if model_type not in transformers.CONFIG_MAPPING:
         raise ValueError(
-            f"TransformersTeacher: model['model_type']={model_type!r} is no model "
+            f"TransformersTeacher: model['model_type']={model_type!r} is not a model "
             "type of transformers, such as 'vit', 'deit', 'swin', 'dinov2' or "
             "'clip_vision_model'."
         )
@@ -72,7 +72,7 @@ def _from_pretrained(model: str) -> nn.Module:
         )
     except OSError as error:
         raise FileNotFoundError(
-            f'TransformersTeacher: model={model!r} is no folder with a model, and '
+            f'TransformersTeacher: model={model!r} is not a folder with a model, and '
             f'cannot be fetched from the hub: {error}'
         ) from error
     # The pooler is not used, so files without one are complete.

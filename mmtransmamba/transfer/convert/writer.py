@@ -96,8 +96,8 @@ def _check_replaceable(
         )
     if not (folder / REPORT_FILE).is_file():
         raise FileExistsError(
-            f'{folder} has no {REPORT_FILE}, so it is no converted model, and is not '
-            'replaced; give another folder.'
+            f'{folder} has no {REPORT_FILE}, so it is not a converted model, and is '
+            'not replaced; give another folder.'
         )
 
 

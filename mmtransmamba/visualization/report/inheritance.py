@@ -89,7 +89,7 @@ def read_inheritance(path: Path) -> Inheritance:
         RecursionError,
         TypeError,
     ) as error:
-        raise ValueError(f'{path} is no report of inherited weights') from error
+        raise ValueError(f'{path} is not a report of inherited weights') from error
 
 
 def _summarise(file: str, report: dict[str, Any]) -> Inheritance:

@@ -126,7 +126,7 @@ def test_text_alone_needs_no_processor():
         }
         assert sample['has_image'] is False
     assert samples[0]['input_ids'].tolist() == samples[1]['input_ids'].tolist()
-    with pytest.raises(ValueError, match='is no processor of images'):
+    with pytest.raises(ValueError, match='is not a processor of images'):
         encode(tiny_tokenizer(), conversation())
 
 

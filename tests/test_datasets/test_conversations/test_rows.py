@@ -140,7 +140,7 @@ def test_unreadable_lines_are_rows(tmp_path):
 @pytest.mark.parametrize(
     'content, message',
     [
-        ('[{"a": 1}, {"a": ', 'no list of JSON values from byte 11 on'),
+        ('[{"a": 1}, {"a": ', 'not a list of JSON values from byte 11 on'),
         ('[{"a": 1}', 'from byte 1 on'),
         ('[{"a": 1} {"a": 2}]', "has '{' at byte 10, expected is ',' or a ]"),
         ('\x1f\x8b\x08', 'have to be unpacked'),

@@ -39,7 +39,7 @@ def test_a_letter_of_no_option():
         ('A.', 'A'),
         ('(A) a cat', 'A'),
         ('A\nbecause it purrs', 'A'),
-        # The article is no letter.
+        # The article is not a letter.
         ('A bird is in the picture.', 'D'),
         ('I see a bird', 'D'),
         ('The answer is B.', 'B'),

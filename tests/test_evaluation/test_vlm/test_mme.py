@@ -96,7 +96,7 @@ def test_llavas_prompts(folder, write):
     assert samples[0].prompt == 'Is count b?\nAnswer shortly.'
     rows[0]['text'] = 'Is it?'
     write(folder / 'llava_mme.jsonl', rows)
-    with pytest.raises(ValueError, match='record 1 is no question of MME'):
+    with pytest.raises(ValueError, match='record 1 is not a question of MME'):
         load_mme(folder)
 
 

@@ -75,7 +75,7 @@ class TestMatching:
 
     @pytest.mark.parametrize(
         ('content', 'message'),
-        [('{"id": 1}\n{"id"', 'line 2'), ('[1]', 'record 1 is no JSON object')],
+        [('{"id": 1}\n{"id"', 'line 2'), ('[1]', 'record 1 is not a JSON object')],
     )
     def test_unreadable(self, tmp_path, write, content, message):
         path = write(tmp_path / 'a.jsonl', content)

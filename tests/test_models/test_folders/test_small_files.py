@@ -30,9 +30,9 @@ READERS = [is_vision_language, load_lm, plan_conversion]
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        ('[]', r'config\.json is no config of a model: it holds \[\]'),
-        ('{}', r'config\.json is no config of a model: it holds \{\}'),
-        ('"llama"', r'config\.json is no config of a model: it holds llama'),
+        ('[]', r'config\.json is not a config of a model: it holds \[\]'),
+        ('{}', r'config\.json is not a config of a model: it holds \{\}'),
+        ('"llama"', r'config\.json is not a config of a model: it holds llama'),
         ('{"a": ', r'config\.json'),
     ],
 )
@@ -65,7 +65,7 @@ def test_a_folder_without_config(tmp_path):
 def test_an_index_that_is_none(folder, content):
     index = folder / 'model.safetensors.index.json'
     index.write_text(content)
-    with pytest.raises(CheckpointError, match=f'{index} is no index of shards'):
+    with pytest.raises(CheckpointError, match=f'{index} is not an index of shards'):
         open_folder(folder)
 
 

@@ -373,7 +373,7 @@ def test_processor_and_model_of_a_folder(tmp_path):
 @pytest.mark.parametrize(
     'fields, message',
     [
-        (dict(image_size=20), 'image_size=20 is no multiple of patch_size=8.'),
+        (dict(image_size=20), 'image_size=20 is not a multiple of patch_size=8.'),
         (dict(num_holistic_layers=4), 'num_holistic_layers=4 must lie in [0, 3]'),
         (dict(image_token_id=101), 'image_token_id=101 must lie in [0, 100]'),
     ],

@@ -209,7 +209,9 @@ class TestRefusals:
     """A model that is not there, or not whole."""
 
     def test_no_folder(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r'clip=.*nowhere.* is no folder'):
+        with pytest.raises(
+            FileNotFoundError, match=r'clip=.*nowhere.* is not a folder'
+        ):
             CLIP4Clip(str(tmp_path / 'nowhere'))
 
     def test_another_model(self, folder):

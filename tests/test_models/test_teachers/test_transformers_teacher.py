@@ -189,7 +189,7 @@ def test_dict_with_checkpoint_file(folder):
     ('kwargs', 'error', 'message'),
     [
         (dict(model=dict(model_type='vjt')), ValueError, "'model_type'.='vjt' is no"),
-        (dict(model='no/such'), FileNotFoundError, "model='no/such' is no folder"),
+        (dict(model='no/such'), FileNotFoundError, "model='no/such' is not a folder"),
         (
             dict(model='no/such', checkpoint='x.pth'),
             ValueError,
