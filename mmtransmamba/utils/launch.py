@@ -223,11 +223,18 @@ def accept_released_checkpoints(cfg: Config) -> None:
 
     This works for files from any source; see
     :class:`~mmtransmamba.engine.hooks.ReleasedCheckpointHook`.
+
+    Raises:
+        FileNotFoundError: ``load_from`` is a path where there is no file.
     """
     hook = dict(type='mmtransmamba.ReleasedCheckpointHook')
     if not cfg.get('load_from') and not cfg.get('resume'):
         return
     if not cfg.get('resume') and '://' not in cfg.load_from:
+        if not Path(cfg.load_from).expanduser().exists():
+            raise FileNotFoundError(
+                f'load_from="{cfg.load_from}": there is no such file.'
+            )
         safe_load.use_weights_only(cfg.load_from)
     if hook not in _hooks(cfg):
         cfg.custom_hooks = [*_hooks(cfg), hook]

@@ -64,6 +64,7 @@ def told(files, repo_dir, monkeypatch, capsys):
         sys.modules.pop('_tool', None)
         spec = importlib.util.spec_from_file_location(f'tool_{path.stem}', path)
         module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
         spec.loader.exec_module(module)
         monkeypatch.setattr(sys, 'argv', [str(path), *map(str, args)])
         with pytest.raises(SystemExit) as end:

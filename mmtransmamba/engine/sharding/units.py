@@ -12,7 +12,7 @@ def units_of(model: nn.Module) -> list[nn.Module]:
     """The modules that gather their parameters when they are called.
 
     All processes must gather the same. A vision tower runs only in processes whose
-    batch has images, so it is gathered with the rest of the model, which is no unit.
+    batch has images, so it is gathered with the rest of the model, which is not a unit.
     Where a distiller's term calls parts of blocks, each part is a unit.
 
     Args:
