@@ -172,7 +172,7 @@ def test_damaged_gzip(tmp_path, content):
     path = tmp_path / 'test_data.json.gz'
     path.write_bytes(content)
     with pytest.raises(
-        AnnotationError, match=f'{path} is no (whole gzip|JSON document)'
+        AnnotationError, match=f'{path} is not a (complete gzip|JSON document)'
     ):
         read_didemo(path)
 

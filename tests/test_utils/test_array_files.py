@@ -30,7 +30,7 @@ def damaged(path, how):
 )
 def test_the_file_is_named(path, how, read):
     damaged(path, how)
-    with pytest.raises(ValueError, match=f'"{path}" is no (complete )?.npz file'):
+    with pytest.raises(ValueError, match=f'"{path}" is not an? (complete )?.npz file'):
         read(str(path))
 
 
