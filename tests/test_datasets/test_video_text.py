@@ -633,7 +633,7 @@ class TestNoClipTokenizer:
         folder, _ = clip_vocabulary
         (folder / missing).unlink()
         with pytest.raises(
-            FileNotFoundError, match='name=.* no folder .*vocab.json and'
+            FileNotFoundError, match='name=.* not a folder .*vocab.json and'
         ):
             CLIPTextTokenizer(folder)
 
