@@ -29,7 +29,8 @@ distilled on fresh sequences, {BATCH} a step, with KL and forced layers; all par
 are trained. A layer's state has {HEADS} K² numbers for each mixer, so the window keeps
 K / 2 tokens. Recurrent models learn recall only in a narrow band of learning rates
 ([arXiv:2508.19029](https://arxiv.org/abs/2508.19029)), so every row has the same
-{len(LEARNING_RATES)} rates, and the best is reported with all others below.
+{len(LEARNING_RATES)} rates, and the best is reported with all others below. Seconds are
+elapsed time and include waiting for a busy core.
 
 ```bash
 python tools/studies/mqar.py

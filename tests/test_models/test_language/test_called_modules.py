@@ -9,6 +9,7 @@ from torch import nn
 
 from mmtransmamba.models.language import MAMBA
 from mmtransmamba.models.language.mixers.base import DecoderMixer
+from mmtransmamba.models.language.mixers.fields import fields_of, mixer_class
 
 FIELDS = dict(in_bias=True, out_bias=True)
 
@@ -18,7 +19,8 @@ def make_mixed(make_hybrid):
     """A hybrid with every projection a mixer can have."""
 
     def make(mixer, family='qwen3', layout='mamba first'):
-        more = dict(qk_norm=True) if family == 'qwen3' and mixer != 'Mamba' else {}
+        normed = family == 'qwen3' and 'qk_norm' in fields_of(mixer_class(mixer))
+        more = dict(qk_norm=True) if normed else {}
         return make_hybrid(family, layout, mixer=dict(type=mixer, **FIELDS, **more))
 
     return make
