@@ -84,9 +84,9 @@ def test_a_study_goes_on_with_the_next_run(arguments, monkeypatch):
 
 def test_a_student_learns_from_its_teacher(arguments, monkeypatch):
     """With one pair the value is the only one that there is."""
-    for name, value in dict(LENGTH=4, PAIRS=1, BATCH=8, TESTED=32, CHECK=20).items():
+    for name, value in dict(LENGTH=4, PAIRS=1, BATCH=16, TESTED=32, CHECK=20).items():
         monkeypatch.setattr(runs, name, value)
-    arguments.teacher_steps, arguments.steps = 60, 25
+    arguments.teacher_steps, arguments.steps = 100, 40
     row = runs.distil(plan.Run('GatedDeltaNet', 8, 1e-2, 0), arguments)
     assert float(row['teacher']) > 0.5
     assert float(row['accuracy']) > float(row['before']) + 0.2
@@ -98,7 +98,7 @@ def test_the_best_rate_is_chosen_among_those_of_all_seeds(tmp_path):
     for (rate, seed), score in scores.items():
         run = plan.Run('KDA', 16, rate, seed)
         row = dict.fromkeys(runs.STUDENTS, '0') | dict(key=run.key, accuracy=score)
-        runs.add_row(tmp_path / 'mqar' / 'students.csv', runs.STUDENTS, row)
+        runs.add_rows(tmp_path / 'mqar' / 'students.csv', runs.STUDENTS, row)
     write_page(tmp_path, planned)
     page = (tmp_path / 'mqar.md').read_text()
     assert '| KDA | 60.0 (50.0 to 70.0), 0.001, 2 seeds, 1 of 3 rates |' in page

@@ -23,7 +23,7 @@ from _mqar_plan import (
     Run,
     plan,
 )
-from _smollm2_runs import add_row, read_table
+from _smollm2_runs import add_rows, read_table
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -127,7 +127,7 @@ def teacher_of(run: Run, args: argparse.Namespace) -> tuple[nn.Module, float]:
         accuracy=f'{score:.4f}',
         seconds=f'{time.perf_counter() - start:.0f}',
     )
-    add_row(table, TEACHERS, row)
+    add_rows(table, TEACHERS, row)
     return model.eval(), score
 
 
@@ -171,7 +171,7 @@ def run(args: argparse.Namespace) -> None:
     args.work_dir.mkdir(parents=True, exist_ok=True)
     for number, each in enumerate(missing, 1):
         row = distil(each, args)
-        add_row(table, STUDENTS, row)
+        add_rows(table, STUDENTS, row)
         print(
             f'{each.key}: {row["accuracy"]}, {number} of {len(missing)}, '
             f'{row["seconds"]} s',
