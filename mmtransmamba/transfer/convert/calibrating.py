@@ -184,6 +184,14 @@ class MixerFit:
         """Keyword arguments of the mixer."""
         return {}
 
+    def importance(self, target: Tensor) -> Tensor:
+        """Weight of the squared error at each token, ``[L]``.
+
+        Args:
+            target: The attention's output ``[B, L, C]``.
+        """
+        return target.new_ones(target.shape[1])
+
     @torch.no_grad()
     def see_input(self, normed: Tensor) -> None:
         """Read the layer's input ``[B, L, C]``."""
@@ -203,10 +211,13 @@ class MixerFit:
     def step(self, normed: Tensor, call: LayerCall, rate: float) -> None:
         """One step of training towards the attention's output."""
         target = call.mixed.float()
-        error = (self.mixer(normed, **self.arguments(call))[0] - target).square().mean()
+        importance = self.importance(target)
+        mixed = self.mixer(normed, **self.arguments(call))[0]
+        error = ((mixed - target).square().mean((0, 2)) * importance).mean()
+        scale = (target.square().mean((0, 2)) * importance).mean()
         self.optimizer.param_groups[0]['lr'] = rate
         self.optimizer.zero_grad()
-        (error / target.square().mean().clamp_min(1e-12)).backward()
+        (error / scale.clamp_min(1e-12)).backward()
         nn.utils.clip_grad_norm_(self.mixer.parameters(), 1.0)
         self.optimizer.step()
 
@@ -214,11 +225,13 @@ class MixerFit:
     def see_output(self, normed: Tensor, call: LayerCall) -> None:
         """Read the outputs of attention and mixer."""
         out = output_projection(self.mixer)
-        x = heads_of(self.mixer, normed, self.arguments(call)).flatten(0, 1).double()
-        y = call.mixed.flatten(0, 1).double()
+        y = call.mixed.double()
+        root = self.importance(y).sqrt()[:, None]
         if out.bias is not None:
             y = y - out.bias
-        heads = call.heads.flatten(0, 1).double()
+        x = heads_of(self.mixer, normed, self.arguments(call)).double()
+        heads = call.heads.double()
+        x, y, heads = ((each * root).flatten(0, 1) for each in (x, y, heads))
         count = self.mixer.config.num_attention_heads
         by_head = [(x * z).unflatten(-1, (count, -1)).sum((0, 2)) for z in (heads, x)]
         self._add(x.T @ x, x.T @ y, *by_head)

@@ -107,7 +107,9 @@ class ImageFit(MixerFit):
     """Fits a mixer of an encoder, whose sweeps have distances of their own.
 
     The distances are those between patches: tokens in front of them, such as the class
-    token, have no place in the image.
+    token, have no place in the image. In the squared error, those tokens together count
+    as much as all patches, and each group relative to its own target: the class token
+    is one of many and its output is small, so with equal weights a fit harms it.
     """
 
     @torch.no_grad()
@@ -126,6 +128,17 @@ class ImageFit(MixerFit):
             self.distance, self.mass = zeros, zeros.clone()
         self.distance[sweep] += (weights * span).sum((0, 2, 3))
         self.mass[sweep] += (weights * (span > 0)).sum((0, 2, 3))
+
+    def importance(self, target: Tensor) -> Tensor:
+        """See :meth:`MixerFit.importance`."""
+        first = self.mixer.config.prefix_tokens
+        weights = super().importance(target)
+        if first:
+            for group in (slice(first), slice(first, None)):
+                size = target[:, group].square().mean().clamp_min(1e-12)
+                weights[group] = 1 / (size * len(weights[group]))
+            weights /= weights.mean()
+        return weights
 
     def arguments(self, call: LayerCall) -> dict[str, Any]:
         positions = call.arguments.get('position_embeddings')

@@ -1,11 +1,14 @@
 """Mixers of encoders fitted to the attention on images."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tiny_encoders import images, tiny_encoder
 
 import mmtransmamba
 from mmtransmamba.models.vision import EncoderMixer
+from mmtransmamba.transfer.convert.calibrating import MixerFit
 from mmtransmamba.transfer.convert.encoder_conversion import ImageFit
 
 
@@ -41,6 +44,44 @@ def test_calibrated_mixers_are_nearer_to_the_attention(mixer):
     assert sum(after) < sum(closed)
     assert report.proof.images == 3 and report.proof.kl > 0
     assert 'fitted on 21 images, 0 steps' in str(report)
+
+
+@pytest.mark.parametrize('mixer', ['Mamba2', 'GatedDeltaNet'])
+def test_a_small_output_at_the_class_token_is_fitted_too(mixer):
+    def error(fit_class):
+        hybrid, _ = mmtransmamba.convert(tiny_encoder('ViTModel'), [0], mixer=mixer)
+        (module,) = (m for m in hybrid.modules() if isinstance(m, EncoderMixer))
+        fit = fit_class(module)
+        generator = torch.Generator().manual_seed(0)
+        inputs, target = torch.randn(2, 40, 17, module.d_inner, generator=generator)
+        target[:, :1] *= 0.02
+        call = SimpleNamespace(mixed=target, heads=target, arguments={})
+        fit.see_output(inputs, call)
+        fit.finish()
+        with torch.no_grad():
+            return float((module(inputs)[0] - target)[:, :1].square().mean())
+
+    assert error(ImageFit) < error(MixerFit) / 2
+
+
+@pytest.mark.parametrize(
+    'name, prefix',
+    [('ViTModel', 1), ('Dinov2WithRegistersModel', None), ('SiglipVisionModel', 0)],
+)
+def test_groups_of_tokens_weigh_the_same(name, prefix):
+    hybrid, _ = mmtransmamba.convert(tiny_encoder(name), layers=[0])
+    (mixer,) = (m for m in hybrid.modules() if isinstance(m, EncoderMixer))
+    first = mixer.config.prefix_tokens
+    assert first == prefix or (prefix is None and first > 1)
+    target = torch.randn(3, first + 9, 8)
+    target[:, :first] *= 0.01
+    weights = ImageFit(mixer).importance(target)
+    assert weights.mean() == pytest.approx(1)
+    squares = target.square().mean((0, 2)) * weights
+    if first:
+        assert squares[:first].sum() == pytest.approx(float(squares[first:].sum()))
+    else:
+        assert (weights == 1).all()
 
 
 def test_rotary_positions_reach_the_fit():
