@@ -11,6 +11,8 @@ from mmtransmamba_vllm.mixer_fields import complete_all
 from mmtransmamba_vllm.releases import check
 
 ROPES = ('default', 'linear', 'llama3', 'yarn')
+PLAIN_ATTENTION = dict(attention_rope=True, attention_logit_scaling=None)
+"""Options of the attention layers, with the only values that vLLM's layers have."""
 KINDS = ('full_attention', 'sliding_attention', 'linear_attention')
 
 
@@ -44,6 +46,9 @@ class HybridFields:
         complete_all(self)
         if self.hidden_act != 'silu':
             raise ValueError(f'hidden_act={self.hidden_act!r}: the MLP must use silu')
+        for name, plain in PLAIN_ATTENTION.items():
+            if getattr(self, name, plain) != plain:
+                raise ValueError(f'{name}={getattr(self, name)!r} must be {plain}')
         kind = (self.rope_parameters or {}).get('rope_type', 'default')
         if kind not in ROPES:
             raise ValueError(

@@ -15,6 +15,7 @@ DEFAULTS = {
         in_bias=False,
         out_bias=False,
         qk_norm=False,
+        rope=False,
     ),
     'Mamba': dict(
         d_conv=4,
@@ -31,6 +32,7 @@ CHOICES = dict(
     conv_activation=('silu', 'identity'),
     norm=('gated', 'gated_per_head', 'per_head', 'none'),
     d_conv=(2, 3, 4),  # taps of vLLM's convolution kernels
+    rope=(False,),
 )
 STATE = ('type', 'd_conv', 'd_state', 'expand')
 """Fields that determine the shapes of the cached states."""

@@ -194,7 +194,13 @@ def prepare(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """The Runner of a complete config, of the type that the config specifies."""
+    """The Runner of a complete config, of the type that the config specifies.
+
+    Unless the config names the experiment, its name contains the work directory:
+    mmengine names it by config and second, and runs of one name share their log.
+    """
+    if not cfg.get('experiment_name'):
+        cfg.experiment_name = str(Path(cfg.work_dir).absolute())
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     quiet_logger(runner.logger)
     return runner
@@ -226,15 +232,19 @@ def accept_released_checkpoints(cfg: Config) -> None:
 
     Raises:
         FileNotFoundError: ``load_from`` is a path where there is no file.
+        ValueError: It is a folder.
     """
     hook = dict(type='mmtransmamba.ReleasedCheckpointHook')
     if not cfg.get('load_from') and not cfg.get('resume'):
         return
     if not cfg.get('resume') and '://' not in cfg.load_from:
-        if not Path(cfg.load_from).expanduser().exists():
+        path = Path(cfg.load_from).expanduser()
+        if not path.exists():
             raise FileNotFoundError(
                 f'load_from="{cfg.load_from}": there is no such file.'
             )
+        if path.is_dir() and 'strategy' not in cfg:  # DeepSpeed's are folders
+            raise ValueError(f'load_from="{cfg.load_from}" is a folder; give a file.')
         safe_load.use_weights_only(cfg.load_from)
     if hook not in _hooks(cfg):
         cfg.custom_hooks = [*_hooks(cfg), hook]

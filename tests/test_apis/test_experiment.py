@@ -1,7 +1,11 @@
 """Experiments run once, go on after an interruption, and refuse to be confused."""
 
+import time
+from types import SimpleNamespace
+
 import pytest
 import torch
+from mmengine.runner import runner
 
 from mmtransmamba.apis import run_experiment
 
@@ -49,3 +53,12 @@ def test_interrupted_run_goes_on(scratch, tmp_path):
     assert result.seconds is None
     last = torch.load(tmp_path / 'run' / 'epoch_2.pth', weights_only=False)
     assert last['meta']['epoch'] == 2
+
+
+def test_runs_of_one_second_have_their_own_records(scratch, tmp_path, monkeypatch):
+    clock = SimpleNamespace(**vars(time) | dict(time=lambda: 1.7e9))
+    monkeypatch.setattr(runner, 'time', clock)
+    options = OPTIONS | {'train_cfg.max_epochs': 1}
+    for name in ('one', 'two'):
+        result = run_experiment(scratch, tmp_path / name, options)
+        assert [epoch for epoch, _ in result.scalars.accuracy] == [1]

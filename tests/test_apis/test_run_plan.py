@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import markov_tokens  # noqa: F401 (registers its data set)
 import pytest
 import torch
 from language_models import teacher_config

@@ -85,6 +85,18 @@ BAD = {
         'layer_types has chunked_attention; accepted: full_attention',
     ),
     'no layers': (dict(layer_types=None), 'layer_types has no layers'),
+    'positions of the mixer': (
+        dict(mixer=dict(type='Mamba2', rope=True)),
+        'mixer: rope=True must be one of False',
+    ),
+    'attention without positions': (
+        dict(attention_rope=False),
+        'attention_rope=False must be True',
+    ),
+    'scaled logits': (
+        dict(attention_logit_scaling=500.0),
+        'attention_logit_scaling=500.0 must be None',
+    ),
     'activation': (dict(hidden_act='gelu'), "hidden_act='gelu'"),
     'positions': (
         dict(rope_parameters=dict(rope_type='dynamic', rope_theta=1e4, factor=2.0)),
