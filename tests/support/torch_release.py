@@ -10,3 +10,8 @@ exports = pytest.mark.skipif(
     release(torch.__version__) < NEEDED_TORCH,
     reason=f'PyTorch {torch.__version__} does not export these models',
 )
+
+cpu_shards = pytest.mark.skipif(
+    release(torch.__version__) < (2, 9),
+    reason=f'FSDP2 of PyTorch {torch.__version__} is not for CPUs',
+)

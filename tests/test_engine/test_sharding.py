@@ -12,9 +12,9 @@ from mmengine.registry import STRATEGIES
 from processes import spawn_ranks
 from sharded_ranks import MODELS, RANKS, STEPS, losses_of, runner_of
 from torch import nn
+from torch_release import cpu_shards
 from transformers import AutoModelForCausalLM
 
-from mmtransmamba.compat import release
 from mmtransmamba.engine.sharding import FullyShardedModel
 from mmtransmamba.engine.sharding.units import blocks_of
 from mmtransmamba.utils import strategies
@@ -27,8 +27,8 @@ CLOSE = dict(rtol=1e-4, atol=1e-6)
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     """A folder of all trainings, the losses of one process, and reports of two."""
-    if release(torch.__version__) < (2, 9):
-        pytest.skip(f'FSDP2 of PyTorch {torch.__version__} is not for CPUs')
+    if cpu_shards.args[0]:
+        pytest.skip(cpu_shards.kwargs['reason'])
     folder = tmp_path_factory.mktemp('sharded')
     losses = {}
     for kind in MODELS:

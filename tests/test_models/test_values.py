@@ -5,6 +5,7 @@ import torch
 import value_ranks
 from processes import spawn_ranks
 from torch import nn
+from torch_release import cpu_shards
 
 from mmtransmamba.models.checkpoint import CheckpointError, load_pretrained
 from mmtransmamba.models.fit import check_depth, check_fit, check_weights
@@ -13,6 +14,7 @@ from mmtransmamba.models.values import fault_of
 BAD = [(torch.nan, 'NaN'), (torch.inf, 'infinity'), (-torch.inf, 'infinity')]
 
 
+@cpu_shards
 def test_a_bad_value_is_found_in_the_part_of_any_process(tmp_path):
     values = [1.0, *(value for value, _ in BAD)]
     spawn_ranks(value_ranks.run, str(tmp_path), values)

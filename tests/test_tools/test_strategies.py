@@ -8,8 +8,7 @@ import time
 
 import pytest
 import torch
-
-from mmtransmamba.compat import release
+from torch_release import cpu_shards
 
 SECONDS = 60
 """Within which a job must end after one of its processes died."""
@@ -36,10 +35,7 @@ def children_of(pid):
 
 
 @pytest.mark.skipif(not os.path.isdir('/proc/self/task'), reason='needs Linux')
-@pytest.mark.skipif(
-    release(torch.__version__) < (2, 9),
-    reason=f'FSDP2 of PyTorch {torch.__version__} is not for CPUs',
-)
+@cpu_shards
 def test_a_dead_process_ends_the_job_which_one_process_resumes(
     repo_dir, run_tool, tiny_config, tmp_path, free_port
 ):
