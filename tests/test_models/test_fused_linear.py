@@ -220,4 +220,4 @@ def test_memory_does_not_grow_with_the_logits():
     without()  # threads and buffers of the first call
     of_logits = tokens * vocabulary * 4
     assert peak_growth(without) < 0.7 * of_logits
-    assert peak_growth(with_logits) > 3 * of_logits
+    assert peak_growth(with_logits) > 2.9 * of_logits

@@ -104,7 +104,10 @@ class PlainMambaBlock(nn.Module):
             run: Calls the part that may be recomputed in the backward pass. ``dw`` is
                 excluded: its BatchNorm would count a batch twice.
         """
-        tokens = run(self._mix, tokens, grid) if run else self._mix(tokens, grid)
+        if run is None:
+            tokens = self._mix(tokens, grid)
+        else:
+            tokens = run(self._mix, tokens, grid)
         if self.dw is not None:
             x = tokens.transpose(1, 2).unflatten(2, grid)
             tokens = self.dw(x).flatten(2).transpose(1, 2).to(tokens.dtype)
