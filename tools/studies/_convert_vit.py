@@ -49,17 +49,14 @@ class Table:
 
     def has(self, **key: Any) -> bool:
         """Whether there is a row with these values."""
-        wanted = {k: str(v) for k, v in key.items()}
+        wanted = {k: _text(v) for k, v in key.items()}
         return any(wanted.items() <= row.items() for row in self.rows)
 
     def add(self, **row: Any) -> None:
         """Append a row to the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = not self.path.is_file()
-        text = {
-            name: f'{value:.5g}' if isinstance(value, float) else str(value)
-            for name, value in row.items()
-        }
+        text = {name: _text(value) for name, value in row.items()}
         with self.path.open('a', newline='') as file:
             writer = csv.DictWriter(file, self.fields, lineterminator='\n')
             if new:
@@ -67,6 +64,11 @@ class Table:
             writer.writerow(text)
         self.rows.append(text)
         print(self.path.name, text, flush=True)
+
+
+def _text(value: Any) -> str:
+    """A value as it stands in a table."""
+    return f'{value:.5g}' if isinstance(value, float) else str(value)
 
 
 def read_images(path: Path, count: int) -> tuple[Tensor, Tensor]:
