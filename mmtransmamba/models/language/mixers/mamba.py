@@ -34,8 +34,66 @@ class StepSizeProjection(nn.Linear):
         return F.linear(x, self.weight).float() + self.bias.float()
 
 
+class SelectiveScanMixer(DecoderMixer):
+    """Base of the mixers with Mamba-1's recurrence, whose B and C differ in shape.
+
+    A subclass has ``dt_rank``, ``d_inner``, ``d_state``, ``dt_proj``, ``conv1d``,
+    ``A_log`` and ``D``, and implements both forms of the recurrence.
+    """
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Like Mamba: S4D-real A, dt log-uniform, D one."""
+        init_conv(self.conv1d)
+        n = torch.arange(1, self.d_state + 1, device=self.A_log.device).float().log()
+        init.copy_(self.A_log, n.expand_as(self.A_log))
+        init.ones_(self.D)
+        bound = self.dt_rank**-0.5
+        init.uniform_(self.dt_proj.weight, -bound, bound)
+        init.copy_(
+            self.dt_proj.bias,
+            new_step_sizes(self.d_inner, self.dt_proj.bias.device),
+        )
+
+    def _recurrence(
+        self,
+        x: Tensor,
+        dt: Tensor,
+        B: Tensor,
+        C: Tensor,
+        padding_mask: Tensor | None,
+        state: Tensor | None,
+        begins: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs ``[B, L, D]`` and the last state, see :meth:`DecoderMixer.recur`.
+
+        Args:
+            x, dt: Convolved input, and positive step sizes in float32, ``[B, L, D]``.
+            B, C: As the subclass's forms take them.
+            padding_mask, state, begins: See :meth:`DecoderMixer.recur`.
+        """
+        if padding_mask is not None:
+            dt = dt.masked_fill(~padding_mask[..., None], 0)
+        A, D = -torch.exp(self.A_log.float()), self.D.float()
+        if begins is not None:
+            taken, dt = restart(x, dt, A.amax(-1), begins)
+            y, state = self._scan(taken, dt, A, B, C)
+            return (y + D * x).to(x.dtype), state
+        if state is None:
+            return self._scan(x, dt, A, B, C, D)
+        return self._continue(x.float(), dt, A, B.float(), C.float(), D, state)
+
+    def _scan(self, x, dt, A, B, C, D=None) -> tuple[Tensor, Tensor]:
+        """The recurrence from a state of zero, along rows ``[B, L, ...]``."""
+        raise NotImplementedError
+
+    def _continue(self, x, dt, A, B, C, D, state) -> tuple[Tensor, Tensor]:
+        """Steps from a given state, one after the other."""
+        raise NotImplementedError
+
+
 @DECODER_MIXERS.register_module('Mamba')
-class MambaMixer(DecoderMixer):
+class MambaMixer(SelectiveScanMixer):
     """Mamba-1 (arXiv:2312.00752), with ``mamba_ssm``'s parameter names.
 
     Args:
@@ -100,20 +158,6 @@ class MambaMixer(DecoderMixer):
         self.out_proj = nn.Linear(self.d_inner, hidden, bias=out_bias)
         self.reset_parameters()
 
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Like Mamba: S4D-real A, dt log-uniform, D one."""
-        init_conv(self.conv1d)
-        n = torch.arange(1, self.d_state + 1, device=self.A_log.device).float().log()
-        init.copy_(self.A_log, n.expand_as(self.A_log))
-        init.ones_(self.D)
-        bound = self.dt_rank**-0.5
-        init.uniform_(self.dt_proj.weight, -bound, bound)
-        init.copy_(
-            self.dt_proj.bias,
-            new_step_sizes(self.d_inner, self.dt_proj.bias.device),
-        )
-
     def mix(self, hidden_states: Tensor, recur: Callable[..., Tensor]) -> Tensor:
         x, z = self.in_proj(hidden_states).chunk(2, dim=-1)
         return self.out_proj(recur(x).to(z.dtype) * F.silu(z))
@@ -132,16 +176,7 @@ class MambaMixer(DecoderMixer):
             (self.dt_rank, self.d_state, self.d_state), dim=-1
         )
         dt = F.softplus(self.dt_proj(dt).float())
-        if padding_mask is not None:
-            dt = dt.masked_fill(~padding_mask[..., None], 0)
-        A, D = -torch.exp(self.A_log.float()), self.D.float()
-        if begins is not None:
-            taken, dt = restart(x, dt, A.amax(-1), begins)
-            y, state = self._scan(taken, dt, A, B, C)
-            return (y + D * x).to(x.dtype), state
-        if state is None:
-            return self._scan(x, dt, A, B, C, D)
-        return self._continue(x.float(), dt, A, B.float(), C.float(), D, state)
+        return self._recurrence(x, dt, B, C, padding_mask, state, begins)
 
     @staticmethod
     def _scan(x, dt, A, B, C, D=None) -> tuple[Tensor, Tensor]:

@@ -9,26 +9,24 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import initialization as init
 from transformers.cache_utils import Cache
 
 from mmtransmamba.models.language.mixers.base import (
     CONV_ACTIVATIONS,
-    DecoderMixer,
     causal_conv,
     float32_parameter,
-    init_conv,
-    new_step_sizes,
 )
 from mmtransmamba.models.language.mixers.inits import Init
-from mmtransmamba.models.language.mixers.mamba import StepSizeProjection
-from mmtransmamba.models.language.packing import restart
+from mmtransmamba.models.language.mixers.mamba import (
+    SelectiveScanMixer,
+    StepSizeProjection,
+)
 from mmtransmamba.ops import selective_scan_fn
 from mmtransmamba.registry import DECODER_MIXERS
 
 
 @DECODER_MIXERS.register_module('MambaInLlama')
-class MambaInLlamaMixer(DecoderMixer):
+class MambaInLlamaMixer(SelectiveScanMixer):
     r"""Mamba-1 whose x, B and C are shaped as v, k and q (arXiv:2408.15237).
 
     With x, B, C and :math:`\Delta` from projections of the layer's input, x through the
@@ -106,20 +104,6 @@ class MambaInLlamaMixer(DecoderMixer):
         self.out_proj = nn.Linear(self.d_inner, hidden, bias=out_bias)
         self.reset_parameters()
 
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Like Mamba: S4D-real A, dt log-uniform, D one."""
-        init_conv(self.conv1d)
-        n = torch.arange(1, self.d_state + 1, device=self.A_log.device).float().log()
-        init.copy_(self.A_log, n.expand_as(self.A_log))
-        init.ones_(self.D)
-        bound = self.dt_rank**-0.5
-        init.uniform_(self.dt_proj.weight, -bound, bound)
-        init.copy_(
-            self.dt_proj.bias,
-            new_step_sizes(self.d_inner, self.dt_proj.bias.device),
-        )
-
     def _expanded(self, x: Tensor) -> Tensor:
         """Groups of ``d_state`` channels, once per group that shares them."""
         groups = x.unflatten(-1, (-1, self.d_state))
@@ -151,16 +135,7 @@ class MambaInLlamaMixer(DecoderMixer):
         begins: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         x = self.convolve(x, cache, padding_mask, gaps, begins)
-        if padding_mask is not None:
-            dt = dt.masked_fill(~padding_mask[..., None], 0)
-        A, D = -torch.exp(self.A_log.float()), self.D.float()
-        if begins is not None:
-            taken, dt = restart(x, dt, A.amax(-1), begins)
-            y, state = self._scan(taken, dt, A, B, C)
-            return (y + D * x).to(x.dtype), state
-        if state is None:
-            return self._scan(x, dt, A, B, C, D)
-        return self._continue(x.float(), dt, A, B.float(), C.float(), D, state)
+        return self._recurrence(x, dt, B, C, padding_mask, state, begins)
 
     def _scan(self, x, dt, A, B, C, D=None) -> tuple[Tensor, Tensor]:
         """The recurrence from a state of zero, along rows ``[B, L, D]``."""
