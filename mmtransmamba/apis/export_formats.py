@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtransmamba.compat import release
+from mmtransmamba.utils.log_levels import at_level
 
 METADATA = 'mmtransmamba.json'
 INPUT = 'images'
@@ -171,17 +172,10 @@ def onnx_nodes(path: str | Path) -> int:
 def quiet() -> Iterator[None]:
     """Suppress tracer warnings about constant sizes, and deprecation warnings."""
     names = ('torch.onnx', 'onnxscript', 'onnx_ir', 'torch.export')
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    quieter = at_level(logging.ERROR, *map(logging.getLogger, names))
+    with quieter, warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        yield
 
 
 def _listed(model: Callable[[Tensor], Any]) -> Run:

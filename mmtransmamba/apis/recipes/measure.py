@@ -7,8 +7,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from mmtransmamba.models.language.mixers import mixer_class
 from mmtransmamba.transfer.convert import convert
 from mmtransmamba.transfer.convert.spec import Conversion
 from mmtransmamba.transfer.distillers.language import LanguageDistiller
+from mmtransmamba.utils.log_levels import at_level
 
 STEPS = 2
 """Steps that are timed, after one that is not."""
@@ -47,7 +47,8 @@ def measure(
     """
     device = torch.device(get_device())
     plan.device = 'CPU' if device.type == 'cpu' else torch.cuda.get_device_name()
-    with _quiet(), torch.random.fork_rng():
+    quiet = at_level(logging.ERROR, MMLogger.get_current_instance())
+    with quiet, torch.random.fork_rng():
         model = load_lm(teacher).to(device)
         student, _ = convert(model, **_without_text(conversion))
         student = student.float()
@@ -110,14 +111,3 @@ def _peak(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == 'darwin' else peak * 1024
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

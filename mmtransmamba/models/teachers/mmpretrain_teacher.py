@@ -21,6 +21,7 @@ from mmtransmamba.models.teachers.loading import (
     load_teacher_checkpoint,
 )
 from mmtransmamba.registry import MODELS
+from mmtransmamba.utils.log_levels import at_level
 
 
 def _build(model: str | dict[str, Any]) -> nn.Module:
@@ -53,18 +54,14 @@ def _is_pretrained(model: nn.Module) -> bool:
 
 def _init_quietly(model: nn.Module) -> None:
     """Initialise without mmengine's log line per parameter."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
     try:
-        model.init_weights()
+        with at_level(logging.WARNING, MMLogger.get_current_instance()):
+            model.init_weights()
     except FileNotFoundError as error:
         raise FileNotFoundError(
             "MMPretrainTeacher: the model's init_cfg loads a file that does not exist "
             f'({error}). Give checkpoint=FILE.'
         ) from error
-    finally:
-        logger.setLevel(level)
 
 
 def _final_norms(backbone: nn.Module) -> list[str]:
