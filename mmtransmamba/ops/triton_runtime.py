@@ -36,6 +36,20 @@ def unavailable() -> str | None:
     return None
 
 
+def refuses_length(name: str, x: Tensor, power: int) -> str | None:
+    """Why kernels with indices below ``2**power`` cannot take a tensor, or None.
+
+    Args:
+        name: Its name.
+        x: Tensor whose last two dimensions are one sequence.
+        power: Power of two that the elements of a sequence must stay below.
+    """
+    if x.shape[-1] * x.shape[-2] < 2**power:
+        return None
+    shape = list(x.shape)
+    return f'it takes fewer than 2^{power} elements a sequence, {name} is {shape}'
+
+
 def refuses_place_or_dtype(
     first: str, tensors: Mapping[str, Tensor | None]
 ) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..triton_runtime import refuses_place_or_dtype, unavailable
+from ..triton_runtime import refuses_length, refuses_place_or_dtype, unavailable
 
 __all__ = ['convolve', 'refuses', 'unavailable']
 
@@ -27,13 +27,7 @@ def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
     width = tensors['weight'].shape[-1]
     if width > MAX_WIDTH:
         return f'it takes at most {MAX_WIDTH} taps, weight has {width}'
-    _, length, channels = tensors['x'].shape
-    if length * channels >= 2**31:
-        return (
-            'it takes fewer than 2^31 elements a sequence, '
-            f'x is {list(tensors["x"].shape)}'
-        )
-    return None
+    return refuses_length('x', tensors['x'], 31)
 
 
 def convolve(

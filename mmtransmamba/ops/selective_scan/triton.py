@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..triton_runtime import refuses_place_or_dtype, unavailable
+from ..triton_runtime import refuses_length, refuses_place_or_dtype, unavailable
 from . import triton_plan as plan
 from .operator_form import (
     BACKWARD_SCHEMA,
@@ -37,9 +37,7 @@ def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
     for name in ('B', 'C'):
         if tensors[name].dim() == 2:
             return f'{name} of shape [D, N], constant over time, is not implemented'
-    if u.shape[-1] * u.shape[-2] >= 2**31:
-        return f'it takes fewer than 2^31 elements a sequence, u is {list(u.shape)}'
-    return None
+    return refuses_length('u', u, 31)
 
 
 def scan(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..triton_runtime import refuses_place_or_dtype, unavailable
+from ..triton_runtime import refuses_length, refuses_place_or_dtype, unavailable
 from . import triton_plan as plan
 from .layout import empty_contiguous, empty_output
 from .triton_v6 import bi_wkv6
@@ -33,13 +33,7 @@ def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
             f'it takes heads of at most {plan.MAX_WIDTH} channels, '
             f'u has {tensors["u"].shape[1]}'
         )
-    _, length, channels = tensors['k'].shape
-    if length * channels >= 2**29:
-        return (
-            'it takes fewer than 2^29 elements a sequence, '
-            f'k is {list(tensors["k"].shape)}'
-        )
-    return None
+    return refuses_length('k', tensors['k'], 29)
 
 
 def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, separate: bool) -> Tensor:
