@@ -29,7 +29,7 @@ from mmtransmamba.utils.choices import INITS, RANKINGS
 from mmtransmamba.utils.conversion_options import (
     add_layer_options,
     add_mixer_options,
-    read_layer_options,
+    read_conversion_options,
 )
 
 
@@ -88,11 +88,7 @@ def parse_args() -> argparse.Namespace:
         parser.error('--layers auto needs --calibration FILE')
     if args.init == 'calibrate' and args.calibration is None:
         parser.error('--init calibrate needs --calibration FILE')
-    if args.init != 'calibrate' and args.calibration_steps is not None:
-        parser.error(f'--calibration-steps goes with --init calibrate, not {args.init}')
-    read_layer_options(parser, args)
-    if args.ratio is None:
-        args.ratio = 1.0
+    read_conversion_options(parser, args)
     return args
 
 

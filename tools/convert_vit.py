@@ -16,7 +16,7 @@ from mmtransmamba.utils.choices import ENCODER_INITS
 from mmtransmamba.utils.conversion_options import (
     add_layer_options,
     add_mixer_options,
-    read_layer_options,
+    read_conversion_options,
 )
 
 
@@ -46,11 +46,7 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.out is None and not args.dry_run:
         parser.error('give --out, or --dry-run for the report alone')
-    if args.calibration_steps is not None and args.init != 'calibrate':
-        parser.error(f'--calibration-steps goes with --init calibrate, not {args.init}')
-    read_layer_options(parser, args)
-    if args.ratio is None:
-        args.ratio = 1.0
+    read_conversion_options(parser, args)
     return args
 
 

@@ -59,6 +59,15 @@ def read_layer_options(parser: Parser, args: argparse.Namespace) -> None:
         args.layers = [int(i) for i in args.layers.split(',')]
 
 
+def read_conversion_options(parser: Parser, args: argparse.Namespace) -> None:
+    """Check and complete what the tools that convert have in common."""
+    if args.init != 'calibrate' and args.calibration_steps is not None:
+        parser.error(f'--calibration-steps goes with --init calibrate, not {args.init}')
+    read_layer_options(parser, args)
+    if args.ratio is None:
+        args.ratio = 1.0
+
+
 def add_mixer_options(parser: Parser, default: str) -> None:
     """Add ``--mixer`` and ``--imports``."""
     parser.add_argument(
