@@ -60,8 +60,14 @@ def greedy_of_vllm(runs, plugin=None):
     if plugin is not None:
         environment['PYTHONPATH'] = str(plugin)
     given = json.dumps([(name, str(folder), options) for name, folder, options in runs])
+    # In the plugin's folder: an older egg-info of an installed checkout would be found
+    # first in the current one, with the entry points of its time.
     done = subprocess.run(
-        [PYTHON, '-c', SERVE, given], capture_output=True, text=True, env=environment
+        [PYTHON, '-c', SERVE, given],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=plugin,
     )
     results = [
         json.loads(line.removeprefix('RESULT'))
