@@ -4,6 +4,7 @@ import functools
 from contextlib import contextmanager
 
 import torch
+from layouts import strided
 from scan_cases import (
     assert_close,
     direction_operands,
@@ -236,12 +237,6 @@ def half_precision_of_directions_is_summed_in_float32():
 def any_strides_give_the_same_bits():
     operands = plain_operands(2, 3, 5, 2, groups=1)
     outputs = outputs_and_gradients(plain('triton'), operands, torch.float32)
-
-    def strided(x):
-        wide = torch.full((*x.shape[:-1], 2 * x.shape[-1]), torch.nan)
-        view = wide[..., ::2]
-        view.copy_(x)
-        return view
 
     def channels_last(x):
         wide = torch.full((x.shape[0], x.shape[2], x.shape[1] + 7), torch.nan)

@@ -3,6 +3,7 @@
 import functools
 
 import torch
+from layouts import check_layouts
 from scan_cases import assert_close, outputs_and_gradients
 from torch.utils.flop_counter import FlopCounterMode
 from wkv_cases import random_taps, wkv6_operands
@@ -123,28 +124,9 @@ def half_precision_in_and_out_without_a_copy_in_float32():
 
 @case
 def any_strides_give_the_same_bits():
-    operands = wkv6_operands(2, 3, 1, 3)
-
-    def strided(x):
-        wide = torch.full((*x.shape[:-1], 2 * x.shape[-1]), torch.nan)
-        wide[..., ::2] = x
-        return wide[..., ::2]
-
-    def part(x):
-        wide = torch.full((*x.shape[:-1], x.shape[-1] + 7), torch.nan)
-        wide[..., 3:-4] = x
-        return wide[..., 3:-4]
-
-    def run(lay_out):
-        leaves = {n: lay_out(x).requires_grad_() for n, x in operands.items()}
-        y, _ = bi_wkv6(**leaves, backend='triton')
-        grad = torch.linspace(-1, 1, y.numel()).view(y.shape)
-        return y, *torch.autograd.grad(y, leaves.values(), lay_out(grad))
-
-    expected = run(torch.clone)
-    for lay_out in (strided, part):
-        for one, other in zip(expected, run(lay_out), strict=True):
-            assert torch.equal(one, other)
+    check_layouts(
+        functools.partial(bi_wkv6, backend='triton'), wkv6_operands(2, 3, 1, 3)
+    )
 
 
 @case

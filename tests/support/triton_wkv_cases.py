@@ -4,6 +4,7 @@ import functools
 from contextlib import contextmanager
 
 import torch
+from layouts import check_layouts
 from scan_cases import assert_close, outputs_and_gradients
 from torch.utils.flop_counter import FlopCounterMode
 from wkv_cases import random_taps, wkv_operands
@@ -172,28 +173,7 @@ def a_key_of_minus_infinity_in_half_precision():
 
 @case
 def any_strides_give_the_same_bits():
-    operands = wkv_operands(2, 5, 3)
-
-    def strided(x):
-        wide = torch.full((*x.shape[:-1], 2 * x.shape[-1]), torch.nan)
-        wide[..., ::2] = x
-        return wide[..., ::2]
-
-    def part(x):
-        wide = torch.full((*x.shape[:-1], x.shape[-1] + 7), torch.nan)
-        wide[..., 3:-4] = x
-        return wide[..., 3:-4]
-
-    def run(lay_out):
-        leaves = {n: lay_out(x).requires_grad_() for n, x in operands.items()}
-        y, _ = bi_wkv(**leaves, backend='triton')
-        grad = torch.linspace(-1, 1, y.numel()).view(y.shape)
-        return y, *torch.autograd.grad(y, leaves.values(), lay_out(grad))
-
-    expected = run(torch.clone)
-    for lay_out in (strided, part):
-        for one, other in zip(expected, run(lay_out), strict=True):
-            assert torch.equal(one, other)
+    check_layouts(functools.partial(bi_wkv, backend='triton'), wkv_operands(2, 5, 3))
 
 
 @case

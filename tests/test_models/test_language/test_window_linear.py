@@ -2,11 +2,10 @@
 
 import pytest
 import torch
+from sequence_contract import check_sequences
 from tiny_decoders import tiny_teacher, tokens
 from torch.nn import functional as F
-from transformers import DynamicCache
 
-from mmtransmamba.models.language.cache_names import as_argument
 from mmtransmamba.models.language.mixers.fields import fields_of, mixer_class
 from mmtransmamba.transfer.convert import convert
 
@@ -61,24 +60,7 @@ def test_the_output_is_the_sum_of_both_mixers(mixer):
 def test_pieces_padding_and_packing_change_nothing(mixer, layers, rope):
     rope = rope and mixer != 'WindowKDA'  # which refuses it
     model = converted(mixer, layers, 'qwen3', rope=rope)
-    ids = tokens(2, 14)
-    with torch.no_grad():
-        whole = model(ids).logits
-        cache = DynamicCache(config=model.config)
-        pieces = [
-            model(part, use_cache=True, **as_argument(cache)).logits
-            for part in ids.split((2, 6, 1, 1, 4), dim=1)
-        ]
-        torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=1e-3, atol=1e-4)
-        for pad in ((3, 0), (0, 3)):
-            mask = F.pad(torch.ones_like(ids), pad)
-            logits = model(F.pad(ids, pad), attention_mask=mask).logits
-            logits = logits[:, pad[0] : pad[0] + 14]
-            torch.testing.assert_close(logits, whole, rtol=1e-3, atol=1e-4)
-        packed = model(
-            ids.view(1, -1), position_ids=torch.arange(14).repeat(2)[None]
-        ).logits
-        torch.testing.assert_close(packed.view_as(whole), whole, rtol=1e-3, atol=1e-4)
+    check_sequences(model, tokens(2, 14), (2, 6, 1, 1, 4))
 
 
 @each
