@@ -4,6 +4,7 @@ devices."""
 import datetime
 import os
 import subprocess
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,11 @@ def build_runner(cfg: Config) -> Runner:
 
     Unless the config names the experiment, its name contains the work directory:
     mmengine names it by config and second, and runs of one name share their log.
+    For the same reason a run waits for a second in which its work directory has no
+    records yet: one that goes on at once would overwrite the log of the one before.
     """
+    while (Path(cfg.work_dir) / time.strftime('%Y%m%d_%H%M%S')).exists():
+        time.sleep(0.05)
     if not cfg.get('experiment_name'):
         cfg.experiment_name = str(Path(cfg.work_dir).absolute())
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

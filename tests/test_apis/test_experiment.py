@@ -1,13 +1,13 @@
 """Experiments run once, go on after an interruption, and refuse to be confused."""
 
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.runner import runner
 
 from mmtransmamba.apis import run_experiment
+from mmtransmamba.utils import launch
 
 OPTIONS = {
     'model.backbone.arch': dict(embed_dims=16, depth=1),
@@ -55,10 +55,35 @@ def test_interrupted_run_goes_on(scratch, tmp_path):
     assert last['meta']['epoch'] == 2
 
 
-def test_runs_of_one_second_have_their_own_records(scratch, tmp_path, monkeypatch):
-    clock = SimpleNamespace(**vars(time) | dict(time=lambda: 1.7e9))
+class Clock:
+    """Time that passes only while somebody waits for it."""
+
+    def __init__(self):
+        self.now = 1.7e9
+
+    def time(self):
+        return self.now
+
+    def strftime(self, form, when=None):
+        return time.strftime(form, when or time.localtime(self.now))
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+    def __getattr__(self, name):
+        return getattr(time, name)
+
+
+@pytest.mark.parametrize('names', [('one', 'two'), ('one', 'one')])
+def test_runs_of_one_second_have_their_own_records(
+    scratch, tmp_path, monkeypatch, names
+):
+    clock = Clock()
     monkeypatch.setattr(runner, 'time', clock)
+    monkeypatch.setattr(launch, 'time', clock)
     options = OPTIONS | {'train_cfg.max_epochs': 1}
-    for name in ('one', 'two'):
+    for name in names:
+        (tmp_path / name / 'result.json').unlink(missing_ok=True)
         result = run_experiment(scratch, tmp_path / name, options)
         assert [epoch for epoch, _ in result.scalars.accuracy] == [1]
+    assert len(list(tmp_path.glob('*/*/vis_data'))) == 2
