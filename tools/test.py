@@ -98,9 +98,10 @@ def main(args: argparse.Namespace) -> None:
     from mmengine import dump
     from mmengine.evaluator import DumpResults
 
+    from mmtransmamba.engine.run import build_runner
     from mmtransmamba.utils import launch
 
-    runner = launch.build_runner(prepare_config(args))
+    runner = build_runner(prepare_config(args))
     check_weights(runner, args.checkpoint)
     if args.out is not None and args.out_item == 'pred':
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=str(args.out)))

@@ -88,9 +88,10 @@ def prepare_config(args: argparse.Namespace) -> Config:
 
 @tool(parse_args, 'interrupted; --resume goes on from the last checkpoint')
 def main(args: argparse.Namespace) -> None:
+    from mmtransmamba.engine.run import build_runner
     from mmtransmamba.utils import launch
 
-    launch.build_runner(prepare_config(args)).train()
+    build_runner(prepare_config(args)).train()
     launch.end_processes()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmtransmamba.apis.configs import read_config
+from mmtransmamba.engine.run import build_runner
 from mmtransmamba.engine.student import trained_part
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.utils import launch
@@ -82,7 +83,7 @@ def run_experiment(
         cfg.load_from = checkpoint
     cfg.log_level = 'WARNING'
     launch.prepare(cfg)
-    runner = launch.build_runner(cfg)
+    runner = build_runner(cfg)
     start = time.perf_counter()
     runner.train()
     seconds = time.perf_counter() - start

@@ -4,18 +4,14 @@ devices."""
 import datetime
 import os
 import subprocess
-import time
 import warnings
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 from torch import distributed
 
-from mmtransmamba.compat import quiet_logger
 from mmtransmamba.utils import safe_load
 from mmtransmamba.utils.checkpoint_files import find_resumable, is_complete
 from mmtransmamba.utils.config_keys import check_keys, check_options
@@ -192,23 +188,6 @@ def prepare(cfg: Config) -> None:
     accept_released_checkpoints(cfg)
     watch_numbers(cfg)
     set_dataloader_defaults(cfg)
-
-
-def build_runner(cfg: Config) -> Runner:
-    """The Runner of a complete config, of the type that the config specifies.
-
-    Unless the config names the experiment, its name contains the work directory:
-    mmengine names it by config and second, and runs of one name share their log.
-    For the same reason a run waits for a second in which its work directory has no
-    records yet: one that goes on at once would overwrite the log of the one before.
-    """
-    while (Path(cfg.work_dir) / time.strftime('%Y%m%d_%H%M%S')).exists():
-        time.sleep(0.05)
-    if not cfg.get('experiment_name'):
-        cfg.experiment_name = str(Path(cfg.work_dir).absolute())
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    quiet_logger(runner.logger)
-    return runner
 
 
 def use_amp(cfg: Config) -> None:

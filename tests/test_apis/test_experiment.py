@@ -7,7 +7,7 @@ import torch
 from mmengine.runner import runner
 
 from mmtransmamba.apis import run_experiment
-from mmtransmamba.utils import launch
+from mmtransmamba.engine import run
 
 OPTIONS = {
     'model.backbone.arch': dict(embed_dims=16, depth=1),
@@ -80,7 +80,7 @@ def test_runs_of_one_second_have_their_own_records(
 ):
     clock = Clock()
     monkeypatch.setattr(runner, 'time', clock)
-    monkeypatch.setattr(launch, 'time', clock)
+    monkeypatch.setattr(run, 'time', clock)
     options = OPTIONS | {'train_cfg.max_epochs': 1}
     for name in names:
         (tmp_path / name / 'result.json').unlink(missing_ok=True)

@@ -152,7 +152,7 @@ def test_a_run_that_was_interrupted_is_not_converted_or_trained_again(
         raise AssertionError('converted again')
 
     monkeypatch.setattr(runs, 'convert', never)
-    monkeypatch.setattr('mmtransmamba.utils.launch.build_runner', never)
+    monkeypatch.setattr('mmtransmamba.apis.experiment.build_runner', never)
     do(arguments, '50_Mamba2_mimic')
     assert len(runs.read_table(arguments.out / 'smollm2' / 'runs.csv')) == 1
 

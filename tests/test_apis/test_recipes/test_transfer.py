@@ -97,7 +97,7 @@ def test_a_finished_transfer_is_not_repeated(files, tmp_path, monkeypatch):
 
     for name in ('measure', 'prove', 'write_model'):
         monkeypatch.setattr(module, name, never)
-    monkeypatch.setattr('mmtransmamba.utils.launch.build_runner', never)
+    monkeypatch.setattr('mmtransmamba.apis.experiment.build_runner', never)
     second = transfer(files, tmp_path / 'out', 'matvlm')
     assert (second.scores, second.seconds) == (first.scores, first.seconds)
 

@@ -1,0 +1,27 @@
+"""The Runner of a config that is complete."""
+
+import time
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmtransmamba.compat import quiet_logger
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The Runner of a complete config, of the type that the config specifies.
+
+    Unless the config names the experiment, its name contains the work directory:
+    mmengine names it by config and second, and runs of one name share their log.
+    For the same reason a run waits for a second in which its work directory has no
+    records yet: one that goes on at once would overwrite the log of the one before.
+    """
+    while (Path(cfg.work_dir) / time.strftime('%Y%m%d_%H%M%S')).exists():
+        time.sleep(0.05)
+    if not cfg.get('experiment_name'):
+        cfg.experiment_name = str(Path(cfg.work_dir).absolute())
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    quiet_logger(runner.logger)
+    return runner
