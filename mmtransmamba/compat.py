@@ -545,7 +545,7 @@ def quiet_logger(logger: logging.Logger) -> None:
     logger.addFilter(_Notices())
 
 
-# What libraries know and have no public name for.
+# State of libraries that has no public name.
 
 
 def is_resuming(runner: Any) -> bool:

@@ -118,12 +118,12 @@ VISBACKENDS = _child(MMENGINE_VISBACKENDS)
 DECODER_MIXERS = Registry(
     'decoder mixer', scope=SCOPE, locations=['mmtransmamba.models.language.mixers']
 )
-"""What may take the place of a decoder's attention."""
+"""Mixers that can replace a decoder's attention."""
 
 ENCODER_MIXERS = Registry(
     'encoder mixer', scope=SCOPE, locations=['mmtransmamba.models.vision.mixers']
 )
-"""What may take the place of a vision encoder's attention."""
+"""Mixers that can replace a vision encoder's attention."""
 
 WEIGHT_MAPS = Registry(
     'weight map', scope=SCOPE, locations=['mmtransmamba.transfer.weight_maps']
@@ -133,7 +133,7 @@ WEIGHT_MAPS = Registry(
 CONVERSIONS = Registry(
     'conversion', scope=SCOPE, locations=['mmtransmamba.transfer.convert']
 )
-"""What turns a pre-trained model into a hybrid.
+"""Conversions of a pre-trained model into a hybrid.
 
 Models that are converted when they are built look theirs up here: they must not import
 what transfers weights between models.

@@ -1,4 +1,4 @@
-"""What one training step of a model costs, measured on the CPU."""
+"""The cost of one training step of a model, measured on the CPU."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ RECORD_FILE = 'record.json'
 
 @dataclass
 class ViewRecord:
-    """What a folder of recorded views holds.
+    """The contents of a folder of recorded views.
 
     For each of N images there are V views. The files are ``labels.npy``, int64
     ``[N]``; ``images.npy``, uint8 ``[N, V, S, S, 3]``, RGB; and the teacher's

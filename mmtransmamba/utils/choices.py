@@ -29,7 +29,7 @@ RANKINGS = ('single', 'greedy', 'recall', 'gates')
 """Ways to rank layers: :func:`mmtransmamba.transfer.convert.rank_layers`."""
 
 PROBES = ('text', 'recall')
-"""What rankings measure on: :mod:`mmtransmamba.transfer.convert.probes`."""
+"""Measurements that rankings use: :mod:`mmtransmamba.transfer.convert.probes`."""
 
 RECIPES = (
     *('calibrated', 'lolcats', 'matvlm', 'mmmamba', 'radlads', 'radlads_long'),

@@ -1,4 +1,4 @@
-"""What recordings of a teacher's outputs have in common."""
+"""Parts that recordings of a teacher's outputs share."""
 
 from __future__ import annotations
 

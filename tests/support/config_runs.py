@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG_DIR = ROOT / 'configs'
 DEPTHS = {'llama-3.2-1b': 16, 'llama-3.2-3b': 28, 'phi-2': 32, 'hovle-2.6b': 32}
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-# What students have been through before the later stages of mmMamba.
+# Stages that students have completed before the later stages of mmMamba.
 LATER = {
     'stage2': ['init:mimic', 'stage1'],
     'stage3': ['init:mimic', 'stage1', 'stage2'],
@@ -118,7 +118,7 @@ def convertible(cfg: Config) -> Config:
 
 @dataclass
 class Steps:
-    """What some training steps left: the last losses, and names of parameters."""
+    """Results of some training steps: the last losses, and names of parameters."""
 
     losses: dict[str, torch.Tensor]
     changed: set[str]

@@ -1,4 +1,4 @@
-"""What no model of sequences may depend on, for decoders that return logits."""
+"""Invariances of every model of sequences, for decoders that return logits."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from wkv_cases import wkv_operands
 
 LARGEST = torch.finfo(torch.float32).max
-# What is changed in the operands: name, index, value.
+# Changes of the operands: name, index, value.
 EXTREMES = {
     'w': [(('w', (), w),) for w in (0.0, 1e4, -1e4, 1e30, -1e30, 1e38, -1e38)],
     'k': [(('k', (), k),) for k in (1e4, -1e4, 1e30, -1e30, 1e38, -1e38, LARGEST)],

@@ -94,7 +94,7 @@ def report(repo_dir, monkeypatch, capsys):
 def test_the_format_of_kept_responses(report, root, tmp_path):
     run(root, [RIGHT, CUT, 'yes'])
     file = root / 'answers' / 'responses' / 'gqa.jsonl'
-    # What an interruption leaves: a response whose answer was not written.
+    # After an interruption: a response whose answer was not written.
     rows = file.read_text().splitlines()
     file.write_text('\n'.join([rows[0].replace('A red bus.', ''), *rows]) + '\n')
     plain = tmp_path / 'plain.jsonl'

@@ -176,7 +176,7 @@ def test_reasoning_head(folders, monkeypatch):
     (text,) = plain.generate(['Hi'], [RED], max_new_tokens=12)
     stop = text[6:8]
     head = MODELS.build(dict(type='mmtransmamba.ReasoningHead', max_new_tokens=12))
-    # What a model without training writes has no tags.
+    # The text of an untrained model has no tags.
     head.stop_strings = (stop,)
     monkeypatch.setattr('mmtransmamba.models.multimodal.heads.reasoning.STOP', stop)
     chat = VisionLanguageChat(folders / 'llava', device='cpu', head=head)

@@ -10,7 +10,7 @@ from mmengine.registry import DefaultScope
 
 @pytest.fixture(autouse=True)
 def scope(request) -> Iterator[None]:
-    """What the Runner does with the ``default_scope`` of the config that is tested."""
+    """Enter the ``default_scope`` of the tested config, as the Runner does."""
     name = getattr(request.node, 'callspec', None) and request.node.callspec.params
     name = (name or {}).get('name', '')
     scope = load(name).default_scope if name in FAMILY_OF else 'mmpretrain'

@@ -67,7 +67,7 @@ def test_the_three_stages_one_after_another(kind, shrunk, folder_of, tmp_path):
     assert text.transfer_history == ['init:mimic', 'stage1', 'stage2', 'stage3']
     assert text.layer_types.count(MAMBA) == (3 if kind == 'hybrid' else 4)
     assert AutoProcessor.from_pretrained(folder).patch_size == 8
-    # What is frozen is the teacher's to the last bit.
+    # Frozen tensors are the teacher's to the last bit.
     teacher = AutoModelForImageTextToText.from_pretrained(
         folder_of(FAMILY_OF[name]) / 'teacher'
     )

@@ -60,7 +60,7 @@ def starts(cfg: Config) -> list[str]:
 
 
 def history(cfg: Config) -> list[str]:
-    """What the student has been through when the training begins."""
+    """The stages that the student has completed when the training begins."""
     part, done = student(cfg), ['init:llava']
     if 'path' in part and (earlier := before(part.path)) is not None:
         done = [*history(earlier), earlier.model.get('stage', 'finetuned')]

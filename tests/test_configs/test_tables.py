@@ -139,13 +139,13 @@ STUDENT = 'model.student.'
 
 
 def new(key: str, kind: str, **fields) -> dict:
-    """What a term adds to a config."""
+    """The part of a config that a term adds."""
     given = {'type': SCOPE + kind} | fields
     return {f'model.terms.{key}.{field}': value for field, value in given.items()}
 
 
 def off(*keys: str) -> dict:
-    """What a config without some terms says."""
+    """The settings of a config without some terms."""
     return {f'model.terms.{key}': None for key in keys}
 
 
@@ -247,7 +247,7 @@ def test_a_row_changes_what_it_says_and_nothing_else(row):
     main, change = ROWS[row]
     cfg, main = load(f'{row}.py'), load(f'{main}.py')
     found = changes(cfg, main)
-    # What the main config has as well is no change.
+    # A setting of the main config is not a change.
     assert found == {k: v for k, v in change.items() if k in found}
     assert change.items() <= flat(cfg.to_dict()).items()
     # Nothing is gone but terms that are switched off.

@@ -215,7 +215,7 @@ every_arch = pytest.mark.parametrize(
 
 
 def mean(out: Tensor) -> Tensor:
-    """What a head reads: the class token as it is, the mean of a map."""
+    """The input of a head: the class token as it is, the mean of a map."""
     return out.mean((2, 3)) if out.ndim == 4 else out
 
 

@@ -319,7 +319,7 @@ def assert_same_outputs(actual, expected):
     for key in ('scores', 'logits'):
         torch.testing.assert_close(actual[key], expected[key], rtol=1e-3, atol=1e-4)
     for ours, theirs in zip(actual.hidden_states, expected.hidden_states, strict=True):
-        # What attention makes of padding depends on the cache's length.
+        # Attention's output at padding depends on the cache's length.
         ours, theirs = (torch.stack(states)[:, :, -1] for states in (ours, theirs))
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
     assert list(map(len, actual.attentions)) == list(map(len, expected.attentions))

@@ -183,7 +183,7 @@ def test_direction_taps_sum_to_the_mixer_output(gate, num_tokens):
     assert feature.values.shape == (2, 4, num_tokens, 32)
     assert all(torch.equal(index, chosen) for index in feature.token_index)
 
-    # What no direction has made: the bias of out_norm, behind the gate.
+    # The only part that no direction computes: the bias of out_norm, behind the gate.
     constant = mixer.out_norm.bias
     if gate:
         constant = constant * F.silu(mixer.in_proj(tokens[:, chosen])[..., 32:])

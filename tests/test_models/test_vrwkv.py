@@ -140,7 +140,7 @@ def test_direction_taps_sum_to_the_mixer_output(kind, num_tokens):
     assert all(torch.equal(index, chosen) for index in feature.token_index)
 
     total = feature.project(feature.values).sum(1)
-    # What no direction has made: the bias of a norm, behind the gate.
+    # The only part that no direction computes: the bias of a norm, behind the gate.
     if isinstance(mixer, VRWKV6SpatialMix):
         for_g = mixer._mixtures(tokens, grid)[-1]
         gate, bias = F.silu(mixer.gate(for_g)), mixer.ln_x.bias

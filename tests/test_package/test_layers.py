@@ -99,7 +99,7 @@ PRIVATE = {
     '_load_state_dict_pre_hooks',
     '_resume',
 }
-"""What has no public name in PyTorch and mmengine."""
+"""Names that PyTorch and mmengine do not make public."""
 
 
 def test_private_names_of_libraries_are_read_in_one_place(repo_dir):

@@ -160,7 +160,7 @@ def test_an_interrupted_study_goes_on_and_repeats_nothing(arguments, monkeypatch
     rows = table.read_rows(arguments.out / 'vision' / table.RUNS_FILE)
     assert [row.key for row in rows] == trained[1:]
     assert all(list(row.curve) == [2, 4] and 0 <= row.top1 <= 100 for row in rows)
-    # What went on after the kill has no time to compare; the others have.
+    # A run that was resumed after the kill has no time to compare; the others have.
     assert [row.seconds is None for row in rows] == [True, *[False] * 5]
     assert len({row.parameters for row in rows}) == 1
     assert {name.split('/')[0] for name in rows[2].weights} == {'layer', 'direction'}

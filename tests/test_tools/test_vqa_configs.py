@@ -39,7 +39,7 @@ def train(workspace, run_tool):
 
 @pytest.fixture(scope='module')
 def teacher(workspace, train, run_tool):
-    """What the training of the teacher said."""
+    """The log of the teacher's training."""
     start = 'data/easy_vqa/start'
     done = run_tool('dataset_converters/word_vqa.py', 'easy_vqa', start, cwd=workspace)
     assert done.returncode == 0, done.stderr

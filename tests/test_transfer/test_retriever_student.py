@@ -236,7 +236,7 @@ class TestRefusals:
     def test_similarities_need_a_teacher_that_reads(self):
         term = MODELS.build(TERMS['similarity'])
         pair = type('Pair', (), dict(teacher=torch.nn.Identity()))
-        with pytest.raises(ValueError, match='the teacher Identity does not tell'):
+        with pytest.raises(ValueError, match='the teacher Identity does not give'):
             term.bind(pair)
 
     def test_temperature(self):

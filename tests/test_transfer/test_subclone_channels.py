@@ -107,7 +107,7 @@ def test_sizes_that_must_agree():
         matcher.select('stream', 'whole', (4, 3), (0, 0))
     with pytest.raises(SizeMismatch, match="8 are not the 4 of 'stream'"):
         matcher.select('stream', 'block', (8, 3), (0, 0))
-    with pytest.raises(SizeMismatch, match='no tensor tells'):
+    with pytest.raises(SizeMismatch, match='no tensor gives'):
         ChannelMatcher(MAP, {}, {}).select('stream', 'block', (4, 3), (0, 0))
 
 

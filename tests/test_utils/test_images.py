@@ -34,7 +34,7 @@ def off_by(image, expected) -> int:
     return int(abs(np.asarray(image).astype(int) - expected).max())
 
 
-# What a viewer does with rows that are not the picture's.
+# A viewer's reading of rows that do not belong to the picture.
 UPRIGHT = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -60,7 +60,7 @@ def test_images_are_turned_upright_once(format, orientation):
     wanted = UPRIGHT[orientation](PICTURE)
     off = abs(np.asarray(image).astype(int) - wanted)[inner]
     assert np.median(off) <= 2 and off.mean() < 6
-    # What has been read is upright for whoever reads it again.
+    # A picture that has been read is upright when it is read again.
     assert not image.getexif() and to_rgb(image).tobytes() == image.tobytes()
 
 

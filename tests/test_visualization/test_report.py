@@ -75,7 +75,7 @@ def page_of(folder: Path) -> Page:
 
 
 def log(folder, records, config=CONFIG, text=LOG, time='20260102_100000'):
-    """What a Runner leaves below one time; a record may be a line as it is."""
+    """The files of one run of a Runner; a record may be a line as it is."""
     data = folder / time / 'vis_data'
     data.mkdir(parents=True)
     lines = [r if isinstance(r, str) else json.dumps(r) for r in records]

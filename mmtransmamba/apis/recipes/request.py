@@ -1,4 +1,4 @@
-"""What a transfer was asked to do, and what follows from its one dial."""
+"""The request for a transfer, and the settings that follow from its one dial."""
 
 from __future__ import annotations
 

@@ -111,8 +111,8 @@ def _tokens(
     tokenizer = getattr(processor, 'tokenizer', processor)
     if not tokenizer.is_fast:
         raise ValueError(
-            f'{type(tokenizer).__name__} does not tell which characters a token '
-            'stands for; conversations need a tokenizer of the tokenizers library.'
+            f'{type(tokenizer).__name__} gives no offsets of tokens in the '
+            'text; conversations need a tokenizer of the tokenizers library.'
         )
     encoded = tokenizer(
         text,
@@ -185,7 +185,7 @@ def _expand(labels: Tensor, ids: Tensor, expanded: Tensor, image: int) -> Tensor
     if not torch.equal(expanded[kept], ids[rest]):
         raise ValueError(
             "The processor's tokens of a text with images are not the tokenizer's "
-            f'with token {image} repeated; its labels cannot be told.'
+            f'with token {image} repeated; its labels cannot be placed.'
         )
     out = torch.full_like(expanded, IGNORED)
     out[kept] = labels[rest]

@@ -211,7 +211,7 @@ class _Structure:
                 f'The chat template {self.template.name} has no {{% generation %}} '
                 f'tag, and its prompt for turn {turn} of the roles '
                 f'{list(self.roles)} is not how the whole conversation begins, so '
-                "that the assistant's tokens cannot be told: the prompt has "
+                "that the assistant's tokens cannot be found: the prompt has "
                 f'{[*earlier, header]} around the texts, the conversation '
                 f'{self.pieces[: turn + 1]}. Mark the answers in the template, or '
                 f'choose one of {sorted(TEMPLATES)}.'

@@ -76,7 +76,7 @@ class TeacherCheckHook(Hook):
             runner.logger.warning(
                 'TeacherCheckHook: the teacher calls its classes '
                 f'{_some(names)}, the data set {_some(classes)}; whether they are in '
-                'the same order cannot be told from these names. See the teacher/... '
+                'the same order is not known from these names. See the teacher/... '
                 'metrics of the first validation.'
             )
         elif order != list(range(len(names))):

@@ -19,7 +19,7 @@ from mmtransmamba.evaluation.language.writing import write_answers
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says to a question.
+    """A model's answer to a question.
 
     Attributes:
         likelihoods: One for each pair.

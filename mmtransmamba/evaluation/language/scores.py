@@ -152,7 +152,7 @@ METRICS = dict(
 
 
 def relative_recovery(student: float, teacher: float, chance: float) -> float:
-    """What a student keeps of a teacher's lead over guessing, 1 for all of it.
+    """The share of a teacher's lead over guessing that a student keeps, 1 for all.
 
     NaN where the teacher itself is not better than guessing.
     """

@@ -10,7 +10,7 @@ from torch import Tensor
 from mmtransmamba.models.folders.sources import TensorSource
 
 DECODER = 'model.language_model.'
-"""What the decoder's names begin with."""
+"""Prefixes of the decoder's names."""
 
 # Folders retain the names of older versions of transformers.
 _RENAMED = (

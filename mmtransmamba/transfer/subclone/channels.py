@@ -155,7 +155,7 @@ class ChannelMatcher:
         return self._target[name].shape[dim]
 
     def _unknown_size(self, space: str) -> SizeMismatch:
-        return SizeMismatch(f'no tensor tells the number of channels of {space!r}')
+        return SizeMismatch(f'no tensor gives the number of channels of {space!r}')
 
     def _select_space(
         self, space: str, width: str, sizes: tuple[int, int], layer: int

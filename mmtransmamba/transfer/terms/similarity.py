@@ -39,7 +39,7 @@ class SimilarityTerm(Term):
         if not isinstance(pair.teacher, CLIP4ClipTeacher):
             raise ValueError(
                 'SimilarityTerm: it compares similarities of captions and videos, '
-                f'which the teacher {type(pair.teacher).__name__} does not tell; '
+                f'which the teacher {type(pair.teacher).__name__} does not give; '
                 'accepted: CLIP4ClipTeacher.'
             )
 

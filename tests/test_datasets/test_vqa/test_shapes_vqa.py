@@ -58,7 +58,7 @@ def test_answers_of_a_scene():
         'Is the blue ring below the red cross?': 'yes',
     }
     assert {question: answers.get(question) for question in expected} == expected
-    # What has no one answer is not asked.
+    # A question without exactly one answer is not asked.
     assert 'What colour is the ring?' not in answers
     assert 'What shape is red?' not in answers
     assert 'Is the blue ring left of the red cross?' not in answers

@@ -60,7 +60,7 @@ def test_cached_equals_uncached_generation(family, mixer, tower, layout):
     greedy = generate(model, batch, do_sample=False)
     static = generate(model, batch, do_sample=False, cache_implementation='static')
     assert torch.equal(static, greedy)
-    # What is generated depends on the images.
+    # The generated text depends on the images.
     other = batch | dict(pixel_values=batch['pixel_values'].flip(0))
     assert not torch.equal(generate(model, other, do_sample=False), greedy)
 

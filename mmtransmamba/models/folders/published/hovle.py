@@ -40,7 +40,7 @@ from mmtransmamba.models.multimodal.patch_decoder import (
 from mmtransmamba.models.multimodal.patch_decoder_config import PatchDecoderConfig
 
 MIXER = dict(type='Mamba2', d_conv=2, norm='per_head', norm_eps=1e-5, skip=False)
-"""What mmMamba's layers are here."""
+"""The mixer here that computes mmMamba's layers."""
 ENDS = (2, 92542)
 """``</s>`` and ``<|im_end|>`` of InternLM2's tokenizer."""
 _SIZES = (

@@ -13,7 +13,7 @@ from mmtransmamba.models.folders.published.llava_parts import TOWERS
 from mmtransmamba.models.folders.sources import TensorSource, open_folder
 
 TOWER = 'model.vision_tower.vision_tower.vision_model.'
-"""What the published names of its tensors begin with."""
+"""Prefixes of its tensors' published names."""
 _TEXT_HALF = re.compile(
     r'^text_model\.|^(text|visual)_projection\.|^logit_(scale|bias)$|position_ids$'
 )

@@ -38,9 +38,9 @@ from mmtransmamba.utils.text_files import read_json
 
 MAMBA_CONFIG = 'mamba_config.json'
 MIXER = dict(type='Mamba2', d_conv=4, norm='gated_per_head', norm_eps=1e-5)
-"""What the published Mamba-2 layers are here."""
+"""The mixer here that computes the published Mamba-2 layers."""
 MIXER_1 = dict(type='MambaInLlama', d_conv=4)
-"""What the published Mamba-1 layers are here."""
+"""The mixer here that computes the published Mamba-1 layers."""
 UNUSED = r'rotary_emb\.inv_freq$'
 """Tensors that older folders have though they are computed from the config."""
 _FAMILIES = ('llama', 'mistral')
