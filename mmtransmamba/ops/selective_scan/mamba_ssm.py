@@ -109,31 +109,5 @@ def scan(
     return y, last_state
 
 
-def scan_directions(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    order: Tensor,
-    permute_params: bool,
-    tap_index: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Scan permuted copies one by one; see ``selective_scan_directions``."""
-    return directions_by_gather(
-        scan,
-        u,
-        delta,
-        A,
-        B,
-        C,
-        D,
-        order,
-        permute_params,
-        tap_index,
-        delta_bias,
-        delta_softplus,
-    )
+scan_directions = functools.partial(directions_by_gather, scan)
+"""Scan permuted copies one by one; see ``selective_scan_directions``."""

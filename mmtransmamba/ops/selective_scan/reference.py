@@ -5,6 +5,7 @@ L steps, M tapped steps.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -58,36 +59,6 @@ def scan(
     if z is not None:
         y = y * F.silu(z)
     return y, state_BDN
-
-
-def scan_directions(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    order: Tensor,
-    permute_params: bool,
-    tap_index: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Scan permuted copies one by one; see ``selective_scan_directions``."""
-    return directions_by_gather(
-        scan,
-        u,
-        delta,
-        A,
-        B,
-        C,
-        D,
-        order,
-        permute_params,
-        tap_index,
-        delta_bias,
-        delta_softplus,
-    )
 
 
 def directions_by_gather(
@@ -147,3 +118,7 @@ def _per_channel(x: Tensor, channels: int) -> Tensor:
     if x.dim() == 3:
         return x[:, None]
     return x.repeat_interleave(channels // x.shape[1], dim=1)
+
+
+scan_directions = partial(directions_by_gather, scan)
+"""Scan permuted copies one by one; see ``selective_scan_directions``."""
