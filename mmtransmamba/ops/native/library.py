@@ -3,11 +3,14 @@
 import ctypes
 import functools
 import os
+from collections.abc import Mapping
 from ctypes import c_char_p, c_double, c_int, c_int64, c_void_p
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from ..arguments import in_float64
 
 LEVEL_ENV_VAR = 'MMTRANSMAMBA_NATIVE_LEVEL'
 REBUILD = 'Build it with: python -m mmtransmamba.ops.native.build'
@@ -223,4 +226,31 @@ def _openmp_of_torch() -> int | None:
                 return ctypes.cast(torch_cpu.GOMP_parallel, c_void_p).value
             except (OSError, AttributeError):
                 return None
+    return None
+
+
+def unavailable() -> str | None:
+    """Why the compiled library cannot be used, or None."""
+    try:
+        load()
+    except OSError as error:
+        return f'{error}. {REBUILD}'
+    return None
+
+
+def refuses_place_or_dtype(
+    first: str, tensors: Mapping[str, Tensor | None]
+) -> str | None:
+    """Why the compiled kernels cannot take these tensors where they are, or None.
+
+    Args:
+        first: Name of the tensor whose device is reported.
+        tensors: All tensors by name.
+    """
+    device = tensors[first].device
+    if device.type != 'cpu':
+        return f'it runs on the CPU, {first} is on {device}'
+    name = in_float64(tensors)
+    if name is not None:
+        return f'it computes in float32, {name} is in {tensors[name].dtype}'
     return None

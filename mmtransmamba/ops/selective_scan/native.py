@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..arguments import in_float64
 from ..native import library
+from ..native.library import refuses_place_or_dtype, unavailable
 from .operator_form import (
     BACKWARD_SCHEMA,
     FORWARD_SCHEMA,
@@ -24,25 +24,16 @@ from .operator_form import (
     register_gradient,
 )
 
+__all__ = ['refuses', 'scan', 'scan_directions', 'unavailable']
+
 WARN_WHEN_UNAVAILABLE = True
-
-
-def unavailable() -> str | None:
-    """Why the compiled library cannot be used, or None."""
-    try:
-        library.load()
-    except OSError as error:
-        return f'{error}. {library.REBUILD}'
-    return None
 
 
 def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
     """Why these tensors need another backend, or None."""
-    if tensors['u'].device.type != 'cpu':
-        return f'it runs on the CPU, u is on {tensors["u"].device}'
-    name = in_float64(tensors)
-    if name is not None:
-        return f'it computes in float32, {name} is in {tensors[name].dtype}'
+    reason = refuses_place_or_dtype('u', tensors)
+    if reason is not None:
+        return reason
     for name in ('B', 'C'):
         if tensors[name].dim() == 2:
             return f'{name} of shape [D, N], constant over time, is not implemented'

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from ..native import library
+from ..native.library import refuses_place_or_dtype, unavailable
+
+__all__ = ['refuses', 'scan', 'unavailable']
 
 WARN_WHEN_UNAVAILABLE = True
 
@@ -18,23 +21,9 @@ _OPERANDS = ('x', 'dt', 'A', 'B', 'C', 'D', 'initial_state')
 _ROW_OPERANDS = ('x', 'B', 'C', 'initial_state')
 
 
-def unavailable() -> str | None:
-    """Why the compiled library cannot be used, or None."""
-    try:
-        library.load()
-    except OSError as error:
-        return f'{error}. {library.REBUILD}'
-    return None
-
-
 def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
     """Why these tensors need another backend, or None."""
-    if tensors['x'].device.type != 'cpu':
-        return f'it runs on the CPU, x is on {tensors["x"].device}'
-    for name, tensor in tensors.items():
-        if tensor is not None and tensor.dtype == torch.float64:
-            return f'it computes in float32, {name} is in {tensor.dtype}'
-    return None
+    return refuses_place_or_dtype('x', tensors)
 
 
 def scan(

@@ -12,30 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arguments import in_float64
 from ..native import library
+from ..native.library import refuses_place_or_dtype, unavailable
 from .layout import channels_contiguous, empty_contiguous, empty_output
+
+__all__ = ['bi_wkv', 'bi_wkv6', 'refuses', 'unavailable']
 
 WARN_WHEN_UNAVAILABLE = True
 
 
-def unavailable() -> str | None:
-    """Why the compiled library cannot be used, or None."""
-    try:
-        library.load()
-    except OSError as error:
-        return f'{error}. {library.REBUILD}'
-    return None
-
-
 def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
     """Why these tensors need another backend, or None."""
-    if tensors['k'].device.type != 'cpu':
-        return f'it runs on the CPU, k is on {tensors["k"].device}'
-    name = in_float64(tensors)
-    if name is not None:
-        return f'it computes in float32, not {tensors[name].dtype}'
-    return None
+    return refuses_place_or_dtype('k', tensors)
 
 
 def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, separate: bool) -> Tensor:
