@@ -13,6 +13,7 @@ from torch import nn
 from mmtransmamba.models.folders.assemble import assemble
 from mmtransmamba.models.folders.encoder import is_encoder
 from mmtransmamba.models.folders.pretrained import Pretrained
+from mmtransmamba.models.folders.vlm import language_model_of
 from mmtransmamba.models.generation import repair_generation_config
 from mmtransmamba.registry import CONVERSIONS
 from mmtransmamba.transfer.convert.calibrating import CALIBRATION_STEPS, calibrate
@@ -74,9 +75,9 @@ def convert(
     if plan.ranking is not None:
         print_log(f'\n{plan.ranking}', logger='current')
     if isinstance(plan, EncoderPlan):
-        return assemble(plan.model_class, plan.config, plan.tensors()), plan.report()
-    if model is None or plan.language is not plan:
-        model = assemble(plan.model_class, plan.config, plan.tensors())
+        return _assembled(plan), plan.report()
+    if model is None:
+        model = _assembled(plan)
     model.generation_config = plan.teacher.generation_config or model.generation_config
     repair_generation_config(model)
     return model, plan.report()
@@ -99,7 +100,7 @@ def plan_conversion(
 def _plan(
     teacher: nn.Module | str | Path, conversion: Conversion | None
 ) -> tuple[Plan, nn.Module | None]:
-    """The plan, and the language model if it was built to be compared."""
+    """The plan, and the hybrid if it was built to be compared."""
     spec = EncoderConversion if is_encoder(teacher) else Conversion
     conversion = conversion or spec()
     exists = isinstance(teacher, nn.Module) or Path(teacher).exists()
@@ -138,7 +139,7 @@ def _calibrate(plan: Plan, teacher: Pretrained, conversion: Conversion) -> nn.Mo
     """Fit the mixers to the text if requested, and compare the hybrid on the rest.
 
     Returns:
-        The hybrid language model, on the CPU.
+        The hybrid, on the CPU.
     """
     fit, held = split_held_out(conversion.calibration)
     check_ids([*fit, *held], teacher.config.vocab_size)
@@ -154,10 +155,14 @@ def _calibrate(plan: Plan, teacher: Pretrained, conversion: Conversion) -> nn.Mo
             calibrate(model, mixers, fit, steps, conversion.seed)
             count = sum(batch.numel() for batch in fit)
             language.calibrate(mixers, f'fitted on {count:,} tokens, {steps} steps')
-        tensors = plan.language_tensors()
-        hybrid = assemble(language.model_class, language.config, tensors)
+        hybrid = _assembled(plan)
+        inner = hybrid if language is plan else language_model_of(hybrid)
         device = next(model.parameters()).device
-        plan.proof = prove(hybrid.to(device), model, held, plan.ranking is None)
+        plan.proof = prove(inner.to(device), model, held, plan.ranking is None)
         return hybrid.cpu()
     finally:
         model.train(training)
+
+
+def _assembled(plan: Plan) -> nn.Module:
+    return assemble(plan.model_class, plan.config, plan.tensors())

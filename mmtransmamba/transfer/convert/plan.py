@@ -329,10 +329,6 @@ class LanguagePlan(LayersPlan):
         """The plan of the inner causal language model."""
         return self
 
-    def language_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """All tensors of the inner causal language model, its head included."""
-        return self.tensors()
-
 
 def check_kinds(steps: Sequence[Step], *sources: TensorSource) -> None:
     """Refuse integer weights, such as those of a quantised model.

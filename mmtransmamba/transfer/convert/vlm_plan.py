@@ -91,14 +91,6 @@ class VisionLanguagePlan(Plan):
         """The plan of the inner causal language model."""
         return self.text
 
-    def language_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """All tensors of the inner causal language model, its head included."""
-        yield from self.text.tensors()
-        for step in self._inherited:
-            name = text_name(step.entry.target)
-            if name is not None:  # the head, which is not converted
-                yield name, step.tensor().to(self.text.dtype)
-
     def __len__(self) -> int:
         return len(self.text) + len(self._inherited)
 

@@ -29,6 +29,7 @@ from mmtransmamba.models.folders import (
 from mmtransmamba.models.multimodal import HybridLlavaForConditionalGeneration
 from mmtransmamba.transfer.convert import (
     Conversion,
+    conversion,
     convert,
     plan_conversion,
     write_model,
@@ -159,6 +160,25 @@ def test_automatic_layers(folder):
         language_model_of(folder), 'auto', 0.5, calibration=calibration
     )
     assert hybrid.config.text_config.mamba_layers == expected.config.mamba_layers
+
+
+def test_the_compared_hybrid_is_the_one_that_is_returned(folder, monkeypatch):
+    assembled, compared = [], []
+    build, prove = conversion.assemble, conversion.prove
+    monkeypatch.setattr(
+        conversion,
+        'assemble',
+        lambda *args: assembled.append(build(*args)) or assembled[-1],
+    )
+    monkeypatch.setattr(
+        conversion, 'prove', lambda *args: compared.append(args[0]) or prove(*args)
+    )
+    calibration = [torch.randint(5, VOCAB, (2, 12))]
+    hybrid, report = convert(folder, [1], calibration=calibration)
+    assert assembled == [hybrid] and report.proof.tokens > 0
+    place = hybrid.get_decoder().layers[1].mlp.up_proj.weight
+    (decoder,) = compared
+    assert decoder.model.layers[1].mlp.up_proj.weight.data_ptr() == place.data_ptr()
 
 
 @pytest.mark.parametrize('family', ['phi', 'qwen3'])
