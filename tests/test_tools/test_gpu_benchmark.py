@@ -3,10 +3,10 @@
 import csv
 import json
 import sys
-from functools import partial
 from pathlib import Path
 
 import _gpu
+import _gpu_training
 import gpu
 import pytest
 import torch
@@ -14,13 +14,20 @@ import torch
 from mmtransmamba.models import Vim
 
 VIM = dict(embed_dims=16, depth=1, d_state=4, d_conv=4, expand=2)
+CIFAR = 'trans-plain-mamba-mini_1xb64_cifar10-32px.py'
 PAGE = Path(__file__).parents[2] / 'docs' / 'results' / 'gpu.md'
 
 
 @pytest.fixture
 def start(monkeypatch, tmp_path, capsys):
     """Run with options; the rows that the folder has, and what was printed."""
-    monkeypatch.setattr(_gpu, 'BACKBONES', {'Vim': partial(Vim, VIM)})
+    monkeypatch.setattr(
+        _gpu_training, 'BACKBONES', {'Vim': lambda size: Vim(VIM, img_size=size)}
+    )
+    monkeypatch.setattr(
+        _gpu_training, 'DISTILLERS', {'Vim': _gpu_training.ROOT / CIFAR}
+    )
+    monkeypatch.setattr(_gpu_training, 'SIZE', 32)
     monkeypatch.setattr(_gpu, 'SHAPES', {(64, 384, 196, 16): 0.03})
 
     def start(*options):
@@ -57,6 +64,8 @@ def test_every_part_runs_and_is_written(start, tmp_path, monkeypatch):
     assert values[exact, 'two runs have equal bits'] == 1
     assert 0 < values[exact, 'error of gradient of A'] < 1e-5
     assert values['K = 4 float32', 'forward, ms'] > 0
+    assert values['Vim distilled', 'images a second without AdamW'] > 0
+    assert ('Vim distilled', 'overhead of distillation, %') in values
     for case in ('bi_wkv6 (64, 196, 192)', 'causal_conv1d (64, 196, 384)'):
         assert values[f'{case} float32', 'error of y'] < 1e-5
         assert values[f'{case} bfloat16', 'forward and backward, ms'] > 0
@@ -70,13 +79,14 @@ def test_every_part_runs_and_is_written(start, tmp_path, monkeypatch):
 def test_it_continues_and_tries_again_what_failed(start, monkeypatch):
     ran = []
 
-    def training(self, name):
+    def training(name, device):
         ran.append(name)
         yield 'images a second', 1.0
         if len(ran) == 1:
             raise torch.OutOfMemoryError('too large\nfor this card')
 
-    monkeypatch.setattr(_gpu.Session, 'training', training)
+    monkeypatch.setattr(_gpu_training, 'alone', training)
+    monkeypatch.setattr(_gpu_training, 'DISTILLERS', {})
     options = ('--dry-run', '--parts', 'training')
     rows, _ = start(*options)
     assert [row['measure'] for row in rows] == ['images a second', 'failed']
@@ -91,7 +101,7 @@ def test_nothing_is_started_when_the_time_is_up(start, monkeypatch):
     clock = iter([0.0, *[1e6] * 99])
     monkeypatch.setattr(_gpu.time, 'monotonic', lambda: next(clock))
     rows, printed = start('--dry-run', '--parts', 'training')
-    assert not rows and 'not run: training Vim. Run it again' in printed
+    assert not rows and 'not run: training Vim, training Vim distilled. Run' in printed
 
 
 def test_without_a_gpu_only_a_dry_run_is_possible(start, monkeypatch):

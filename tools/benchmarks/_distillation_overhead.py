@@ -4,6 +4,8 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.registry import init_default_scope
@@ -23,64 +25,98 @@ def seconds(step: Callable[[], None], device: str) -> float:
     return time.perf_counter() - start
 
 
-def run(args: argparse.Namespace) -> None:
-    args.device = str(choose_device(args.device or 'auto'))
-    config = read_config(args.config)
-    if 'teacher' not in config.get('model', {}):
-        raise ValueError(
-            f'{args.config}: the model is not a distiller, as it has no teacher.'
+class Distillation:
+    """The distiller of a config with random weights, and one batch of images.
+
+    Args:
+        path: Config whose model is a distiller.
+        batch_size: Number of images.
+        image_size: Their side in pixels.
+        device: Where everything lies.
+        options: Changes of the config.
+
+    Raises:
+        ValueError: The config has no teacher.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        batch_size: int,
+        image_size: int,
+        device: str,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        config = read_config(path)
+        if 'teacher' not in config.get('model', {}):
+            raise ValueError(
+                f'{path}: the model is not a distiller, as it has no teacher.'
+            )
+        # Random weights take the same time as trained ones.
+        config.model.teacher.checkpoint = 'random'
+        override(config, options)
+        init_default_scope(config.get('default_scope', 'mmpretrain'))
+        distiller = MODELS.build(
+            dict(config.model, data_preprocessor=config.data_preprocessor)
         )
-    # Random weights take the same time as trained ones.
-    config.model.teacher.checkpoint = 'random'
-    override(config, args.cfg_options)
-    init_default_scope(config.get('default_scope', 'mmpretrain'))
-    distiller = MODELS.build(
-        dict(config.model, data_preprocessor=config.data_preprocessor)
-    )
-    distiller = distiller.to(args.device).train()
-    student, teacher = distiller.student, distiller.teacher
+        self.distiller = distiller.to(device).train()
+        shape = (batch_size, 3, image_size, image_size)
+        generator = torch.Generator().manual_seed(0)
+        data = distiller.data_preprocessor(
+            dict(
+                inputs=list(torch.randint(0, 256, shape, generator=generator).byte()),
+                data_samples=_labels(batch_size),
+            ),
+            training=True,
+        )
+        self.inputs, self.samples = data['inputs'], data['data_samples']
 
-    shape = (args.batch_size, 3, args.image_size, args.image_size)
-    generator = torch.Generator().manual_seed(0)
-    data = distiller.data_preprocessor(
-        dict(
-            inputs=list(torch.randint(0, 256, shape, generator=generator).byte()),
-            data_samples=_labels(args.batch_size),
-        ),
-        training=True,
-    )
-    inputs, samples = data['inputs'], data['data_samples']
+    def teacher_forward(self) -> None:
+        self.distiller.teacher(self.distiller.teacher_images(self.inputs))
 
-    def teacher_forward() -> None:
-        teacher(distiller.teacher_images(inputs))
-
-    def student_step() -> None:
-        distiller.recorder.close()
-        loss, _ = student.parse_losses(student.loss(inputs, samples))
+    def student_step(self) -> None:
+        student = self.distiller.student
+        self.distiller.recorder.close()
+        loss, _ = student.parse_losses(student.loss(self.inputs, self.samples))
         loss.backward()
 
-    def distillation_step() -> None:
-        loss, _ = distiller.parse_losses(distiller.loss(inputs, samples))
+    def distillation_step(self) -> None:
+        losses = self.distiller.loss(self.inputs, self.samples)
+        loss, _ = self.distiller.parse_losses(losses)
         loss.backward()
 
-    steps = (teacher_forward, student_step, distillation_step)
-    times: dict[str, list[float]] = {step.__name__: [] for step in steps}
-    for step in steps:
-        step()
-    for _ in range(args.repeat):
+    def times(self, repeat: int) -> dict[str, list[float]]:
+        """Seconds of the three steps in turn, after one of each that is not counted."""
+        device = str(self.inputs.device)
+        steps = (self.teacher_forward, self.student_step, self.distillation_step)
+        times: dict[str, list[float]] = {step.__name__: [] for step in steps}
         for step in steps:
-            distiller.zero_grad(set_to_none=True)
-            times[step.__name__].append(seconds(step, args.device))
+            step()
+        for _ in range(repeat):
+            for step in steps:
+                self.distiller.zero_grad(set_to_none=True)
+                times[step.__name__].append(seconds(step, device))
+        return times
 
-    median = {name: statistics.median(values) for name, values in times.items()}
-    for name, value in median.items():
-        print(f'{name:18s} {1000 * value:9.1f} ms')
+
+def overhead(times: dict[str, list[float]]) -> float:
+    """Percent of a distillation step that is neither teacher nor student."""
     # The difference within each round: a slow moment of the machine affects all three.
     shares = [(c - a - b) / c for a, b, c in zip(*times.values(), strict=True)]
+    return 100 * statistics.median(shares)
+
+
+def run(args: argparse.Namespace) -> None:
+    device = str(choose_device(args.device or 'auto'))
+    sizes = (args.batch_size, args.image_size)
+    distillation = Distillation(args.config, *sizes, device, args.cfg_options)
+    times = distillation.times(args.repeat)
+    for name, values in times.items():
+        print(f'{name:18s} {1000 * statistics.median(values):9.1f} ms')
     print(
-        f'overhead           {100 * statistics.median(shares):9.1f} % of the step, '
+        f'overhead           {overhead(times):9.1f} % of the step, '
         f'median of {args.repeat} ({torch.get_num_threads()} threads, '
-        f'batch {args.batch_size}, {args.image_size} px, {args.device})'
+        f'batch {args.batch_size}, {args.image_size} px, {device})'
     )
 
 

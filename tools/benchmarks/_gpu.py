@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import inspect
 import json
 import platform
 import statistics
@@ -14,12 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import _gpu_training
 import torch
-import torch.nn.functional as F
 from _decode import write_between_marks
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmtransmamba.models import VRWKV, PlainMamba, Vim, VMamba
 from mmtransmamba.ops import (
     backends,
     bi_wkv,
@@ -51,13 +49,7 @@ MIXING = {
     ('bi_wkv6', 64, 196, 192): 0.085,
     ('causal_conv1d', 64, 196, 384): 0.022,
 }
-BACKBONES: dict[str, Callable[..., nn.Module]] = {
-    'PlainMamba-L1': partial(PlainMamba, 'l1'),
-    'Vim-Ti': partial(Vim, 'tiny'),
-    'VMamba-T': partial(VMamba, 'vanilla_tiny'),
-    'VRWKV-T': partial(VRWKV, 'tiny'),
-}
-CLASSES = 1000
+OVERHEAD_TARGET = 15.0
 DECODE_CONTEXTS = ['4096', '32768', '131072']
 DECODE_LIMIT = 240  # seconds
 
@@ -171,8 +163,13 @@ class Session:
                     if dtype == 'float32'
                     else {},
                 )
-        for name in BACKBONES:
-            yield Item('training', name, partial(self.training, name), {})
+        for name in _gpu_training.BACKBONES:
+            run = partial(_gpu_training.alone, name, self.device)
+            yield Item('training', name, run, {})
+        for name, config in _gpu_training.DISTILLERS.items():
+            run = partial(_gpu_training.distilled, config, self.device)
+            predicted = {'overhead of distillation, %': OVERHEAD_TARGET}
+            yield Item('training', f'{name} distilled', run, predicted)
         yield Item('decode', 'llama-3.2-1b', self.decode, {})
 
     def values(self, shape: tuple, dtype: str) -> Iterator[tuple[str, float]]:
@@ -328,37 +325,6 @@ class Session:
                         'forward in a CUDA graph, ms',
                         self.replayed(partial(run, leaves)),
                     )
-
-    def training(self, name: str) -> Iterator[tuple[str, float]]:
-        """Images a second of forward, loss, backward and AdamW, in bf16 autocast."""
-        size, batch = (32, 2) if self.dry else (224, 128)
-        build = BACKBONES[name]
-        sized = 'img_size' in inspect.signature(build).parameters
-        model = build(**({'img_size': size} if sized else {})).to(self.device).train()
-        images = torch.randn(batch, 3, size, size, device=self.device)
-        labels = torch.randint(CLASSES, (batch,), device=self.device)
-
-        def features() -> Tensor:
-            x = model(images)[-1]
-            return x.flatten(2).mean(2) if x.ndim > 2 else x
-
-        with torch.no_grad():
-            head = nn.Linear(features().shape[1], CLASSES, device=self.device)
-        optimizer = torch.optim.AdamW([*model.parameters(), *head.parameters()])
-
-        def step() -> None:
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(self.device, dtype=torch.bfloat16):
-                loss = F.cross_entropy(head(features()), labels)
-            loss.backward()
-            optimizer.step()
-
-        if self.device == 'cuda':
-            torch.cuda.reset_peak_memory_stats()
-        milliseconds = self.milliseconds(step)
-        yield 'images a second', 1e3 * batch / milliseconds
-        if self.device == 'cuda':
-            yield 'peak memory, GB', torch.cuda.max_memory_allocated() / 1e9
 
     def decode(self) -> Iterator[tuple[str, float]]:
         """Milliseconds a token by model and context, from ``decode.py``."""
