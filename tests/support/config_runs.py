@@ -75,6 +75,11 @@ def student(cfg: Config) -> ConfigDict:
     return cfg.model.get('student', cfg.model)
 
 
+def stage_of(cfg: Config) -> str | None:
+    """The stage of a config's model or of its student, None without one."""
+    return cfg.model.get('stage') or student(cfg).get('stage')
+
+
 def teacher_of(name: str) -> str:
     """The language model, of those in ``DEPTHS``, that a config's name states."""
     return next(teacher for teacher in DEPTHS if teacher in name)

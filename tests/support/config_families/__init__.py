@@ -1,6 +1,7 @@
 """Families of configs, and how each is shrunk so that a test can train it."""
 
 from config_families.base import Family
+from config_families.encoders import Encoders
 from config_families.images import Images
 from config_families.language import Language
 from config_families.llava import Llava
@@ -11,6 +12,7 @@ from config_families.words import Words
 
 FAMILIES: tuple[Family, ...] = (
     Images(),
+    Encoders(),
     Videos(),
     Language(),
     Llava(),

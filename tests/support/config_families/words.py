@@ -41,6 +41,10 @@ class Words(Family):
             tower = self.build(self.shrink(load(f'{prefix}_tower.py'), root))
             tower.tower.save_pretrained(folder / 'tower')
             tower.companions.save(folder / 'tower')
+            if name == 'shapes':
+                linear, _ = convert(tower.tower)
+                linear.save_pretrained(folder / 'linear')
+                tower.companions.save(folder / 'linear')
             teacher = self.build(self.shrink(load(f'{prefix}_teacher.py'), root))
             teacher.lm.save_pretrained(folder / 'teacher')
             teacher.companions.save(folder / 'teacher')
@@ -65,9 +69,13 @@ class Words(Family):
         if 'processor' in model:
             model.processor = str(root / 'start')
         if model.type == 'mmtransmamba.PatchClassifier':
-            model.config.update(SMALL)
+            if model.config is None:
+                model.path = str(root / 'tower')
+            else:
+                model.config.update(SMALL)
         elif 'vision' in model:
-            model.vision, model.language = str(root / 'tower'), str(root / 'start')
+            tower = 'linear' if 'linear' in model.vision else 'tower'
+            model.vision, model.language = str(root / tower), str(root / 'start')
         else:
             kind = 'pure' if 'pure' in cfg.filename else 'hybrid'
             start = f'{kind}-{model.stage}' if model.stage in LATER else 'teacher'
@@ -76,6 +84,10 @@ class Words(Family):
         return cfg
 
     def check_training(self, name, cfg, model, steps):
+        if 'linear' in name:
+            names = {type(module).__name__ for module in model.modules()}
+            assert not {each for each in names if each.endswith('Attention')}
+            assert any('EncoderMixer' in each for each in names)
         if 'student' in cfg.model:
             kinds = model.student.config.get_text_config().layer_types
             attention = [kind for kind in kinds if kind != 'linear_attention']

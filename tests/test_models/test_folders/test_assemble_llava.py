@@ -116,6 +116,8 @@ def test_pixels_and_text_pass_through_linear_layers_alone(kind, mixer, tmp_path)
     with torch.no_grad():
         expected = tower(batch.pixel_values, output_hidden_states=True)
     logits = model(**batch, labels=batch.input_ids).logits
+    # Training switches the cache off; the tower gets this argument too.
+    torch.testing.assert_close(model(**batch, use_cache=False).logits, logits)
     seen = []
     model.model.multi_modal_projector.register_forward_pre_hook(
         lambda module, args: seen.append(args[0])

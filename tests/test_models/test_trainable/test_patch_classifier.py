@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from mmengine.runner import Runner
+from tiny_encoders import images, tiny_encoder
 
 from mmtransmamba.datasets.shapes_vqa import words
 from mmtransmamba.datasets.vqa_start import write_start
@@ -97,3 +98,46 @@ def test_runner_saves_the_tower_for_a_llava(start, tmp_path):
     tokens = processor.tokenizer.tokenize(text)
     assert tokens == ['<s>', 'USER:', 'is', 'there', 'a', 'ring', '?', 'ASSISTANT:']
     assert model.config.image_token_index == processor.image_token_id == 4
+
+
+@pytest.fixture(scope='module')
+def towers(tmp_path_factory):
+    root = tmp_path_factory.mktemp('towers')
+    for name in ('CLIPVisionModel', 'CLIPVisionModelWithProjection', 'ViTModel'):
+        tiny_encoder(name).save_pretrained(root / name)
+    return root
+
+
+def test_a_trained_tower_is_converted_and_trained_again(towers):
+    path = str(towers / 'CLIPVisionModel')
+    model = PatchClassifier(None, 3, path=path, convert=dict(init='mimic'))
+    assert model.tower.config.layer_types == ['linear_attention'] * 2
+    original = tiny_encoder('CLIPVisionModel').state_dict()
+    kept = model.tower.state_dict()
+    for name in ('embeddings.class_embedding', 'encoder.layers.1.mlp.fc1.weight'):
+        assert torch.equal(kept[name], original[name])
+    losses = model(images(), torch.zeros(2, 16, dtype=torch.long), mode='loss')
+    losses['loss'].backward()
+    assert model.tower.encoder.layers[0].self_attn.x_proj.weight.grad.abs().sum() > 0
+    unchanged = PatchClassifier(None, 3, path=path).tower
+    assert all(torch.equal(v, original[k]) for k, v in unchanged.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(config=None), 'give either path, a folder, or config'),
+        (dict(config=TOWER, path='CLIPVisionModel'), 'give either path'),
+        (dict(config=TOWER, convert={}), 'convert needs a trained tower'),
+        (dict(config=None, path='ViTModel'), 'is a ViTModel; accepted is'),
+        (
+            dict(config=None, path='CLIPVisionModelWithProjection', convert={}),
+            'is a HybridCLIPVisionModelWithProjection; accepted is',
+        ),
+    ],
+)
+def test_towers_that_do_not_fit_are_named(options, message, towers):
+    if 'path' in options:
+        options = options | dict(path=str(towers / options['path']))
+    with pytest.raises(ValueError, match=message):
+        PatchClassifier(num_classes=3, **options)

@@ -26,6 +26,9 @@ SWEEPS = 2
 OPEN = 1.278464542761074
 """Where SiLU is 1, so that a gate leaves its input unchanged."""
 
+_OF_THE_TEXT = ('use_cache', 'cache_position')
+"""Arguments for the decoder that a LLaVA passes on to its tower as well."""
+
 HALF_LIVES = (16, 256)
 """Tokens after which half of a state is left, in the first and in the last head."""
 
@@ -133,7 +136,7 @@ class EncoderMixer(AttentionMixer):
         """Set decays from the mean distances ``[2, H]`` that the two sweeps span."""
         self.dt_bias.copy_(step_sizes_of(distances))
 
-    @known_arguments('is_causal', 'interpolate_pos_encoding')
+    @known_arguments('is_causal', 'interpolate_pos_encoding', *_OF_THE_TEXT)
     def forward(
         self,
         hidden_states: Tensor,

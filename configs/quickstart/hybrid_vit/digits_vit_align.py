@@ -1,0 +1,10 @@
+# All attention layers of the ViT for digits become linear.
+_base_ = [
+    '../../_base_/models/hybrid_vit_digits.py',
+    '../../_base_/datasets/digits.py',
+    '../../_base_/recipes/encoder/align.py',
+]
+
+model = _base_.pop('encoder_stage')
+train_cfg = dict(max_iters=300, val_interval=100)
+train_dataloader = dict(sampler=dict(type='InfiniteSampler'))
