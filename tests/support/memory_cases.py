@@ -11,7 +11,14 @@ needs_resettable_peak = pytest.mark.skipif(
 
 
 def peak_growth(step):
-    """Peak resident bytes during a step beyond those before it."""
+    """Peak resident bytes during a step beyond those before it, the least of three.
+
+    Pages of other data that the system had written out return during a step.
+    """
+    return min(_growth(step) for _ in range(3))
+
+
+def _growth(step):
     status, reset = Path('/proc/self/status'), Path('/proc/self/clear_refs')
 
     def read(key):

@@ -1,11 +1,10 @@
 """Conversion of folders: shards, InternLM2's names, writing, the tool."""
 
-import gc
 import json
-from pathlib import Path
 
 import pytest
 import torch
+from memory_cases import needs_resettable_peak, peak_growth
 from processes import run_script
 from safetensors.torch import load_file, save_file
 from tiny_decoders import internlm2_folder, tiny_teacher, tokens
@@ -143,9 +142,7 @@ def test_writing_gives_the_model_that_memory_gives(folder, tmp_path, shard):
     assert not (tmp_path / 'out.partial').exists()
 
 
-@pytest.mark.skipif(
-    not Path('/proc/self/clear_refs').exists(), reason='no resettable memory peak'
-)
+@needs_resettable_peak
 def test_writing_takes_the_memory_of_a_shard_and_a_tensor(tmp_path):
     """Memory of the whole process, which is below that of one model."""
     wide = dict(hidden_size=512, intermediate_size=2048, num_hidden_layers=6)
@@ -155,26 +152,12 @@ def test_writing_takes_the_memory_of_a_shard_and_a_tensor(tmp_path):
     assert size > 90e6
 
     def write():
-        write_model(plan, tmp_path / 'out', max_shard_bytes=8_000_000)
+        write_model(plan, tmp_path / 'out', 8_000_000, overwrite=True)
 
     # A shard of the new model, and what is read of one of the old.
     assert peak_growth(write) < 0.35 * size
     written = load_lm(tmp_path / 'out').state_dict()
     assert sum(t.nbytes for t in written.values()) > 90e6
-
-
-def peak_growth(step) -> int:
-    """Bytes by which the memory of this process grew at most."""
-
-    def read(key):
-        lines = Path('/proc/self/status').read_text().splitlines()
-        return int(next(s for s in lines if s.startswith(key)).split()[1]) * 1024
-
-    gc.collect()
-    Path('/proc/self/clear_refs').write_text('5')
-    before = read('VmRSS')
-    step()
-    return read('VmHWM') - before
 
 
 def test_writing_holds_one_shard(folder, tmp_path, monkeypatch):
