@@ -22,6 +22,7 @@ from mmtransmamba.transfer.convert.candidates import check_ids, check_width
 from mmtransmamba.transfer.convert.encoder_conversion import plan_encoder_conversion
 from mmtransmamba.transfer.convert.encoder_plan import EncoderPlan
 from mmtransmamba.transfer.convert.encoder_spec import EncoderConversion
+from mmtransmamba.transfer.convert.plain_vit import as_transformers
 from mmtransmamba.transfer.convert.plan import LanguagePlan, Plan
 from mmtransmamba.transfer.convert.proof import prove
 from mmtransmamba.transfer.convert.ranking import cheapest_layers, read_choice
@@ -47,7 +48,9 @@ def convert(
         teacher: A transformers model, its folder, or a GGUF file: a language model, a
             vision-language model, of which only the inner language model is converted
             (ranking measures it without images), or a vision encoder such as ViT, DeiT,
-            DINOv2, DINOv3 or the vision tower of CLIP and SigLIP.
+            DINOv2, DINOv3 or the vision tower of CLIP and SigLIP. A ViT or DeiT
+            classifier of timm or mmpretrain in memory becomes one of transformers
+            first, see :func:`~mmtransmamba.transfer.convert.plain_vit.as_transformers`.
         layers: The layers to convert: a position of
             :func:`~mmtransmamba.models.language.choose_layers` such as ``'evenly'`` or
             ``'late'``, indices, ``'auto'`` for those whose conversion costs least
@@ -69,6 +72,7 @@ def convert(
         TypeError: The teacher is not a transformers model.
         ValueError: The teacher's family, a layer, a field or a shape does not fit.
     """
+    teacher = as_transformers(teacher)
     given = dict(layers=layers, ratio=ratio, init=init)
     spec = EncoderConversion if is_encoder(teacher) else Conversion
     plan, model = _plan(teacher, spec.of(**given, **options))
@@ -94,7 +98,7 @@ def plan_conversion(
             :class:`~mmtransmamba.transfer.convert.encoder_spec.EncoderConversion` for a
             vision encoder.
     """
-    return _plan(teacher, conversion)[0]
+    return _plan(as_transformers(teacher), conversion)[0]
 
 
 def _plan(
