@@ -353,6 +353,7 @@ MISTAKES = [
             ('gpu', '--minutes'),
             ('selective_scan', '--repeat'),
             ('training_step', '--batch-size'),
+            ('tune_triton', '--rounds'),
         )
         for value in ('-1', 'nan')
     ),

@@ -80,7 +80,8 @@ def divide(
     checkpoint = checkpoint_steps(states)
     segment = -(-length // checkpoint) * checkpoint
     if warps < SEGMENTS_BELOW and length > LONG:
-        wanted = min(-(-SEGMENTS_BELOW // max(1, warps)), length // SHORTEST_SEGMENT)
+        most = max(1, length // SHORTEST_SEGMENT)
+        wanted = min(-(-SEGMENTS_BELOW // max(1, warps)), most)
         segment = -(-length // (wanted * checkpoint)) * checkpoint
     return Division(
         states=held,
