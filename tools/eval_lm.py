@@ -64,6 +64,11 @@ def parse_args() -> argparse.Namespace:
         '--csv', type=out_file, help='write all scores to this CSV file'
     )
     parser.add_argument(
+        '--card',
+        action='store_true',
+        help='add the scores to the model cards (README.md) of converted models',
+    )
+    parser.add_argument(
         '--plots',
         type=out_folder,
         help='draw scores by length, and wins and ties, into this folder',
@@ -74,10 +79,17 @@ def parse_args() -> argparse.Namespace:
 @tool(parse_args)
 def main(args: argparse.Namespace) -> None:
     from mmtransmamba.apis.lm_benchmarks import evaluate_lm
+    from mmtransmamba.models.card import add_rows, has_card
 
     for path in filter(None, (args.out, args.csv)):
         if not path.absolute().parent.is_dir():
             raise FileNotFoundError(f'{path}: its folder does not exist')
+    carded = [folder for folder in args.models if args.card and has_card(folder)]
+    if args.card and not carded:
+        raise ValueError(
+            f'--card: none of {", ".join(args.models)} has a model card that '
+            'mmtransmamba wrote'
+        )
     comparison = evaluate_lm(
         args.models,
         args.tasks,
@@ -95,6 +107,9 @@ def main(args: argparse.Namespace) -> None:
         comparison.save(args.out)
     if args.csv:
         comparison.save_csv(args.csv)
+    for folder in carded:
+        add_rows(folder, comparison.card_rows(folder))
+        print(f'added to {folder}/README.md')
     if args.plots:
         comparison.plot(args.plots)
 

@@ -130,6 +130,17 @@ class LanguageComparison:
         lines += [f'| {k} | | | {" | ".join(v)} |' for k, v in summary.items()]
         return '\n'.join(lines)
 
+    def card_rows(self, model: str) -> dict[str, str]:
+        """The scores of one model as rows of its card."""
+        rows = {}
+        for task, result in self.results[model].items():
+            for metric, score in result.scores.items():
+                percent = '' if metric == 'perplexity' else ' %'
+                rows[f'{task}, {metric}'] = (
+                    f'{_cell(metric, score)}{percent}, {result.questions} questions'
+                )
+        return rows
+
     def save(self, path: str | Path) -> None:
         """Write all scores, and which questions were answered correctly, as JSON."""
         content = {

@@ -116,6 +116,10 @@ def test_each_stage_goes_on_from_the_last(stages):
 def test_the_model_card_names_the_stages(stages):
     card = (stages / 'stage2' / 'student' / 'README.md').read_text()
     assert '| history | init:mimic, stage1, stage2 |' in card
+    assert '| inherited | ' in card
+    for stage in ('stage1', 'stage2'):
+        assert f'| data of {stage} | MarkovTokens |' in card
+    assert card.count(' (last validation) |') == card.count('| token/') > 1
     assert str(stages) not in card
 
 

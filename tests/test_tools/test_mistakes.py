@@ -136,6 +136,7 @@ MISTAKES = [
     ('eval_lm.py', ['lm', '--tasks', 'mqar', '--letters'], 'letters'),
     ('eval_lm.py', ['lm', '--tasks', 'mqar', '--csv', NOWHERE], NOWHERE),
     ('eval_lm.py', ['lm', '--tasks', 'mqar', '--plots', 'text.txt'], 'text.txt'),
+    ('eval_lm.py', ['lm', '--tasks', 'mqar', '--card'], '--card: none of lm'),
     ('convert_vit.py', ['absent', '--out', 'o'], 'absent'),
     ('convert_vit.py', ['lm', '--out', 'o'], 'EncoderConversion'),
     ('convert_vit.py', ['encoder_cut', '--out', 'o'], 'encoder_cut'),

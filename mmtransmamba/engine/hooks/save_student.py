@@ -12,6 +12,7 @@ from torch import nn
 
 from mmtransmamba.compat import is_resuming
 from mmtransmamba.engine.averaged import checkpoint_weights
+from mmtransmamba.engine.hooks.student_card import trained_facts
 from mmtransmamba.engine.sharding.whole import whole_weights
 from mmtransmamba.engine.student import (
     is_distiller,
@@ -19,7 +20,7 @@ from mmtransmamba.engine.student import (
     transformers_part,
 )
 from mmtransmamba.engine.unwrap import unwrapped_model
-from mmtransmamba.models.folders.card import write_card
+from mmtransmamba.models.card import write_card
 from mmtransmamba.models.trainable.adapters import has_adapters, without_adapters
 from mmtransmamba.models.trainable.stages import StageError, history_of
 from mmtransmamba.registry import HOOKS
@@ -43,10 +44,10 @@ class SaveStudentHook(Hook):
     The name of the stage is appended to ``transfer_history`` in its config, so that the
     next stage knows that it may start from this folder. Tokenizer, processor and chat
     template are copied from the original model. A model card names the original, the
-    stages and the last validation. The folder appears only when it is complete. Its
-    weights are those of a checkpoint's ``state_dict``: with an ``EMAHook`` these are
-    the averages, which validation has measured. Low-rank adapters are merged into the
-    weights.
+    stages, the files of their data and the last validation. The folder appears only
+    when it is complete. Its weights are those of a checkpoint's ``state_dict``: with an
+    ``EMAHook`` these are the averages, which validation has measured. Low-rank adapters
+    are merged into the weights.
 
     Checkpoints store the history too, including their own stage. A stage neither
     resumes from nor loads a checkpoint of another stage.
@@ -124,23 +125,20 @@ class SaveStudentHook(Hook):
             companions = getattr(trained, 'companions', None)
             if companions is None:
                 companions = trained.student.companions
-            source = companions.folder
-            write_card(partial, self.folder, config, source, _figures(runner))
+            facts = trained_facts(runner, model, companions.folder, _step_of(trained))
+            write_card(
+                partial,
+                self.folder,
+                whole.config,
+                facts.teacher,
+                facts.rows,
+                replace=True,
+            )
         finally:
             config.transfer_history = before
         companions.save(partial)
         put_in_place(partial, folder)
         runner.logger.info(f'SaveStudentHook: the model is in {folder}.')
-
-
-def _figures(runner: Runner) -> dict[str, str]:
-    """The last validation, for the model card."""
-    scalars = runner.message_hub.log_scalars
-    return {
-        name.removeprefix('val/'): f'{buffer.current():.4g} (last validation)'
-        for name, buffer in scalars.items()
-        if name.startswith('val/') and not name.endswith('time')
-    }
 
 
 def _history_of(trained: nn.Module) -> list[str]:

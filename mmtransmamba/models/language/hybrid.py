@@ -12,6 +12,7 @@ from transformers import GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING
 
+from mmtransmamba.models.card_mixin import CardMixin
 from mmtransmamba.models.language.arguments import known_arguments
 from mmtransmamba.models.language.attention_positions import AttentionPositions
 from mmtransmamba.models.language.cache import count_in
@@ -41,7 +42,7 @@ NO_COMMON_STATE = (
 )
 
 
-class HybridInitMixin:
+class HybridInitMixin(CardMixin):
     """Initialises mixers together with the decoder's other modules."""
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from mmtransmamba.models.card_mixin import CardMixin
 from mmtransmamba.models.language.mixers import build_mixer
 from mmtransmamba.models.vision.mixers import EncoderMixer
 
@@ -41,7 +42,7 @@ def _without_mask(forward: Callable) -> Callable:
     return checked
 
 
-class HybridEncoderMixin:
+class HybridEncoderMixin(CardMixin):
     """For an encoder: replaces attention according to ``layer_types`` of the config.
 
     Only the attention of these layers changes; embeddings, norms and feed-forward
@@ -77,7 +78,7 @@ class HybridEncoderMixin:
             module.reset_parameters()
 
 
-class HybridHeadMixin:
+class HybridHeadMixin(CardMixin):
     """For a model with a head on an encoder: replaces the encoder by its hybrid.
 
     With the Transformer's own encoder inside, transformers would save the weights under

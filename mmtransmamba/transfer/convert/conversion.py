@@ -19,6 +19,7 @@ from mmtransmamba.registry import CONVERSIONS
 from mmtransmamba.transfer.convert.calibrating import CALIBRATION_STEPS, calibrate
 from mmtransmamba.transfer.convert.calibration import read_calibration, split_held_out
 from mmtransmamba.transfer.convert.candidates import check_ids, check_width
+from mmtransmamba.transfer.convert.card_facts import card_facts
 from mmtransmamba.transfer.convert.encoder_conversion import plan_encoder_conversion
 from mmtransmamba.transfer.convert.encoder_plan import EncoderPlan
 from mmtransmamba.transfer.convert.encoder_spec import EncoderConversion
@@ -78,13 +79,17 @@ def convert(
     plan, model = _plan(teacher, spec.of(**given, **options))
     if plan.ranking is not None:
         print_log(f'\n{plan.ranking}', logger='current')
-    if isinstance(plan, EncoderPlan):
-        return _assembled(plan), plan.report()
+    is_language = not isinstance(plan, EncoderPlan)
     if model is None:
         model = _assembled(plan)
-    model.generation_config = plan.teacher.generation_config or model.generation_config
-    repair_generation_config(model)
-    return model, plan.report()
+    if is_language:
+        model.generation_config = (
+            plan.teacher.generation_config or model.generation_config
+        )
+        repair_generation_config(model)
+    report = plan.report()
+    model.card = card_facts(plan, report)
+    return model, report
 
 
 def plan_conversion(

@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from mmtransmamba.models.card import CARD, write_card
 from mmtransmamba.models.checkpoint import CheckpointError
-from mmtransmamba.models.folders.card import CARD, write_card
 from mmtransmamba.models.folders.companions import COMPANIONS
+from mmtransmamba.transfer.convert.card_facts import card_facts
 from mmtransmamba.transfer.convert.plan import Plan
 from mmtransmamba.utils.checkpoint_files import put_in_place
 
@@ -77,8 +78,8 @@ def write_model(
     report = plan.report()
     report.save(partial / REPORT_FILE)
     plan.teacher.save_companions(partial)
-    inherited = f'{report.totals()["inherited_percent"]} % of the values'
-    write_card(partial, folder.name, config, teacher, dict(inherited=inherited))
+    facts = card_facts(plan, report)
+    write_card(partial, folder.name, config, facts.teacher, facts.rows)
     put_in_place(partial, folder)
     return folder
 
