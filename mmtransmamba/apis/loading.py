@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
+from transformers import PreTrainedModel
 
 from mmtransmamba.apis.configs import read_config
 from mmtransmamba.engine.student import student_config
@@ -50,7 +51,7 @@ def load(
             checkpoint is read as data: no code in it is run.
         device: Device of the model.
         dtype: Floating-point type of the model; by default that of the saved weights.
-            SSM parameters of language models stay float32.
+            SSM parameters of transformers models stay float32.
 
     Returns:
         A transformers model, or the model of the config, in evaluation mode. Under a
@@ -189,6 +190,6 @@ def _metainfo(config: Config) -> dict:
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    if hasattr(model, 'generate'):
+    if isinstance(model, PreTrainedModel):
         return cast_parameters(model, dtype)
     return model.to(dtype)

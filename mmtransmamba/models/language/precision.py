@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from mmtransmamba.models.language.mixers import DecoderMixer
+from mmtransmamba.models.language.mixers.attention_mixer import AttentionMixer
 
 
 def float32_parameters(model: nn.Module) -> set[str]:
@@ -13,7 +13,7 @@ def float32_parameters(model: nn.Module) -> set[str]:
     return {
         f'{prefix}.{name}' if prefix else name
         for prefix, module in model.named_modules()
-        if isinstance(module, DecoderMixer)
+        if isinstance(module, AttentionMixer)
         for name, _ in module.named_parameters()
         if module.keeps_float32(name)
     }
@@ -32,24 +32,25 @@ def unquantized_modules(model: nn.Module) -> list[str]:
     """Names of the layers that quantisation should leave out.
 
     These are the convolutions and small projections of the mixers, see
-    :attr:`DecoderMixer.unquantized`, and the output embeddings, which transformers
-    otherwise leaves out only if no list is given. Parameters such as ``A_log`` do not
-    belong to a layer, and no method quantises them.
+    :attr:`AttentionMixer.unquantized`, and the heads (linear layers that are direct
+    parts of the model), which transformers otherwise leaves out only if no list is
+    given. Parameters such as ``A_log`` do not belong to a layer, and no method
+    quantises them.
 
     Args:
-        model: A hybrid, also one on the meta device.
+        model: A hybrid decoder or encoder, also one on the meta device.
 
     Returns:
         A list for ``modules_to_not_convert`` or ``llm_int8_skip_modules``.
     """
     kept = []
     for prefix, mixer in model.named_modules():
-        if isinstance(mixer, DecoderMixer):
+        if isinstance(mixer, AttentionMixer):
             kept += [
                 f'{prefix}.{name}'
                 for name, module in mixer.named_modules()
                 if name.partition('.')[0] in mixer.unquantized
                 and isinstance(module, nn.Linear | nn.Conv1d)
             ]
-    head = model.get_output_embeddings()
-    return kept + [name for name, part in model.named_modules() if part is head]
+    heads = model.named_children()
+    return kept + [name for name, part in heads if isinstance(part, nn.Linear)]

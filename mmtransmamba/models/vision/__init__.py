@@ -1,5 +1,7 @@
 """Vision encoders in which mixers in two directions replace attention."""
 
+from mmtransmamba.models.language.precision import unquantized_modules
+
 from .config import HybridEncoderFields
 from .families import ENCODERS, hybrid_class, is_encoder_type
 from .hybrid import HybridEncoderMixin, HybridHeadMixin
@@ -13,4 +15,5 @@ __all__ = [
     'HybridHeadMixin',
     'hybrid_class',
     'is_encoder_type',
+    'unquantized_modules',
 ]

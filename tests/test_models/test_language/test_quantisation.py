@@ -6,7 +6,11 @@ import pytest
 import torch
 from granite_hybrids import make_hybrid
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+)
 
 from mmtransmamba.models.language import unquantized_modules
 
@@ -44,6 +48,13 @@ def test_small_layers_of_mixers_are_listed(mixer, make):
     prefix = 'model.layers.0.self_attn.'
     expected = {prefix + name for name in LEFT_OUT[mixer]} | {'lm_head'}
     assert set(names) == expected
+
+
+def test_other_heads_are_listed(make):
+    config = make('Mamba2').config
+    with torch.device('meta'):
+        model = AutoModelForSequenceClassification.from_config(config)
+    assert 'score' in unquantized_modules(model)
 
 
 INITS = ('vkq', 'subclone')

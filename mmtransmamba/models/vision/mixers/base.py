@@ -93,6 +93,7 @@ class EncoderMixer(AttentionMixer):
     follows = ('in_bias', 'out_bias')
     own_init = ('dt_proj',)
     float32 = ('A_log', 'dt_bias')
+    unquantized = ('dt_proj',)
 
     def __init__(
         self,

@@ -49,6 +49,7 @@ class GatedDeltaNetEncoderMixer(EncoderMixer):
         'out_proj': ('o_proj', 'out_proj'),
     }
     groups = {'qkv': projections, 'out_proj': ('out_proj',)}
+    unquantized = ('dt_proj', 'beta_proj')
 
     def __init__(
         self,
