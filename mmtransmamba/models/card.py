@@ -150,27 +150,46 @@ def write_card(
     path = Path(folder) / CARD
     if path.exists() and not replace:
         return
-    known = read_card(teacher)
-    base = known.pop('base_model', None) or _name_of(teacher)
-    front = {
-        'library_name': 'transformers',
-        'tags': f'[{", ".join(dict.fromkeys((*TAGS, *tags)))}]',
-        **known,
-    }
-    if _HUB_ID.fullmatch(base):  # a hub refuses other values
-        front['base_model'] = base
-    licence = known.get('license')
     path.write_text(
-        '\n'.join(['---', *(f'{k}: {v}' for k, v in front.items()), '---', '', ''])
+        front_matter(teacher, tags)
         + _TEXT.format(
             name=name,
-            base=base,
-            licence=f' ({licence})' if licence else '; its card names none here',
+            **origin(teacher),
             rows=''.join(f'| {k} | {v} |\n' for k, v in (figures or {}).items()),
             **_use(config, name),
             **_described(config.get_text_config()),
         ),
         encoding='utf-8',
+    )
+
+
+def front_matter(teacher: str | Path | None, tags: tuple[str, ...] = ()) -> str:
+    """The beginning of a card, which hubs read: licence, base model and tags.
+
+    Args:
+        teacher: See :class:`CardFacts`.
+        tags: Tags besides :data:`TAGS`.
+    """
+    known = read_card(teacher)
+    base = known.pop('base_model', None) or _name_of(teacher)
+    fields = {
+        'library_name': 'transformers',
+        'tags': f'[{", ".join(dict.fromkeys((*TAGS, *tags)))}]',
+        **known,
+    }
+    if _HUB_ID.fullmatch(base):  # a hub refuses other values
+        fields['base_model'] = base
+    lines = ['---', *(f'{key}: {value}' for key, value in fields.items()), '---']
+    return '\n'.join([*lines, '', ''])
+
+
+def origin(teacher: str | Path | None) -> dict[str, str]:
+    """The base model and its licence, as the text of a card names them."""
+    known = read_card(teacher)
+    licence = known.get('license')
+    return dict(
+        base=known.get('base_model') or _name_of(teacher),
+        licence=f' ({licence})' if licence else '; its card names none here',
     )
 
 

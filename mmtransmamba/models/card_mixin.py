@@ -51,17 +51,21 @@ class CardMixin:
             self._write_card(working_dir, repo_id, tuple(tags), replace=True)
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
+    def card_facts(self) -> CardFacts:
+        """What the card says beyond the config."""
+        if self.card is not None:
+            return self.card
+        source = self.name_or_path or None
+        rows = read_rows(source)
+        if rows:
+            loaded = f'those above are of `{Path(source).absolute().name}`'
+            rows[_LOADED] = f'{loaded}, from which this model was loaded'
+        return CardFacts(source, rows)
+
     def _write_card(
         self, folder: str | os.PathLike, name: str, tags: tuple[str, ...] = (), **kwargs
     ) -> None:
-        facts = self.card
-        if facts is None:
-            source = self.name_or_path or None
-            rows = read_rows(source)
-            if rows:
-                loaded = f'those above are of `{Path(source).absolute().name}`'
-                rows[_LOADED] = f'{loaded}, from which this model was loaded'
-            facts = CardFacts(source, rows)
+        facts = self.card_facts()
         write_card(
             folder, name, self.config, facts.teacher, facts.rows, tags=tags, **kwargs
         )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmtransmamba.apis.loading import load
 from mmtransmamba.apis.serving.granite import to_granite
 from mmtransmamba.compat import release
+from mmtransmamba.models.card import front_matter, origin
 from mmtransmamba.models.folders.companions import copy_companions
 from mmtransmamba.models.language.cache_names import as_argument, returned_cache
 from mmtransmamba.utils.checkpoint_files import put_in_place
@@ -28,15 +29,21 @@ PROMPT, ANSWER = 33, 16  # numbers of tokens in the check
 
 _NOTE = """# {name}
 
-A hybrid of {mamba} Mamba-2 and {attention} attention layers, converted from a
-Transformer with mmtransmamba and written as `granitemoehybrid`.
+A hybrid of {mamba} Mamba-2 and {attention} attention layers, converted from `{base}`
+with mmtransmamba and written as `granitemoehybrid`.
 
+| | |
+|---|---|
+| history | {history} |
+{rows}
 It is read by transformers 5.23 or later, vLLM and SGLang, without further code.
 Earlier releases of transformers, and mlx-lm, load it without an error but normalise
 over all channels of the mixers instead of each head alone: their output is wrong.
 
 vLLM keeps the recurrent state in the model's dtype; `--mamba-ssm-cache-dtype float32`
 keeps it in float32.
+
+The terms of the original model's licence apply to this model as well{licence}.
 """
 
 
@@ -134,8 +141,15 @@ def _check_replaceable(out: Path, overwrite: bool) -> None:
 
 def _note(name: str, model: nn.Module) -> str:
     mamba = len(model.config.mamba_layers)
-    attention = model.config.num_hidden_layers - mamba
-    return _NOTE.format(name=name, mamba=mamba, attention=attention)
+    facts = model.card_facts()
+    return front_matter(facts.teacher, ('granitemoehybrid',)) + _NOTE.format(
+        name=name,
+        mamba=mamba,
+        attention=model.config.num_hidden_layers - mamba,
+        history=', '.join(model.config.transfer_history) or 'none',
+        rows=''.join(f'| {label} | {text} |\n' for label, text in facts.rows.items()),
+        **origin(facts.teacher),
+    )
 
 
 def _write_config(path: Path) -> None:
