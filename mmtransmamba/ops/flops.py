@@ -14,6 +14,7 @@ import torch
 from .delta_rule import native as delta_rule_native  # noqa: F401
 from .selective_scan import native, triton  # noqa: F401
 from .ssd import native as ssd_native  # noqa: F401
+from .ssd import triton as ssd_triton  # noqa: F401
 from .wkv import native as wkv_native  # noqa: F401
 from .wkv import triton as wkv_triton  # noqa: F401
 
@@ -164,6 +165,7 @@ FORMULAS: dict[Any, Callable[..., int]] = {
     torch.ops.mmtransmamba.selective_scan: _selective_scan,
     torch.ops.mmtransmamba.selective_scan_triton: _selective_scan,
     torch.ops.mmtransmamba.ssd: _ssd,
+    torch.ops.mmtransmamba.ssd_triton: _ssd,
     torch.ops.mmtransmamba.delta_rule: _delta_rule,
     torch.ops.mmtransmamba.bi_wkv: _bi_wkv,
     torch.ops.mmtransmamba.bi_wkv_triton: _bi_wkv,

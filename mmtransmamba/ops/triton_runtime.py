@@ -9,6 +9,7 @@ This module does not import Triton, which is imported when the first kernel is l
 
 import importlib.metadata
 import importlib.util
+import math
 import os
 from collections.abc import Mapping
 
@@ -36,18 +37,31 @@ def unavailable() -> str | None:
     return None
 
 
-def refuses_length(name: str, x: Tensor, power: int) -> str | None:
+def refuses_length(name: str, x: Tensor, power: int, dims: int = 2) -> str | None:
     """Why kernels with indices below ``2**power`` cannot take a tensor, or None.
 
     Args:
         name: Its name.
-        x: Tensor whose last two dimensions are one sequence.
+        x: Tensor whose last ``dims`` dimensions are one sequence.
         power: Power of two that the elements of a sequence must stay below.
+        dims: Number of dimensions of a sequence.
     """
-    if x.shape[-1] * x.shape[-2] < 2**power:
+    if math.prod(x.shape[-dims:]) < 2**power:
         return None
     shape = list(x.shape)
     return f'it takes fewer than 2^{power} elements a sequence, {name} is {shape}'
+
+
+def rows(x: Tensor, steps: int = -2) -> Tensor:
+    """A tensor with unit stride over its last dimension, copied only if needed.
+
+    Args:
+        x: Tensor whose offsets within a sequence have to fit 32 bits.
+        steps: Dimension of the steps of a sequence.
+    """
+    if x.stride(-1) == 1 and x.shape[steps] * x.stride(steps) < 2**31:
+        return x
+    return x.contiguous()
 
 
 def refuses_place_or_dtype(

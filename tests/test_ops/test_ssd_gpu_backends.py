@@ -13,7 +13,7 @@ from scan_cases import assert_close, outputs_and_gradients
 from ssd_cases import operands
 
 from mmtransmamba.ops import backends, ssd_scan
-from mmtransmamba.ops.ssd import fla, mamba_ssm
+from mmtransmamba.ops.ssd import fla, mamba_ssm, triton
 
 FUNCTIONS = {
     fla: ('fla.ops.simple_gla', 'chunk_simple_gla'),
@@ -186,10 +186,23 @@ def test_other_devices_are_refused(module, device):
     ],
     ids=str,
 )
-def test_the_next_backend_takes_over(sizes, chosen):
+def test_the_next_backend_takes_over(sizes, chosen, monkeypatch):
+    monkeypatch.setattr(triton, 'unavailable', lambda: 'it is not installed')
     backends._reason.cache_clear()
     module = backends.resolve('ssd', on_gpu(**sizes))
     assert module.__name__.rpartition('.')[2] == chosen
+    backends._reason.cache_clear()
+
+
+@pytest.mark.parametrize(
+    'sizes',
+    [dict(), dict(channels=12, states=4, length=3), dict(batch=0)],
+    ids=str,
+)
+def test_triton_is_taken_before_the_packages(sizes, monkeypatch):
+    monkeypatch.setattr(triton, 'unavailable', lambda: None)
+    backends._reason.cache_clear()
+    assert backends.resolve('ssd', on_gpu(**sizes)) is triton
     backends._reason.cache_clear()
 
 

@@ -9,6 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ..triton_runtime import rows
 from .triton_kernels import conv_forward, conv_inputs, conv_weights
 
 STEPS = 32
@@ -20,7 +21,7 @@ def forward(
     x: Tensor, taps: Tensor, bias: Tensor, reverse: Tensor, silu: bool
 ) -> Tensor:
     """The output ``[K, B, L, D]`` in the dtype of ``x``."""
-    x = _rows(x)
+    x = rows(x)
     batch, length, channels = x.shape
     directions = len(reverse)
     y = x.new_empty(directions, batch, length, channels)
@@ -45,7 +46,7 @@ def backward(
     grad: Tensor, x: Tensor, taps: Tensor, bias: Tensor, reverse: Tensor, silu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of ``x`` (in its dtype), taps ``[W, K, D]`` and bias ``[K, D]``."""
-    x, grad, taps = _rows(x), _rows(grad), taps.contiguous()
+    x, grad, taps = rows(x), rows(grad), taps.contiguous()
     batch, length, channels = x.shape
     width, directions, _ = taps.shape
     tiles = triton.cdiv(length, STEPS)
@@ -101,13 +102,3 @@ def _sizes(x: Tensor, taps: Tensor) -> dict[str, Any]:
 
 def _strides(grad: Tensor) -> dict[str, int]:
     return dict(g_k=grad.stride(0), g_b=grad.stride(1), g_l=grad.stride(2))
-
-
-def _rows(x: Tensor) -> Tensor:
-    """A tensor with unit stride over the channels, copied only if needed.
-
-    Offsets within a sequence have 32 bits.
-    """
-    if x.stride(-1) == 1 and x.shape[-2] * x.stride(-2) < 2**31:
-        return x
-    return x.contiguous()

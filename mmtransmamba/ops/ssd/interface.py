@@ -4,7 +4,7 @@ from torch import Tensor
 
 from .. import backends
 from ..arguments import check_tensors, finite_rates, upcast
-from . import chunked, fla, mamba_ssm, native, reference, shapes
+from . import chunked, fla, mamba_ssm, native, reference, shapes, triton
 from .arguments import check_scan, check_step
 from .step import step
 
@@ -13,6 +13,7 @@ OP = 'ssd'
 backends.register(
     OP,
     {
+        'triton': triton,
         'mamba_ssm': mamba_ssm,
         'fla': fla,
         'native': native,

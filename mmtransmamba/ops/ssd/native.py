@@ -5,19 +5,18 @@ N states, C chunks, S segments of the heads of a group.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..native import library
 from ..native.library import refuses_place_or_dtype, unavailable
+from .operator_form import OPERANDS, SCHEMA, register_gradient
 
 __all__ = ['refuses', 'scan', 'unavailable']
 
 WARN_WHEN_UNAVAILABLE = True
 
-_OPERANDS = ('x', 'dt', 'A', 'B', 'C', 'D', 'initial_state')
 _ROW_OPERANDS = ('x', 'B', 'C', 'initial_state')
 
 
@@ -113,22 +112,14 @@ def _arguments(
 def _with_rows(operands: Sequence[Tensor | None]) -> list[Tensor | None]:
     return [
         library.rows(x) if name in _ROW_OPERANDS else x
-        for name, x in zip(_OPERANDS, operands, strict=True)
+        for name, x in zip(OPERANDS, operands, strict=True)
     ]
-
-
-# Schemas are written out because older torch does not infer them from these
-# annotations.
-_OPERAND_SCHEMA = (
-    'Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, '
-    'Tensor? initial_state'
-)
 
 
 @torch.library.custom_op(
     'mmtransmamba::ssd',
     mutates_args=(),
-    schema=f'({_OPERAND_SCHEMA}, bool keep_states) -> (Tensor, Tensor, Tensor)',
+    schema=f'({SCHEMA}, bool keep_states) -> (Tensor, Tensor, Tensor)',
 )
 def _scan_op(
     x: Tensor,
@@ -171,7 +162,7 @@ def _(
     'mmtransmamba::ssd_backward',
     mutates_args=(),
     schema=(
-        f'(Tensor? grad_y, Tensor? grad_last_state, {_OPERAND_SCHEMA}, '
+        f'(Tensor? grad_y, Tensor? grad_last_state, {SCHEMA}, '
         'Tensor checkpoints, bool[] wanted) -> Tensor[]'
     ),
 )
@@ -247,7 +238,7 @@ def _empty_parts(
     x, B = operands[0], operands[3]
     batch, heads, groups = x.shape[0], x.shape[2], B.shape[2]
     parts = {}
-    for name, operand, want in zip(_OPERANDS, operands, wanted, strict=True):
+    for name, operand, want in zip(OPERANDS, operands, wanted, strict=True):
         if not want or operand is None:
             parts[name] = None
         elif name in ('B', 'C'):
@@ -270,16 +261,4 @@ def _sum_parts(parts: dict[str, Tensor | None]) -> list[Tensor]:
     ]
 
 
-def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
-    ctx.save_for_backward(*inputs[:-1], output[2])
-    ctx.set_materialize_grads(False)
-
-
-def _backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
-    grad_y, grad_last_state, _ = grad_outputs
-    wanted = [bool(want) for want in ctx.needs_input_grad[: len(_OPERANDS)]]
-    grads = iter(_scan_backward_op(grad_y, grad_last_state, *ctx.saved_tensors, wanted))
-    return *(next(grads) if want else None for want in wanted), None
-
-
-_scan_op.register_autograd(_backward, setup_context=_setup_context)
+register_gradient(_scan_op, _scan_backward_op)

@@ -11,6 +11,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ..triton_runtime import rows
 from . import triton_plan as plan
 from .triton_backward import wkv_gradient_totals, wkv_gradients
 from .triton_forward import wkv_output
@@ -80,16 +81,6 @@ def backward(
             **OPTIONS,
         )
         return parts[0].sum((0, 1)), parts[1].sum((0, 1))
-
-
-def rows(x: Tensor) -> Tensor:
-    """A tensor with unit stride over the channels, copied only if needed.
-
-    Offsets within a sequence have 32 bits.
-    """
-    if x.stride(-1) == 1 and x.shape[-2] * x.stride(-2) < 2**31:
-        return x
-    return x.contiguous()
 
 
 def _shared(w: Tensor, k: Tensor, v: Tensor) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import torch
 import triton
 from torch import Tensor
 
+from ..triton_runtime import rows
 from . import triton_plan as plan
-from .triton_launch import OPTIONS, rows
+from .triton_launch import OPTIONS
 from .triton_v6_rows import wkv6_rows
 from .triton_v6_walk import wkv6_walk
 
