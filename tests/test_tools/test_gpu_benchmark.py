@@ -66,7 +66,11 @@ def test_every_part_runs_and_is_written(start, tmp_path, monkeypatch):
     assert values['K = 4 float32', 'forward, ms'] > 0
     assert values['Vim distilled', 'images a second without AdamW'] > 0
     assert ('Vim distilled', 'overhead of distillation, %') in values
-    for case in ('bi_wkv6 (64, 196, 192)', 'causal_conv1d (64, 196, 384)'):
+    for case in (
+        'bi_wkv6 (64, 196, 192)',
+        'causal_conv1d (64, 196, 384)',
+        'ssd_scan (8, 2048, 3072)',
+    ):
         assert values[f'{case} float32', 'error of y'] < 1e-5
         assert values[f'{case} bfloat16', 'forward and backward, ms'] > 0
     with (tmp_path / 'gpu.csv').open(newline='', encoding='utf-8') as file:

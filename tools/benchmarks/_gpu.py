@@ -25,6 +25,7 @@ from mmtransmamba.ops import (
     scan_order,
     selective_scan_directions,
     selective_scan_fn,
+    ssd_scan,
 )
 from mmtransmamba.ops.causal_conv1d import causal_conv1d
 from mmtransmamba.ops.selective_scan.reference import directions_by_gather
@@ -42,12 +43,14 @@ SHAPES = {
 DIRECTIONS = 4
 DIRECTIONS_PREDICTED = 0.096
 HEAD = 64
+SSD_STATES = 128
 # Function, batch, tokens, channels; predicted as above, from counts of instructions.
 MIXING = {
     ('bi_wkv', 64, 196, 192): 0.022,
     ('bi_wkv', 1, 16384, 192): 0.05,
     ('bi_wkv6', 64, 196, 192): 0.085,
     ('causal_conv1d', 64, 196, 384): 0.022,
+    ('ssd_scan', 8, 2048, 3072): 0.9,
 }
 OVERHEAD_TARGET = 15.0
 DECODE_CONTEXTS = ['4096', '32768', '131072']
@@ -270,7 +273,7 @@ class Session:
     def mixing(
         self, name: str, batch: int, length: int, channels: int, dtype: torch.dtype
     ) -> Iterator[tuple[str, float]]:
-        """Errors against float64 and times of the WKV and of the convolution."""
+        """Errors against float64 and times of the WKV, the convolution and SSD."""
         if self.dry:
             batch, length = 1, 5
         generator = torch.Generator().manual_seed(0)
@@ -285,6 +288,11 @@ class Session:
         elif name == 'bi_wkv6':
             small = dict(u=randn(*heads))
             large = {x: randn(*tokens) for x in 'rkvw'}
+        elif name == 'ssd_scan':
+            small = dict(A=-randn(heads[0]).exp(), D=randn(heads[0]))
+            large = {x: randn(batch, length, 1, SSD_STATES) for x in 'BC'}
+            large |= dict(x=randn(batch, length, *heads))
+            large |= dict(dt=0.1 * randn(batch, length, heads[0]).sigmoid())
         else:
             small = dict(weight=randn(2, channels, 4), bias=randn(2, channels))
             large = dict(x=randn(*tokens))
@@ -293,18 +301,15 @@ class Session:
         def run(leaves: dict[str, Tensor]) -> Tensor:
             if name == 'causal_conv1d':
                 return causal_conv1d(**leaves, reverse=(False, True), silu=True)
-            function = bi_wkv if name == 'bi_wkv' else bi_wkv6
-            return function(**leaves)[0]
+            functions = dict(bi_wkv=bi_wkv, bi_wkv6=bi_wkv6, ssd_scan=ssd_scan)
+            return functions[name](**leaves)[0]
 
         def both(leaves: dict[str, Tensor]) -> list[Tensor]:
             y = run(leaves)
             return [y, *torch.autograd.grad(y.sum(), list(leaves.values()))]
 
         # One batch entry and few tokens are enough for the values, and fast in float64.
-        part = {
-            x: value[:1, :300] if value.dim() == 3 and x != 'weight' else value
-            for x, value in operands.items()
-        }
+        part = operands | {x: operands[x][:1, :300] for x in large}
 
         def placed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             return {x: v.to(self.device).requires_grad_() for x, v in tensors.items()}
