@@ -78,7 +78,7 @@ def backward(
         states, _ = scan.carried_states(sums, initial_state)
         behind, dstart = scan.carried_states(sums, grad_last_state, reverse=True)
         common = dict(SUMS=sums, STATES=states, GRAD_STATES=behind)
-        if any(compress(('x', 'dt', 'A', 'D'), [*wanted[:3], wanted[5]])):
+        if any([*wanted[:3], wanted[5]]):
             scan.launch(
                 ssd_head_gradients,
                 scan.heads,
