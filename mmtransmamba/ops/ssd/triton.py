@@ -7,6 +7,7 @@ backward pass, which computes the states again.
 
 from collections.abc import Mapping
 from itertools import compress
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,38 +90,19 @@ def _(
         '-> Tensor[]'
     ),
 )
-def _scan_backward_op(
-    grad_y: Tensor | None,
-    grad_last_state: Tensor | None,
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    initial_state: Tensor | None,
-    wanted: list[bool],
-) -> list[Tensor]:
+def _scan_backward_op(*arguments: Any) -> list[Tensor]:
     """Backward kernels: the requested gradients of the seven tensors."""
     from . import triton_launch
 
-    operands = x, dt, A, B, C, D, initial_state
-    if not x.numel():
-        return [
-            t.new_zeros(t.shape)
-            for t, want in zip(operands, wanted, strict=True)
-            if want
-        ]
-    return triton_launch.backward(grad_y, grad_last_state, *operands, wanted)
+    _, _, *operands, wanted = arguments
+    if not operands[0].numel():
+        return [torch.zeros_like(t) for t in compress(operands, wanted)]
+    return triton_launch.backward(*arguments)
 
 
 @_scan_backward_op.register_fake
-def _(
-    grad_y: Tensor | None,
-    grad_last_state: Tensor | None,
-    *rest: Tensor | None,
-) -> list[Tensor]:
-    *operands, wanted = rest
+def _(*arguments: Any) -> list[Tensor]:
+    _, _, *operands, wanted = arguments
     return [t.new_empty(t.shape) for t in compress(operands, wanted)]
 
 
