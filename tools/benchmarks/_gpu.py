@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import _gpu_training
 import torch
+import torch.nn.functional as F
 from _decode import write_between_marks
 from torch import Tensor
 
@@ -22,6 +23,8 @@ from mmtransmamba.ops import (
     backends,
     bi_wkv,
     bi_wkv6,
+    gated_delta_rule,
+    kda,
     scan_order,
     selective_scan_directions,
     selective_scan_fn,
@@ -51,7 +54,12 @@ MIXING = {
     ('bi_wkv6', 64, 196, 192): 0.085,
     ('causal_conv1d', 64, 196, 384): 0.022,
     ('ssd_scan', 8, 2048, 3072): 0.9,
+    ('gated_delta_rule', 64, 196, 192): 0.08,
+    ('gated_delta_rule', 8, 4096, 1024): 1.3,
+    ('kda', 64, 196, 192): 0.12,
+    ('kda', 8, 4096, 1024): 2.0,
 }
+RULES = {'gated_delta_rule': gated_delta_rule, 'kda': kda}
 OVERHEAD_TARGET = 15.0
 DECODE_CONTEXTS = ['4096', '32768', '131072']
 DECODE_LIMIT = 240  # seconds
@@ -273,7 +281,7 @@ class Session:
     def mixing(
         self, name: str, batch: int, length: int, channels: int, dtype: torch.dtype
     ) -> Iterator[tuple[str, float]]:
-        """Errors against float64 and times of the WKV, the convolution and SSD."""
+        """Errors against float64 and times of other functions that mix tokens."""
         if self.dry:
             batch, length = 1, 5
         generator = torch.Generator().manual_seed(0)
@@ -293,6 +301,13 @@ class Session:
             large = {x: randn(batch, length, 1, SSD_STATES) for x in 'BC'}
             large |= dict(x=randn(batch, length, *heads))
             large |= dict(dt=0.1 * randn(batch, length, heads[0]).sigmoid())
+        elif name in RULES:
+            small, split = {}, (batch, length, *heads)
+            gates = split if name == 'kda' else split[:3]
+            large = {x: F.normalize(randn(*split), dim=-1) for x in 'qkv'}
+            large |= dict(
+                g=-F.softplus(randn(*gates)), beta=randn(*split[:3]).sigmoid()
+            )
         else:
             small = dict(weight=randn(2, channels, 4), bias=randn(2, channels))
             large = dict(x=randn(*tokens))
@@ -301,7 +316,7 @@ class Session:
         def run(leaves: dict[str, Tensor]) -> Tensor:
             if name == 'causal_conv1d':
                 return causal_conv1d(**leaves, reverse=(False, True), silu=True)
-            functions = dict(bi_wkv=bi_wkv, bi_wkv6=bi_wkv6, ssd_scan=ssd_scan)
+            functions = RULES | dict(bi_wkv=bi_wkv, bi_wkv6=bi_wkv6, ssd_scan=ssd_scan)
             return functions[name](**leaves)[0]
 
         def both(leaves: dict[str, Tensor]) -> list[Tensor]:
