@@ -12,6 +12,7 @@ import torch
 
 # These modules define the ops counted here.
 from .delta_rule import native as delta_rule_native  # noqa: F401
+from .delta_rule import triton as delta_rule_triton  # noqa: F401
 from .selective_scan import native, triton  # noqa: F401
 from .ssd import native as ssd_native  # noqa: F401
 from .ssd import triton as ssd_triton  # noqa: F401
@@ -167,6 +168,7 @@ FORMULAS: dict[Any, Callable[..., int]] = {
     torch.ops.mmtransmamba.ssd: _ssd,
     torch.ops.mmtransmamba.ssd_triton: _ssd,
     torch.ops.mmtransmamba.delta_rule: _delta_rule,
+    torch.ops.mmtransmamba.delta_rule_triton: _delta_rule,
     torch.ops.mmtransmamba.bi_wkv: _bi_wkv,
     torch.ops.mmtransmamba.bi_wkv_triton: _bi_wkv,
     torch.ops.mmtransmamba.bi_wkv6: _bi_wkv6,

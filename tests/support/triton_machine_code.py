@@ -41,8 +41,9 @@ def compiled(kernel, arguments: dict, capability: int, warps: int = 1) -> Code:
 
     Args:
         kernel (JITFunction): The kernel.
-        arguments (dict): By name ``'*fp32'`` and the like for a pointer, an integer
-            for a size, ``('constexpr', value)`` for what is compiled in.
+        arguments (dict): By name ``'*fp32'`` and the like for a pointer, ``'fp32'``
+            for a number, an integer for a size, ``('constexpr', value)`` for what is
+            compiled in.
         capability (int): 80, 90, ...
         warps (int): Warps of a program.
     """
@@ -53,7 +54,8 @@ def compiled(kernel, arguments: dict, capability: int, warps: int = 1) -> Code:
             signature[name], constants[name] = value
         elif isinstance(value, str):
             signature[name] = value
-            if not parameter.do_not_specialize_on_alignment:
+            pointer = value.startswith('*')
+            if pointer and not parameter.do_not_specialize_on_alignment:
                 attributes[(i,)] = [['tt.divisibility', 16]]
         elif value == 1 and not parameter.do_not_specialize:
             signature[name], constants[name] = 'constexpr', 1

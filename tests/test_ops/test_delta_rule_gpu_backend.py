@@ -13,7 +13,7 @@ from delta_rule_cases import RULES, operands
 from scan_cases import assert_close, outputs_and_gradients
 
 from mmtransmamba.ops import backends, gated_delta_rule
-from mmtransmamba.ops.delta_rule import fla
+from mmtransmamba.ops.delta_rule import fla, triton
 
 both_rules = pytest.mark.parametrize('rule', RULES)
 
@@ -162,7 +162,10 @@ def test_what_is_refused_goes_to_the_next_backend(sizes, reason):
     backends._reason.cache_clear()
     module = backends.resolve('delta_rule', on_gpu(**sizes))
     backends._reason.cache_clear()
-    chosen = 'fla' if reason is None else 'chunked'
+    given = on_gpu(**sizes)
+    follows = triton.unavailable() is None and triton.refuses(given) is None
+    rest = 'triton' if follows else 'chunked'
+    chosen = 'fla' if reason is None else rest
     assert module.__name__.rpartition('.')[2] == chosen
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .. import backends
 from ..arguments import check_tensors, upcast
-from . import chunked, fla, native, reference, shapes
+from . import chunked, fla, native, reference, shapes, triton
 from .arguments import check_begins, check_scan, check_step
 from .step import step
 
@@ -15,7 +15,10 @@ NORM_EPS = 1e-6
 backends.register(
     OP,
     {
+        # Where it is installed: it tunes its kernels on the device at hand. It takes no
+        # float32 and no narrow heads, and then these kernels are faster than torch's.
         'fla': fla,
+        'triton': triton,
         'native': native,
         'shapes': shapes,
         'chunked': chunked,
@@ -57,7 +60,8 @@ def gated_delta_rule(
     bounded.
 
     Half precision inputs, also under autocast, are computed in float32. The kernels
-    for GPUs multiply them in half precision and keep the state in float32. Any strides
+    for GPUs multiply them in half precision (``fla``) or TF32 (``triton``) and keep the
+    state in float32. Any strides
     and an empty batch are accepted.
 
     Args:

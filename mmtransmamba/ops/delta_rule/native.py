@@ -12,12 +12,11 @@ from torch import Tensor
 
 from ..native import library
 from ..native.library import refuses_place_or_dtype, unavailable
+from .operator_form import OPERAND_SCHEMA, OPERANDS
 
 __all__ = ['refuses', 'scan', 'unavailable']
 
 WARN_WHEN_UNAVAILABLE = True
-
-_OPERANDS = ('q', 'k', 'v', 'g', 'beta', 'initial_state')
 
 
 def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
@@ -98,22 +97,14 @@ def _arguments(
 def _with_rows(operands: Sequence[Tensor | None]) -> list[Tensor | None]:
     return [
         x if name in ('g', 'beta') else library.rows(x)
-        for name, x in zip(_OPERANDS, operands, strict=True)
+        for name, x in zip(OPERANDS, operands, strict=True)
     ]
-
-
-# Schemas are written out because older torch does not infer them from these
-# annotations.
-_OPERAND_SCHEMA = (
-    'Tensor q, Tensor k, Tensor v, Tensor g, Tensor beta, Tensor? initial_state, '
-    'float scale'
-)
 
 
 @torch.library.custom_op(
     'mmtransmamba::delta_rule',
     mutates_args=(),
-    schema=f'({_OPERAND_SCHEMA}, bool keep_states) -> (Tensor, Tensor, Tensor)',
+    schema=f'({OPERAND_SCHEMA}, bool keep_states) -> (Tensor, Tensor, Tensor)',
 )
 def _scan_op(
     q: Tensor,
@@ -157,7 +148,7 @@ def _(
     'mmtransmamba::delta_rule_backward',
     mutates_args=(),
     schema=(
-        f'(Tensor? grad_y, Tensor? grad_last_state, {_OPERAND_SCHEMA}, '
+        f'(Tensor? grad_y, Tensor? grad_last_state, {OPERAND_SCHEMA}, '
         'Tensor checkpoints, bool[] wanted) -> Tensor[]'
     ),
 )
@@ -229,7 +220,7 @@ def _empty_parts(
     """
     v = operands[2]
     parts = {}
-    for name, operand, want in zip(_OPERANDS, operands, wanted, strict=True):
+    for name, operand, want in zip(OPERANDS, operands, wanted, strict=True):
         if not want or operand is None:
             parts[name] = None
         elif name in ('q', 'k'):
@@ -259,7 +250,7 @@ def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
 def _backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
     grad_y, grad_last_state, _ = grad_outputs
     *operands, checkpoints = ctx.saved_tensors
-    wanted = [bool(want) for want in ctx.needs_input_grad[: len(_OPERANDS)]]
+    wanted = [bool(want) for want in ctx.needs_input_grad[: len(OPERANDS)]]
     grads = iter(
         _scan_backward_op(
             grad_y, grad_last_state, *operands, ctx.scale, checkpoints, wanted
