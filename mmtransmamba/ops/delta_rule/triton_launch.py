@@ -12,6 +12,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ..triton_runtime import rows
 from . import triton_plan as plan
 from .triton_channels import (
     delta_channel_gates,
@@ -26,6 +27,8 @@ from .triton_walk import delta_walk, delta_walk_back
 # Triton 3.10 no longer fuses a product and a sum automatically.
 OPTIONS = dict(num_stages=1, enable_fp_fusion=True)
 WARPS = 4
+STEPS = -3
+"""Dimension of the steps."""
 
 
 class Prepared(NamedTuple):
@@ -74,7 +77,7 @@ def backward(
     groups, keys = q.shape[2:]
     if grad_y is None:
         grad_y = torch.zeros_like(v)
-    grad_y = _rows(grad_y)
+    grad_y = rows(grad_y, STEPS)
     with torch.cuda.device_of(v):
         ready = _prepare(q, k, v, g, beta, scale, keep=True)
         cut, common, sizes = ready.cut, ready.common, ready.sizes
@@ -179,7 +182,7 @@ def backward(
             delta_channel_keys[(tiles * (cut.chunk // plan.BLOCK),)](
                 **of_keys | dict(num_warps=1), UP_TO=up_to, ON_FROM=on_from
             )
-            g = _rows(g)
+            g = rows(g, STEPS)
             names = 'HIGH', 'LOW', 'STATES', 'GRADS', 'L', 'NC', 'H', 'KEYS', 'VALUES'
             names += 'BT', 'BK', 'BV', *OPTIONS
             delta_channel_gates[(tiles,)](
@@ -210,7 +213,7 @@ def _prepare(
     cut = plan.divide(batch * heads, length, keys, values)
     channel = g.dim() == 4
     float32 = dict(dtype=torch.float32, device=v.device)
-    q, k = _rows(q), _rows(k)
+    q, k = rows(q, STEPS), rows(k, STEPS)
     width = keys if channel else 1
     high, low = torch.empty(2, batch * heads, cut.chunks, cut.chunk, width, **float32)
     columns = min(cut.key_tile, 32) if channel else 1
@@ -275,7 +278,7 @@ def _walk(
     ready: Prepared, v: Tensor, initial_state: Tensor | None, **outputs: Tensor
 ) -> None:
     """Output and last state, or the states before the chunks and the errors."""
-    v = _rows(v)
+    v = rows(v, STEPS)
     values = v.shape[3]
     keep = 'STATES' in outputs
     absent = next(iter(outputs.values()))
@@ -318,11 +321,6 @@ def precision(v: Tensor | torch.dtype) -> str:
 
 def _state_shape(q: Tensor, v: Tensor) -> tuple[int, ...]:
     return v.shape[0], v.shape[2], q.shape[3], v.shape[3]
-
-
-def _rows(x: Tensor) -> Tensor:
-    """A tensor with unit stride over the channels, copied only if needed."""
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _strides(**tensors: Tensor) -> dict[str, int]:
