@@ -1,10 +1,11 @@
-"""Choose the layers that stay attention, by several methods side by side.
+"""Choose the layers or heads that stay attention, by several methods side by side.
 
 select_layers.py TEACHER --calibration text.txt --out OUT
 
 OUT/METHOD.json is a ranking for `convert_lm.py --layers OUT/METHOD.json --ratio 0.5`
-and for transfer_lm.py; OUT/comparison.html shows the hybrids that follow from the
-rankings and from fixed positions, on text and on synthetic recall, before any training.
+and for transfer_lm.py, OUT/heads-METHOD.json one of heads for the same options.
+OUT/comparison.html shows the hybrids that follow from the rankings and from fixed
+positions, on text and on synthetic recall, before any training.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from _tool import Parser, natural, out_folder, positive, real, seed_number, tool
 
-from mmtransmamba.utils.choices import INITS, PROBES, RANKINGS
+from mmtransmamba.utils.choices import INITS, PROBES, RANKINGS, UNITS
 from mmtransmamba.utils.conversion_options import add_mixer_options
 
 
@@ -43,6 +44,14 @@ def parse_args() -> argparse.Namespace:
         choices=PROBES,
         default=['text'],
         help='what single, greedy and gates measure on (default: text)',
+    )
+    parser.add_argument(
+        '--units',
+        nargs='+',
+        choices=UNITS,
+        default=['layers'],
+        help='what is ranked: whole layers, or single key-value heads of all layers '
+        '(default: layers)',
     )
     parser.add_argument(
         '--ratio',
@@ -82,6 +91,7 @@ def main(args: argparse.Namespace) -> None:
         args.ratio,
         args.calibration_tokens,
         conversion,
+        units=args.units,
     )
 
 

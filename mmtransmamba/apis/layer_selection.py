@@ -1,8 +1,8 @@
-"""Selection of the layers that stay attention, by several methods side by side."""
+"""Selection of the layers or heads that stay attention, by several methods."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -14,35 +14,37 @@ from mmtransmamba.models.folders.pretrained import Pretrained
 from mmtransmamba.models.language.layer_choice import choose_layers, count_layers_of
 from mmtransmamba.transfer.convert import Conversion, LayerRanking, rank_layers
 from mmtransmamba.transfer.convert.calibration import read_calibration, split_held_out
-from mmtransmamba.transfer.convert.candidates import Candidates, check_ids
+from mmtransmamba.transfer.convert.candidates import Candidates, check_ids, kv_heads
 from mmtransmamba.transfer.convert.probes import text_probes
 from mmtransmamba.utils.checkpoint_files import write
-from mmtransmamba.utils.choices import POSITIONS, RANKINGS
+from mmtransmamba.utils.choices import POSITIONS, RANKINGS, UNITS
 from mmtransmamba.visualization.report.environment import this_machine
 from mmtransmamba.visualization.report.markup import document, table
 
 LITTLE_RECALL = 0.1
 """Recall of a teacher below which rankings by recall mean little."""
 COLUMNS = (
-    *('choice', 'converted', 'KL on text', 'KL on recall', 'recall'),
+    *('choice', 'converted', 'KV cache', 'KL on text', 'KL on recall', 'recall'),
     'recall of the teacher',
 )
 
 
 @dataclass
 class Choice:
-    """Layers to convert, measured together.
+    """Layers or heads to convert, measured together.
 
     Attributes:
         name: Method, or fixed position.
-        layers: The layers.
+        layers: The layers; for heads, pairs of a layer and a key-value head.
+        kv_cache: Share of the teacher's keys and values that the cache still has.
         text_kl, recall_kl: Divergence from the teacher in nats per token, on held-out
             text and on synthetic recall.
         recall, teacher_recall: Share of the repeated tokens that are predicted.
     """
 
     name: str
-    layers: list[int]
+    layers: list[Any]
+    kv_cache: float
     text_kl: float
     recall_kl: float
     recall: float
@@ -52,7 +54,8 @@ class Choice:
         """Texts for a table."""
         return [
             self.name,
-            ', '.join(map(str, self.layers)),
+            described(self.layers),
+            f'{100 * self.kv_cache:.0f} %',
             f'{self.text_kl:.4f}',
             f'{self.recall_kl:.4f}',
             f'{100 * self.recall:.1f} %',
@@ -60,12 +63,23 @@ class Choice:
         ]
 
 
+def described(layers: Sequence[Any]) -> str:
+    """Layers, or heads as ``LAYER: HEADS; …``, as a text."""
+    if all(isinstance(layer, int) for layer in layers):
+        return ', '.join(map(str, layers))
+    heads: dict[int, list[str]] = {}
+    for layer, head in layers:
+        heads.setdefault(layer, []).append(str(head))
+    return '; '.join(f'{layer}: {", ".join(own)}' for layer, own in heads.items())
+
+
 @dataclass
 class Selection:
     """Rankings by several methods, and the choices that follow from them.
 
     Attributes:
-        rankings: By method, with ``-recall`` where it measured on synthetic recall.
+        rankings: By method, with ``heads-`` in front where it ranked heads, and
+            ``-recall`` where it measured on synthetic recall.
         choices: Those of the rankings, then fixed positions.
     """
 
@@ -100,8 +114,9 @@ def select_layers(
     tokens: int = 8192,
     conversion: Conversion | None = None,
     show: Callable[[str], None] = print,
+    units: Sequence[str] = ('layers',),
 ) -> Selection:
-    """Rank the layers by several methods, and compare the hybrids that follow.
+    """Rank layers or heads by several methods, and compare the hybrids that follow.
 
     Nothing is trained except, with ``init='calibrate'``, the mixers, each alone. All
     methods see the same text; an eighth of it, which none of them sees, is what the
@@ -116,10 +131,12 @@ def select_layers(
         methods: See :func:`~mmtransmamba.transfer.convert.rank_layers`.
         on: What they measure on: ``'text'``, ``'recall'``, or both one after the other.
             ``'recall'`` as a method measures on both in any case.
-        ratio: Share of the layers that are converted in the comparison.
+        ratio: Share of the layers that are converted in the comparison. As many heads
+            are converted as these layers have, so the caches are of the same size.
         tokens: Number of tokens to read from a file.
         conversion: Mixer and initialisation.
         show: Called with each ranking and the comparison.
+        units: What is ranked: ``'layers'``, ``'heads'``, or both one after the other.
 
     Raises:
         FileNotFoundError: A file does not exist.
@@ -133,33 +150,37 @@ def select_layers(
         calibration = read_calibration(calibration, folder, tokens)
     fit, held = split_held_out(calibration)
     runs = [
-        (method, place)
+        (unit, method, place)
+        for unit in units
         for method in methods
         for place in (on if method != 'recall' else ('text',))
     ]
-    count = count_layers_of(ratio, pretrained.config.num_hidden_layers)
+    depth, groups = pretrained.config.num_hidden_layers, kv_heads(pretrained.config)
+    layers = count_layers_of(ratio, depth)
+    count = {'layers': layers, 'heads': layers * groups}
     rankings, choices = {}, []
     with Candidates(pretrained, conversion) as candidates:
         check_ids([*fit, *held], candidates.vocab_size)
         if conversion.initialisation.calibrated:
             candidates.fit(fit, conversion.calibration_steps, conversion.seed)
-        for method, place in runs:
-            ranking = rank_layers(
-                candidates, fit, replace(conversion, ranking=method), on=place
-            )
-            rankings[method if place == 'text' else f'{method}-{place}'] = ranking
+        for unit, method, place in runs:
+            asked = replace(conversion, ranking=method)
+            ranking = rank_layers(candidates, fit, asked, on=place, unit=unit)
+            before = '' if unit == 'layers' else f'{unit}-'
+            after = '' if place == 'text' else f'-{place}'
+            rankings[f'{before}{method}{after}'] = ranking
             show(str(ranking))
         text = text_probes(held)
         recall = candidates.recall(sum(b.numel() for b in fit), conversion.seed + 1)
-        chosen = {name: each.first(count) for name, each in rankings.items()}
+        chosen = {name: each.first(count[each.unit]) for name, each in rankings.items()}
         for position in POSITIONS:
-            depth = pretrained.config.num_hidden_layers
             chosen[position] = choose_layers(depth, position, ratio)
         _, teacher_recall = candidates.compare(recall, [])
-        for name, layers in chosen.items():
-            kl, _ = candidates.compare(text, layers)
-            recall_kl, right = candidates.compare(recall, layers)
-            choices.append(Choice(name, layers, kl, recall_kl, right, teacher_recall))
+        for name, converted in chosen.items():
+            own = [i if isinstance(i, int) else tuple(i) for i in converted]
+            kl, _ = candidates.compare(text, own)
+            measured = (kl, *candidates.compare(recall, own), teacher_recall)
+            choices.append(Choice(name, converted, 1 - layers / depth, *measured))
     selection = Selection(rankings, choices)
     show(str(selection))
     if out is not None:
@@ -182,13 +203,7 @@ def _page(selection: Selection, conversion: Conversion, name: str) -> str:
             ('recall', lambda choice: choice.recall_kl),
         )
     }
-    layers = sorted(next(iter(selection.rankings.values())).order)
-    ranks = [
-        [method, *(str(1 + ranking.order.index(i)) for i in layers)]
-        for method, ranking in selection.rankings.items()
-    ]
-    compared = table(COLUMNS, [c.cells() for c in selection.choices], range(2, 6))
-    ranked = table(['method', *map(str, layers)], ranks, range(1, 1 + len(layers)))
+    compared = table(COLUMNS, [c.cells() for c in selection.choices], range(2, 7))
     listed = ''.join(
         f'<pre>{escape(str(r))}</pre>' for r in selection.rankings.values()
     )
@@ -200,12 +215,7 @@ def _page(selection: Selection, conversion: Conversion, name: str) -> str:
             'has seen, and on random tokens that are repeated. '
             f'{selection.warning}</p>',
         ),
-        (
-            'ranks',
-            'Rank of each layer',
-            f'<div class="card">{ranked}</div><p class="note">1 is converted first; '
-            'layers with high ranks stay attention.</p>',
-        ),
+        *_ranks(selection),
         ('rankings', 'Rankings', listed),
         (
             'environment',
@@ -225,3 +235,36 @@ def _page(selection: Selection, conversion: Conversion, name: str) -> str:
         sections,
         f'<p>Written by mmtransmamba from {escape(name)}.</p>',
     )
+
+
+def _ranks(selection: Selection) -> Iterator[tuple[str, str, str]]:
+    """The sections with the rank of each layer, and of each head."""
+    note = '<p class="note">1 is converted first; high ranks stay attention.</p>'
+    layers, heads = (
+        {n: r for n, r in selection.rankings.items() if r.unit == unit}
+        for unit in UNITS
+    )
+    if layers:
+        every = sorted(next(iter(layers.values())).order)
+        rows = [
+            [method, *(str(1 + ranking.order.index(i)) for i in every)]
+            for method, ranking in layers.items()
+        ]
+        ranked = table(['method', *map(str, every)], rows, range(1, 1 + len(every)))
+        yield 'ranks', 'Rank of each layer', f'<div class="card">{ranked}</div>{note}'
+    if heads:
+        every = sorted(next(iter(heads.values())).order)
+        columns = sorted({head for _, head in every})
+        cards = ''
+        for method, ranking in heads.items():
+            rows = [
+                [
+                    str(layer),
+                    *(str(1 + ranking.order.index([layer, i])) for i in columns),
+                ]
+                for layer in sorted({layer for layer, _ in every})
+            ]
+            names = ['layer', *(f'head {i}' for i in columns)]
+            ranked = table(names, rows, range(1, 1 + len(columns)))
+            cards += f'<h3>{method}</h3><div class="card">{ranked}</div>'
+        yield 'heads', 'Rank of each key-value head', cards + note

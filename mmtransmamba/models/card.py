@@ -232,7 +232,7 @@ def _described(config: Any) -> dict[str, str]:
     chosen = list(getattr(config, 'mamba_layers', None) or ())
     if not chosen:
         kind = 'A Transformer'
-    elif len(chosen) == len(kinds):
+    elif len(chosen) == len(kinds) and not getattr(config, 'key_layers', None):
         kind = 'A model without attention'
     else:
         kind = 'A hybrid of attention and linear-time layers'
@@ -242,6 +242,9 @@ def _described(config: Any) -> dict[str, str]:
     named = f'{named} ({fields})' if fields else named
     for layer, other in (getattr(config, 'layer_mixers', None) or {}).items():
         named += f', in layer {layer} {other["type"]}'
+        if other.get('attention_kv_heads'):
+            heads = ', '.join(map(str, other['attention_kv_heads']))
+            named += f' (attention in the key-value heads {heads})'
     return dict(
         kind=kind,
         layers=f'{len(chosen)} of {len(kinds)} converted: {", ".join(map(str, chosen))}'

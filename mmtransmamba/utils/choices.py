@@ -31,6 +31,9 @@ RANKINGS = ('single', 'greedy', 'recall', 'gates')
 PROBES = ('text', 'recall')
 """Measurements that rankings use: :mod:`mmtransmamba.transfer.convert.probes`."""
 
+UNITS = ('layers', 'heads')
+"""What rankings consist of: layers, or single key-value heads of all layers."""
+
 RECIPES = (
     *('calibrated', 'lolcats', 'matvlm', 'mmmamba', 'radlads', 'radlads_long'),
     'transmamba',

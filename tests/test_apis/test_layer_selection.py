@@ -5,7 +5,7 @@ import pytest
 from tiny_decoders import tiny_teacher, tokens
 from torch import nn
 
-from mmtransmamba.apis.layer_selection import select_layers
+from mmtransmamba.apis.layer_selection import described, select_layers
 from mmtransmamba.transfer.convert import Conversion, LayerRanking, convert
 
 
@@ -39,6 +39,34 @@ def test_all_methods_are_compared_on_text_that_none_has_seen(teacher, tmp_path):
     page = (tmp_path / 'out' / 'comparison.html').read_text()
     assert shown[-1] == str(selection) and 'gates-recall' in page
     assert f'{choices["late"].text_kl:.4f}' in page
+
+
+def test_heads_are_compared_with_layers_at_the_same_size_of_the_cache(
+    teacher, tmp_path
+):
+    selection = select_layers(
+        *(teacher, [tokens(8)], tmp_path),
+        methods=['single'],
+        on=('text', 'recall'),
+        ratio=2 / 3,
+        show=lambda text: None,
+        units=('layers', 'heads'),
+    )
+    names = ['single', 'single-recall']
+    assert list(selection.rankings) == [*names, *(f'heads-{name}' for name in names)]
+    choices = {choice.name: choice for choice in selection.choices}
+    single = choices['heads-single']
+    assert single.layers == sorted(selection.rankings['heads-single'].order[:4])
+    assert {choice.cells()[2] for choice in selection.choices} == {'33 %'}
+    hybrid, _ = convert(teacher, str(tmp_path / 'heads-single.json'), 2 / 3)
+    held = tokens(8)[7:]
+    logs = [model(held).logits.log_softmax(-1) for model in (teacher, hybrid.eval())]
+    kl = nn.functional.kl_div(logs[1], logs[0], log_target=True, reduction='none')
+    assert single.text_kl == pytest.approx(kl.sum().item() / 12, rel=1e-3)
+    page = (tmp_path / 'comparison.html').read_text()
+    assert 'Rank of each key-value head' in page and 'Rank of each layer' in page
+    assert single.cells()[1] in page
+    assert described([[0, 1], [0, 2], [3, 0]]) == '0: 1, 2; 3: 0'
 
 
 def test_a_teacher_that_cannot_recall_is_named(teacher):

@@ -280,6 +280,8 @@ MISTAKES = [
             ('lm', 'tokens.npz', (), '1000000'),
             ('lm', 'text.txt', ('--methods', 'best'), 'best'),
             ('lm', 'text.txt', ('--on', 'sight'), 'sight'),
+            ('lm', 'text.txt', ('--units', 'tails'), 'tails'),
+            ('lm', 'text.txt', ('--units', 'heads', '--mixer', 'Mamba'), 'Mamba'),
             ('lm', 'text.txt', ('--mixer', 'Mambo'), 'Mambo'),
             ('lm', 'text.txt', ('--out', 'text.txt'), 'text.txt'),
             ('lm', 'text.txt', ('--ratio', '0'), '--ratio'),

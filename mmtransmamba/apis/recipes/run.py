@@ -23,6 +23,7 @@ from mmtransmamba.models.folders.lm import load_lm, read_lm
 from mmtransmamba.models.folders.vlm import is_vision_language
 from mmtransmamba.models.language.layer_choice import count_layers_of
 from mmtransmamba.transfer.convert import plan_conversion, write_model
+from mmtransmamba.transfer.convert.candidates import kv_heads
 from mmtransmamba.transfer.convert.hybrid_config import hybrid_config
 from mmtransmamba.transfer.convert.proof import Proof, prove
 from mmtransmamba.transfer.convert.ranking import read_choice
@@ -153,7 +154,12 @@ def _plan(
 
 def _describe(spec: Conversion, recipe: Recipe, config: Any, tokens: int) -> str:
     depth = config.num_hidden_layers
-    if isinstance(spec.layers, str):
+    _, ranking = read_choice(spec, config)
+    if ranking is not None and ranking.unit == 'heads':
+        every = depth * kv_heads(config)
+        count = count_layers_of(spec.ratio, every, 'head')
+        share = f'{count} of {every} key-value heads, {spec.layers},'
+    elif isinstance(spec.layers, str):
         share = (
             f'{count_layers_of(spec.ratio, depth)} of {depth} layers, {spec.layers},'
         )

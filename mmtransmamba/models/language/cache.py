@@ -1,10 +1,17 @@
-"""Sequence length of a cache without attention layers."""
+"""Layers of a cache that transformers does not make by itself."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin, LinearAttentionLayer
+from transformers.cache_utils import (
+    Cache,
+    CacheLayerMixin,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionLayer,
+)
 
 
 class CountingLayer(LinearAttentionLayer, CacheLayerMixin):
@@ -53,6 +60,68 @@ class CountingLayer(LinearAttentionLayer, CacheLayerMixin):
     def reset(self) -> None:
         super().reset()
         self.cumulative_length.zero_()
+
+
+class KeyValueStates(LinearAttentionAndFullAttentionLayer):
+    """States of a mixer, with keys and values of the heads that are attention.
+
+    Attributes:
+        is_token: Bool ``[B, T]``, False where one of the T keys is padding; None if
+            there has been none.
+    """
+
+    is_token: Tensor | None = None
+
+    def update(
+        self,
+        key_states: Tensor,
+        value_states: Tensor,
+        *args,
+        is_token: Tensor | None = None,
+        **kwargs,
+    ) -> tuple[Tensor, Tensor]:
+        """See :class:`DynamicLayer`.
+
+        Args:
+            key_states, value_states: ``[B, G, L, K]``.
+            is_token: Bool ``[B, L]``, False for padding; None if there is none.
+        """
+        seen, (batch, _, length, _) = self.get_seq_length(), key_states.shape
+        if is_token is not None or self.is_token is not None:
+            parts = [(self.is_token, seen), (is_token, length)]
+            everything = key_states.new_ones(batch, 1, dtype=torch.bool)
+            self.is_token = torch.cat(
+                [everything.expand(-1, n) if x is None else x for x, n in parts], dim=-1
+            )
+        return super().update(key_states, value_states, *args, **kwargs)
+
+    def reset(self) -> None:
+        self.is_token = None
+        super().reset()
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """See :class:`LinearAttentionLayer`."""
+        if self.is_token is not None:
+            rows = beam_idx.to(self.is_token.device)
+            self.is_token = self.is_token.index_select(0, rows)
+        super().reorder_cache(beam_idx)
+
+
+def make_room(cache: Cache | None, layers: Sequence[int]) -> None:
+    """Give layers of an unused cache room for keys and values beside their states.
+
+    Args:
+        cache: Changed in place.
+        layers: Layers whose mixers keep both.
+    """
+    for i in layers if cache is not None else ():
+        layer = cache.layers[i] if i < len(cache.layers) else None
+        if isinstance(layer, KeyValueStates) or not isinstance(
+            layer, LinearAttentionLayer
+        ):
+            continue
+        if not layer.has_previous_state[0]:
+            cache.layers[i] = KeyValueStates()
 
 
 def count_in(cache: Cache | None) -> None:

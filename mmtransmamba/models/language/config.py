@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from mmtransmamba.models.language.mixers import complete
+from mmtransmamba.models.language.mixers import complete, mixer_class_of
 from mmtransmamba.models.language.mixers.fields import DEFAULT
 from mmtransmamba.models.language.old_fields import take_old_fields
 from mmtransmamba.registry import DECODER_MIXERS
@@ -141,3 +141,12 @@ class HybridFields:
     def mamba_layers(self) -> list[int]:
         """Indices of the layers with a Mamba mixer."""
         return [i for i, kind in enumerate(self.layer_types) if kind == MAMBA]
+
+    @property
+    def key_layers(self) -> list[int]:
+        """Indices of the layers with a mixer that keeps keys and values."""
+        return [
+            i
+            for i in self.mamba_layers
+            if mixer_class_of(self, i).keeps_keys(self.mixer_of(i))
+        ]

@@ -15,7 +15,7 @@ from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING
 from mmtransmamba.models.card_mixin import CardMixin
 from mmtransmamba.models.language.arguments import known_arguments
 from mmtransmamba.models.language.attention_positions import AttentionPositions
-from mmtransmamba.models.language.cache import count_in
+from mmtransmamba.models.language.cache import count_in, make_room
 from mmtransmamba.models.language.cache_names import CACHE, as_argument, either_name
 from mmtransmamba.models.language.config import MAMBA
 from mmtransmamba.models.language.mixers import DecoderMixer, build_mixer
@@ -140,6 +140,7 @@ class HybridModelMixin(HybridInitMixin):
         if use_cache and cache is None:
             cache = DynamicCache(config=self.config)
         self._check_cache(cache)
+        make_room(cache, self.config.key_layers)
         count_in(cache)
         self._check_mask(attention_mask, inputs_embeds.shape[1], cache)
         if position_ids is None:
@@ -376,6 +377,8 @@ class HybridCausalLMMixin(HybridInitMixin):
         result = super()._prepare_cache_for_generation(
             generation_config, model_kwargs, *args, **kwargs
         )
+        text = self.config.get_text_config(decoder=True)
+        make_room(model_kwargs.get(CACHE), getattr(text, 'key_layers', ()))
         count_in(model_kwargs.get(CACHE))
         return result
 

@@ -10,12 +10,13 @@ from mmtransmamba.utils.choices import POSITIONS
 _ALIASES = {'low': 'early', 'high': 'late', 'interleaved': 'interleaved_head'}
 
 
-def count_layers_of(ratio: float, num_layers: int) -> int:
+def count_layers_of(ratio: float, num_layers: int, unit: str = 'layer') -> int:
     """Number of Mamba layers for a ratio, with halves rounded up.
 
     Args:
         ratio: Share of the layers in (0, 1].
         num_layers: Layers of the decoder.
+        unit: What is counted, for the message of the error.
 
     Raises:
         ValueError: The ratio is outside (0, 1], or yields no layer.
@@ -25,7 +26,7 @@ def count_layers_of(ratio: float, num_layers: int) -> int:
     count = math.floor(ratio * num_layers + 0.5)
     if count == 0:
         raise ValueError(
-            f'ratio={ratio} of {num_layers} layers is less than half a layer; the '
+            f'ratio={ratio} of {num_layers} {unit}s is less than half a {unit}; the '
             f'smallest ratio is {0.5 / num_layers:.3g}.'
         )
     return count

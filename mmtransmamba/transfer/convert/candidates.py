@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,8 +21,11 @@ from mmtransmamba.transfer.convert.calibrating import CALIBRATION_STEPS, calibra
 from mmtransmamba.transfer.convert.hybrid_config import hybrid_config
 from mmtransmamba.transfer.convert.plan import LanguagePlan
 from mmtransmamba.transfer.convert.probes import Probe, recall_probes
+from mmtransmamba.transfer.convert.side_by_side import Both, SharedHeads
 from mmtransmamba.transfer.convert.spec import Conversion
 
+Unit = int | tuple[int, int]
+"""A layer, or a layer and one of its key-value heads."""
 _WIDTHS = (
     'hidden_size intermediate_size num_attention_heads num_key_value_heads head_dim '
     'vocab_size'
@@ -96,19 +101,45 @@ class Candidates:
         steps = CALIBRATION_STEPS if steps is None else steps
         calibrate(self.model, self.mixers, batches, steps, seed)
 
+    @property
+    def heads(self) -> list[tuple[int, int]]:
+        """The layer and the number of every key-value head that can be converted."""
+        return [(i, head) for i in self.layers for head in range(self._groups)]
+
+    @property
+    def _groups(self) -> int:
+        return kv_heads(self.config)
+
     @contextmanager
-    def converted(self, layers: Sequence[int]) -> Iterator[None]:
-        """Context in which some layers have their mixer."""
-        with self._replaced({i: self.mixers[i] for i in layers}):
+    def converted(self, units: Sequence[Unit]) -> Iterator[None]:
+        """Context in which some layers, or some heads of layers, have their mixer."""
+        heads: dict[int, set[int]] = defaultdict(set)
+        for unit in units:
+            layer = unit if isinstance(unit, int) else unit[0]
+            every = range(self._groups)
+            heads[layer].update(every if isinstance(unit, int) else [unit[1]])
+        with self._replaced({i: self._mixed(i, own) for i, own in heads.items()}):
             yield
+
+    def _mixed(self, layer: int, heads: set[int]) -> nn.Module:
+        """A layer's mixer, beside the attention if that has other heads."""
+        if len(heads) == self._groups:
+            return self.mixers[layer]
+        logits = torch.full((self._groups,), math.inf, device=self.model.device)
+        logits[sorted(heads)] = -math.inf
+        attention = self.model.model.layers[layer].self_attn
+        return SharedHeads(attention, self.mixers[layer], logits)
 
     @torch.no_grad()
     def costs(
-        self, probes: Sequence[Probe], chosen: Sequence[int], candidates: Sequence[int]
-    ) -> dict[int, float]:
-        """KL per token of converting each candidate together with the chosen layers."""
+        self,
+        probes: Sequence[Probe],
+        chosen: Sequence[Unit],
+        candidates: Sequence[Unit],
+    ) -> dict[Unit, float]:
+        """KL per token of converting each candidate together with the chosen units."""
         totals = dict.fromkeys(candidates, 0.0)
-        for probe in tqdm(probes, desc='ranking layers'):
+        for probe in tqdm(probes, desc='ranking'):
             target = self._log_probs(probe)
             for candidate in candidates:
                 with self.converted([*chosen, candidate]):
@@ -119,13 +150,13 @@ class Candidates:
 
     @torch.no_grad()
     def compare(
-        self, probes: Sequence[Probe], layers: Sequence[int]
+        self, probes: Sequence[Probe], units: Sequence[Unit]
     ) -> tuple[float, float]:
-        """KL per token of converting some layers, and accuracy of the next token."""
+        """KL per token of converting some layers or heads, and accuracy afterwards."""
         kl = right = 0.0
         for probe in probes:
             target = self._log_probs(probe)
-            with self.converted(layers):
+            with self.converted(units):
                 own = self._log_probs(probe)
             kl += float(kl_of_log_probs(own, target).sum())
             words = probe.ids[:, probe.start + 1 :].to(own.device)
@@ -133,7 +164,9 @@ class Candidates:
         count = sum(probe.tokens for probe in probes)
         return kl / count, right / (count - sum(len(p.ids) for p in probes))
 
-    def learn_gates(self, probes: Sequence[Probe]) -> dict[int, float]:
+    def learn_gates(
+        self, probes: Sequence[Probe], unit: str = 'layers'
+    ) -> dict[Unit, float]:
         r"""Learn which layers need their attention (FlashMorph, arXiv:2606.30562).
 
         Every layer's output is :math:`g_i` times that of the attention plus
@@ -143,19 +176,25 @@ class Candidates:
         that keeping no attention and keeping all of it cost the same. Steps and rate
         are ours as well: 60 steps of Adam at 0.1, one probe each.
 
+        Args:
+            probes: What is measured.
+            unit: ``'layers'``, or ``'heads'`` for a gate per key-value head.
+
         Returns:
-            The gates by layer; those close to 1 should stay attention.
+            The gates by layer or head; those close to 1 should stay attention.
         """
         attention = self.model.model.layers
+        shape = () if unit == 'layers' else (self._groups,)
         logits = {
-            i: nn.Parameter(torch.full((), FIRST_GATE, device=self.model.device))
+            i: nn.Parameter(torch.full(shape, FIRST_GATE, device=self.model.device))
             for i in self.layers
         }
         targets = [self._log_probs(probe) for probe in probes]
         weight, _ = self.compare(probes, self.layers)
         optimizer = torch.optim.Adam(logits.values(), lr=GATE_RATE)
+        beside = Both if unit == 'layers' else SharedHeads
         both = {
-            i: _Both(attention[i].self_attn, self.mixers[i], logit)
+            i: beside(attention[i].self_attn, self.mixers[i], logit)
             for i, logit in logits.items()
         }
         for mixer in self.mixers.values():
@@ -165,11 +204,14 @@ class Candidates:
                 probe, target = probes[step % len(probes)], targets[step % len(probes)]
                 own = self._log_probs(probe)
                 kl = kl_of_log_probs(own, target).sum() / probe.tokens
-                gates = torch.stack([logit.sigmoid() for logit in logits.values()])
+                gates = torch.cat([x.sigmoid().flatten() for x in logits.values()])
                 optimizer.zero_grad()
                 (kl + weight * gates.mean()).backward()
                 optimizer.step()
-        return {i: float(logit.detach().sigmoid()) for i, logit in logits.items()}
+        gates = {i: logit.detach().sigmoid() for i, logit in logits.items()}
+        if unit == 'layers':
+            return {i: float(gate) for i, gate in gates.items()}
+        return {(i, head): float(gates[i][head]) for i, head in self.heads}
 
     @contextmanager
     def _replaced(self, modules: Mapping[int, nn.Module]) -> Iterator[None]:
@@ -189,18 +231,10 @@ class Candidates:
         return F.log_softmax(logits.float(), dim=-1)
 
 
-class _Both(nn.Module):
-    """Attention and mixer of a layer side by side."""
-
-    def __init__(self, attention: nn.Module, mixer: nn.Module, logit: Tensor) -> None:
-        super().__init__()
-        self.attention, self.mixer, self.logit = attention, mixer, logit
-
-    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
-        gate = self.logit.sigmoid()
-        attended = self.attention(*args, **kwargs)[0]
-        mixed = self.mixer(*args, **kwargs)[0]
-        return gate * attended + (1 - gate) * mixed, None
+def kv_heads(config: Any) -> int:
+    """Number of key-value heads of a decoder's attention."""
+    groups = getattr(config, 'num_key_value_heads', None)
+    return groups or config.num_attention_heads
 
 
 def check_ids(batches: Sequence[Tensor], vocab_size: int) -> None:

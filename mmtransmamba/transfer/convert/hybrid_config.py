@@ -8,6 +8,7 @@ from typing import Any
 
 from mmtransmamba.models.folders.config import check_sizes
 from mmtransmamba.models.language import ATTENTION, HYBRIDS, MAMBA, choose_layers
+from mmtransmamba.models.language.config import SLIDING
 from mmtransmamba.models.language.mixers import Init, mixer_class
 from mmtransmamba.transfer.convert.spec import Conversion, init_of
 
@@ -37,6 +38,7 @@ def hybrid_config(teacher: Any, conversion: Conversion) -> Any:
     depth = given['num_hidden_layers']
     kinds = (given.get('layer_types') or [_attention_of(teacher)] * depth)[:depth]
     chosen = choose_layers(depth, conversion.layers, conversion.ratio)
+    slides = [i for i in chosen if kinds[i] == SLIDING]
     kinds = [MAMBA if i in chosen else kind for i, kind in enumerate(kinds)]
     for name in DROPPED:
         given.pop(name, None)
@@ -60,6 +62,7 @@ def hybrid_config(teacher: Any, conversion: Conversion) -> Any:
         transfer_history=[*history, f'init:{conversion.init}'],
     )
     _check_layer_mixers(student, conversion.init)
+    _check_key_layers(student, slides)
     _check_heads(teacher, student)
     return student
 
@@ -67,6 +70,16 @@ def hybrid_config(teacher: Any, conversion: Conversion) -> Any:
 def _check_layer_mixers(student: Any, init: str) -> None:
     for mixer in (student.layer_mixers or {}).values():
         init_of(mixer['type'], init)
+
+
+def _check_key_layers(student: Any, slides: list[int]) -> None:
+    """Check that the heads that a mixer keeps are those of full attention."""
+    wrong = [i for i in student.key_layers if i in slides]
+    if wrong:
+        raise ValueError(
+            f'attention_kv_heads: the attention of layer {", ".join(map(str, wrong))} '
+            'has a sliding window, and kept heads have none. Convert the layer whole.'
+        )
 
 
 def _check_teacher(teacher: Any, init: str, chosen: Init) -> None:

@@ -10,6 +10,7 @@ import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -54,6 +55,8 @@ class Value:
 class FreshMixer:
     """A mixer with the initialisation of its class, created on demand.
 
+    It has all heads, see :meth:`AttentionMixer.whole`.
+
     Args:
         config: Config of the hybrid.
         layer: Number of the layer.
@@ -61,6 +64,7 @@ class FreshMixer:
     """
 
     def __init__(self, config: Any, layer: int, seed: int) -> None:
+        self.layer = layer
         self._make = config, layer, seed
         self._state: dict[str, Tensor] | None = None
 
@@ -69,7 +73,7 @@ class FreshMixer:
             config, layer, seed = self._make
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed * 100_003 + layer)
-                mixer = build_mixer(config, layer)
+                mixer = build_mixer(config, layer, whole=True)
                 own = [getattr(mixer, name, None) for name in mixer.own_init]
                 # SigLIP's config does not have it.
                 std = getattr(config, 'initializer_range', 0.02)
@@ -142,8 +146,17 @@ class MixerSeeding:
         if value is None and source is not None and self._init.from_checkpoint:
             value = from_checkpoint(self._class, name, self._shapes, prefix, source)
         if value is None:
-            value = Value(lambda: self.fresh[name], detail='as in a new mixer')
+            value = Value(
+                lambda: self._mixer.own_part(name, self.fresh[name]),
+                detail='as in a new mixer',
+            )
         return value
+
+    @cached_property
+    def _mixer(self) -> AttentionMixer:
+        """The layer's mixer, without values."""
+        with torch.device('meta'):
+            return build_mixer(self._config, self.fresh.layer)
 
     def _filled(self, name: str) -> Value:
         fill, (seed, layer) = self._init.fills[name], self._seed
@@ -151,7 +164,8 @@ class MixerSeeding:
         def make() -> Tensor:
             own = seed + zlib.crc32(f'{layer}.{name}'.encode())
             generator = torch.Generator().manual_seed(own)
-            return fill.make(self.fresh[name], self._config, generator)
+            made = fill.make(self.fresh[name], self._config, generator)
+            return self._mixer.own_part(name, made)
 
         return Value(make, detail=fill.detail)
 

@@ -161,6 +161,7 @@ def test_peft_learns_of_mixers_before_and_after_its_import():
             'mimic',
             "init='mimic' must be one of vkq, scratch for mixer='RunningMean'. "
             "init='mimic' is for mixer='Mamba2' or 'GatedDeltaNet' or 'KDA' "
+            "or 'HeadsMamba2' or 'HeadsGatedDeltaNet' or 'HeadsKDA' "
             "or 'SlidingWindow' or 'WindowMamba2' or 'WindowGatedDeltaNet' "
             "or 'WindowKDA'.",
         ),

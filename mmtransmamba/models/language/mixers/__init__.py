@@ -5,6 +5,13 @@ from .base import DecoderMixer
 from .discrete_mamba2 import DiscreteMamba2Mixer
 from .fields import build_mixer, complete, fields_of, mixer_class, mixer_class_of
 from .gated_delta_net import GatedDeltaNetMixer
+from .head_mixers import (
+    HeadBranch,
+    HeadsGatedDeltaNetMixer,
+    HeadsKDAMixer,
+    HeadsMamba2Mixer,
+    head_mixer,
+)
 from .inits import Fill, Init
 from .kda import KDAMixer
 from .mamba import MambaMixer
@@ -24,6 +31,10 @@ __all__ = [
     'DiscreteMamba2Mixer',
     'Fill',
     'GatedDeltaNetMixer',
+    'HeadBranch',
+    'HeadsGatedDeltaNetMixer',
+    'HeadsKDAMixer',
+    'HeadsMamba2Mixer',
     'Init',
     'KDAMixer',
     'Mamba2Mixer',
@@ -37,6 +48,7 @@ __all__ = [
     'build_mixer',
     'complete',
     'fields_of',
+    'head_mixer',
     'mixer_class',
     'mixer_class_of',
 ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from mmtransmamba.compat import announce_adapters
 from mmtransmamba.models.language.mixers.inits import Init
@@ -68,6 +68,24 @@ class AttentionMixer(nn.Module):
     def keeps_float32(cls, name: str) -> bool:
         """Whether a parameter of the mixer needs more than half precision."""
         return f'.{name}'.endswith(tuple(f'.{ending}' for ending in cls.float32))
+
+    @classmethod
+    def keeps_keys(cls, fields: Mapping[str, Any]) -> bool:
+        """Whether a mixer with these fields keeps keys and values of every token."""
+        return False
+
+    @classmethod
+    def whole(cls, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields of the mixer from whose new values a mixer takes its own.
+
+        A mixer of only some heads takes the values that these heads have in the mixer
+        of all heads, see :meth:`own_part`.
+        """
+        return dict(fields)
+
+    def own_part(self, name: str, tensor: Tensor) -> Tensor:
+        """The part for this mixer of a tensor of the mixer of :meth:`whole`."""
+        return tensor
 
     def __init__(self, config: Any, layer_idx: int) -> None:
         super().__init__()

@@ -50,7 +50,7 @@ class DecoderMixer(AttentionMixer):
     @either_name
     # Arguments of a layer's attention that are not needed here: the decoder derives
     # padding_mask and packing from the masks and positions.
-    @known_arguments('attention_mask', 'position_ids')
+    @known_arguments('attention_mask')
     def forward(
         self,
         hidden_states: Tensor,
@@ -60,6 +60,7 @@ class DecoderMixer(AttentionMixer):
         packing: Packing | TracedPacking | None = None,
         use_cache: bool | None = None,
         position_embeddings: tuple[Tensor, Tensor] | None = None,
+        position_ids: Tensor | None = None,
         **_: Any,
     ) -> tuple[Tensor, None]:
         """Mix tokens ``[B, L, C]``.
@@ -77,6 +78,8 @@ class DecoderMixer(AttentionMixer):
             use_cache: Whether the states must be stored.
             position_embeddings: Cosines and sines ``[B or 1, L, R]`` of the decoder's
                 rotary embedding, for mixers that rotate.
+            position_ids: Positions ``[B or 1, L]``, for attention with logits that grow
+                with them.
 
         Returns:
             Mixed tokens ``[B, L, C]``, and None in place of attention weights.
@@ -91,7 +94,8 @@ class DecoderMixer(AttentionMixer):
                 f'Layer {self.layer_idx} got use_cache=True but no cache, so it would '
                 'forget its state with every call: give it one, or use_cache=False.'
             )
-        turns = self.rotation(hidden_states, position_embeddings, padding_mask, cache)
+        rows = padding_mask, cache, position_ids
+        turns = self.rotation(hidden_states, position_embeddings, *rows)
         if packing is not None:
 
             def alone(*parts: Tensor, begins: Tensor | None = None) -> Tensor:
@@ -130,6 +134,7 @@ class DecoderMixer(AttentionMixer):
         position_embeddings: tuple[Tensor, Tensor] | None = None,
         padding_mask: Tensor | None = None,
         cache: Cache | None = None,
+        position_ids: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Cosines and sines ``[B, L, R]`` for mixers that rotate, else nothing.
 
@@ -139,20 +144,27 @@ class DecoderMixer(AttentionMixer):
         """
         if not self.rope:
             return ()
-        batch, length = hidden_states.shape[:2]
+        batch = len(hidden_states)
         if position_embeddings is not None:
             return tuple(x.expand(batch, -1, -1) for x in position_embeddings)
+        positions = self.count_positions(hidden_states, padding_mask, cache)
+        cos, sin = rotary_tables(self.config, positions, hidden_states.dtype)
+        return cos.expand(batch, -1, -1), sin.expand(batch, -1, -1)
+
+    def count_positions(
+        self, hidden_states: Tensor, padding_mask: Tensor | None, cache: Cache | None
+    ) -> Tensor:
+        """Positions ``[B or 1, L]`` of tokens without cache, not counting padding."""
         if cache is not None:
             raise ValueError(
                 f'Layer {self.layer_idx} rotates and continues from a cache, so it '
                 "needs the decoder's position_embeddings."
             )
         if padding_mask is None:
-            positions = torch.arange(length, device=hidden_states.device)[None]
-        else:
-            positions = (padding_mask.long().cumsum(-1) - 1).clamp_min(0)
-        cos, sin = rotary_tables(self.config, positions, hidden_states.dtype)
-        return cos.expand(batch, -1, -1), sin.expand(batch, -1, -1)
+            return torch.arange(hidden_states.shape[1], device=hidden_states.device)[
+                None
+            ]
+        return (padding_mask.long().cumsum(-1) - 1).clamp_min(0)
 
     def mixing_matrix(
         self,

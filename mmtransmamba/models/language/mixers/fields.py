@@ -75,7 +75,11 @@ def complete(
     for name, default in fields.items():
         if default is inspect.Parameter.empty and name not in given:
             raise ValueError(f'mixer: {name_of(cls)} needs the field {name!r}.')
-    return {'type': name_of(cls)} | fields | given
+    # As JSON reads them: lists, not tuples.
+    values = {
+        k: list(v) if isinstance(v, tuple) else v for k, v in (fields | given).items()
+    }
+    return {'type': name_of(cls)} | values
 
 
 def check_fields(mixer: type[AttentionMixer], given: Mapping[str, Any]) -> None:
@@ -112,7 +116,17 @@ def _expected(default: Any):
             'a positive number',
             lambda value: type(value) in (int, float) and value > 0,
         )
+    if isinstance(default, tuple):
+        return 'a list of different numbers from 0', _are_numbers
     return None
+
+
+def _are_numbers(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and all(type(i) is int and i >= 0 for i in value)
+        and len(set(value)) == len(value)
+    )
 
 
 def name_of(mixer: type[AttentionMixer]) -> str:
@@ -126,14 +140,16 @@ def mixer_class_of(config: Any, layer_idx: int) -> type[AttentionMixer]:
     return mixer_class(config.mixer_of(layer_idx)['type'], config.mixers)
 
 
-def build_mixer(config: Any, layer_idx: int) -> AttentionMixer:
+def build_mixer(config: Any, layer_idx: int, whole: bool = False) -> AttentionMixer:
     """Create the mixer of one layer of a hybrid.
 
     Args:
         config: Config of the hybrid, a
             :class:`~mmtransmamba.models.language.HybridFields`.
         layer_idx: Number of the layer.
+        whole: Whether the mixer of :meth:`AttentionMixer.whole` is created instead.
     """
     fields = config.mixer_of(layer_idx)
     del fields['type']
-    return mixer_class_of(config, layer_idx)(config, layer_idx, **fields)
+    kind = mixer_class_of(config, layer_idx)
+    return kind(config, layer_idx, **(kind.whole(fields) if whole else fields))

@@ -54,6 +54,11 @@ class Init:
     calibrated: bool = False
 
 
+def without_blocks(inits: Mapping[str, Init]) -> dict[str, Init]:
+    """Initialisations whose projections come from attention or are new."""
+    return {name: init for name, init in inits.items() if not init.blocks}
+
+
 ZEROS = Fill('zeros', lambda fresh, config, generator: torch.zeros_like(fresh))
 
 

@@ -10,6 +10,7 @@ from transformers.cache_utils import Cache
 
 from mmtransmamba.models.language.mixers.base import DecoderMixer
 from mmtransmamba.models.language.mixers.gated_delta_net import GatedDeltaNetMixer
+from mmtransmamba.models.language.mixers.inits import without_blocks
 from mmtransmamba.models.language.mixers.kda import KDAMixer
 from mmtransmamba.models.language.mixers.mamba2 import Mamba2Mixer
 from mmtransmamba.models.language.mixers.window_attention import WindowAttention
@@ -123,16 +124,11 @@ class WindowBranch(WindowAttention):
             self.watched = before
 
 
-def _without_blocks(inits):
-    """Initialisations whose projections come from attention or are new."""
-    return {name: init for name, init in inits.items() if not init.blocks}
-
-
 @DECODER_MIXERS.register_module('WindowMamba2')
 class WindowMamba2Mixer(WindowBranch, Mamba2Mixer):
     """A window beside Mamba-2, see :class:`WindowBranch`."""
 
-    inits = _without_blocks(Mamba2Mixer.inits)
+    inits = without_blocks(Mamba2Mixer.inits)
 
 
 @DECODER_MIXERS.register_module('WindowGatedDeltaNet')
