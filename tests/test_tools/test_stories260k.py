@@ -76,8 +76,37 @@ def test_each_run_has_a_folder_of_its_own():
     assert len({folder(student, i, s) for i in (5, 6) for s in (0, 1)}) == 4
 
 
-def test_every_table_can_be_asked_for():
-    assert tuple(t.name for t in module.tables([0, 1, 2, 3, 4])) == stories260k.TABLES
+def test_every_table_can_be_asked_for(monkeypatch):
+    monkeypatch.setattr(module, 'head_tables', lambda *_: [])
+    made = [*module.tables([0, 1, 2, 3, 4]), *module.HEAD_TABLES]
+    assert tuple(getattr(t, 'name', t) for t in made) == stories260k.TABLES
+
+
+def test_as_many_heads_are_converted_as_layers_have(tmp_path, monkeypatch):
+    write_data(tmp_path)
+    teacher = module.AutoModelForCausalLM.from_pretrained(tmp_path / 'hf')
+    monkeypatch.setattr(module, 'HEADS', 2)
+    monkeypatch.setattr(module, 'RANKED', 8)
+    monkeypatch.setattr(module, 'RANKINGS', ('single', 'gates'))
+    before, after = module.head_tables(teacher, tmp_path, 0)
+    assert (before.name, after.name) == module.HEAD_TABLES
+    sizes = [len(s.heads) or 2 * len(s.layers) for _, s in before.rows]
+    assert sizes == [2 * n for n in (1, 2, 3, 4) for _ in range(4)]
+    assert {s.stages for _, s in after.rows} == {'M'}
+    label, student = before.rows[2]
+    assert label == '80 %, heads, single' and len(student.heads) == 2
+    args = dict(work_dir=tmp_path / 'runs', iters=1, seed=0, data=tmp_path)
+    trainings = module.Trainings(argparse.Namespace(**args))
+    trainings.finish(student)
+    config = trainings.load(student).config
+    found = [
+        (i, head)
+        for i in config.mamba_layers
+        for head in range(2)
+        if head not in config.mixer_of(i).get('attention_kv_heads', [])
+    ]
+    assert tuple(found) == student.heads
+    assert student.converted == module.described(student.heads)
 
 
 @pytest.mark.parametrize('name', ['share', 'positions'])

@@ -17,16 +17,27 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
 import mmtransmamba.models.language  # noqa: F401  (makes hybrids known)
+from mmtransmamba.apis.layer_selection import described
 from mmtransmamba.models.language import choose_layers
 from mmtransmamba.models.language.layer_choice import count_layers_of
-from mmtransmamba.transfer.convert import convert, rank_layers
+from mmtransmamba.transfer.convert import Conversion, convert, rank_layers
+from mmtransmamba.transfer.convert.head_choice import convert_heads
 
 _ROOT = Path(__file__).absolute().parents[2]
 CONFIGS = _ROOT / 'configs/language/stories260k'
 NUM_LAYERS = 5
+HEADS = 4
+"""Key-value heads of a layer."""
 WINDOW = 32
 CALIBRATION_STORIES = 192
 """Of 256 tokens each, 49,152 in all."""
+
+RANKED = 32
+"""Stories by which layers and heads are ranked."""
+RANKINGS = ('greedy', 'gates', 'single')
+HEAD_TABLES = ('heads', 'trained_heads')
+TRAINED_COUNTS = (2, 4)
+"""Numbers of layers whose share is also converted and trained."""
 
 POSITIONS = ('evenly', 'early', 'middle', 'late', 'interleaved_head')
 
@@ -37,7 +48,8 @@ class Student:
 
     The stages are numbers of mmMamba's, ``'M'`` and ``'T'``; ``scale`` makes the last
     one longer. The mixer is that of the initialisation if it is empty; ``norm`` is the
-    field of this name.
+    field of this name. If ``heads`` are given, pairs of a layer and a key-value head,
+    only these are converted.
     """
 
     layers: tuple[int, ...] = tuple(range(NUM_LAYERS))
@@ -46,10 +58,18 @@ class Student:
     scale: int = 1
     mixer: str = ''
     norm: str = ''
+    heads: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def converted(self) -> str:
+        """What is converted, as a text."""
+        return described(self.heads or self.layers)
 
     @property
     def name(self) -> str:
         layers = ''.join(map(str, self.layers))
+        if self.heads:
+            layers += '_heads' + '.'.join(f'{i}{head}' for i, head in self.heads)
         longer = '' if self.scale == 1 else f'_x{self.scale}'
         kind = ''.join(f'_{part}' for part in (self.mixer, self.norm) if part)
         return f'layers{layers}_{self.init}{kind}_{self.stages or "none"}{longer}'
@@ -130,6 +150,35 @@ def mixer_tables() -> list[Table]:
     return [before, after]
 
 
+def head_tables(teacher: torch.nn.Module, data: Path, seed: int) -> list[Table]:
+    """Layers and heads by several rankings, at the same size of the cache."""
+    first, second = HEAD_TABLES
+    before = Table(first, 'Layers or heads, before any training')
+    after = Table(second, "Layers or heads, after MaTVLM's stage")
+    batches = list(read_tokens(data / 'samples_train.npz')[:RANKED].split(8))
+    rankings = [
+        rank_layers(teacher, batches, Conversion(ranking=method, seed=seed), unit=unit)
+        for unit, methods in (('layers', RANKINGS[:2]), ('heads', RANKINGS))
+        for method in methods
+    ]
+    for count in range(1, NUM_LAYERS):
+        for ranking in rankings:
+            label = f'{100 - 20 * count} %, {ranking.unit}, {ranking.method}'
+            student = Student(tuple(ranking.first(count)), stages='')
+            if ranking.unit == 'heads':
+                heads = ranking.first(count * HEADS)
+                layers = tuple(sorted({layer for layer, _ in heads}))
+                student = replace(student, layers=layers, heads=_pairs(heads))
+            before.rows.append((label, student))
+            if count in TRAINED_COUNTS and ranking.method != 'single':
+                after.rows.append((label, replace(student, stages='M')))
+    return [before, after]
+
+
+def _pairs(heads: list[list[int]]) -> tuple[tuple[int, int], ...]:
+    return tuple((layer, head) for layer, head in heads)
+
+
 class Trainings:
     """Runs stages, each once, several at a time."""
 
@@ -198,6 +247,10 @@ class Trainings:
                 if student.mixer == 'SlidingWindow':
                     fields |= dict(window=WINDOW)
                 options['mixer'] = dict(type=student.mixer, **fields)
+            if student.heads:
+                asked = Conversion(mixer=options.pop('mixer', None), **options)
+                asked = convert_heads(asked, student.heads, HEADS)
+                options |= dict(mixer=asked.mixer, **asked.fields)
             if student.init == 'calibrate':
                 stories = read_tokens(self.args.data / 'samples_train.npz')
                 options['calibration'] = stories[:CALIBRATION_STORIES].split(8)
@@ -250,12 +303,15 @@ def run(args: argparse.Namespace) -> None:
             f'{NUM_LAYERS}.'
         )
     ranking = rank_layers(
-        teacher, list(read_tokens(args.data / 'samples_train.npz')[:32].split(8))
+        teacher, list(read_tokens(args.data / 'samples_train.npz')[:RANKED].split(8))
     )
     print(ranking)
     stories = read_tokens(args.data / 'samples_val.npz')
     trainings = Trainings(args)
-    report = [table for table in tables(ranking.order) if table.name in args.only]
+    report = tables(ranking.order)
+    if set(HEAD_TABLES) & set(args.only):
+        report += head_tables(teacher, args.data, args.seed)
+    report = [table for table in report if table.name in args.only]
     students = dict.fromkeys(s for table in report for _, s in table.rows)
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(trainings.finish, students))
@@ -270,10 +326,9 @@ def run(args: argparse.Namespace) -> None:
         text += [f'\n## {table.title}\n', *lines]
         for label, student in table.rows:
             score = scores[student]
-            layers = ', '.join(map(str, student.layers))
             text.append(
-                f'| {label} | {layers} | {score["nll"]:.4f} | {score["ppl"]:.3f} '
-                f'| {score["kl"]:.4f} |'
+                f'| {label} | {student.converted} | {score["nll"]:.4f} '
+                f'| {score["ppl"]:.3f} | {score["kl"]:.4f} |'
             )
     print('\n'.join(text))
     if args.out:

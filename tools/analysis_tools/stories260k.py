@@ -13,7 +13,10 @@ from pathlib import Path
 
 from _tool import Parser, out_file, out_folder, positive, seed_number, tool
 
-TABLES = ('share', 'stages', 'inits', 'positions', 'recipes', 'starts', 'mixers')
+TABLES = (
+    *('share', 'stages', 'inits', 'positions', 'recipes', 'starts', 'mixers'),
+    *('heads', 'trained_heads'),
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,7 +41,7 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         choices=TABLES,
         default=TABLES[:4],
-        help='tables to make; default: all but the recipes and the mixers',
+        help='tables to make; default: the first four',
     )
     parser.add_argument('--out', type=out_file, help='also write the tables (Markdown)')
     return parser.parse_args()
