@@ -60,6 +60,7 @@ class HybridModelMixin(HybridInitMixin):
 
     def post_init(self) -> None:
         kept = set(self._keep_in_fp32_modules_strict or ())
+        self._key_layers = self.config.key_layers
         for i in self.config.mamba_layers:
             mixer = build_mixer(self.config, i)
             self.layers[i].self_attn = mixer
@@ -140,7 +141,7 @@ class HybridModelMixin(HybridInitMixin):
         if use_cache and cache is None:
             cache = DynamicCache(config=self.config)
         self._check_cache(cache)
-        make_room(cache, self.config.key_layers)
+        make_room(cache, self._key_layers)
         count_in(cache)
         self._check_mask(attention_mask, inputs_embeds.shape[1], cache)
         if position_ids is None:

@@ -256,6 +256,15 @@ def test_rows_that_begin_anew_within_a_graph_are_kept_apart():
     torch.testing.assert_close(y, torch.cat(parts, 1), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('cache', ['static', 'dynamic'])
+def test_it_generates_with_any_kind_of_cache(cache):
+    model, prompt = converted('HeadsMamba2', layers=(0, 1, 2)), tokens(2, 6)
+    options = dict(max_new_tokens=4, do_sample=False)
+    expected = model.generate(prompt, use_cache=False, **options)
+    found = model.generate(prompt, cache_implementation=cache, **options)
+    assert torch.equal(found, expected)
+
+
 def test_layers_keep_heads_of_their_own():
     mixers = {0: dict(attention_kv_heads=[0]), 2: dict(attention_kv_heads=[1])}
     model, _ = convert(
