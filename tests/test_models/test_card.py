@@ -74,6 +74,20 @@ def test_the_converter_writes_what_it_did_and_keeps_the_licence(tmp_path):
     assert str(tmp_path) not in card
 
 
+def test_heads_that_stay_attention_are_listed(tmp_path):
+    mixers = {0: dict(attention_kv_heads=[0]), 2: dict(attention_kv_heads=[1])}
+    hybrid = make_hybrid(
+        make_teacher(), (0, 1, 2), mixer='HeadsKDA', layer_mixers=mixers
+    )
+    write_card(tmp_path, 'mine', hybrid.config, None, {})
+    card = (tmp_path / 'README.md').read_text()
+    for layer, head in ((0, 0), (2, 1)):
+        kept = f'in layer {layer} HeadsKDA (attention in the key-value heads {head})'
+        assert kept in card
+    assert 'A hybrid of attention' in card
+    assert 'layer 1 Heads' not in card
+
+
 def test_without_a_teachers_folder_nothing_is_invented(tmp_path):
     hybrid = make_hybrid(make_teacher())
     write_card(tmp_path, 'mine', hybrid.config, None, {'val': '1.5'})

@@ -183,6 +183,15 @@ def test_a_file_of_a_ranking_chooses_the_layers(files, tmp_path):
         transfer(files, tmp_path / 'other', 'matvlm', **given | dict(ratio=1.0))
 
 
+def test_a_file_of_heads_is_counted_in_heads(files, tmp_path):
+    path = tmp_path / 'ranking.json'
+    order = [[layer, head] for layer in range(3) for head in range(2)]
+    path.write_text(json.dumps(dict(order=order, unit='heads')))
+    given = dict(layers=str(path), ratio=0.5, only_plan=True)
+    plan = transfer(files, tmp_path / 'out', 'matvlm', **given)
+    assert '3 of 6 key-value heads' in str(plan)
+
+
 def test_a_vision_language_model_is_refused(tmp_path, files):
     from tiny_vlms import save_tiny_llava
 
