@@ -1,7 +1,21 @@
 """The study on converted encoders: rows that are there are not measured again."""
 
+from argparse import Namespace
+from pathlib import Path
+
+import _convert_vit
+import _convert_vit_trained
 import pytest
-from _convert_vit import FIELDS, RATIOS, Table
+import torch
+from _convert_vit import FIELDS, MIXERS, RATIOS, Table, take_mixers
+from tiny_encoders import tiny_encoder
+from tiny_imagenette import write_imagenette
+from transformers import ViTImageProcessor
+
+import mmtransmamba
+from mmtransmamba.datasets import IMAGENETTE_CLASSES
+from mmtransmamba.datasets.imagenette import IMAGENETTE_INDICES
+from mmtransmamba.models.folders import load_encoder
 
 
 @pytest.mark.parametrize('ratio', RATIOS)
@@ -12,3 +26,74 @@ def test_a_row_is_found_again(ratio, tmp_path):
     assert again.has(ratio=ratio, mixer='a')
     assert not again.has(ratio=ratio, mixer='b')
     assert again.rows[0]['kl'] == '0.12346'
+
+
+@pytest.mark.parametrize('mixer', MIXERS)
+def test_half_a_hybrid_takes_mixers_and_keeps_its_attention(mixer):
+    vit = tiny_encoder('ViTForImageClassification')
+    whole, _ = mmtransmamba.convert(vit, mixer=mixer, init='scratch', seed=1)
+    half, _ = mmtransmamba.convert(vit, mixer=mixer, ratio=0.5)
+    (converted,) = half.config.mamba_layers
+    take_mixers(half, whole.state_dict())
+    for i in range(2):
+        found = half.vit.layers[i].attention.state_dict()
+        expected = whole if i == converted else vit
+        expected = expected.vit.layers[i].attention.state_dict()
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def write_data(folder: Path) -> None:
+    """Images of noise, and a ViT of two blocks with the classes of ImageNet-1k."""
+    write_imagenette(folder / 'imagenette96')
+    names = {i: f'class {i}' for i in range(1000)}
+    names |= dict(zip(IMAGENETTE_INDICES, IMAGENETTE_CLASSES, strict=True))
+    vit = tiny_encoder(
+        'ViTForImageClassification',
+        image_size=224,
+        patch_size=56,
+        num_labels=1000,
+        id2label=names,
+        label2id={name: i for i, name in names.items()},
+    )
+    vit.save_pretrained(folder / 'deit_tiny')
+    processor = ViTImageProcessor(image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    processor.save_pretrained(folder / 'deit_tiny')
+
+
+def test_the_trained_part_has_a_row_for_each_stage_and_goes_on(tmp_path, monkeypatch):
+    write_data(tmp_path / 'data')
+    args = Namespace(
+        parts=['before', 'trained'],
+        mixers=['GatedDeltaNet'],
+        train_steps=2,
+        batch=2,
+        images=4,
+        calibration=4,
+        fit_steps=1,
+        seed=0,
+        threads=1,
+        page_only=False,
+        data=tmp_path / 'data',
+        out=tmp_path / 'out',
+        work_dir=tmp_path / 'work',
+    )
+
+    def study(*seeds: int) -> list[dict[str, str]]:
+        args.seeds = seeds
+        _convert_vit.run(args)
+        return Table(tmp_path / 'out' / 'convert_vit', 'trained').rows
+
+    monkeypatch.setattr(_convert_vit, 'rows', lambda: iter([]))
+    monkeypatch.setattr(_convert_vit_trained, 'RATIOS', (0.5,))
+    rows = study(0)
+    found = [(row['ratio'], row['stage']) for row in rows]
+    assert found == [('0.5', 'align'), ('0.5', 'tune')]
+    folder = tmp_path / 'work' / 'GatedDeltaNet_0.5_0_2x2' / 'tune' / 'student'
+    history = load_encoder(folder).config.transfer_history
+    assert history == ['init:mimic', 'vision_align', 'vision_tune']
+    again = study(0, 1)
+    assert again[:2] == rows
+    assert [row['seed'] for row in again] == ['0', '0', '1', '1']
+    page = (tmp_path / 'out' / 'convert_vit.md').read_text()
+    assert '| GatedDeltaNet | 50 % | `align` | 2 |' in page

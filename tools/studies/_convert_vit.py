@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from _convert_vit_page import write_page
+from _convert_vit_trained import measure_trained
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,6 +28,19 @@ RATIOS = (0.25, 0.5, 1.0)
 SIZE, BATCH = 224, 8
 FIELDS = {
     'before': ('mixer', 'init', 'ratio', 'seed', 'images', 'top1', 'agreement', 'kl'),
+    'trained': (
+        'mixer',
+        'ratio',
+        'seed',
+        'steps',
+        'batch',
+        'images',
+        'stage',
+        'top1',
+        'agreement',
+        'kl',
+        'seconds',
+    ),
     'latency': ('model', 'pixels', 'milliseconds'),
 }
 
@@ -141,15 +155,8 @@ class Study:
         options = dict(mixer=mixer, ratio=ratio, seed=seed)
         if init != 'calibrate':
             return mmtransmamba.convert(self.teacher, init=init, **options)[0]
-        fitted = self._fitted(mixer, seed)
         hybrid, _ = mmtransmamba.convert(self.teacher, init='mimic', **options)
-        own = hybrid.state_dict()
-        taken = {
-            name: value
-            for name, value in fitted.items()
-            if name in own and own[name].shape == value.shape
-        }
-        hybrid.load_state_dict(own | taken)
+        take_mixers(hybrid, self._fitted(mixer, seed))
         return hybrid
 
     def _fitted(self, mixer: str, seed: int) -> dict[str, Tensor]:
@@ -168,6 +175,23 @@ class Study:
             file.parent.mkdir(parents=True, exist_ok=True)
             torch.save(hybrid.state_dict(), file)
         return torch.load(file, weights_only=True)
+
+
+def take_mixers(hybrid: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Give a hybrid the mixers of one with more of them.
+
+    The attention that is left may have weights of the same names as a mixer.
+
+    Args:
+        hybrid: The hybrid, changed in place.
+        weights: State dict of the other one.
+    """
+    mixers = tuple(
+        f'{hybrid.block_list}.{i}.{hybrid.attention_name}.'
+        for i in hybrid.config.mamba_layers
+    )
+    taken = {n: value for n, value in weights.items() if n.startswith(mixers)}
+    hybrid.load_state_dict(hybrid.state_dict() | taken)
 
 
 def rows() -> Iterator[tuple[str, str, float]]:
@@ -222,6 +246,12 @@ def run(args: argparse.Namespace) -> None:
         study = Study(args)
         if 'before' in args.parts:
             measure_before(study)
+        if 'trained' in args.parts:
+            measure_trained(
+                study,
+                Table(study.folder, 'trained'),
+                lambda hybrid: study.score(class_logits(hybrid, study.images)),
+            )
         if 'latency' in args.parts:
             measure_latency(study)
     folder = args.out / 'convert_vit'

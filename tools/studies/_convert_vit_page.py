@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 
 Rows = Sequence[Mapping[str, str]]
 
@@ -31,6 +32,47 @@ MMTRANSMAMBA_DATA=data python tools/studies/convert_vit.py
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
     rows = [head, ['---'] * len(head), *lines]
     return ['| ' + ' | '.join(row) + ' |' for row in rows] + ['']
+
+
+def _trained(rows: Rows) -> list[str]:
+    """The section on training, with the rows of each setting averaged over seeds."""
+    settings = {(row['steps'], row['batch']) for row in rows}
+    groups: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
+    for row in rows:
+        key = tuple(row[k] for k in ('mixer', 'ratio', 'steps', 'batch', 'stage'))
+        groups.setdefault(key, []).append(row)
+    lengths = ' or '.join(f'{steps} steps of {batch}' for steps, batch in settings)
+    return [
+        '## After a short training',
+        '',
+        f'Calibrated hybrids, trained for {lengths} images in each of two stages, with',
+        'the configs of `configs/quickstart/hybrid_vit`: `align` trains the mixers',
+        'towards the teacher without labels, and `tune` everything with labels and the',
+        "teacher's logits. Far too short to converge. Processor time is that of the",
+        'stage, on one thread of a shared core.',
+        '',
+        *_table(
+            ('mixer', 'layers', 'after', 'seeds', 'top-1 %', 'agrees %', 'seconds'),
+            (
+                (
+                    mixer,
+                    f'{100 * float(ratio):.0f} %',
+                    f'`{stage}`',
+                    str(len(found)),
+                    _spread([float(row['top1']) for row in found]),
+                    _spread([float(row['agreement']) for row in found]),
+                    f'{mean(float(row["seconds"]) for row in found):.0f}',
+                )
+                for (mixer, ratio, _, _, stage), found in groups.items()
+            ),
+        ),
+    ]
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Mean, and with several values the standard deviation."""
+    text = f'{mean(values):.1f}'
+    return text if len(values) == 1 else f'{text} ± {stdev(values):.1f}'
 
 
 def write_page(out: Path, tables: Mapping[str, Rows]) -> None:
@@ -64,6 +106,8 @@ def write_page(out: Path, tables: Mapping[str, Rows]) -> None:
             ),
         ),
     ]
+    if tables['trained']:
+        lines += _trained(tables['trained'])
     if tables['latency']:
         lines += [
             '## Time of one image',

@@ -1,9 +1,9 @@
 """Measure what the conversion of DeiT-Tiny's attention costs on Imagenette.
 
 Accuracy before any training for each mixer, initialisation and share of converted
-layers, and the time of one image. Every measurement is a row of a table and is not made
-again, so the command can be stopped and repeated; the page is made from whatever rows
-there are.
+layers; accuracy of calibrated hybrids after a short alignment and tuning; and the time
+of one image. Every measurement is a row of a table and is not made again, so the
+command can be stopped and repeated; the page is made from whatever rows there are.
 
 docs/data.md says where images and teacher come from.
 """
@@ -14,7 +14,8 @@ from pathlib import Path
 
 from _tool import Parser, natural, positive, seed_number, tool
 
-PARTS = ('before', 'latency')
+PARTS = ('before', 'trained', 'latency')
+MIXERS = ('Mamba2', 'GatedDeltaNet')
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,7 +47,25 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--fit-steps', type=natural, default=40, help='of each mixer, for calibrate'
     )
-    parser.add_argument('--seed', type=seed_number, default=0)
+    parser.add_argument('--seed', type=seed_number, default=0, help='of a conversion')
+    parser.add_argument(
+        '--seeds',
+        type=seed_number,
+        nargs='+',
+        default=[0],
+        help='of the training, for the part trained',
+    )
+    parser.add_argument(
+        '--mixers',
+        nargs='+',
+        choices=MIXERS,
+        default=list(MIXERS),
+        help='of the part trained',
+    )
+    parser.add_argument(
+        '--train-steps', type=positive, default=30, help='of each of the two stages'
+    )
+    parser.add_argument('--batch', type=positive, default=16, help='images in a step')
     parser.add_argument(
         '--page-only', action='store_true', help='write the page from existing rows'
     )
