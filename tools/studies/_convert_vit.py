@@ -202,12 +202,18 @@ def rows() -> Iterator[tuple[str, str, float]]:
                 yield mixer, init, ratio
 
 
-def measure_before(study: Study) -> None:
-    """Accuracy before training."""
+def measure_teacher(study: Study) -> None:
+    """Accuracy of the teacher, which the page needs with every part."""
     table = Table(study.folder, 'before')
     count = study.args.images
     if not table.has(mixer='teacher', images=count):
         table.add(mixer='teacher', images=count, **study.score(study.expected))
+
+
+def measure_before(study: Study) -> None:
+    """Accuracy before training."""
+    table = Table(study.folder, 'before')
+    count = study.args.images
     for mixer, init, ratio in rows():
         seed = study.args.seed
         key = dict(mixer=mixer, init=init, ratio=ratio, seed=seed, images=count)
@@ -244,6 +250,7 @@ def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     if not args.page_only:
         study = Study(args)
+        measure_teacher(study)
         if 'before' in args.parts:
             measure_before(study)
         if 'trained' in args.parts:

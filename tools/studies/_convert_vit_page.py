@@ -13,11 +13,11 @@ Teacher: DeiT-Tiny of ImageNet-1k (12 layers, 3 heads, 197 tokens), its logits c
 the ten classes of Imagenette. Validation images are enlarged from 96 to 224 pixels.
 Mixers have the attention's v, k, q and output projection; with `scratch` they have
 nothing from it. `calibrate` fits each mixer alone to the attention, on training images
-without labels. All other weights are the teacher's in every row, and nothing was
-trained on a task. Mixers from `scratch` have almost closed gates, so their layers
-nearly keep their input: these rows show what the model does without the attention.
-Layers are spread evenly. One seed; with {images} images, the
-standard error of an accuracy is up to {error:.1f} points.
+without labels. Before training, all other weights are the teacher's. Mixers from
+`scratch` have almost closed gates, so their layers nearly keep their input: these rows
+show what the model does without the attention. Layers are spread evenly. One seed,
+unless stated otherwise; with {images} images, the standard error of an accuracy is up
+to {error:.1f} points.
 
 The tables are written by
 
@@ -36,7 +36,7 @@ def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
 
 def _trained(rows: Rows) -> list[str]:
     """The section on training, with the rows of each setting averaged over seeds."""
-    settings = {(row['steps'], row['batch']) for row in rows}
+    settings = sorted({(row['steps'], row['batch']) for row in rows})
     groups: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
     for row in rows:
         key = tuple(row[k] for k in ('mixer', 'ratio', 'steps', 'batch', 'stage'))
