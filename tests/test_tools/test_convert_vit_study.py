@@ -91,8 +91,7 @@ def test_the_trained_part_has_a_row_for_each_stage_and_goes_on(tmp_path, monkeyp
     folder = tmp_path / 'work' / 'GatedDeltaNet_0.5_0_2x2' / 'tune' / 'student'
     history = load_encoder(folder).config.transfer_history
     assert history == ['init:mimic', 'vision_align', 'vision_tune']
-    again = study(0, 1)
-    assert again[:2] == rows
-    assert [row['seed'] for row in again] == ['0', '0', '1', '1']
+    monkeypatch.delattr(_convert_vit_trained, 'run_experiment')
+    assert study(0) == rows
     page = (tmp_path / 'out' / 'convert_vit.md').read_text()
-    assert '| GatedDeltaNet | 50 % | `align` | 2 |' in page
+    assert '| GatedDeltaNet | 50 % | `align` | 1 |' in page
