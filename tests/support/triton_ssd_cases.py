@@ -3,16 +3,17 @@
 import functools
 
 import torch
-from layouts import check_layouts
+from layouts import check_layouts, strided
 from scan_cases import assert_close, outputs_and_gradients
 from ssd_cases import operands
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmtransmamba.models.language.packing import restart
-from mmtransmamba.ops import backends, ssd_scan
+from mmtransmamba.ops import backends, ssd_scan, ssd_step
 from mmtransmamba.ops.flops import FORMULAS, ssd_flops
 from mmtransmamba.ops.ssd import triton as module
 from mmtransmamba.ops.ssd import triton_plan as plan
+from mmtransmamba.ops.ssd import triton_step
 
 EXACT = 2e-6
 SMALL = dict(CHUNK=4, BLOCK=4, SMALLEST=2, SLICE=2, SLICE_OF_THREE=2, CARRIED=8)
@@ -271,3 +272,88 @@ def it_is_the_best_backend_and_refuses_by_name(_):
         ('B', torch.ones(1).expand(1, 2**16, 2**7, 2**8), 'fewer than 2^31'),
     ):
         assert reason in module.refuses(tensors | {name: x})
+
+
+def one_step(batch, *sizes):
+    """Operands of ``ssd_step``."""
+    tensors = operands(batch, 1, *sizes)
+    state = tensors.pop('initial_state')
+    for name in ('x', 'dt', 'B', 'C'):
+        tensors[name] = tensors[name][:, 0]
+    return dict(state=state, **tensors)
+
+
+def both_steps(tensors):
+    results = []
+    for backend in ('triton', 'portable'):
+        with backends.use_backend(backend):
+            results.append(ssd_step(**tensors))
+    return results
+
+
+@case
+def a_step_is_that_of_plain_torch(_):
+    from mmtransmamba.ops.ssd import triton_step_kernel as kernel
+
+    kept = kernel.STATES, kernel.TILE
+    kernel.STATES, kernel.TILE = 4, 8  # several tiles of channels and of states
+    try:
+        for tensors in (one_step(2, 4, 3, 2, 5), one_step(1, 1, 1, 1, 1)):
+            for given in (tensors, tensors | {'D': None}):
+                torch.testing.assert_close(*both_steps(given), rtol=1e-6, atol=1e-6)
+    finally:
+        kernel.STATES, kernel.TILE = kept
+
+
+@case
+def a_step_keeps_dtypes_and_takes_any_strides(_):
+    tensors = one_step(2, 2, 3, 1, 4)
+    expected = both_steps(tensors)[1]
+    strided_ones = {k: strided(x) for k, x in tensors.items()}
+    torch.testing.assert_close(both_steps(strided_ones)[0], expected)
+    half = {k: x if k == 'state' else x.bfloat16() for k, x in tensors.items()}
+    found, expected = both_steps(half)
+    assert found[0].dtype == torch.bfloat16 and found[1].dtype == torch.float32
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found[0], expected[0])
+    assert ssd_step(**tensors | {'state': half['state'].half()})[1].dtype == torch.half
+
+
+@case
+def a_step_with_a_rate_of_minus_infinity_forgets_the_state(_):
+    tensors = one_step(1, 2, 2, 1, 2)
+    tensors['A'] = torch.tensor([-torch.inf, -torch.inf])
+    tensors['dt'][0, 1] = 0  # and without duration it keeps it
+    torch.testing.assert_close(*both_steps(tensors))
+
+
+@case
+def a_step_of_an_empty_batch(_):
+    y, state = both_steps(one_step(0, 2, 2, 1, 2))[0]
+    assert y.shape == (0, 2, 2) and state.shape == (0, 2, 2, 2)
+
+
+@case
+def a_step_is_an_operator_of_one_graph(_):
+    tensors = one_step(1, 2, 2, 1, 2)
+    found = torch.library.opcheck(
+        torch.ops.mmtransmamba.ssd_step_triton.default,
+        tuple(tensors.values()),
+        test_utils=('test_schema', 'test_faketensor'),
+    )
+    assert set(found.values()) == {'SUCCESS'}
+    compiled = torch.compile(ssd_step, fullgraph=True, backend='aot_eager')
+    torch.testing.assert_close(compiled(**tensors), ssd_step(**tensors))
+
+
+@case
+def a_step_that_requires_a_gradient_is_left_to_plain_torch(_):
+    tensors = one_step(1, 2, 2, 1, 2)
+    assert backends.resolve('ssd_step', tensors) is triton_step
+    tensors['B'].requires_grad_()
+    assert backends.resolve('ssd_step', tensors) is not triton_step
+    assert 'no gradient, B requires one' in triton_step.refuses(tensors)
+    with torch.no_grad():
+        assert backends.resolve('ssd_step', tensors) is triton_step
+    ssd_step(**tensors)[0].sum().backward()
+    assert tensors['B'].grad.any()

@@ -9,6 +9,7 @@ from triton_ssd_cases import CASES
 from mmtransmamba.ops import backends, ssd_scan
 from mmtransmamba.ops.ssd import triton as module
 from mmtransmamba.ops.ssd import triton_plan as plan
+from mmtransmamba.ops.ssd import triton_step
 
 NO_INTERPRETER = interpreted.why_not()
 
@@ -24,6 +25,8 @@ def test_it_is_the_first_choice_and_leaves_the_cpu_to_others():
     assert next(iter(backends.available('ssd'))) == 'triton'
     assert module.refuses(operands()) == 'it runs on a GPU, x is on cpu'
     assert backends.resolve('ssd', operands()) is not module
+    assert list(backends.available('ssd_step')) == ['triton', 'portable']
+    assert backends.resolve('ssd_step', operands()) is not triton_step
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])

@@ -76,3 +76,17 @@ def test_states_are_carried_without_exchanges_and_loaded_ahead():
     # A state, and both parts of the logarithm of a decay.
     assert code.loops[0]['LDG'] == 3 * plan.AHEAD
     assert code.loops[0]['MUFU'] == plan.AHEAD
+
+
+def test_a_step_loads_its_state_in_pieces_of_16_bytes():
+    from triton_machine_code import compiled
+
+    from mmtransmamba.ops.ssd import triton_step_kernel as module
+
+    block, columns = module.tile(P, N)
+    given = arguments(module.ssd_step, '*bf16')
+    given |= dict(BP=('constexpr', block), BN=('constexpr', columns))
+    given |= dict(x_h=P, b_h=N, c_h=N)
+    code = compiled(module.ssd_step, given, 90, warps=4)
+    assert code.registers <= 64 and code.stack == 0
+    assert code.whole['LDG.128'] >= block * columns // 128 // 4

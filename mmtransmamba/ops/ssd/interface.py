@@ -4,11 +4,21 @@ from torch import Tensor
 
 from .. import backends
 from ..arguments import check_tensors, finite_rates, upcast
-from . import chunked, fla, mamba_ssm, native, reference, shapes, triton
+from . import (
+    chunked,
+    fla,
+    mamba_ssm,
+    native,
+    reference,
+    shapes,
+    step,
+    triton,
+    triton_step,
+)
 from .arguments import check_scan, check_step
-from .step import step
 
 OP = 'ssd'
+STEP = 'ssd_step'
 
 backends.register(
     OP,
@@ -24,6 +34,7 @@ backends.register(
         'portable': chunked,
     },
 )
+backends.register(STEP, {'triton': triton_step, 'portable': step})
 
 
 def ssd_scan(
@@ -97,8 +108,9 @@ def ssd_step(
 ) -> tuple[Tensor, Tensor]:
     """One step of :func:`ssd_scan`, for decoding token by token.
 
-    Plain torch and functional: ``state`` is not changed. Half precision inputs are
-    computed in float32.
+    Functional: ``state`` is not changed. Half precision inputs are computed in
+    float32. On a GPU, where no gradient is required, it is one Triton kernel, which
+    reads them as they are; otherwise plain torch.
 
     Args:
         state (Tensor): State before the step, ``[B, H, P, N]``.
@@ -114,12 +126,15 @@ def ssd_step(
         new state in the dtype of ``state``.
 
     Raises:
-        ValueError: If a shape, dtype or device does not fit.
+        ValueError: If a shape, dtype or device does not fit, or if Triton is asked for
+            and a gradient is required.
     """
     named = dict(x=x, dt=dt, A=A, B=B, C=C, D=D, state=state)
     compute = check_tensors(**named)
     check_step(**named)
     named['A'] = finite_rates(A)
-    x_, dt, A, B, C, D, state_ = upcast(named, compute).values()
-    y, new_state = step(state_, x_, dt, A, B, C, D)
+    module = backends.resolve_known(STEP, named)
+    if not getattr(module, 'TAKES_HALF_PRECISION', False):
+        named = upcast(named, compute)
+    y, new_state = module.step(named.pop('state'), *named.values())
     return y.to(x.dtype), new_state.to(state.dtype)

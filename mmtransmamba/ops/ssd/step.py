@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 
 from ..autocast import without_autocast
+from .reference import refuses, unavailable
+
+__all__ = ['refuses', 'step', 'unavailable']
 
 
 def step(
