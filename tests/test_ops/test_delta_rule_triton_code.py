@@ -8,7 +8,7 @@ from triton_release import needs_current_triton
 from mmtransmamba.ops.delta_rule import triton_plan as plan
 
 pytestmark = needs_current_triton
-LONG, SHORT = (4096, 64), (9, 6)  # steps, channels of keys and of values
+LONG = 4096, 64  # steps, channels of keys and of values
 
 
 def arguments(kernel, io, shape, flags):
@@ -53,7 +53,6 @@ def code_of(name, capability, io, shape, flags='', warps=4):
 @pytest.mark.parametrize(
     ('name', 'capability', 'io', 'flags', 'warps', 'spilled'),
     [
-        ('prepare.prepare', 80, '*bf16', 'KEEP', 4, 0),
         ('walk.walk', 90, '*fp32', 'HAS_START', 4, 0),
         ('walk.walk_back', 80, '*bf16', 'CHANNEL HAS_GRAD_LAST', 4, 0),
         # A few scalars.
@@ -73,17 +72,19 @@ def test_nothing_is_spilled_and_products_run_on_tensor_cores(
 
 
 @pytest.mark.parametrize(
-    ('name', 'flags', 'warps'),
+    ('name', 'length', 'flags', 'warps'),
     [
-        ('tiles.sums', '', 1),
-        ('walk.walk', 'KEEP', 4),
-        ('walk.walk_back', '', 4),
-        ('gradients.pairs', 'CHANNEL', 4),
-        ('channels.channel_products', '', 1),
-        ('channels.channel_gates', '', 1),
-        ('prepare.solve', '', 4),
+        ('tiles.sums', 9, '', 1),
+        ('prepare.prepare', 9, 'KEEP', 4),
+        ('prepare.solve', 9, '', 4),
+        # Fewer channels than steps of a chunk.
+        ('walk.walk', 20, 'KEEP', 4),
+        ('walk.walk_back', 20, '', 4),
+        ('gradients.pairs', 20, 'CHANNEL', 4),
+        ('channels.channel_products', 20, '', 1),
+        ('channels.channel_gates', 20, '', 1),
     ],
 )
-def test_a_short_sequence_of_narrow_heads_compiles(name, flags, warps):
-    code = code_of(name, 80, '*fp16', SHORT, flags, warps)
+def test_a_short_sequence_of_narrow_heads_compiles(name, length, flags, warps):
+    code = code_of(name, 80, '*fp16', (length, 6), flags, warps)
     assert code.stack == 0
