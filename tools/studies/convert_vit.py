@@ -63,7 +63,7 @@ def parse_args() -> argparse.Namespace:
         help='of the part trained',
     )
     parser.add_argument(
-        '--train-steps', type=positive, default=30, help='of each of the two stages'
+        '--train-steps', type=positive, default=20, help='of each of the two stages'
     )
     parser.add_argument('--batch', type=positive, default=16, help='images in a step')
     parser.add_argument(
