@@ -57,6 +57,13 @@ def test_parts_that_granite_always_has_may_be_missing(fields, tmp_path):
     assert export_language_model(hybrid, tmp_path / 'granite').difference < 1e-4
 
 
+def test_calibrated_mixers_are_exported(tmp_path):
+    ids = torch.randint(3, 61, (4, 24), generator=torch.Generator().manual_seed(0))
+    fields = dict(calibration=list(ids.split(2)), calibration_steps=1)
+    hybrid = make_hybrid(init='calibrate', **fields)
+    assert export_language_model(hybrid, tmp_path / 'granite').difference < 1e-4
+
+
 OBSTACLES = {
     'phi': (dict(teacher='phi'), 'the family phi has layers that Granite has not'),
     'qwen3': (dict(teacher='qwen3'), 'the family qwen3 has layers'),
