@@ -128,7 +128,7 @@ def tables(order: list[int]) -> list[Table]:
         ('MaTVLM, three times as long', Student(layers, 'vkq', 'M', 3)),
         ('TransMamba, three times as long', Student(layers, 'subclone', 'T', 3)),
     ]
-    return [share, stages, inits, positions, recipes, *mixer_tables()]
+    return [share, stages, inits, positions, recipes, *mixer_tables(), norm_table()]
 
 
 def mixer_tables() -> list[Table]:
@@ -177,6 +177,21 @@ def head_tables(teacher: torch.nn.Module, data: Path, seed: int) -> list[Table]:
 
 def _pairs(heads: list[list[int]]) -> tuple[tuple[int, int], ...]:
     return tuple((layer, head) for layer, head in heads)
+
+
+def norm_table() -> Table:
+    """Norms of Mamba-2's mixers after MaTVLM's stage; Granite has 'gated_per_head'."""
+    table = Table('norms', "Norms of Mamba-2 after MaTVLM's stage (two layers)")
+    layers = layers_at('evenly', 0.4)
+    for init, norms in (
+        ('vkq', ('gated_per_head', 'gated', 'per_head')),
+        ('mimic', ('per_head', 'gated_per_head')),
+        ('calibrate', ('gated_per_head', 'per_head')),
+    ):
+        for norm in norms:
+            student = Student(layers, init, 'M', mixer='Mamba2', norm=norm)
+            table.rows.append((f'{init}, {norm}', student))
+    return table
 
 
 class Trainings:

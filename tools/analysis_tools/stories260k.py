@@ -15,7 +15,7 @@ from _tool import Parser, out_file, out_folder, positive, seed_number, tool
 
 TABLES = (
     *('share', 'stages', 'inits', 'positions', 'recipes', 'starts', 'mixers'),
-    *('heads', 'trained_heads'),
+    *('norms', 'heads', 'trained_heads'),
 )
 
 
