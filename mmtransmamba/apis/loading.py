@@ -66,7 +66,7 @@ def load(
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f'there is no "{path}"')
-    folder = _model_folder(path)
+    folder = find_model_folder(path)
     if folder is not None and config is None:
         model = _read_folder(folder)
     else:
@@ -82,8 +82,12 @@ def _read_folder(folder: Path) -> nn.Module:
     return (load_vlm if is_vision_language(folder) else load_lm)(folder)
 
 
-def _model_folder(path: Path) -> Path | None:
-    """The folder of a transformers model at ``path``, or in a run's work directory."""
+def find_model_folder(path: Path) -> Path | None:
+    """The folder of a transformers model at ``path``, or in a run's work directory.
+
+    Returns:
+        None if there is none.
+    """
     for folder in (path, *(path / name for name in _MODEL_FOLDERS)):
         if (folder / 'config.json').is_file():
             return folder

@@ -12,10 +12,10 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from mmtransmamba.apis.loading import load
+from mmtransmamba.apis.loading import find_model_folder, load
 from mmtransmamba.apis.serving.granite import to_granite
 from mmtransmamba.compat import release
-from mmtransmamba.models.card import front_matter, origin
+from mmtransmamba.models.card import CardFacts, front_matter, origin, read_rows
 from mmtransmamba.models.folders.companions import copy_companions
 from mmtransmamba.models.language.cache_names import as_argument, returned_cache
 from mmtransmamba.utils.checkpoint_files import put_in_place
@@ -107,7 +107,7 @@ def export_language_model(
     _check_replaceable(out, overwrite)
     source = None
     if not isinstance(model, nn.Module):
-        source, model = Path(model), load(model)
+        source, model = find_model_folder(Path(model)), load(model)
     training = model.training
     model.eval()
     partial = out.with_name(out.name + '.partial')
@@ -115,7 +115,9 @@ def export_language_model(
     try:
         to_granite(model).save_pretrained(partial)
         _write_config(partial / 'config.json')
-        (partial / 'README.md').write_text(_note(out.name, model), encoding='utf-8')
+        (partial / 'README.md').write_text(
+            _note(out.name, model, source), encoding='utf-8'
+        )
         if source is not None:
             copy_companions(source, partial)
         difference = _difference(model, partial) if check else None
@@ -139,9 +141,11 @@ def _check_replaceable(out: Path, overwrite: bool) -> None:
         )
 
 
-def _note(name: str, model: nn.Module) -> str:
+def _note(name: str, model: nn.Module, source: Path | None) -> str:
     mamba = len(model.config.mamba_layers)
     facts = model.card_facts()
+    if source is not None:  # unchanged since then
+        facts = CardFacts(source, read_rows(source))
     return front_matter(facts.teacher, ('granitemoehybrid',)) + _NOTE.format(
         name=name,
         mamba=mamba,

@@ -186,17 +186,20 @@ def test_unknown_format(tmp_path):
         export_language_model(make_hybrid(), tmp_path / 'out', 'gguf')
 
 
-def test_verb_exports_a_folder_with_its_companions(tmp_path):
+@pytest.mark.parametrize('folder', ['hybrid', 'work_dir/student'])
+def test_verb_exports_a_folder_with_its_companions(folder, tmp_path):
     hybrid = make_hybrid()
-    hybrid.save_pretrained(tmp_path / 'hybrid')
-    (tmp_path / 'hybrid' / 'tokenizer_config.json').write_text('{}')
-    card = tmp_path / 'hybrid' / 'README.md'
+    hybrid.save_pretrained(tmp_path / folder)
+    (tmp_path / folder / 'tokenizer_config.json').write_text('{}')
+    card = tmp_path / folder / 'README.md'
     matter = '---\nlicense: apache-2.0\nbase_model: org/llama\n'
     card.write_text(card.read_text().replace('---\n', matter, 1))
-    mmtransmamba.export(tmp_path / 'hybrid', tmp_path / 'out', format='granite')
+    given = tmp_path / folder.partition('/')[0]
+    mmtransmamba.export(given, tmp_path / 'out', format='granite')
     assert (tmp_path / 'out' / 'tokenizer_config.json').read_text() == '{}'
     written = (tmp_path / 'out' / 'README.md').read_text()
     assert 'transformers 5.23' in written and '| history | init:vkq |' in written
     for line in ('license: apache-2.0', 'base_model: org/llama', '| inherited | '):
         assert f'\n{line}' in written
     assert 'converted from `org/llama`' in written and '(apache-2.0)' in written
+    assert '| figures | ' not in written
