@@ -11,7 +11,7 @@ import _smollm2_runs as runs
 import pytest
 import smollm2
 import torch
-from _smollm2_page import time_to_mimic
+from _smollm2_page import beside_the_window, time_to_mimic
 from byte_tokenizer import write_tokenizer
 from tiny_decoders import tiny_teacher
 
@@ -120,6 +120,21 @@ def test_runs_become_rows_and_a_page(arguments, monkeypatch):
         points = [row for row in csv.DictReader(file) if row['key'] == done[0]]
     assert [int(row['tokens']) for row in points] == [128]
     assert float(points[0]['kl']) > 0
+
+
+def test_the_page_compares_mixers_with_the_window():
+    rows = [
+        dict(share=share, mixer=mixer, init='mimic', kl=kl)
+        for share, mixer, kl in (
+            ('50', 'SlidingWindow', '0.1'),
+            ('50', 'Mamba2', '0.2'),
+            ('50', 'KDA', '0.05'),
+            ('100', 'KDA', '0.01'),  # there is no window in as many layers
+        )
+    ]
+    assert 'as many layers: 50 % KDA by `mimic`.' in beside_the_window(rows)
+    assert 'as many layers: none of them.' in beside_the_window(rows[:2])
+    assert beside_the_window(rows[1:]) == ''
 
 
 def test_the_page_compares_tokens_to_the_same_kl():

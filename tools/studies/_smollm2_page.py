@@ -80,6 +80,7 @@ def write_page(
                 f'| {float(row["perplexity"]):.2f} | {row["zero_shot"]} % '
                 f'| {minutes} |\n'
             )
+    text += beside_the_window(quality)
     text += time_to_mimic([run for run in done if not run.speed], curves)
     fast = [found[run.key] for run in done if run.speed]
     if fast:
@@ -93,6 +94,37 @@ def write_page(
             text += f'| {row["share"]} % | {row["mixer"]} | {cells} |\n'
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+
+
+def beside_the_window(rows: list[dict[str, str]]) -> str:
+    """Which students end closer to the teacher than those with windows.
+
+    Args:
+        rows: Rows of the table of quality.
+
+    Returns:
+        A paragraph, empty if no student with windows has been trained.
+    """
+    windows = {
+        row['share']: float(row['kl'])
+        for row in rows
+        if row['mixer'] == 'SlidingWindow'
+    }
+    if not windows:
+        return ''
+    closer = [
+        f'{row["share"]} % {row["mixer"]} by `{row["init"]}`'
+        for row in rows
+        if row['mixer'] != 'SlidingWindow'
+        and float(row['kl']) < windows.get(row['share'], 0)
+    ]
+    return (
+        '\nThe window is the baseline that a linear mixer must beat: the attention of '
+        'the teacher,\ncut to the last tokens. Closer to the teacher than a window in '
+        f'as many layers: {", ".join(closer) or "none of them"}.\nThe likelihood of '
+        'blocks of 512 tokens asks for little that is further away;\n[recall](mqar.md) '
+        'does.\n'
+    )
 
 
 def time_to_mimic(runs: list[Run], curves: list[dict[str, str]]) -> str:
