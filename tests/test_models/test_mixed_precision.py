@@ -27,8 +27,10 @@ MIXERS = (
     *('Mamba', 'Mamba2', 'GatedDeltaNet', 'KDA', 'SlidingWindow'),
     *('DiscreteMamba2', 'MambaInLlama'),
     *('WindowMamba2', 'WindowGatedDeltaNet', 'WindowKDA'),
+    *('HeadsMamba2', 'HeadsGatedDeltaNet', 'HeadsKDA'),
 )
 SMALL = dict(MambaInLlama=dict(d_state=4))  # in the width of the key-value heads
+SMALL |= {x: dict(attention_kv_heads=[1]) for x in MIXERS if x.startswith('Heads')}
 INITS = dict(Mamba='subclone', DiscreteMamba2='scratch', MambaInLlama='vkq')
 
 

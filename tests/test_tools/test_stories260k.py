@@ -29,11 +29,10 @@ def test_a_table_is_made(tmp_path, monkeypatch):
     layers = (1, 3)
     rows = [
         ('two stages', module.Student(layers, stages='12')),
-        ('MaTVLM', module.Student(layers, 'vkq', 'M', 3)),
         ('TransMamba', module.Student(layers, 'subclone', 'T', 3)),
     ]
     other = module.Table('share', 'Not asked for', [('pure', module.Student())])
-    asked = module.Table('recipes', 'Three students', rows)
+    asked = module.Table('recipes', 'Two students', rows)
     monkeypatch.setattr(module, 'tables', lambda order: [other, asked])
     arguments = '--data tales --only recipes --iters 2 --seed 7 --work-dir runs'
     monkeypatch.setattr(
@@ -42,12 +41,11 @@ def test_a_table_is_made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stories260k.main()
     text = (tmp_path / 'tables.md').read_text()
-    assert '## Three students' in text
+    assert '## Two students' in text
     assert 'Not asked for' not in text
     scores = json.loads((tmp_path / 'runs' / 'scores.json').read_text())
     histories = {
         'layers13_mimic_12': ['init:mimic', 'stage1', 'stage2'],
-        'layers13_vkq_M_x3': ['init:vkq', 'matvlm'],
         'layers13_subclone_T_x3': ['init:subclone', 'transmamba'],
     }
     assert list(scores) == list(histories)
