@@ -30,9 +30,10 @@ def convert_heads(
         raise ValueError(
             'layer_mixers cannot be given with a ranking of heads, which sets them.'
         )
-    layers = sorted({layer for layer, _ in heads})
+    converted = {(layer, head) for layer, head in heads}
+    layers = sorted({layer for layer, _ in converted})
     kept = {
-        i: [head for head in range(groups) if [i, head] not in map(list, heads)]
+        i: [head for head in range(groups) if (i, head) not in converted]
         for i in layers
     }
     mixers = {i: dict(attention_kv_heads=own) for i, own in kept.items() if own}

@@ -1,10 +1,9 @@
 """Quantised hybrids, and what quantisation leaves out."""
 
-import warnings
-
 import pytest
 import torch
 from granite_hybrids import make_hybrid
+from quantised import dynamically_quantised
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -71,15 +70,7 @@ def difference(quantised, hybrid):
 @pytest.mark.parametrize('init', INITS)
 def test_dynamic_quantisation(init):
     hybrid = make_hybrid(init=init)
-    left_out = set(unquantized_modules(hybrid))
-    chosen = {
-        name: torch.ao.quantization.default_dynamic_qconfig
-        for name, module in hybrid.named_modules()
-        if isinstance(module, nn.Linear) and name not in left_out
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        quantised = torch.ao.quantization.quantize_dynamic(hybrid, chosen, torch.qint8)
+    quantised = dynamically_quantised(hybrid)
     assert 0 < difference(quantised, hybrid) < 0.3  # activations are quantised too
     mixer = quantised.model.layers[0].self_attn
     assert isinstance(mixer.dt_proj, nn.Linear)

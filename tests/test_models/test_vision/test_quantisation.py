@@ -1,9 +1,8 @@
 """Quantised hybrid encoders, and what low precision leaves out."""
 
-import warnings
-
 import pytest
 import torch
+from quantised import dynamically_quantised
 from tiny_encoders import images, output, tiny_encoder
 from torch import nn
 from transformers import AutoModelForImageClassification
@@ -49,15 +48,7 @@ def test_small_layers_of_mixers_and_heads_are_listed(mixer, name):
 @pytest.mark.parametrize('mixer', SMALL)
 def test_dynamic_quantisation(mixer):
     hybrid = converted(mixer=mixer)
-    left_out = set(unquantized_modules(hybrid))
-    chosen = {
-        name: torch.ao.quantization.default_dynamic_qconfig
-        for name, module in hybrid.named_modules()
-        if isinstance(module, nn.Linear) and name not in left_out
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        quantised = torch.ao.quantization.quantize_dynamic(hybrid, chosen, torch.qint8)
+    quantised = dynamically_quantised(hybrid)
     expected, actual = output(hybrid, images()), output(quantised, images())
     assert 0 < (actual - expected).abs().max() < 0.3 * expected.abs().max()
     assert isinstance(
