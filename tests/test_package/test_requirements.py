@@ -3,7 +3,6 @@
 import ast
 import importlib.util
 import re
-import subprocess
 import sys
 import tomllib
 from unittest import mock
@@ -11,6 +10,7 @@ from unittest import mock
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from mmtransmamba.compat import TESTED
 
@@ -94,16 +94,20 @@ def test_ruff_of_the_commit_hook_is_that_of_the_tests(repo_dir):
     assert set(re.findall(r'ruff==[\w.*]+', hooks)) == {ruff}
 
 
-@pytest.fixture(scope='module')
-def constraints(repo_dir):
-    """The tested version of each package for this Python."""
-    lines = lines_of(repo_dir / 'requirements' / 'constraints.txt')
-    requirements = map(Requirement, lines)
+def pins(path):
+    """The version of each package for this Python."""
+    requirements = map(Requirement, lines_of(path))
     return {
         canonicalize_name(requirement.name): str(requirement.specifier)[2:]
         for requirement in requirements
         if requirement.marker is None or requirement.marker.evaluate()
     }
+
+
+@pytest.fixture(scope='module')
+def constraints(repo_dir):
+    """The tested version of each package for this Python."""
+    return pins(repo_dir / 'requirements' / 'constraints.txt')
 
 
 @pytest.mark.parametrize('name', ['runtime', 'tests', 'docs', 'build'])
@@ -115,15 +119,27 @@ def test_every_requirement_is_pinned_within_its_range(name, constraints, repo_di
         assert requirement.specifier.contains(pinned), f'{line}, pinned to {pinned}'
 
 
-def test_declared_minima_are_complete(arguments, repo_dir):
-    script = repo_dir / '.ci' / 'minima.py'
-    done = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, check=True
-    )
-    lowest = dict(line.split('==') for line in done.stdout.splitlines())
-    assert {distribution_of(r) for r in arguments['install_requires']} <= set(lowest)
-    for package, (oldest, _) in TESTED.items():
-        assert series(lowest[package]) == series(oldest), package
+@pytest.fixture(scope='module')
+def oldest(repo_dir):
+    """The version of each package that CI tests at the lower bounds."""
+    return pins(repo_dir / 'requirements' / 'oldest.txt')
+
+
+@pytest.mark.parametrize('name', ['runtime', 'tests', 'build'])
+def test_oldest_versions_are_the_declared_lower_bounds(name, oldest, repo_dir):
+    for line in lines_of(repo_dir / 'requirements' / f'{name}.txt'):
+        requirement = Requirement(line)
+        pinned = oldest.get(canonicalize_name(requirement.name))
+        assert pinned is not None, f'{line} is not in oldest.txt'
+        assert requirement.specifier.contains(pinned), f'{line}, pinned to {pinned}'
+        for bound in requirement.specifier:
+            if bound.operator == '>=':
+                assert Version(pinned) == Version(bound.version), line
+
+
+@pytest.mark.parametrize('package', TESTED)
+def test_the_warned_range_starts_at_the_oldest_versions(package, oldest):
+    assert series(oldest[package]) == series(TESTED[package][0])
 
 
 def series(version):
