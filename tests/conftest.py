@@ -2,6 +2,7 @@
 
 import gc
 import os
+import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,9 @@ os.environ.setdefault(
 # Waiting threads sleep: spinning, they would take the core from other processes.
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
+import numpy as np
 import pytest
+import torch
 from mmengine.registry import DefaultScope
 from mmengine.runner import loops
 from yapf.yapflib import yapf_api
@@ -32,6 +35,15 @@ def pytest_collection_finish() -> None:
     they are made, need not look through it each time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Each test, with the fixtures made for it, draws the same numbers every time,
+    whatever ran before it in its process."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope='session')
@@ -52,7 +64,6 @@ def shared_dir() -> Path:
 @pytest.fixture(scope='session')
 def compilable() -> None:
     """Passes over a test where torch cannot compile transformers' own decoders."""
-    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes = dict(hidden_size=8, intermediate_size=8, num_attention_heads=1)
