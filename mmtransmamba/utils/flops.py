@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,27 @@ def _causal_conv1d(x: Sequence[int], taps: Sequence[int], *_: Any, **__: Any) ->
 _MULTIPLY_ADDS = {
     torch.ops.mmtransmamba.causal_conv1d: _causal_conv1d,
     torch.ops.mmtransmamba.causal_conv1d_triton: _causal_conv1d,
+}
+
+
+def _attention(
+    query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
+) -> int:
+    """The two matrix products of attention, those that a mask hides included."""
+    *batch, queries, channels = query
+    return 2 * math.prod(batch) * queries * key[-2] * (channels + value[-1])
+
+
+def _attention_backward(_: Sequence[int], *operands: Any, **options: Any) -> int:
+    return 2 * _attention(*operands, **options)
+
+
+# torch counts the fused attention of CUDA only.
+_CPU_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        _attention_backward
+    ),
 }
 
 
@@ -96,7 +118,8 @@ def count_complexity(
 
 def flop_counter() -> FlopCounterMode:
     """A counter that knows the scans; see :func:`counted`."""
-    return FlopCounterMode(display=False, custom_mapping=FORMULAS | _MULTIPLY_ADDS)
+    custom = FORMULAS | _MULTIPLY_ADDS | _CPU_ATTENTION
+    return FlopCounterMode(display=False, custom_mapping=custom)
 
 
 def counted(counter: FlopCounterMode) -> int:

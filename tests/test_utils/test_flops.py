@@ -3,10 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from mmtransmamba.models import PlainMamba
 from mmtransmamba.ops.backends import use_backend
-from mmtransmamba.utils.flops import count_complexity
+from mmtransmamba.utils.flops import count_complexity, counted, flop_counter
 
 ARCH = dict(embed_dims=32, depth=2, num_convs=1, dwconv_layers=(0,), drop_path_rate=0.0)
 
@@ -88,3 +89,18 @@ def test_a_model_made_on_the_meta_device():
     count = count_complexity(model, (1, 3, 224, 224))
     assert count.params == 7_358_656
     assert count.scan_flops == 24 * (9 * 4 * 196 * 384 * 16 + 4 * 196 * 384)
+
+
+@pytest.mark.parametrize('device', ['cpu', 'meta'])
+@pytest.mark.parametrize('masked', [False, True])
+def test_fused_attention_counts_as_its_products(device, masked):
+    query = torch.ones(2, 3, 5, 8, device=device, requires_grad=True)
+    key = torch.ones(2, 3, 7, 8, device=device)
+    mask = torch.ones(5, 7, device=device) if masked else None
+    with flop_counter() as counter:
+        output = F.scaled_dot_product_attention(query, key, key, attn_mask=mask)
+        forward = counted(counter)
+        output.sum().backward()
+    assert forward == 2 * 3 * 5 * 7 * (8 + 8)
+    # Not all of the gradients are wanted, which the fused kernel does not know.
+    assert forward < counted(counter) <= 3 * forward
