@@ -13,7 +13,11 @@ from .delta_rule import (
     kda,
     kda_step,
 )
-from .selective_scan import selective_scan_directions, selective_scan_fn
+from .selective_scan import (
+    selective_scan_directions,
+    selective_scan_fn,
+    selective_scan_step,
+)
 from .ssd import ssd_matrix, ssd_scan, ssd_step
 from .wkv import bi_wkv, bi_wkv6
 
@@ -29,6 +33,7 @@ __all__ = [
     'scan_order',
     'selective_scan_directions',
     'selective_scan_fn',
+    'selective_scan_step',
     'ssd_both_ways',
     'ssd_matrix',
     'ssd_scan',

@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from .arguments import in_float64
@@ -80,4 +81,13 @@ def refuses_place_or_dtype(
     name = in_float64(tensors)
     if name is not None:
         return f'it has a float32 state, {name} is in {tensors[name].dtype}'
+    return None
+
+
+def refuses_gradient(tensors: Mapping[str, Tensor | None]) -> str | None:
+    """Why a kernel without a gradient cannot take these tensors, or None."""
+    if torch.is_grad_enabled():
+        for name, x in tensors.items():
+            if x is not None and x.requires_grad:
+                return f'it has no gradient, {name} requires one'
     return None

@@ -18,10 +18,12 @@ from mmtransmamba.ops import (
     backends,
     selective_scan_directions,
     selective_scan_fn,
+    selective_scan_step,
 )
 from mmtransmamba.ops.flops import FORMULAS, selective_scan_flops
 from mmtransmamba.ops.selective_scan import triton as module
 from mmtransmamba.ops.selective_scan import triton_plan as plan
+from mmtransmamba.ops.selective_scan import triton_step
 
 EXACT = 2e-6
 CASES = {}
@@ -358,3 +360,99 @@ def it_is_the_best_backend_and_refuses_by_name():
         ('u', torch.ones(1).expand(1, 2**16, 2**15), 'fewer than 2^31'),
     ):
         assert reason in module.refuses(operands | {name: x})
+
+
+def one_step(*sizes, **kwargs):
+    """Operands of ``selective_scan_step``."""
+    batch, channels, states = sizes
+    tensors = plain_operands(batch, channels, 1, states, **kwargs)
+    for name in ('u', 'delta', 'B', 'C', 'z'):
+        if tensors[name] is not None:
+            tensors[name] = tensors[name][..., 0]
+    return dict(state=torch.randn(batch, channels, states), **tensors)
+
+
+def both_steps(tensors, softplus=True):
+    results = []
+    for backend in ('triton', 'portable'):
+        with backends.use_backend(backend):
+            results.append(selective_scan_step(**tensors, delta_softplus=softplus))
+    return results
+
+
+@case
+def a_step_is_that_of_plain_torch():
+    from mmtransmamba.ops.selective_scan import triton_step_kernel as kernel
+
+    kept = kernel.STATES, kernel.TILE
+    kernel.STATES, kernel.TILE = 4, 8  # several tiles of channels and of states
+    try:
+        for tensors in (one_step(2, 6, 5, groups=3), one_step(1, 3, 5)):
+            for name in (None, 'D', 'z', 'delta_bias'):
+                given = tensors | ({name: None} if name else {})
+                found, expected = both_steps(given, softplus=name != 'D')
+                torch.testing.assert_close(found, expected, rtol=1e-6, atol=2e-6)
+        tensors = one_step(1, 6, 5, groups=3)
+        tensors['C'] = tensors['C'][:, 0]
+        torch.testing.assert_close(*both_steps(tensors), rtol=1e-6, atol=2e-6)
+    finally:
+        kernel.STATES, kernel.TILE = kept
+    tensors = one_step(1, 1, 1, optional=False)
+    torch.testing.assert_close(*both_steps(tensors), rtol=1e-6, atol=1e-6)
+
+
+@case
+def a_step_keeps_dtypes_and_takes_any_strides():
+    tensors = one_step(2, 3, 4)
+    expected = both_steps(tensors)[1]
+    strided_ones = {k: strided(x) for k, x in tensors.items()}
+    # The scan stores its last state with the channels last.
+    strided_ones['state'] = tensors['state'].mT.contiguous().mT
+    torch.testing.assert_close(both_steps(strided_ones)[0], expected)
+    half = {k: x if k == 'state' else x.bfloat16() for k, x in tensors.items()}
+    found, expected = both_steps(half)
+    assert found[0].dtype == torch.bfloat16 and found[1].dtype == torch.float32
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found[0], expected[0])
+    low = tensors | {'state': tensors['state'].half()}
+    assert selective_scan_step(**low)[1].dtype == torch.half
+
+
+@case
+def a_step_with_a_rate_of_minus_infinity_forgets_the_state():
+    tensors = one_step(1, 2, 2, optional=False)
+    tensors['A'] = torch.full((2, 2), -torch.inf)
+    tensors['delta'] = torch.tensor([[1.0, 0.0]])  # without duration it keeps it
+    torch.testing.assert_close(*both_steps(tensors, softplus=False))
+
+
+@case
+def a_step_of_an_empty_batch():
+    y, state = both_steps(one_step(0, 2, 3))[0]
+    assert y.shape == (0, 2) and state.shape == (0, 2, 3)
+
+
+@case
+def a_step_is_an_operator_of_one_graph():
+    tensors = one_step(1, 2, 2, groups=1)
+    found = torch.library.opcheck(
+        torch.ops.mmtransmamba.selective_scan_step_triton.default,
+        (*tensors.values(), True),
+        test_utils=('test_schema', 'test_faketensor'),
+    )
+    assert set(found.values()) == {'SUCCESS'}
+    compiled = torch.compile(selective_scan_step, fullgraph=True, backend='aot_eager')
+    torch.testing.assert_close(compiled(**tensors), selective_scan_step(**tensors))
+
+
+@case
+def a_step_that_requires_a_gradient_is_left_to_plain_torch():
+    tensors = one_step(1, 2, 2)
+    assert backends.resolve('selective_scan_step', tensors) is triton_step
+    tensors['z'].requires_grad_()
+    assert backends.resolve('selective_scan_step', tensors) is not triton_step
+    assert 'no gradient, z requires one' in triton_step.refuses(tensors)
+    with torch.no_grad():
+        assert backends.resolve('selective_scan_step', tensors) is triton_step
+    selective_scan_step(**tensors)[0].sum().backward()
+    assert tensors['z'].grad.any()

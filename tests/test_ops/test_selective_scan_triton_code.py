@@ -101,3 +101,25 @@ def test_the_backward_loop_reduces_by_shuffles_alone(gate, spilled):
     assert inner['MUFU'] == 8 and not inner['BAR']
     assert not any(inner[name] for name in SHUFFLES[2:])
     assert inner.total() <= 8 * 34
+
+
+def test_a_step_loads_its_state_in_pieces_of_16_bytes():
+    from triton_machine_code import compiled
+
+    from mmtransmamba.ops.selective_scan import triton_step_kernel as module
+
+    block, columns = module.tile(1536, STATES)
+    given = arguments(
+        module.scan_step,
+        flags='SOFTPLUS HAS_SKIP HAS_Z HAS_BIAS',
+        BD=block,
+        BN=columns,
+    )
+    given |= dict(D=1536, RB=1536, RC=1536, b_b=16, c_b=16, b_g=16, c_g=16)
+    given |= {name: '*bf16' for name in ('U', 'DELTA', 'B', 'C', 'Z', 'Y')}
+    given |= dict(u_b=1536, delta_b=1536, z_b=1536)
+    code = compiled(module.scan_step, given, 90, warps=4)
+    assert code.registers <= 48 and code.stack == 0
+    # One piece of the state and of A for each of 128 lanes.
+    assert block * columns == 4 * 128 and code.whole['LDG.128'] == 2
+    assert code.whole['STG'] == 2  # that piece, and the output

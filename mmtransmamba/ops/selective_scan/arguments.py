@@ -34,12 +34,7 @@ def check_scan(
         elif x.dim() == 3:
             expect(name, x, '[B, N, L]', sizes)
         elif x.dim() == 4:
-            groups = x.shape[1]
-            if groups < 1 or channels % groups:
-                raise ValueError(
-                    f'{name} has {groups} groups (shape {list(x.shape)}), which do '
-                    f'not divide the {channels} channels of u'
-                )
+            groups = _expect_groups(name, x, channels)
             expect(name, x, '[B, G, N, L]', {**sizes, 'G': groups})
         else:
             raise ValueError(
@@ -48,6 +43,49 @@ def check_scan(
             )
     expect('D', D, '[D]', sizes)
     expect('z', z, '[B, D, L]', sizes)
+    expect('delta_bias', delta_bias, '[D]', sizes)
+
+
+def check_step(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    state: Tensor,
+) -> None:
+    """Check the shapes of ``selective_scan_step``.
+
+    Raises:
+        ValueError: Naming the argument, its shape and what is accepted.
+    """
+    expect_dims('u', u, '[B, D]')
+    expect_dims('A', A, '[D, N]')
+    batch, channels = u.shape
+    if not A.numel():
+        raise ValueError(
+            f'A has shape {list(A.shape)}; at least one channel and one state are '
+            'needed'
+        )
+    sizes = {'B': batch, 'D': channels, 'N': A.shape[1]}
+    expect('A', A, '[D, N]', sizes)
+    expect('state', state, '[B, D, N]', sizes)
+    expect('delta', delta, '[B, D]', sizes)
+    for name, x in (('B', B), ('C', C)):
+        if x.dim() == 3:
+            groups = _expect_groups(name, x, channels)
+            expect(name, x, '[B, G, N]', {**sizes, 'G': groups})
+        elif x.dim() == 2:
+            expect(name, x, '[B, N]', sizes)
+        else:
+            raise ValueError(
+                f'{name} has shape {list(x.shape)}; accepted: [B, N] or [B, G, N]'
+            )
+    expect('D', D, '[D]', sizes)
+    expect('z', z, '[B, D]', sizes)
     expect('delta_bias', delta_bias, '[D]', sizes)
 
 
@@ -105,3 +143,14 @@ def _expect_filled(channels: int, length: int, states: int) -> None:
         )
     if states < 1:
         raise ValueError('A has no states (N = 0); at least one is needed')
+
+
+def _expect_groups(name: str, x: Tensor, channels: int) -> int:
+    """The number of groups, dimension 1, which must divide the channels."""
+    groups = x.shape[1]
+    if groups < 1 or channels % groups:
+        raise ValueError(
+            f'{name} has {groups} groups (shape {list(x.shape)}), which do '
+            f'not divide the {channels} channels of u'
+        )
+    return groups

@@ -4,10 +4,20 @@ from torch import Tensor
 
 from .. import backends
 from ..arguments import check_tensors, finite_rates, upcast
-from . import mamba_ssm, native, portable, reference, shapes, triton
-from .arguments import check_directions, check_scan
+from . import (
+    mamba_ssm,
+    native,
+    portable,
+    reference,
+    shapes,
+    step,
+    triton,
+    triton_step,
+)
+from .arguments import check_directions, check_scan, check_step
 
 OP = 'selective_scan'
+STEP = 'selective_scan_step'
 
 backends.register(
     OP,
@@ -20,6 +30,7 @@ backends.register(
         'portable': portable,
     },
 )
+backends.register(STEP, {'triton': triton_step, 'portable': step})
 
 
 def selective_scan_fn(
@@ -151,3 +162,54 @@ def selective_scan_directions(
         delta_softplus=delta_softplus,
     )
     return y.to(u.dtype), None if taps is None else taps.to(u.dtype)
+
+
+def selective_scan_step(
+    state: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """One step of :func:`selective_scan_fn`, for decoding token by token.
+
+    Functional: ``state`` is not changed. Half precision inputs are computed in
+    float32. On a GPU, where no gradient is required, it is one Triton kernel, which
+    reads them as they are; otherwise plain torch.
+
+    Args:
+        state (Tensor): State before the step, ``[B, D, N]``.
+        u (Tensor): Input ``[B, D]``.
+        delta (Tensor): Step sizes ``[B, D]``.
+        A (Tensor): As for :func:`selective_scan_fn`.
+        B (Tensor): ``[B, N]`` or ``[B, G, N]``, where group g serves the channels
+            ``g * D / G`` to ``(g + 1) * D / G``.
+        C (Tensor): As ``B``.
+        D (Tensor, optional): Skip ``[D]``.
+        z (Tensor, optional): Gate ``[B, D]``.
+        delta_bias (Tensor, optional): ``[D]``, added to ``delta``.
+        delta_softplus (bool): Pass ``delta`` through softplus.
+
+    Returns:
+        tuple[Tensor, Tensor]: Output ``[B, D]`` in the dtype of ``u`` and the new
+        state in the dtype of ``state``.
+
+    Raises:
+        ValueError: If a shape, dtype or device does not fit, or if Triton is asked for
+            and a gradient is required.
+    """
+    named = dict(u=u, delta=delta, A=A, B=B, C=C, D=D, z=z, delta_bias=delta_bias)
+    named['state'] = state
+    compute = check_tensors(**named)
+    check_step(**named)
+    named['A'] = finite_rates(A)
+    module = backends.resolve_known(STEP, named)
+    if not getattr(module, 'TAKES_HALF_PRECISION', False):
+        named = upcast(named, compute)
+    y, new_state = module.step(named.pop('state'), *named.values(), delta_softplus)
+    return y.to(u.dtype), new_state.to(state.dtype)

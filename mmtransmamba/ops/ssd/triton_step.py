@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..triton_runtime import refuses_place_or_dtype, unavailable
+from ..triton_runtime import refuses_gradient, refuses_place_or_dtype, unavailable
 
 __all__ = ['refuses', 'step', 'unavailable']
 
@@ -18,12 +18,7 @@ TAKES_HALF_PRECISION = True
 
 def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
     """Why these tensors need another backend, or None."""
-    reason = refuses_place_or_dtype('x', tensors)
-    if reason is None and torch.is_grad_enabled():
-        for name, x in tensors.items():
-            if x is not None and x.requires_grad:
-                return f'it has no gradient, {name} requires one'
-    return reason
+    return refuses_place_or_dtype('x', tensors) or refuses_gradient(tensors)
 
 
 def step(

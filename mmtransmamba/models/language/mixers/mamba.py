@@ -22,7 +22,7 @@ from mmtransmamba.models.language.mixers.base import (
 )
 from mmtransmamba.models.language.mixers.inits import NORMAL_CONV, Init
 from mmtransmamba.models.language.packing import restart
-from mmtransmamba.ops import selective_scan_fn
+from mmtransmamba.ops import selective_scan_fn, selective_scan_step
 from mmtransmamba.registry import DECODER_MIXERS
 
 
@@ -38,7 +38,7 @@ class SelectiveScanMixer(DecoderMixer):
     """Base of the mixers with Mamba-1's recurrence, whose B and C differ in shape.
 
     A subclass has ``dt_rank``, ``d_inner``, ``d_state``, ``dt_proj``, ``conv1d``,
-    ``A_log`` and ``D``, and implements both forms of the recurrence.
+    ``A_log`` and ``D``, and may implement :meth:`_grouped`.
     """
 
     @torch.no_grad()
@@ -69,27 +69,44 @@ class SelectiveScanMixer(DecoderMixer):
 
         Args:
             x, dt: Convolved input, and positive step sizes in float32, ``[B, L, D]``.
-            B, C: As the subclass's forms take them.
+            B, C: ``[B, L, G N]`` for G groups of channels that share them.
             padding_mask, state, begins: See :meth:`DecoderMixer.recur`.
         """
         if padding_mask is not None:
             dt = dt.masked_fill(~padding_mask[..., None], 0)
         A, D = -torch.exp(self.A_log.float()), self.D.float()
+        B, C = self._grouped(B), self._grouped(C)
         if begins is not None:
             taken, dt = restart(x, dt, A.amax(-1), begins)
-            y, state = self._scan(taken, dt, A, B, C)
+            y, state = _scan(taken, dt, A, B, C)
             return (y + D * x).to(x.dtype), state
         if state is None:
-            return self._scan(x, dt, A, B, C, D)
-        return self._continue(x.float(), dt, A, B.float(), C.float(), D, state)
+            return _scan(x, dt, A, B, C, D)
+        outputs = []
+        for t in range(x.shape[1]):
+            y, state = selective_scan_step(
+                state, x[:, t], dt[:, t], A, B[:, t], C[:, t], D
+            )
+            outputs.append(y)
+        return torch.stack(outputs, dim=1), state
 
-    def _scan(self, x, dt, A, B, C, D=None) -> tuple[Tensor, Tensor]:
-        """The recurrence from a state of zero, along rows ``[B, L, ...]``."""
-        raise NotImplementedError
+    def _grouped(self, part: Tensor) -> Tensor:
+        """``B`` or ``C`` with a dimension of its groups, if there are several."""
+        return part
 
-    def _continue(self, x, dt, A, B, C, D, state) -> tuple[Tensor, Tensor]:
-        """Steps from a given state, one after the other."""
-        raise NotImplementedError
+
+def _scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The recurrence from a state of zero, along rows ``[B, L, ...]``."""
+    x, dt, B, C = (part.movedim(1, -1) for part in (x, dt, B, C))
+    y, state = selective_scan_fn(x, dt, A, B, C, D, return_last_state=True)
+    return y.transpose(1, 2), state
 
 
 @DECODER_MIXERS.register_module('Mamba')
@@ -177,25 +194,3 @@ class MambaMixer(SelectiveScanMixer):
         )
         dt = F.softplus(self.dt_proj(dt).float())
         return self._recurrence(x, dt, B, C, padding_mask, state, begins)
-
-    @staticmethod
-    def _scan(x, dt, A, B, C, D=None) -> tuple[Tensor, Tensor]:
-        """The recurrence from a state of zero, along rows ``[B, L, ...]``."""
-        y, state = selective_scan_fn(
-            *(part.transpose(1, 2) for part in (x, dt)),
-            A,
-            *(part.transpose(1, 2) for part in (B, C)),
-            D,
-            return_last_state=True,
-        )
-        return y.transpose(1, 2), state
-
-    @staticmethod
-    def _continue(x, dt, A, B, C, D, state) -> tuple[Tensor, Tensor]:
-        """Steps from a given state, one after the other."""
-        outputs = []
-        for t in range(x.shape[1]):
-            decay = torch.exp(dt[:, t, :, None] * A)
-            state = decay * state + (dt[:, t] * x[:, t])[..., None] * B[:, t, None]
-            outputs.append((state * C[:, t, None]).sum(-1) + D * x[:, t])
-        return torch.stack(outputs, dim=1), state

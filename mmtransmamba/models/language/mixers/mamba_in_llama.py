@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
@@ -21,7 +20,6 @@ from mmtransmamba.models.language.mixers.mamba import (
     SelectiveScanMixer,
     StepSizeProjection,
 )
-from mmtransmamba.ops import selective_scan_fn
 from mmtransmamba.registry import DECODER_MIXERS
 
 
@@ -137,35 +135,5 @@ class MambaInLlamaMixer(SelectiveScanMixer):
         x = self.convolve(x, cache, padding_mask, gaps, begins)
         return self._recurrence(x, dt, B, C, padding_mask, state, begins)
 
-    def _scan(self, x, dt, A, B, C, D=None) -> tuple[Tensor, Tensor]:
-        """The recurrence from a state of zero, along rows ``[B, L, D]``."""
-        B, C = (
-            part.unflatten(-1, (-1, self.d_state)).permute(0, 2, 3, 1)
-            for part in (B, C)
-        )
-        y, state = selective_scan_fn(
-            x.transpose(1, 2),
-            dt.transpose(1, 2),
-            A,
-            B,
-            C,
-            D,
-            return_last_state=True,
-        )
-        return y.transpose(1, 2), state
-
-    def _continue(self, x, dt, A, B, C, D, state) -> tuple[Tensor, Tensor]:
-        """Steps from a given state ``[B, D, N]``, one after the other."""
-        outputs = []
-        for t in range(x.shape[1]):
-            # The B and C of its group for every channel, [B, D, N].
-            key, query = (
-                part[:, t]
-                .unflatten(-1, (-1, self.d_state))
-                .repeat_interleave(self.d_state, dim=1)
-                for part in (B, C)
-            )
-            decay = torch.exp(dt[:, t, :, None] * A)
-            state = decay * state + (dt[:, t] * x[:, t])[..., None] * key
-            outputs.append((state * query).sum(-1) + D * x[:, t])
-        return torch.stack(outputs, dim=1), state
+    def _grouped(self, part: Tensor) -> Tensor:
+        return part.unflatten(-1, (-1, self.d_state))
