@@ -9,6 +9,43 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+BASE_FIELDS = dict(
+    _name_or_path='',
+    add_cross_attention=False,
+    bad_words_ids=None,
+    chunk_size_feed_forward=0,
+    cross_attention_hidden_size=None,
+    do_sample=False,
+    early_stopping=False,
+    finetuning_task=None,
+    id2label={'0': 'LABEL_0', '1': 'LABEL_1'},
+    is_decoder=False,
+    is_encoder_decoder=False,
+    label2id={'LABEL_0': 0, 'LABEL_1': 1},
+    length_penalty=1.0,
+    max_length=20,
+    num_beams=1,
+    num_return_sequences=1,
+    output_attentions=False,
+    output_hidden_states=False,
+    pad_token_id=None,
+    prefix=None,
+    pruned_heads={},
+    repetition_penalty=1.0,
+    return_dict=True,
+    tie_encoder_decoder=False,
+    tie_word_embeddings=True,
+    tokenizer_class=None,
+    top_k=50,
+    top_p=1.0,
+    torch_dtype='bfloat16',
+    torchscript=False,
+    transformers_version='4.37.2',
+    typical_p=1.0,
+    use_bfloat16=False,
+)
+"""Fields that transformers before version 5 wrote for a config in another config."""
+
 
 def random_state(
     shapes: dict[str, tuple[int, ...]], seed: int = 0

@@ -17,6 +17,15 @@ from mmtransmamba.models.language import ATTENTION, HYBRIDS, MAMBA
 _DROPPED = ('model_type', 'architectures', 'transformers_version', 'dtype', 'auto_map')
 
 
+def given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are set.
+
+    The published code writes all fields of a config, with ``null`` where it uses the
+    default.
+    """
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def check_values(where: str, fields: Mapping[str, Any], accepted: Mapping[str, Any]):
     """Refuse fields with unsupported values.
 

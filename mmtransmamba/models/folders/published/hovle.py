@@ -19,6 +19,7 @@ from mmtransmamba.models.folders.config import check_sizes
 from mmtransmamba.models.folders.published.fields import (
     check_values,
     file_in,
+    given,
     need,
     with_mamba,
 )
@@ -47,6 +48,7 @@ _SIZES = (
     *('hidden_size', 'intermediate_size', 'num_hidden_layers'),
     *('num_attention_heads', 'num_key_value_heads'),
 )
+_ARCHITECTURES = ('InternLM2ForCausalLM', 'mmMambaForCausalLM')
 _SAME = ('hidden_size', 'intermediate_size', 'num_attention_heads')
 _EMBEDDING, _HEAD = 'model.language_model.embed_tokens.weight', 'lm_head.weight'
 _LAYERS = 'model.language_model.layers.'
@@ -87,15 +89,22 @@ def read_hovle(
         CheckpointError: Tensors do not fit the config.
         ValueError: A field contradicts another, or cannot be read.
     """
-    where = file_in(folder)
-    embedding = need(where, raw, 'embedding_config')
-    language = need(where, raw, 'llm_config')
+    where, raw = file_in(folder), given(raw)
+    embedding = given(need(where, raw, 'embedding_config'))
+    language = given(need(where, raw, 'llm_config'))
     _check(where, raw, embedding, language)
     count = embedding['num_hidden_layers']
     text = _text_config(language, count + language['num_hidden_layers'])
     special = _special_tokens(where, embedding)
     text.vocab_size += special
-    if raw['model_type'] == 'mmMamba_chat':
+    image = embedding.get('img_context_token_id', 92546)
+    if image not in range(text.vocab_size):
+        raise ValueError(
+            f'{where}: embedding_config: img_context_token_id={image!r} must lie in '
+            f'[0, {text.vocab_size - 1}], as the embeddings do.'
+        )
+    published_kinds = 'layers_block_type' in {**embedding, **language}
+    if raw['model_type'] == 'mmMamba_chat' or published_kinds:
         kept = _attention_layers(where, embedding, 0)
         kept += _attention_layers(where, language, count)
         if len(kept) < text.num_hidden_layers:
@@ -109,7 +118,7 @@ def read_hovle(
         patch_size=embedding.get('patch_size', 14) * merged,
         pixel_shuffle=merged,
         holistic_rope=None if ours == theirs else ours,
-        image_token_id=embedding.get('img_context_token_id', 92546),
+        image_token_id=image,
     )
     entries = _entries(config, language['vocab_size'], special)
     source = TableSource(open_folder(folder), entries, folder, UNUSED)
@@ -125,10 +134,7 @@ def _check(
             need(part, fields, name, int)
         check_sizes(fields, f'{part}: ')
         check_values(
-            part,
-            fields,
-            dict(bias=False, attention_bias=False, tie_word_embeddings=False)
-            | dict(hidden_act='silu'),
+            part, fields, dict(bias=False, attention_bias=False, hidden_act='silu')
         )
         scaling = fields.get('rope_scaling')
         kind = scaling.get('type') if isinstance(scaling, dict) else None
@@ -137,7 +143,14 @@ def _check(
                 f'{part}: rope_scaling={scaling!r} cannot be read; its type must be '
                 "'dynamic' or 'linear'."
             )
-    words = need(f'{where}: llm_config', language, 'vocab_size', int)
+    part = f'{where}: llm_config'
+    # The holistic part has no head, so its own field is the default of all configs.
+    check_values(part, language, dict(tie_word_embeddings=False))
+    name = language.get('architectures') or _ARCHITECTURES[0]
+    if isinstance(name, list):
+        name = name[0]
+    check_values(part, dict(architectures=name), dict(architectures=_ARCHITECTURES))
+    words = need(part, language, 'vocab_size', int)
     same = {name: language[name] for name in (*_SAME, 'num_key_value_heads')}
     same |= dict(llm_vocab_size=words, llm_hidden_size=language['hidden_size'])
     same['rms_norm_eps'] = language.get('rms_norm_eps', 1e-5)

@@ -19,6 +19,7 @@ from typing import Any
 from mmtransmamba.models.folders.published.fields import (
     check_values,
     file_in,
+    given,
     need,
     part_config,
 )
@@ -42,20 +43,56 @@ from mmtransmamba.models.folders.sources import JoinedSource, TensorSource, open
 
 _PROJECTOR, _DECODER = 'model.multi_modal_projector.', 'model.language_model.'
 _OF_TRAINING = ('use_mm_', 'tune_mm_', 'freeze_mm_', 'pretrain_mm_', 'unfreeze_mm_')
-# The family of the decoder by the published model_type.
-_FAMILIES = {
-    'llava': 'llama',
-    'llava_llama': 'llama',
-    'llava_mistral': 'mistral',
-    'llava_qwen': 'qwen2',
+# The family of the decoder by the published model_type. Older code writes 'llava' for
+# all families, or the decoder's own type; the class then decides.
+_FAMILIES = {'llava_llama': 'llama', 'llava_mistral': 'mistral', 'llava_qwen': 'qwen2'}
+_CLASSES = {
+    'LlavaLlamaForCausalLM': 'llama',
+    'LlavaMistralForCausalLM': 'mistral',
+    'LlavaQwenForCausalLM': 'qwen2',
 }
 _UNUSED = rf'{UNUSED}|vision_resampler|embeddings\.position_ids$'
 
 
 def is_llava(raw: dict[str, Any]) -> bool:
     """Whether a ``config.json`` is that of LLaVA's original code."""
-    kind = str(raw.get('model_type'))
-    return kind.startswith('llava') and 'mm_vision_tower' in raw
+    names = (str(raw.get('model_type')), _class_name(raw).lower())
+    return 'mm_vision_tower' in raw and any(n.startswith('llava') for n in names)
+
+
+def _class_name(raw: dict[str, Any]) -> str:
+    names = raw.get('architectures')
+    return str(names[0] if isinstance(names, list) and names else names)
+
+
+def llava_family(where: str, raw: dict[str, Any]) -> str:
+    """The family of the decoder: ``'llama'``, ``'mistral'`` or ``'qwen2'``.
+
+    Args:
+        where: The file, for the message.
+        raw: Its fields, see :func:`is_llava`.
+
+    Raises:
+        ValueError: It is another family.
+    """
+    kind, name = raw['model_type'], _class_name(raw)
+    if kind in _FAMILIES:
+        return _FAMILIES[kind]
+    own = kind in _FAMILIES.values()
+    if kind != 'llava' and not own:
+        raise ValueError(
+            f'{where}: model_type={kind!r} cannot be read; it must be '
+            f'{" or ".join(map(repr, ("llava", *_FAMILIES)))}.'
+        )
+    check_values(
+        where,
+        dict(architectures=name) if name.lower().startswith('llava') else {},
+        dict(architectures=tuple(_CLASSES)),
+    )
+    family = _CLASSES.get(name, 'llama')
+    if own:
+        check_values(where, raw, dict(model_type=family))
+    return family
 
 
 def read_llava(
@@ -74,26 +111,26 @@ def read_llava(
         ValueError: A field contradicts another, or cannot be read.
     """
     where = file_in(folder)
-    kind = raw['model_type']
-    check_values(where, raw, dict(model_type=tuple(_FAMILIES)))
+    family = llava_family(where, raw)
     check_values(
         where,
-        raw,
+        given(raw),
         dict(
             mm_projector_type='mlp2x_gelu',
             mm_use_im_start_end=False,
             mm_use_im_patch_token=False,
             mm_vision_select_feature=tuple(FEATURES),
-            image_aspect_ratio=('pad', 'square', None, 'anyres'),
-            mm_patch_merge_type=('flat', None, 'spatial_unpad'),
-            mm_resampler_type=(None,),
+            image_aspect_ratio=('pad', 'square', 'anyres'),
+            mm_patch_merge_type=('flat', 'spatial_unpad'),
+            s2=False,
         ),
     )
+    check_values(where, raw, dict(mm_resampler_type=(None,)))
     need(where, raw, 'mm_projector_type', str)
     layer = need(where, raw, 'mm_vision_select_layer', int)
     text = part_config(
         where,
-        _text_fields(raw) | {'model_type': _FAMILIES[kind]},
+        _text_fields(raw) | {'model_type': family},
         tuple(_FAMILIES.values()),
     )
     rows, source = text.vocab_size, open_folder(folder)
@@ -101,10 +138,10 @@ def read_llava(
     name = need(where, raw, 'mm_vision_tower', str)
     tower = find_tower(folder, name)
     vision = tower_config(where, name, tower, inside)
-    check_values(where, raw, dict(mm_hidden_size=vision.hidden_size))
+    check_values(where, given(raw), dict(mm_hidden_size=vision.hidden_size))
     if not inside:
         source = JoinedSource({'': source, TOWER: tower_weights(tower)})
-    strategy = FEATURES[raw.get('mm_vision_select_feature', 'patch')]
+    strategy = FEATURES[raw.get('mm_vision_select_feature') or 'patch']
     if vision.model_type == 'siglip_vision_model':
         layer, strategy = as_siglip(vision, source)
     model_class, config = llava_model(

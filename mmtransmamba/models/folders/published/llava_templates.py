@@ -18,19 +18,20 @@ from mmtransmamba.utils.processors import load_tokenizer
 _ENDS = ('<|eot_id|>', '<|im_end|>')
 
 
-def llava_template(raw: dict[str, Any], tokenizer: Any) -> str:
+def llava_template(raw: dict[str, Any], family: str, tokenizer: Any) -> str:
     """The template of a model, by its family and the tokens it has.
 
     Args:
         raw: Fields of the ``config.json``.
+        family: ``model_type`` of the decoder.
         tokenizer: The tokenizer.
     """
-    known, kind = tokenizer.get_vocab(), raw['model_type']
-    if kind == 'tinyllava':
+    known = tokenizer.get_vocab()
+    if raw['model_type'] == 'tinyllava':
         return LLAVA_V1
-    if kind == 'llava_qwen':
+    if family == 'qwen2':
         return chatml('You are a helpful assistant.', between='\n')
-    if kind == 'llava_mistral':
+    if family == 'mistral':
         return LLAVA_MISTRAL
     if '<|eot_id|>' in known:
         tiles = raw.get('image_aspect_ratio') == 'anyres'

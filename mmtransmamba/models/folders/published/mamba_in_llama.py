@@ -13,11 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from mmtransmamba.models.folders.published.fields import (
     check_values,
     file_in,
+    given,
     need,
     part_config,
     read_layers,
@@ -30,6 +29,7 @@ from mmtransmamba.models.folders.published.weight_table import (
     entries_of,
     in_float32,
     rows,
+    twice_in_float32,
     whole,
 )
 from mmtransmamba.models.folders.sources import TensorSource
@@ -99,17 +99,13 @@ def mamba1_entries(at: str, to: str, config: Any) -> list[Entry]:
         entry('dt_proj_down.weight', (rank, hidden), ours='dt_down.weight'),
         entry('dt_proj.weight', (inner, rank)),
         # The published layer adds it in the projection, and again in the scan.
-        entry('dt_proj.bias', (inner,), _twice),
+        entry('dt_proj.bias', (inner,), twice_in_float32),
         entry('conv1d.weight', (inner, 1, MIXER_1['d_conv'])),
         entry('conv1d.bias', (inner,)),
         entry('A_log', (inner, states), in_float32),
         entry('D', (inner,), in_float32),
         entry('out_proj.weight', (hidden, inner)),
     ]
-
-
-def _twice(tensor: Tensor) -> Tensor:
-    return 2 * tensor.float()
 
 
 def hybrid_text_config(
@@ -131,9 +127,10 @@ def hybrid_text_config(
     fields = read_json(Path(folder) / MAMBA_CONFIG)
     if not isinstance(fields, dict):
         raise ValueError(f'{where}: it must hold an object with fields.')
+    fields = given(fields)
     heads = text.num_attention_heads
     size = getattr(text, 'head_dim', None) or text.hidden_size // heads
-    ssm = need(where, fields, 'ssm_cfg')
+    ssm = given(need(where, fields, 'ssm_cfg'))
     if 'ngroups' not in ssm and not mamba1:
         raise ValueError(
             f'{where}: ssm_cfg={ssm!r} has no ngroups, so the layers are Mamba-1, '

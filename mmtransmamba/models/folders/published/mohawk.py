@@ -16,6 +16,7 @@ from mmtransmamba.models.folders.config import check_sizes
 from mmtransmamba.models.folders.published.fields import (
     check_values,
     file_in,
+    given,
     need,
     part_config,
     with_mamba,
@@ -89,8 +90,9 @@ def read_mohawk(
 
 def _llamba(where: str, raw: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fields of the decoder, and the mixer."""
+    raw = given(raw)
     width, depth = (need(where, raw, name, int) for name in ('d_model', 'n_layer'))
-    mlp = need(where, raw, 'mlp_cfg')
+    mlp = given(need(where, raw, 'mlp_cfg'))
     check_values(
         where,
         raw,
@@ -119,19 +121,20 @@ def _phi_mamba(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fields of the decoder, and the mixer."""
     language, backbone = (
-        need(f'{where}: {name}', need(where, raw, name), 'input')
+        given(need(f'{where}: {name}', need(where, raw, name), 'input'))
         for name in ('LanguageModel', 'MixerModel')
     )
     at = f'{where}: MixerModel.input'
     width, depth = (need(at, backbone, name, int) for name in ('d_model', 'n_layer'))
     check_values(at, backbone, dict(lm_head_prenorm='layer'))
-    blocks = {name: value for name, value in raw.items() if name.startswith('Block')}
+    blocks = {n: value for n, value in given(raw).items() if n.startswith('Block')}
     found = []
     for name, block in blocks.items():
         kinds = dict(
             BlockType='modules.phi_block', CoreType='modules.mixers.discrete_mamba2'
         )
-        check_values(f'{where}: {name}', block, kinds)
+        need(where, blocks, name)
+        check_values(f'{where}: {name}', given(block), kinds)
         need(f'{where}: {name}', block, 'n_layers', int)
         core = need(f'{where}: {name}', block, 'core_input')
         found.append(_mixer(f'{where}: {name}.core_input', core))
@@ -163,6 +166,7 @@ def _phi_mamba(
 
 def _mixer(where: str, fields: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """The mixer of published fields, and its number of heads."""
+    fields = given(fields)
     heads, states = (
         need(where, fields, name, int) for name in ('n_v_heads', 'd_state')
     )

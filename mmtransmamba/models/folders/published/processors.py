@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from mmtransmamba.models.folders.config import read_model_config
-from mmtransmamba.models.folders.published.fields import check_values, file_in
+from mmtransmamba.models.folders.published.fields import check_values, file_in, given
 from mmtransmamba.models.folders.published.hovle import is_hovle
 from mmtransmamba.models.folders.published.layouts import read_published
 from mmtransmamba.models.folders.published.llava import is_llava
@@ -71,7 +71,7 @@ def published_processor(folder: str | Path) -> Any | None:
         return None
     if (folder / 'processor_config.json').is_file():
         return None
-    raw = read_model_config(folder)
+    raw = given(read_model_config(folder))
     if is_hovle(raw):
         return _hovle_processor(folder, raw)
     if raw.get('model_type') == 'tinyllava' or is_llava(raw):
@@ -123,7 +123,7 @@ def _llava_processor(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     kind = LlavaNextProcessor if config.model_type == 'llava_next' else LlavaProcessor
-    template = llava_template(raw, tokenizer)
+    template = llava_template(raw, config.text_config.model_type, tokenizer)
     return kind(
         image_processor=_llava_images(config, raw),
         tokenizer=tokenizer,

@@ -17,6 +17,7 @@ from typing import Any
 from mmtransmamba.models.folders.published.fields import (
     check_values,
     file_in,
+    given,
     need,
     part_config,
 )
@@ -71,7 +72,7 @@ def read_tinyllava(
         CheckpointError: Tensors do not fit the config.
         ValueError: A field contradicts another, or cannot be read.
     """
-    where = file_in(folder)
+    where, raw = file_in(folder), given(raw)
     text = part_config(
         f'{where}: text_config', need(where, raw, 'text_config'), tuple(HYBRIDS)
     )
@@ -86,8 +87,9 @@ def read_tinyllava(
             hidden_size=text.hidden_size,
             vision_hidden_size=vision.hidden_size,
             vocab_size=text.vocab_size,
-            vision_model_name_or_path2=('', None),
+            vision_model_name_or_path2='',
             vision_feature_select_strategy=tuple(FEATURES),
+            image_aspect_ratio=('square', 'pad'),
             image_token_index=-200,
         ),
     )

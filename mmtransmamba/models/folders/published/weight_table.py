@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.fit import refuse
 from mmtransmamba.models.folders.sources import TensorSource
 
+_WORDS = 'embed_tokens.weight'
 Part = Callable[[Tensor], Tensor]
 """Makes a tensor of this package of a published one."""
 
@@ -43,6 +45,14 @@ def whole(tensor: Tensor) -> Tensor:
 def in_float32(tensor: Tensor) -> Tensor:
     """The tensor in float32, for parameters that need more than half precision."""
     return tensor.float()
+
+
+def twice_in_float32(tensor: Tensor) -> Tensor:
+    """Double the tensor, in float32."""
+    return 2 * tensor.float()
+
+
+_EXACT = (in_float32, twice_in_float32)
 
 
 def row_parts(sizes: Mapping[str, int]) -> dict[str, Part]:
@@ -109,6 +119,9 @@ def entries_of(
 class TableSource(TensorSource):
     """The tensors of a published folder under the names of this package.
 
+    All have the dtype of the word embeddings, as in the published code. A folder may
+    mix dtypes: LLaVA-1.5 has float16, and its tower, elsewhere, float32.
+
     Args:
         source: The folder's tensors.
         entries: The table.
@@ -156,9 +169,18 @@ class TableSource(TensorSource):
                 'are real numbers.'
             )
 
+    @cached_property
+    def _dtype(self) -> torch.dtype:
+        (words,) = (name for name in self._origin if name.endswith(_WORDS))
+        return self._source[self._origin[words][0][0]].dtype
+
     def __getitem__(self, name: str) -> Tensor:
+        parts = self._origin[name]
         # A copy; otherwise each part of a fused tensor would keep all of it in memory.
-        return torch.cat([part(self._source[o]) for o, part in self._origin[name]])
+        tensor = torch.cat([part(self._source[origin]) for origin, part in parts])
+        if any(part in _EXACT for _, part in parts):
+            return tensor
+        return tensor.to(self._dtype)
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(

@@ -6,7 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from published_folders import prefixed, random_state, with_biases, write_folder
+from published_folders import (
+    BASE_FIELDS,
+    prefixed,
+    random_state,
+    with_biases,
+    write_folder,
+)
 from published_math import (
     attend,
     causal_conv,
@@ -274,6 +280,38 @@ def test_the_logits_are_those_of_the_published_forward(tmp_path, kind):
     assert torch.equal(copy.deepcopy(again)(**inputs).logits[0], logits)
 
 
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_config_with_every_field_is_read(tmp_path, kind):
+    """As the published code writes it: the holistic part has no head to be tied."""
+    config = config_of(kind)
+    parts = {
+        'embedding_config': dict(
+            attention_bias=False,
+            mlp_bias=False,
+            hidden_act='silu',
+            initializer_factor=1e-5,
+            use_autoregressive_loss=False,
+            attn_implementation='flash_attention_2',
+        ),
+        'llm_config': dict(
+            tie_word_embeddings=False, model_type='internlm2', use_cache=False
+        ),
+    }
+    for name, fields in parts.items():
+        config[name] = BASE_FIELDS | config[name] | fields
+    config |= dict.fromkeys(('_commit_hash', 'pad2square', 'force_image_size'))
+    if kind != 'HoVLE':
+        config['llm_config']['architectures'] = 'mmMambaForCausalLM'
+    folder = write(tmp_path / 'published', kind, config)
+    with torch.no_grad():
+        logits = mmtransmamba.load(folder)(
+            input_ids=IDS[None], pixel_values=TILES
+        ).logits[0]
+    state = load_file(folder / 'model.safetensors')
+    expected = forward(state, IDS, TILES, KINDS[kind])
+    torch.testing.assert_close(logits.double(), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_tokens_after_the_vocabulary_have_embeddings_of_their_own(tmp_path):
     config = config_of('HoVLE')
     config['embedding_config']['special_token_maps'] = {'<a>': VOCAB, '<b>': VOCAB + 1}
@@ -316,7 +354,20 @@ def test_hovle_is_converted_as_the_recipes_of_mmmamba_do(tmp_path):
         ('embedding_config', dict(hidden_size=64), 'hidden_size=64'),
         ('embedding_config', dict(llm_vocab_size=61), 'llm_vocab_size=61'),
         ('embedding_config', dict(special_token_maps={'<a>': 3}), 'special_token_maps'),
+        (
+            'embedding_config',
+            dict(img_context_token_id=92546),
+            r'embedding_config: img_context_token_id=92546 must lie in \[0, 59\]',
+        ),
         ('llm_config', dict(bias=True), 'llm_config: bias=True'),
+        ('llm_config', dict(tie_word_embeddings=True), 'llm_config: tie_word_emb'),
+        ('llm_config', dict(architectures=['Phi3ForCausalLM']), "='Phi3ForCausalLM'"),
+        ('llm_config', dict(architectures='Qwen2ForCausalLM'), "='Qwen2ForCausalLM'"),
+        (
+            'llm_config',
+            dict(layers_block_type=['mha'] * 3),
+            'layers_block_type=None must be a list',
+        ),
         ('llm_config', dict(rope_scaling=dict(type='yarn')), 'rope_scaling'),
         ('llm_config', dict(num_hidden_layers='3'), "num_hidden_layers='3'"),
     ],

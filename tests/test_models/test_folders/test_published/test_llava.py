@@ -86,6 +86,55 @@ def test_the_logits_are_those_of_the_published_forward(tmp_path, where, fields, 
     assert torch.equal(logits_of(again, tokens), logits_of(model, tokens))
 
 
+@pytest.mark.parametrize('where', ['outside', 'inside'])
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_the_tower_gets_the_dtype_of_the_decoder(tmp_path, where, dtype):
+    """LLaVA-1.5 is published in float16, and its tower elsewhere in float32."""
+    folder, _ = write(tmp_path / 'published', where)
+    state = load_file(folder / 'model.safetensors')
+    half = {k: v if 'tower' in k else v.to(dtype) for k, v in state.items()}
+    save_file(half, folder / 'model.safetensors')
+    model = mmtransmamba.load(folder)
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    ids = torch.tensor([[1, *[model.config.image_token_id] * TOKENS, 4]])
+    assert model(input_ids=ids, pixel_values=PIXELS.to(dtype)).logits.dtype == dtype
+
+
+QWEN_BIASES = {
+    f'model.layers.{i}.self_attn.{name}_proj.bias': (rows,)
+    for i in range(LAYERS)
+    for name, rows in (('q', H * D), ('k', KV * D), ('v', KV * D))
+}
+
+
+@pytest.mark.parametrize(
+    ('kind', 'name', 'family'),
+    [
+        ('llava', 'LlavaLlamaForCausalLM', 'llama'),
+        ('llava', None, 'llama'),
+        ('llava', 'LlavaQwenForCausalLM', 'qwen2'),
+        ('qwen2', 'LlavaQwenForCausalLM', 'qwen2'),
+        ('llava_qwen', None, 'qwen2'),
+        ('llava', 'LlavaMistralForCausalLM', 'mistral'),
+        ('mistral', 'LlavaMistralForCausalLM', 'mistral'),
+        ('llama', 'LlavaLlamaForCausalLM', 'llama'),
+    ],
+)
+def test_the_class_gives_the_family_where_the_type_does_not(
+    tmp_path, kind, name, family
+):
+    folder, _ = write(
+        tmp_path / 'published',
+        'inside',
+        QWEN_BIASES if family == 'qwen2' else {},
+        model_type=kind,
+        architectures=name and [name],
+    )
+    model = mmtransmamba.load(folder)
+    assert model.config.text_config.model_type == family
+    assert torch.isfinite(logits_of(model)).all()
+
+
 def test_the_tower_is_the_one_inside_a_whole_clip(tmp_path):
     folder, state = write(tmp_path / 'published')
     tower = folder / 'the-tower'
@@ -196,11 +245,7 @@ VICUNA = (
 def test_the_conversation_is_the_published_one(tmp_path, fields, added, prompt, answer):
     extra = {'model.image_newline': (C,)} if 'image_grid_pinpoints' in fields else {}
     if fields.get('model_type') == 'llava_qwen':
-        extra |= {
-            f'model.layers.{i}.self_attn.{name}_proj.bias': (rows,)
-            for i in range(LAYERS)
-            for name, rows in (('q', H * D), ('k', KV * D), ('v', KV * D))
-        }
+        extra |= QWEN_BIASES
     folder, _ = write(tmp_path / 'published', 'inside', extra, **fields)
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = None
@@ -248,6 +293,22 @@ def test_an_original_llava_is_converted_like_any_other(tmp_path):
     ('fields', 'error', 'message'),
     [
         (dict(mm_projector_type='linear'), ValueError, "mm_projector_type='linear'"),
+        (dict(s2=True), ValueError, 's2=True'),
+        (
+            dict(architectures=['LlavaMptForCausalLM']),
+            ValueError,
+            "architectures='LlavaMptForCausalLM'",
+        ),
+        (
+            dict(model_type='qwen2', architectures=['LlavaMistralForCausalLM']),
+            ValueError,
+            "model_type='qwen2' cannot be read; it must be 'mistral'",
+        ),
+        (
+            dict(model_type='gemma', architectures=['LlavaGemmaForCausalLM']),
+            ValueError,
+            "model_type='gemma'",
+        ),
         (dict(mm_projector_type=None), ValueError, 'mm_projector_type=None'),
         (dict(mm_use_im_start_end=True), ValueError, 'mm_use_im_start_end=True'),
         (dict(image_aspect_ratio='anyres'), ValueError, "aspect_ratio='anyres'"),

@@ -192,6 +192,26 @@ def test_a_tied_head_may_be_missing_or_there(tmp_path):
         )
 
 
+@pytest.mark.parametrize('mamba1', [False, True], ids=['Mamba-2', 'Mamba-1'])
+def test_fields_without_a_value_are_the_defaults(tmp_path, mamba1):
+    """The published code gives no vocab_size, and so writes null."""
+    state = random_state(shapes(mamba1=mamba1))
+    fields = dict.fromkeys(
+        ('vocab_size', 'd_inner', 'rms_norm_eps', 'hidden_act', 'bidirectional')
+    )
+    ssm = dict(expand=1, d_conv=None) if mamba1 else MAMBA_CONFIG['ssm_cfg']
+    folder = write_folder(
+        tmp_path / 'published',
+        CONFIG,
+        state,
+        mamba_config=MAMBA_CONFIG | fields | dict(ssm_cfg=ssm),
+    )
+    with torch.no_grad():
+        logits = mmtransmamba.load(folder)(input_ids=IDS[None]).logits[0]
+    expected = forward(state, IDS)
+    torch.testing.assert_close(logits.double(), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_half_precision_keeps_the_parameters_of_the_recurrence_in_float32(tmp_path):
     state = {k: v.bfloat16() for k, v in random_state(shapes()).items()}
     model = mmtransmamba.load(

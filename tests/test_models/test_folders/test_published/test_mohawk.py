@@ -183,6 +183,25 @@ def test_a_tied_head_may_be_missing_or_there(tmp_path, present):
     )
 
 
+def test_fields_without_a_value_are_the_defaults(tmp_path, kind):
+    config, shapes, forward, _ = KINDS[kind]
+    for path in {
+        'Llamba': ('lm_head_bias', 'norm_epsilon', 'mlp_cfg.bias', 'ssm_cfg.d_conv'),
+        'Phi-Mamba': (
+            'LanguageModel.input.pad_vocab_size_multiple',
+            'MixerModel.input.lm_head_prenorm',
+            'Block1.BlockType',
+            'Block1.core_input.conv_bias',
+        ),
+    }[kind]:
+        config = changed(config, path, None)
+    state = random_state(shapes())
+    model = mmtransmamba.load(write_folder(tmp_path / 'published', config, state))
+    with torch.no_grad():
+        logits = model(input_ids=IDS[None]).logits[0].double()
+    torch.testing.assert_close(logits, forward(state, IDS), atol=1e-4, rtol=1e-4)
+
+
 def test_strong_and_weak_decays_are_exact(tmp_path):
     """The scan divides by softplus(a), which is tiny for a state that is kept."""
     state = random_state(llamba_shapes())

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from published_folders import (
+    BASE_FIELDS,
     mamba_in_llama_shapes,
     prefixed,
     random_state,
@@ -79,6 +80,7 @@ CONFIG = dict(
         model_type='siglip_vision_model', model_name_or_path='google/x', **VISION
     ),
 )
+TEXT = CONFIG['text_config']
 MAMBA_CONFIG = dict(
     d_model=C,
     d_inner=C,
@@ -158,8 +160,8 @@ def forward(state, before, image, after, mamba):
     return linear(x, state, 'language_model.lm_head')
 
 
-def write(folder, mamba, seed=0, config=CONFIG):
-    files = dict(mamba_config=MAMBA_CONFIG) if mamba else {}
+def write(folder, mamba, seed=0, config=CONFIG, **fields):
+    files = dict(mamba_config=MAMBA_CONFIG | fields) if mamba else {}
     return write_folder(folder, config, random_state(shapes(mamba), seed), **files)
 
 
@@ -192,6 +194,47 @@ def test_the_logits_are_those_of_the_published_forward(tmp_path, mamba):
     model.save_pretrained(tmp_path / 'ours')
     again = mmtransmamba.load(tmp_path / 'ours')
     assert torch.equal(again(**inputs).logits, model(**inputs).logits)
+
+
+@pytest.mark.parametrize('mamba', [False, True], ids=['TinyLLaVA', 'MaTVLM'])
+def test_a_config_with_every_field_is_read(tmp_path, mamba):
+    """As the published code writes it, with null for most defaults."""
+    config = CONFIG | dict(
+        text_config=BASE_FIELDS | dict(tie_word_embeddings=False) | TEXT,
+        vision_config=BASE_FIELDS | CONFIG['vision_config'],
+        cache_dir=None,
+        hybrid_model_name_or_path=None,
+        vision_model_name_or_path2=None,
+        pad_token='<|endoftext|>',
+        tune_type_llm='full',
+        vision_feature_select_strategy=None,
+        image_aspect_ratio=None,
+    )
+    nulls = dict.fromkeys(('vocab_size', 'bidirectional', 'is_bias'))
+    folder = write(tmp_path / 'published', mamba, config=config, **nulls)
+    model = mmtransmamba.load(folder)
+    inputs = inputs_of(model)
+    with torch.no_grad():
+        logits = model(**inputs).logits[0, :, :VOCAB].double()
+    state = load_file(folder / 'model.safetensors')
+    expected = forward(state, BEFORE, inputs['pixel_values'][0], AFTER, mamba)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_parts_of_different_dtypes_get_that_of_the_words(tmp_path, dtype):
+    folder = write(tmp_path / 'published', mamba=True)
+    state = load_file(folder / 'model.safetensors')
+    for name in state:
+        if name.startswith('language_model.'):
+            state[name] = state[name].to(dtype)
+    save_file(state, folder / 'model.safetensors')
+    model = mmtransmamba.load(folder)
+    exact = ('A_log', 'D', 'dt_bias')
+    for name, parameter in model.named_parameters():
+        wanted = torch.float32 if name.rpartition('.')[2] in exact else dtype
+        assert parameter.dtype == wanted, name
+    assert model(**inputs_of(model)).logits.dtype == dtype
 
 
 def test_a_folder_from_before_the_fine_tuning_has_its_parts_apart(tmp_path):
@@ -236,6 +279,7 @@ def test_a_published_teacher_is_converted_and_trained_like_any_other(tmp_path):
     ('fields', 'message'),
     [
         (dict(connector_type='qformer'), "connector_type='qformer'"),
+        (dict(image_aspect_ratio='anyres'), "image_aspect_ratio='anyres'"),
         (dict(hidden_size=64), 'hidden_size=64 cannot be read; it must be 32'),
         (dict(vision_hidden_size=64), 'vision_hidden_size=64'),
         (dict(vocab_size=61), 'vocab_size=61'),
