@@ -11,6 +11,7 @@ from mmtransmamba.models.checkpoint import CheckpointError, read_state_dict
 from mmtransmamba.utils.text_files import read_json
 
 INDEX = 'model.safetensors.index.json'
+BIN_INDEX = 'pytorch_model.bin.index.json'
 
 
 class TensorSource(Mapping[str, Tensor]):
@@ -63,6 +64,21 @@ def read_index(path: Path) -> dict[str, str]:
     return names
 
 
+def files_in_index(path: Path) -> dict[str, str]:
+    """The file of each tensor, according to an index of shards that all exist.
+
+    Raises:
+        CheckpointError: The file is not an index, or a shard is missing.
+    """
+    names = read_index(path)
+    missing = sorted({f for f in names.values() if not (path.parent / f).is_file()})
+    if missing:
+        raise CheckpointError(
+            f'{path} names shards that are not there: {", ".join(missing)}.'
+        )
+    return names
+
+
 class SafetensorsSource(TensorSource):
     """The tensors of a folder's ``.safetensors`` shards, read on access.
 
@@ -76,18 +92,13 @@ class SafetensorsSource(TensorSource):
     def __init__(self, folder: Path) -> None:
         index = folder / INDEX
         if index.is_file():
-            names = read_index(index)
+            names = files_in_index(index)
             self._file_of = {key: folder / file for key, file in names.items()}
         else:
             files = sorted(folder.glob('*.safetensors'))
             self._file_of = {
                 key: file for file in files for key in self._open(file).keys()
             }
-        missing = sorted({f.name for f in self._file_of.values() if not f.is_file()})
-        if missing:
-            raise CheckpointError(
-                f'{index} names shards that are not there: {", ".join(missing)}.'
-            )
 
     @staticmethod
     def _open(file: Path):
@@ -103,13 +114,22 @@ class SafetensorsSource(TensorSource):
     def __getitem__(self, name: str) -> Tensor:
         # Opened anew each time: the file is memory-mapped, and the parts already read
         # would otherwise stay in memory.
-        return self._open(self._file_of[name]).get_tensor(name)
+        return self._shard_with(name).get_tensor(name)
+
+    def _shard_with(self, name: str):
+        file = self._file_of[name]
+        shard = self._open(file)
+        if name not in shard.keys():  # noqa: SIM118  (not a mapping)
+            raise CheckpointError(
+                f'{file} does not contain {name}, although {INDEX} says so.'
+            )
+        return shard
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._open(self._file_of[name]).get_slice(name).get_shape())
+        return tuple(self._shard_with(name).get_slice(name).get_shape())
 
     def is_real(self, name: str) -> bool:
-        dtype = self._open(self._file_of[name]).get_slice(name).get_dtype()
+        dtype = self._shard_with(name).get_slice(name).get_dtype()
         return dtype.startswith(('F', 'BF'))
 
     def __iter__(self) -> Iterator[str]:
@@ -240,6 +260,8 @@ def open_folder(folder: str | Path) -> TensorSource:
             f'{folder} holds no weights: expected model.safetensors, shards with '
             f'{INDEX}, or pytorch_model*.bin.'
         )
+    if (folder / BIN_INDEX).is_file():
+        files_in_index(folder / BIN_INDEX)
     state: dict[str, Tensor] = {}
     for file in files:
         state |= read_state_dict(file)
