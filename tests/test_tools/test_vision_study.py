@@ -5,6 +5,7 @@ import statistics
 import sys
 from pathlib import Path
 
+import _vision_gradients as gradients
 import _vision_page as page
 import _vision_plan as plan
 import _vision_rows as table
@@ -164,9 +165,11 @@ def test_an_interrupted_study_goes_on_and_repeats_nothing(arguments, monkeypatch
     assert [row.seconds is None for row in rows] == [True, *[False] * 5]
     assert len({row.parameters for row in rows}) == 1
     assert {name.split('/')[0] for name in rows[2].weights} == {'layer', 'direction'}
+    kept = gradients.read_gradients(arguments.out / 'vision')
+    assert [list(series) for series in kept] == [[1, 2, 3, 4]] * 2
     text = (arguments.out / 'vision.md').read_text()
     assert '**6 of 6 runs**' in text
-    for name in ('accuracy', 'curves', 'weights'):
+    for name in ('accuracy', 'curves', 'weights', 'gradients'):
         assert f'vision/{name}.png' in text
         assert (arguments.out / 'vision' / f'{name}.png').stat().st_size > 1000
 
@@ -225,6 +228,21 @@ def test_differences_are_paired_by_seed_with_students_interval():
     assert page.difference(found[:1] + found[2:3], 'full', 'logits') == '+2.00'
 
 
+def test_norms_and_agreement_of_the_terms():
+    series = [
+        {
+            1: {'norm/task': 2.0, 'norm/logits': 4.0, 'cosine/task,logits': -0.5},
+            40: {'norm/task': 1.0, 'norm/logits': 0.0},
+            60: {'norm/task': 3.0, 'norm/logits': 1.0, 'cosine/task,logits': 0.25},
+        },
+        {1: {'norm/task': 4.0, 'norm/logits': 6.0, 'cosine/task,logits': 0.1}},
+    ]
+    assert gradients.gradient_rows(series) == [
+        ('`task`', '3', '3', '–', '-0.050 (33 %)'),
+        ('`logits`', '5', '1', '-0.050 (33 %)', '–'),
+    ]
+
+
 @pytest.mark.parametrize('count', [2, 4, 21, 40])
 def test_the_interval_covers_the_mean_as_often_as_it_says(count):
     generator = torch.Generator().manual_seed(0)
@@ -241,7 +259,7 @@ def test_the_page_says_what_is_there(tmp_path):
     found += finished('full_75pct', (0, 51.0), (1, 55.0))
     sweep = [table.Finished('logits', 100, 0.2, 44.0)]
     scores = dict(views=6000, views_top1=94.25, val_images=500, val_top1=96.0)
-    page.write_page(tmp_path, found, sweep, 81, scores)
+    page.write_page(tmp_path, found, sweep, [], 81, scores)
     text = (tmp_path / 'vision.md').read_text()
     for line in (
         '**6 of 81 runs** are in these tables. Each row',
@@ -255,7 +273,7 @@ def test_the_page_says_what_is_there(tmp_path):
     ):
         assert line in text.splitlines()
     assert 'right in 94.2 % of the 6,000 recorded views' in text
-    page.write_page(tmp_path, [], [], 81, None)
+    page.write_page(tmp_path, [], [], [], 81, None)
     text = (tmp_path / 'vision.md').read_text()
     assert '**0 of 81 runs**' in text
     letters = [line for line in text.splitlines() if len(line) == 1]

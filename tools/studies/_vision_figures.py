@@ -72,3 +72,21 @@ def plot_weights(seeds: list[dict[str, float]], path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     _save(figure, path)
+
+
+def plot_lines(
+    panels: dict[str, dict[str, dict[int, list[float]]]], path: Path
+) -> None:
+    """Means over seeds by step, with their spread: by label of the panel, then name."""
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(5.5 * len(panels), 4))
+    for panel, (label, lines) in zip(axes, panels.items(), strict=True):
+        for name, points in lines.items():
+            means, spreads = zip(*map(_mean_and_spread, points.values()), strict=True)
+            panel.errorbar(
+                list(points), means, yerr=spreads, capsize=2, marker='.', label=name
+            )
+        panel.axhline(0, color='0.6', linewidth=0.8)
+        panel.set(xlabel='step', ylabel=label)
+        panel.grid(alpha=0.3)
+        panel.legend()
+    _save(figure, path)

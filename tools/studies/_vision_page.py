@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from _vision_figures import plot_accuracies, plot_curves, plot_weights
+from _vision_gradients import Series, gradient_rows, plot_gradients
 from _vision_plan import ROWS, Row
 from _vision_rows import Finished
 
@@ -163,6 +164,7 @@ def write_page(
     out: Path,
     runs: list[Finished],
     sweep: list[Finished],
+    gradients: list[Series],
     planned: int,
     teacher: dict[str, Any] | None,
 ) -> None:
@@ -172,6 +174,7 @@ def write_page(
         out: Folder of the page; the pictures go to ``vision/`` in it.
         runs: Finished runs.
         sweep: Those of the sweep.
+        gradients: What the runs recorded of their terms' gradients.
         planned: How many runs the whole study has.
         teacher: What the teacher scores, None if it was not recorded yet.
     """
@@ -224,6 +227,18 @@ def write_page(
         plot_weights(weighed, pictures / 'weights.png')
         lines += ['## What the adaptive weights learn', '']
         lines += [_WEIGHTS, '![Weights of the layers](vision/weights.png)', '']
+    if gradients:
+        plot_gradients(gradients, pictures / 'gradients.png')
+        lines += ['## Do the terms agree?', '', _GRADIENTS]
+        lines += _table(
+            (
+                *('loss', 'norm, first third', 'norm, last third'),
+                'cosine with the task (below 0)',
+                'cosine with the logits (below 0)',
+            ),
+            gradient_rows(gradients),
+        )
+        lines += ['![Gradients of the terms](vision/gradients.png)', '']
     lines += ['## The sweep of α', '', _SWEEP, *(_swept(sweep) if sweep else ())]
     (out / 'vision.md').write_text('\n'.join(lines).rstrip() + '\n')
 
@@ -280,6 +295,12 @@ the baseline of its seed. The paper's figure is 2.7.
 _WEIGHTS = """\
 The last weights of layer and direction term in the full method before both have faded
 out; 1 is a layer that counts as much as the others.
+"""
+_GRADIENTS = """\
+Every 20th step of the full method, each loss is differentiated alone with respect to
+all parameters of the student, times the weight with which it enters the sum
+(`TermGradientsHook`). Mean norms, and mean cosines with the share of the steps in
+which the two pull apart. A term that has faded out has neither.
 """
 _SWEEP = """\
 One other seed (100), 1,000 training images that no student learns from: a check of

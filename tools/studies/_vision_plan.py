@@ -35,6 +35,8 @@ class Row:
         proportion: Part of the images.
         teacher_layer: Layer whose tokens supervise, counted from 0; None for the last.
         subclone: Whether the student starts from the teacher's weights.
+        gradients: Whether the gradients of the terms are recorded, which changes
+            nothing in the training.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Row:
     proportion: float = 1.0
     teacher_layer: int | None = None
     subclone: bool = False
+    gradients: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,12 @@ ROWS: dict[str, list[Row]] = {
     'decisive': [
         Row('baseline', 'the student alone'),
         Row('logits', 'logits', LOGITS),
-        Row('full', 'direction + adaptive layer + feature + logits', FULL),
+        Row(
+            'full',
+            'direction + adaptive layer + feature + logits',
+            FULL,
+            gradients=True,
+        ),
     ],
     'terms': [
         Row('feature', 'feature (FitNets on the final feature)', ('feature',)),
@@ -149,6 +157,8 @@ def _hooks(row: Row) -> list[dict]:
         hooks.append(dict(type='mmtransmamba.TermDecayHook', terms=fading, end=0.6))
     if {'layer', 'direction'} & set(row.terms):
         hooks.append(dict(type='mmtransmamba.LayerWeightsHook', interval=20))
+    if row.gradients:
+        hooks.append(dict(type='mmtransmamba.TermGradientsHook', interval=20))
     return hooks
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
+from _vision_gradients import keep_gradients, read_gradients
 from _vision_page import write_page
 from _vision_plan import (
     RECORDED_LAYERS,
@@ -91,6 +92,7 @@ def train(run: Run, args: argparse.Namespace) -> Finished:
     """Train a run, or read what it left."""
     torch.set_num_threads(args.threads)
     result = run_experiment(config_of(run, args), args.work_dir / run.key, test=True)
+    keep_gradients(result.work_dir, args.out / 'vision', run.key)
     return Finished(
         row=run.row.name,
         seed=run.seed,
@@ -161,6 +163,7 @@ def page(args: argparse.Namespace, runs: list[Run]) -> None:
         args.out,
         read_rows(args.out / 'vision' / RUNS_FILE),
         read_rows(args.out / 'vision' / SWEEP_FILE),
+        read_gradients(args.out / 'vision'),
         len(runs),
         read_json(kept) if kept.is_file() else None,
     )

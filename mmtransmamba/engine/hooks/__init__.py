@@ -10,6 +10,7 @@ from .save_student import SaveStudentHook
 from .subclone_initializer import SubcloneInitializer
 from .teacher_check import TeacherCheckHook
 from .term_decay import TermDecayHook
+from .term_gradients import TermGradientsHook, term_gradients
 
 __all__ = [
     'BadSamplesHook',
@@ -25,4 +26,6 @@ __all__ = [
     'SubcloneInitializer',
     'TeacherCheckHook',
     'TermDecayHook',
+    'TermGradientsHook',
+    'term_gradients',
 ]

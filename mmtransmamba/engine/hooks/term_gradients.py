@@ -1,0 +1,137 @@
+"""Logging the size of the gradients of a distiller's terms, and their agreement."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import combinations
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mmtransmamba.compat import is_fully_sharded
+from mmtransmamba.engine.random_state import generator_states, set_generator_states
+from mmtransmamba.engine.unwrap import unwrapped_model
+from mmtransmamba.registry import HOOKS
+from mmtransmamba.transfer.distillers.base import Distiller
+
+
+@HOOKS.register_module()
+class TermGradientsHook(Hook):
+    """Logs norms and directions of the gradients of a distiller's losses.
+
+    Each loss of the sum, the task's included, is differentiated alone with respect to
+    all trained parameters of the student, before the step whose batch it sees and
+    times the weight with which it enters the sum. The scalars are
+
+    - ``term_gradient/norm/TERM``: the gradient's Euclidean norm, 0 for a term that
+      has faded out;
+    - ``term_gradient/cosine/TERM,TERM``: the cosine between two of them, in [-1, 1];
+      below 0, one undoes part of what the other does. Without a gradient of one of
+      them there is no such scalar.
+
+    Training is the same with and without the hook. An iteration that is recorded takes
+    an additional forward pass, and a backward pass for each loss, and memory for the
+    gradients of all. Under DDP the figures are those of the first process's batch.
+
+    Args:
+        interval: Iterations between two records, beginning with the first iteration.
+
+    Raises:
+        ValueError: At the start of a training whose model is not a distiller, or is
+            sharded.
+    """
+
+    def __init__(self, interval: int = 50) -> None:
+        if interval < 1:
+            raise ValueError(
+                f'TermGradientsHook: interval={interval} must be at least 1.'
+            )
+        self.interval = interval
+
+    def before_train(self, runner: Runner) -> None:
+        model = unwrapped_model(runner)
+        if not isinstance(model, Distiller):
+            raise ValueError(
+                'TermGradientsHook: the model is not a distiller and has no terms; '
+                'leave the hook out.'
+            )
+        if is_fully_sharded(model):
+            raise ValueError(
+                'TermGradientsHook: parameters are sharded, and no process has a whole '
+                'gradient; leave the hook out, or train with DDP.'
+            )
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        if runner.iter % self.interval:
+            return
+        model = unwrapped_model(runner)
+        with _unchanged(model), runner.optim_wrapper.optim_context(model):
+            data = model.data_preprocessor(copy.deepcopy(data_batch), True)
+            losses = model(**data, mode='loss')
+            scalars = term_gradients(losses, model.student)
+        runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
+
+
+def term_gradients(losses: Mapping[str, Any], student: nn.Module) -> dict[str, float]:
+    """Norms of the gradients of losses, and the cosines between them.
+
+    Args:
+        losses: As the distiller returns them, with their graphs; entries without
+            ``loss`` in their name are no losses.
+        student: Its trained parameters are differentiated.
+
+    Returns:
+        The scalars of :class:`TermGradientsHook`.
+    """
+    parameters = [p for p in student.parameters() if p.requires_grad]
+    gradients, norms = {}, {}
+    for name, loss in losses.items():
+        if 'loss' in name:
+            term = name.removeprefix('loss_')
+            gradients[term] = _gradient(loss, parameters)
+            norms[term] = float(gradients[term].norm())
+    scalars = {f'term_gradient/norm/{term}': norm for term, norm in norms.items()}
+    for one, other in combinations((term for term, norm in norms.items() if norm), 2):
+        product = float(gradients[one] @ gradients[other])
+        scalars[f'term_gradient/cosine/{one},{other}'] = product / (
+            norms[one] * norms[other]
+        )
+    return scalars
+
+
+def _gradient(loss: Tensor | list[Tensor], parameters: list[Tensor]) -> Tensor:
+    """The gradient of a loss in float32, flat; zero where the loss does not reach."""
+    # As mmengine adds up a detector's losses of several levels.
+    total = loss.mean() if isinstance(loss, Tensor) else sum(x.mean() for x in loss)
+    if total.requires_grad:
+        found = torch.autograd.grad(
+            total, parameters, retain_graph=True, allow_unused=True
+        )
+    else:
+        found = [None] * len(parameters)
+    parts = [
+        (torch.zeros_like(p) if gradient is None else gradient).float().flatten()
+        for p, gradient in zip(parameters, found, strict=True)
+    ]
+    return torch.cat(parts)
+
+
+@contextmanager
+def _unchanged(model: nn.Module) -> Iterator[None]:
+    """Leave random generators and the model's buffers as they were."""
+    states = generator_states()
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        set_generator_states(states)
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
