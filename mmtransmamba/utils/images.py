@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 _ORIENTATION = 0x0112
-_BITS, _PHOTOMETRIC = 258, 262  # of TIFF
-_WHITE_IS_ZERO = 0
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
+_WHITE_IS_ZERO, _SIGNED = 0, 2
 _BACKGROUND = (255, 255, 255, 255)
 
 
@@ -61,7 +62,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
       values.
     * Floating-point greyscale has the range 0 to 1 if all values are below 2, else 0 to
       255 if no value is above 255, else 0 to 65535 if none is above that, else 0 to its
-      largest value. Negative values and NaN become black.
+      largest finite value. Negative values and NaN become black, infinity white.
+    * A TIFF in which zero is white is inverted.
     * Colour profiles are not applied.
 
     Args:
@@ -73,12 +75,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     if 0 in image.size:
         raise ImageError(f'the image has no pixels: {image.width} x {image.height}')
+    raw = _raw_mode(image)  # before load(), which forgets it
     image.load()
     orientation = _orientation(image)  # after load(): Pillow rotates TIFFs itself
     if image.mode.startswith(('I', 'F')):
         rgb = _from_deep_grey(image)
     elif _has_transparency(image):
-        rgb = _on_white(image)
+        rgb = _on_white(image, raw)
     else:
         rgb = image.convert('RGB') if image.mode != 'RGB' else image.copy()
     if orientation in _TURNS:
@@ -108,14 +111,29 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
+def _raw_mode(image: Image.Image) -> str:
+    """How the pixels of an unread file are stored, such as ``L;2`` for 2 bits."""
+    tiles = getattr(image, 'tile', None)
+    raw = tiles[0][3] if tiles else ''
+    return str(raw[0] if isinstance(raw, tuple) and raw else raw)
+
+
 def _has_transparency(image: Image.Image) -> bool:
-    return image.mode in ('RGBA', 'RGBa', 'LA', 'La', 'PA') or (
-        'transparency' in image.info
+    return (
+        image.mode in ('RGBA', 'RGBa', 'LA', 'La', 'PA')
+        or 'transparency' in image.info
+        # A quantised image has its transparency in the palette.
+        or (image.mode == 'P' and getattr(image.palette, 'mode', '').endswith('A'))
     )
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def _on_white(image: Image.Image, raw: str) -> Image.Image:
     transparent = image.info.get('transparency')
+    few_bits = re.fullmatch('L;([24])', raw)
+    if few_bits and isinstance(transparent, int):
+        # Pillow spreads the pixels of such a PNG over 0 to 255, but not this value.
+        image = image.copy()
+        image.info['transparency'] = transparent * 255 // (2 ** int(few_bits[1]) - 1)
     if image.mode == 'La':
         image = image.convert('LA')
     if image.mode == '1':
@@ -132,11 +150,13 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 def _from_deep_grey(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
-    shown = np.nan_to_num(values.astype(np.float64), nan=0.0)
-    top = _white(image, shown)
+    if image.mode == 'I' and _tiff_bits(image) == 32 and not _is_signed(image):
+        values = values.view(np.uint32)  # Pillow has no such mode
+    shown = np.nan_to_num(values.astype(np.float64), posinf=np.inf)
+    finite = shown[np.isfinite(shown)]
+    top = _white(image, float(finite.max(initial=0.0)))
     grey = np.clip(shown / top, 0, 1)
-    tags = getattr(image, 'tag_v2', {})
-    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and image.mode.startswith('I'):
+    if _tiff_tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:
         grey = 1 - grey
     transparent = image.info.get('transparency')
     if isinstance(transparent, int):
@@ -144,16 +164,15 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(grey * 255).astype(np.uint8)).convert('RGB')
 
 
-def _white(image: Image.Image, values: np.ndarray) -> float:
+def _white(image: Image.Image, largest: float) -> float:
     """The value of white; see :func:`to_rgb`."""
-    largest = float(values.max())
     if image.mode == 'F':
         if largest < 2:
             return 1.0
         return next((top for top in (255.0, 65535.0) if largest <= top), largest)
     bits = _tiff_bits(image)
     if bits is not None and 8 < bits <= 16:  # 12 bits are stored in 16-bit words
-        return float(2**bits - 1)
+        return float(2 ** (bits - _is_signed(image)) - 1)
     if image.mode.startswith('I;16') or image.format in ('PNG', 'PPM', 'JPEG2000'):
         return 65535.0
     return float(
@@ -162,6 +181,15 @@ def _white(image: Image.Image, values: np.ndarray) -> float:
 
 
 def _tiff_bits(image: Image.Image) -> int | None:
+    return _tiff_tag(image, _BITS)
+
+
+def _is_signed(image: Image.Image) -> bool:
+    return _tiff_tag(image, _SAMPLE_FORMAT) == _SIGNED
+
+
+def _tiff_tag(image: Image.Image, number: int) -> Any:
+    """A tag's value for the first channel, None if there is none."""
     tags: Any = getattr(image, 'tag_v2', None)
-    bits = tags.get(_BITS) if tags else None
-    return int(bits[0]) if isinstance(bits, tuple) and bits else bits
+    value = tags.get(number) if tags else None
+    return value[0] if isinstance(value, tuple) and value else value

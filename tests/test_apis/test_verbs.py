@@ -1,5 +1,6 @@
 """The verbs of the package: each as a user would first call it."""
 
+import io
 import json
 import subprocess
 import sys
@@ -9,12 +10,15 @@ import pytest
 import timm
 import torch
 from mmengine.runner import Runner
+from PIL import Image
 from subclone_models import student, vit_state
 from tiny_decoders import tiny_teacher
 from tiny_vlms import tiny_llava
 from torch import nn
 
 import mmtransmamba
+from mmtransmamba.apis.configs import read_config
+from mmtransmamba.apis.loading import load_trained
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.registry import WEIGHT_MAPS
 
@@ -160,6 +164,71 @@ def test_a_trained_classifier_is_loaded_and_infers(run):
     (checkpoint,) = run.glob('epoch_1.pth')
     again = mmtransmamba.infer(checkpoint, images[0])
     np.testing.assert_allclose(again[0].scores, found[0].scores, rtol=1e-5)
+
+
+def _pictures(folder):
+    """The same grey digit in several forms."""
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    image = Image.fromarray(grey)
+    file = io.BytesIO()
+    image.convert('RGB').save(file, 'PNG')
+    (folder / 'colour.png').write_bytes(file.getvalue())
+    Image.fromarray(grey.astype(np.uint16) * 257).save(folder / 'deep.png')
+    Image.fromarray(grey / np.float32(255)).save(folder / 'real.tiff')
+    turned = Image.fromarray(np.rot90(grey))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn clockwise
+    turned.save(folder / 'turned.png', exif=exif)
+    return {
+        'array': grey[..., None],
+        'file': str(folder / 'colour.png'),
+        'path': folder / 'colour.png',
+        'content': file.getvalue(),
+        'PIL image': image,
+        '16 bits': folder / 'deep.png',
+        'real numbers': folder / 'real.tiff',
+        'turned': folder / 'turned.png',
+    }
+
+
+def test_a_grey_classifier_infers_from_files_and_images_of_every_kind(run, tmp_path):
+    model = mmtransmamba.load(run)
+    pictures = _pictures(tmp_path)
+    expected = mmtransmamba.infer(model, pictures['array'])[0].scores
+    for name, picture in pictures.items():
+        found = mmtransmamba.infer(model, picture)[0].scores
+        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=name)
+
+
+def test_a_colour_classifier_infers_from_files_as_from_arrays_of_opencv(tmp_path):
+    config = read_config('digits_scratch')
+    colour = dict(num_classes=10, mean=[9.0, 99.0, 199.0], std=[50.0] * 3, to_rgb=True)
+    config.data_preprocessor = dict(type='ClsDataPreprocessor', **colour)
+    config.merge_from_dict({**TINY, 'model.backbone.in_channels': 3})
+    model = load_trained(config).eval()
+    colours = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(colours).save(tmp_path / 'x.png')
+    files = mmtransmamba.infer(model, [tmp_path / 'x.png', Image.fromarray(colours)])
+    array = mmtransmamba.infer(model, colours[..., ::-1].copy())[0]
+    for found in files:
+        np.testing.assert_allclose(found.scores, array.scores, rtol=1e-5)
+
+
+def test_images_that_cannot_be_inferred_from_are_named(run, tmp_path):
+    model = mmtransmamba.load(run)
+    for name, content in dict(empty=b'', half=b'\x89PNG\r\n\x1a\n\0').items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f'{name} does not decode'):
+            mmtransmamba.infer(model, tmp_path / name)
+    with pytest.raises(TypeError, match='not None'):
+        mmtransmamba.infer(model, [None])
+    sizes = [np.zeros((n, n, 1), np.uint8) for n in (8, 16)]
+    with pytest.raises(ValueError, match='batch_size=1'):
+        mmtransmamba.infer(model, sizes)
+    assert len(mmtransmamba.infer(model, sizes, batch_size=1)) == 2
+    for batch_size in (0, -1, 1.5, True):
+        with pytest.raises(ValueError, match='batch_size='):
+            mmtransmamba.infer(model, sizes, batch_size=batch_size)
 
 
 def test_a_trained_classifier_is_exported(run, tmp_path):

@@ -141,6 +141,7 @@ def test_black_and_white():
         ([-0.1, 0.0, 1.0, 1.1], [0, 0, 255, 255]),
         ([0.0, 1.0, 2.0, 200.0], [0, 1, 2, 200]),
         ([0.0, float('inf'), 0.0, 0.0], [0, 255, 0, 0]),
+        ([-float('inf'), float('inf'), 0.2, 1.0], [0, 255, 51, 255]),
         ([0.0, 0.0, 0.0, 0.0], [0, 0, 0, 0]),
     ],
 )
@@ -190,6 +191,27 @@ def test_tiff_of_12_bits():
     assert off_by(open_image(data), [[128, 255]]) == 0
 
 
+@pytest.mark.parametrize(
+    'values, sample_format, zero, grey',
+    [
+        (np.array([-5, 0, 2**14, 2**15 - 1], '<i2'), 2, 1, [0, 0, 128, 255]),
+        (np.array([0, 1, 2**15, 2**16 - 1], '<u2'), 1, 1, [0, 0, 128, 255]),
+        (np.array([0, 2**30, 2**31, 2**32 - 1], '<u4'), 1, 1, [0, 64, 128, 255]),
+        (np.array([-9, 0, 2**30, 2**31 - 1], '<i4'), 2, 1, [0, 0, 128, 255]),
+        (np.array([0, 0.2, 0.4, 1], '<f4'), 3, 0, [255, 204, 153, 0]),
+    ],
+    ids=['int16', 'uint16', 'uint32', 'int32', 'float whose zero is white'],
+)
+def test_tiff_of_signed_unsigned_and_real_numbers(values, sample_format, zero, grey):
+    data = values.tobytes()
+    tags = {256: 4, 257: 1, 258: 8 * values.itemsize, 259: 1, 262: zero, 273: 8}
+    tags |= {277: 1, 278: 1, 279: len(data), 339: sample_format}
+    entries = [struct.pack('<HHII', tag, 4, 1, value) for tag, value in tags.items()]
+    directory = struct.pack('<H', len(tags)) + b''.join(entries) + bytes(4)
+    file = b'II*\0' + struct.pack('<I', 8 + len(data)) + data + directory
+    assert off_by(open_image(file), [grey]) == 0
+
+
 @pytest.mark.parametrize('bits', [np.int32, np.float32])
 def test_tiff_of_32_bits(bits):
     values = FULL.astype(np.int32) if bits is np.int32 else (GREY / 255).astype(bits)
@@ -233,6 +255,17 @@ def test_png_of_few_bits(depth):
     assert off_by(image, [[v * 255 // top for v in values]]) <= 1
 
 
+@pytest.mark.parametrize('depth', [1, 2, 4, 8, 16])
+def test_the_transparent_grey_of_a_png_has_the_depth_of_its_pixels(depth):
+    rows = [bytes([0b01100100] * max(1, depth // 8))]
+    columns = 8 // min(depth, 8)
+    first = 0b01100100 >> (8 - depth) if depth < 8 else int.from_bytes(rows[0], 'big')
+    key = (b'tRNS', struct.pack('>H', first))
+    plain = np.asarray(open_image(png(columns, 1, depth, 0, rows)).convert('L'))
+    shown = open_image(png(columns, 1, depth, 0, rows, [key]))
+    assert off_by(shown, np.where(plain == plain[0, 0], 255, plain)) == 0
+
+
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
 
@@ -250,6 +283,11 @@ def transparent_images():
     yield 'P, one', one
     yield 'P, table', table
     yield 'P, file', open_bytes(encoded(palette, 'PNG', transparency=1))
+    colours = [*RED, 255, 0, 255, 0, 0]
+    of_four = Image.frombytes('P', (2, 1), bytes([0, 1]))
+    of_four.putpalette(colours, 'RGBA')
+    yield 'P, palette of RGBA', of_four
+    yield 'quantised', half.quantize(2)
     yield 'GIF', open_bytes(encoded(palette, 'GIF', transparency=1))
     colours = Image.new('RGB', (2, 1), RED)
     colours.putpixel((1, 0), (0, 255, 0))
