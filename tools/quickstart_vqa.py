@@ -5,7 +5,8 @@ LLaVA, the teacher. Its language model then becomes a hybrid (the first of every
 layers keeps attention) and a pure Mamba, each with mmMamba's three stages. The control
 is the same pure Mamba trained from the labels alone. Prints accuracy by category,
 agreement with the teacher, speed and the size of the state, and draws pictures with the
-answers. Finished parts are not trained again.
+answers. Finished parts are not trained again. A third student, pure_gdn, has Gated
+DeltaNet in place of all attention.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).absolute().parents[1]
 CONFIGS = _ROOT / 'configs' / 'quickstart'
-STUDENTS = {'hybrid': 'hybrid', 'pure': 'pure Mamba'}
+STUDENTS = {'hybrid': 'hybrid', 'pure': 'pure Mamba', 'pure_gdn': 'pure Gated DeltaNet'}
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,12 +39,21 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--seed', type=seed_number, default=0, help='of all trainings')
     parser.add_argument(
+        '--students',
+        nargs='+',
+        choices=list(STUDENTS),
+        default=['hybrid', 'pure'],
+        help='which are made of the teacher; default: hybrid pure',
+    )
+    parser.add_argument(
         '--no-scratch', action='store_true', help='leave out the control from scratch'
     )
     return parser.parse_args()
 
 
-def train(work_dir: Path, seed: int, scratch: bool) -> dict[str, Path]:
+def train(
+    work_dir: Path, seed: int, students: list[str], scratch: bool
+) -> dict[str, Path]:
     """Folders of the trained models by name."""
     from mmtransmamba.apis import run_experiment
     from mmtransmamba.datasets.shapes_vqa import words
@@ -66,7 +76,7 @@ def train(work_dir: Path, seed: int, scratch: bool) -> dict[str, Path]:
     tower = run('tower', {'model.processor': str(start)})
     new = {'model.vision': str(tower), 'model.language': str(start)} | test
     folders = {'teacher': run('teacher', new)}
-    for name in STUDENTS:
+    for name in students:
         before = folders['teacher']
         for stage in (1, 2, 3):
             options = {
@@ -140,7 +150,9 @@ def _shown(value: float | None) -> str:
     return f'{value:,}' if isinstance(value, int) else f'{value:.1f}'
 
 
-def draw(results: dict[str, Evaluated], dataset: Any, path: Path) -> None:
+def draw(
+    results: dict[str, Evaluated], students: list[str], dataset: Any, path: Path
+) -> None:
     """Two questions of each category: the first, and the first that a student
     misses."""
     import numpy as np
@@ -150,7 +162,7 @@ def draw(results: dict[str, Evaluated], dataset: Any, path: Path) -> None:
     shown = {
         name: result.answers
         for name, result in results.items()
-        if name in ('teacher', *STUDENTS.values())
+        if name in ('teacher', *students)
     }
     chosen = []
     for category in sorted({q.category for q in dataset.questions}):
@@ -158,7 +170,7 @@ def draw(results: dict[str, Evaluated], dataset: Any, path: Path) -> None:
         wrong = [
             i
             for i in numbers[1:]
-            if any(not _right(shown[n][i], dataset, i) for n in STUDENTS.values())
+            if any(not _right(shown[n][i], dataset, i) for n in students)
         ]
         chosen += [numbers[0], *(wrong or numbers[1:])[:1]]
     page = []
@@ -189,7 +201,8 @@ def main(args: argparse.Namespace) -> None:
     from mmtransmamba.registry import DATASETS, MODELS
 
     begin = time.perf_counter()
-    folders = train(args.work_dir, args.seed, not args.no_scratch)
+    students = {name: STUDENTS[name] for name in args.students}
+    folders = train(args.work_dir, args.seed, args.students, not args.no_scratch)
     minutes = (time.perf_counter() - begin) / 60
     cfg = Config.fromfile(CONFIGS / 'vqa_teacher.py')
     start = str(args.work_dir / f'start_seed{args.seed}')
@@ -200,10 +213,10 @@ def main(args: argparse.Namespace) -> None:
         )
         head = MODELS.build(cfg.model.head)
     results = {'teacher': evaluate(load_vlm(folders['teacher']), test, head)}
-    for name, title in STUDENTS.items():
+    for name, title in students.items():
         untrained = converted(folders['teacher'], name)
         results[f'{title}, only converted'] = evaluate(untrained, test, head)
-    for name, title in STUDENTS.items():
+    for name, title in students.items():
         results[title] = evaluate(load_vlm(folders[name]), test, head)
     if 'scratch' in folders:
         scratch = evaluate(load_vlm(folders['scratch']), test, head)
@@ -213,7 +226,7 @@ def main(args: argparse.Namespace) -> None:
     path = args.work_dir / 'results.json'
     path.write_text(json.dumps(records, indent=2))
     page = args.work_dir / 'answers.png'
-    draw(results, test, page)
+    draw(results, list(students.values()), test, page)
     print(
         f'{len(test)} questions about {len(test.scenes)} scenes that no training has.'
     )

@@ -81,6 +81,19 @@ def test_ends_with_tables_and_page(quickstart, tmp_path, monkeypatch, capsys):
     for one, other in zip(records, again, strict=True):
         assert one['accuracy'] == other['accuracy']
 
+    # A student that is added does not touch the others.
+    quickstart.started.clear()
+    sys.argv += ['--students', 'pure', 'pure_gdn']
+    quickstart.main()
+    assert [done for _, done in quickstart.started] == [True] * 5 + [False] * 3 + [True]
+    records = json.loads((tmp_path / 'results.json').read_text())
+    added = {r['model']: r for r in records if r['model'] not in by_model}
+    assert list(added) == [
+        'pure Gated DeltaNet, only converted',
+        'pure Gated DeltaNet',
+    ]
+    assert all(r['state_kib_long'] == r['state_kib_question'] for r in added.values())
+
 
 def test_majority_is_of_the_training_set(quickstart):
     class Questions:

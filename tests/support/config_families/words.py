@@ -15,6 +15,7 @@ SMALL = dict(hidden_size=24, intermediate_size=32)
 STUDENTS = {
     'hybrid': dict(layers='interleaved', ratio=0.75),
     'pure': dict(ratio=1.0),
+    'pure_gdn': dict(ratio=1.0, mixer='GatedDeltaNet'),
 }
 
 
@@ -77,7 +78,8 @@ class Words(Family):
             tower = 'linear' if 'linear' in model.vision else 'tower'
             model.vision, model.language = str(root / tower), str(root / 'start')
         else:
-            kind = 'pure' if 'pure' in cfg.filename else 'hybrid'
+            # The longest name that the config's contains.
+            kind = max((k for k in STUDENTS if k in cfg.filename), key=len)
             start = f'{kind}-{model.stage}' if model.stage in LATER else 'teacher'
             model.teacher.path = str(root / 'teacher')
             model.student.path = str(root / start)
