@@ -1,8 +1,9 @@
 """Write a converted language model for programs without this package.
 
 `--to granite` writes a folder of transformers' own `granitemoehybrid`, which plain
-transformers (5.23 or later), vLLM and SGLang read. The folder is compared with the
-hybrid before it gets its name. docs/serving.md lists the supported models.
+transformers (5.23 or later), vLLM and SGLang read; `--to bamba` one that llama.cpp
+converts to GGUF. The folder is compared with the hybrid before it gets its name.
+docs/serving.md lists the supported models.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'model', help='folder of a converted model, or work directory of its training'
     )
-    parser.add_argument('--to', choices=('granite',), required=True, help='the format')
+    parser.add_argument(
+        '--to', choices=('granite', 'bamba'), required=True, help='the format'
+    )
     parser.add_argument('--out', required=True, help='folder to write')
     parser.add_argument(
         '--overwrite', action='store_true', help='replace an earlier export'

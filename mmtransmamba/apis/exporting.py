@@ -35,8 +35,8 @@ def export(
             model folder. Any other backbone or classifier needs ``shape``.
         out: The file, whose suffix is that of its format (``.onnx``, ``.pt`` or
             ``.pt2``); or the folder for a language model.
-        format: ``'onnx'``, ``'torchscript'`` or ``'torch_export'``; ``'granite'`` for
-            a language model.
+        format: ``'onnx'``, ``'torchscript'`` or ``'torch_export'``; ``'granite'`` or
+            ``'bamba'`` for a language model.
         shape: Shape of one input, ``(channels, (frames,) height, width)``; by default
             that in the config of a loaded model or of a transformers vision encoder.
         **options: See :func:`~mmtransmamba.apis.export.export_model` and

@@ -7,12 +7,14 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from torch import Tensor, nn
 
 from mmtransmamba.apis.loading import find_model_folder, load
+from mmtransmamba.apis.serving.bamba import to_bamba
 from mmtransmamba.apis.serving.granite import to_granite
 from mmtransmamba.compat import release
 from mmtransmamba.models.card import CardFacts, front_matter, origin, read_rows
@@ -20,9 +22,10 @@ from mmtransmamba.models.folders.companions import copy_companions
 from mmtransmamba.models.language.cache_names import as_argument, returned_cache
 from mmtransmamba.utils.checkpoint_files import put_in_place
 
-FORMATS = ('granite',)
+FORMATS = {'granite': 'granitemoehybrid', 'bamba': 'bamba'}
+"""``model_type`` by format."""
 GROUPED_SINCE = (5, 23)
-"""The first transformers whose Granite normalises each group alone."""
+"""The first transformers whose Granite and Bamba normalise each group alone."""
 
 TOLERANCE = 1e-4
 PROMPT, ANSWER = 33, 16  # numbers of tokens in the check
@@ -30,21 +33,30 @@ PROMPT, ANSWER = 33, 16  # numbers of tokens in the check
 _NOTE = """# {name}
 
 A hybrid of {mamba} Mamba-2 and {attention} attention layers, converted from `{base}`
-with mmtransmamba and written as `granitemoehybrid`.
+with mmtransmamba and written as `{kind}`.
 
 | | |
 |---|---|
 | history | {history} |
 {rows}
-It is read by transformers 5.23 or later, vLLM and SGLang, without further code.
-Earlier releases of transformers, and mlx-lm, load it without an error but normalise
-over all channels of the mixers instead of each head alone: their output is wrong.
+{use}
+The terms of the original model's licence apply to this model as well{licence}.
+"""
+
+_USES = {
+    'granite': """It is read by transformers 5.23 or later, vLLM and SGLang, without
+further code. Earlier releases of transformers, and mlx-lm, load it without an error but
+normalise over all channels of the mixers instead of each head alone: their output is
+wrong.
 
 vLLM keeps the recurrent state in the model's dtype; `--mamba-ssm-cache-dtype float32`
 keeps it in float32.
-
-The terms of the original model's licence apply to this model as well{licence}.
-"""
+""",
+    'bamba': """It is converted to GGUF by llama.cpp's `convert_hf_to_gguf.py`, and read
+by transformers 5.23 or later. Earlier releases load it without an error but normalise
+over all channels of the mixers instead of each head alone: their output is wrong.
+""",
+}
 
 
 @dataclass(frozen=True)
@@ -84,7 +96,9 @@ def export_language_model(
         model: The hybrid, or its folder (or the work directory of its training). From
             a folder, tokenizer, chat template and generation settings are copied too.
         out: The folder to write.
-        format: ``'granite'``, see :mod:`mmtransmamba.apis.serving.granite`.
+        format: ``'granite'``, see :mod:`mmtransmamba.apis.serving.granite`, or
+            ``'bamba'`` for llama.cpp's converter to GGUF, see
+            :mod:`mmtransmamba.apis.serving.bamba`.
         overwrite: Replace the folder if it is an earlier export.
         check: Compare the folder with the hybrid. It needs both in float32.
 
@@ -100,7 +114,7 @@ def export_language_model(
         )
     if check and release(transformers.__version__) < GROUPED_SINCE:
         raise ImportError(
-            f'transformers {transformers.__version__} computes Granite differently: '
+            f'transformers {transformers.__version__} computes {format} differently: '
             'the check needs 5.23 or later. Install it, or leave out the check'
         )
     out = Path(out)
@@ -113,10 +127,11 @@ def export_language_model(
     partial = out.with_name(out.name + '.partial')
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        to_granite(model).save_pretrained(partial)
+        equal = to_granite(model) if format == 'granite' else to_bamba(model)
+        equal.save_pretrained(partial)
         _write_config(partial / 'config.json')
         (partial / 'README.md').write_text(
-            _note(out.name, model, source), encoding='utf-8'
+            _note(out.name, format, model, source), encoding='utf-8'
         )
         if source is not None:
             copy_companions(source, partial)
@@ -134,20 +149,23 @@ def _check_replaceable(out: Path, overwrite: bool) -> None:
     if not overwrite:
         raise FileExistsError(f'{out} exists; give another folder, or overwrite it')
     config = out / 'config.json'
-    if not config.is_file() or 'granitemoehybrid' not in config.read_text('utf-8'):
+    text = config.read_text('utf-8') if config.is_file() else ''
+    if not any(f'"model_type": "{kind}"' in text for kind in FORMATS.values()):
         raise FileExistsError(
             f'{out} is not an earlier export, so it is not replaced; give another '
             'folder'
         )
 
 
-def _note(name: str, model: nn.Module, source: Path | None) -> str:
+def _note(name: str, format: str, model: nn.Module, source: Path | None) -> str:
     mamba = len(model.config.mamba_layers)
     facts = model.card_facts()
     if source is not None:  # unchanged since then
         facts = CardFacts(source, read_rows(source))
-    return front_matter(facts.teacher, ('granitemoehybrid',)) + _NOTE.format(
+    return front_matter(facts.teacher, (FORMATS[format],)) + _NOTE.format(
         name=name,
+        kind=FORMATS[format],
+        use=_USES[format],
         mamba=mamba,
         attention=model.config.num_hidden_layers - mamba,
         history=', '.join(model.config.transfer_history) or 'none',
@@ -157,13 +175,20 @@ def _note(name: str, model: nn.Module, source: Path | None) -> str:
 
 
 def _write_config(path: Path) -> None:
-    """Write settings under names that every reader supports.
-
-    SGLang reads ``rope_theta`` and ``rope_scaling`` only, and older readers name layers
-    'mamba' and 'attention'; transformers accepts these names too.
-    """
+    """Write settings in plain JSON, under names that every reader supports."""
     fields = json.loads(path.read_text(encoding='utf-8'))
     fields.pop('time_step_limit', None)  # the default; infinity is not JSON
+    if 'layer_types' in fields:
+        _rename_fields(fields)
+    path.write_text(json.dumps(fields, indent=2, sort_keys=True) + '\n', 'utf-8')
+
+
+def _rename_fields(fields: dict[str, Any]) -> None:
+    """Names of Granite's fields for older readers; transformers accepts them too.
+
+    SGLang reads ``rope_theta`` and ``rope_scaling`` only, and older readers name layers
+    'mamba' and 'attention'.
+    """
     rope = dict(fields.pop('rope_parameters', None) or {})
     fields['rope_theta'] = rope.pop('rope_theta', 10000.0)
     scaled = rope.get('rope_type', 'default') != 'default'
@@ -172,7 +197,6 @@ def _write_config(path: Path) -> None:
         'mamba' if kind == 'linear_attention' else 'attention'
         for kind in fields['layer_types']
     ]
-    path.write_text(json.dumps(fields, indent=2, sort_keys=True) + '\n', 'utf-8')
 
 
 @torch.no_grad()
@@ -182,7 +206,7 @@ def _difference(model: nn.Module, folder: Path) -> float:
     Raises:
         ValueError: The difference is too large, or the greedy tokens differ.
     """
-    granite = transformers.AutoModelForCausalLM.from_pretrained(
+    other = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True
     ).eval()
     if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
@@ -191,8 +215,8 @@ def _difference(model: nn.Module, folder: Path) -> float:
     limit = model.config.max_position_embeddings
     length = min(PROMPT, max(1, limit - ANSWER))
     ids = torch.randint(model.config.vocab_size, (2, length), generator=generator)
-    expected, tokens = _greedy(model, ids, granite.config.use_cache)
-    actual, others = _greedy(granite, ids, granite.config.use_cache)
+    expected, tokens = _greedy(model, ids, other.config.use_cache)
+    actual, others = _greedy(other, ids, other.config.use_cache)
     gap = ((actual - expected).abs().max() / expected.abs().max()).item()
     if not gap <= TOLERANCE:
         raise ValueError(
@@ -218,7 +242,9 @@ def _greedy(model: nn.Module, ids: Tensor, use_cache: bool) -> tuple[Tensor, Ten
         ids = torch.cat((ids, tokens[-1][:, None]), dim=1)
         if use_cache:
             cache = as_argument(returned_cache(output))
-            output = model(ids[:, -1:], use_cache=True, **cache)
+            # A Bamba does not take it from the cache.
+            position = torch.full((len(ids), 1), ids.shape[1] - 1)
+            output = model(ids[:, -1:], position_ids=position, use_cache=True, **cache)
         else:
             output = model(ids, use_cache=False)
     return logits, torch.stack(tokens, dim=1)

@@ -219,7 +219,7 @@ def granite_config(model: nn.Module) -> GraniteMoeHybridConfig:
         **{name: getattr(config, name) for name in _SAME},
         num_attention_heads=heads.all,
         num_key_value_heads=heads.all // heads.shared,
-        attention_bias=_has_bias(model, attention=True),
+        attention_bias=has_bias(model, attention=True),
         attention_multiplier=heads.size**-0.5,
         embedding_multiplier=1.0,
         logits_scaling=1.0,
@@ -235,13 +235,13 @@ def granite_config(model: nn.Module) -> GraniteMoeHybridConfig:
         mamba_d_conv=mixers[0].conv1d.kernel_size[0] if mixers else 4,
         mamba_expand=1,
         mamba_conv_bias=True,
-        mamba_proj_bias=_has_bias(model, attention=False),
+        mamba_proj_bias=has_bias(model, attention=False),
         # The caches of transformers count tokens in attention layers only.
         use_cache=config.use_cache and len(mixers) < config.num_hidden_layers,
     )
 
 
-def _has_bias(model: nn.Module, attention: bool) -> bool:
+def has_bias(model: nn.Module, attention: bool) -> bool:
     """Whether any attention layer, or any mixer, needs projections with biases."""
     for layer, kind in zip(model.model.layers, model.config.layer_types, strict=True):
         if (kind != MAMBA) == attention:

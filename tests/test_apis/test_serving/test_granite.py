@@ -182,7 +182,7 @@ def test_only_an_earlier_export_is_replaced(tmp_path):
 
 
 def test_unknown_format(tmp_path):
-    with pytest.raises(ValueError, match="'gguf' is unknown; accepted: granite"):
+    with pytest.raises(ValueError, match="'gguf' is unknown; accepted: granite, bamba"):
         export_language_model(make_hybrid(), tmp_path / 'out', 'gguf')
 
 
