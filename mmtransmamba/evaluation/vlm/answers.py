@@ -5,7 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from .plain_text import final_part, undecorated, with_letters_marked
+from .plain_text import (
+    explicit_parts,
+    undecorated,
+    with_letters_marked,
+    without_thoughts,
+)
 from .prompts import LETTERS
 
 _JOINED = r'(?:[,/&+]\s*(?:or\s|and\s)?|(?:or|and|nor)\s)'
@@ -22,6 +27,7 @@ _BAD = (
     r'(?i:not|wrong|incorrect|false|inaccurate|invalid|excluded|eliminated|ruled out|'
     r'unlikely|irrelevant|unrelated)'
 )
+_PICK = r'(?i:choose|chose|select|pick|go with|going with|opt for|settle on)'
 # "A" and "I" are also words. They count as letters before a delimiter, …
 _END = r'(?=\s*[.,:;!?)\]、…/|=]|\s*$|\s*\n|\s+[-–—→])'
 # … after a word about letters, before a reason or a judgement, and in a list.
@@ -48,7 +54,8 @@ def choose_option(text: str, options: Sequence[str]) -> str | None:
 
     These rules extend those by which MMBench matches answers before it asks a judge.
     If an answer marks its final part (``<answer>``, ``\\boxed``), only that part
-    counts, provided that it chooses an option. Markup, brackets, quotes and full-width
+    counts, provided that it chooses an option. Several different ones choose none.
+    Thoughts (``<think>``) do not count. Markup, brackets, quotes and full-width
     forms are ignored. The first of these rules that finds a letter decides:
 
     1. the letter at the start of the answer, if a delimiter follows (``B.``);
@@ -62,9 +69,11 @@ def choose_option(text: str, options: Sequence[str]) -> str | None:
     They count as letters only with some decoration, before a delimiter, in a list of
     letters, or beside words such as "option", "because" and "is correct".
     """
-    part = final_part(text)
-    letter = _choose(part, options)
-    return letter if letter or part == text else _choose(text, options)
+    parts = explicit_parts(text)
+    chosen = {_choose(part, options) for part in parts} - {None}
+    if chosen:
+        return chosen.pop() if len(chosen) == 1 else None
+    return _choose(without_thoughts(text), options)
 
 
 def choose_letter(text: str, count: int) -> str | None:
@@ -126,6 +135,7 @@ def _marked(text: str, letters: str) -> str:
         r"(?i:\bnot|n['’]t|\bneither|\bnor|\brather than|\binstead of|\bunlike|"
         r'\beliminate|\brule out|\bexclude|\bexcept(?: for)?)\s+(?i:be\s+|the\s+)?'
         rf'{fewer}(?!\w)',
+        rf'^{one}\s*\?(?=\s*\w)',  # "A? No, B."
     ):
         marked = re.sub(pattern, '', marked)
     return marked.strip()
@@ -142,12 +152,11 @@ def _announced(marked: str, letters: str) -> set[str]:
         r"(?:['’]s\b|(?i:is|was|would be|should be|must be|be|seems to be)\b|[:=]|→|->)"
     )
     subject = r'(?i:answer|option|choice|conclusion|result|selection|solution)'
-    pick = r'(?i:choose|chose|select|pick|go with|going with|opt for|settle on)'
     said: dict[int, tuple[set[str], bool]] = {}
     for pattern in (
         rf'\b{subject}\b[^.\n;:]{{0,40}}?{verb}\s*:?\s*(?:the\s+)?{some}',
         rf'\b(?i:answer)\s+{some}',
-        rf'\b{pick}\s+(?:the\s+)?{some}',
+        rf'\b{_PICK}\s+(?:the\s+)?{some}',
         rf'(?:{one}\s*{_JOINED}\s*)?{one}\s+{_IS}\s+{_RATHER}{_GOOD}\b',
     ):
         for found in re.finditer(pattern, marked):
@@ -161,10 +170,21 @@ def _announced(marked: str, letters: str) -> set[str]:
 
 def _small_letter(text: str) -> str | None:
     """The letter of ``b``, ``(b) a dog``, ``b. a dog`` or "the answer is b"."""
-    found = re.match(r'\(?([a-z])(?:[).:](?=\s|$)|$)', text) or re.search(
-        r'\b(?i:answer)(?:\s+is)?\s*[:=]?\s*\(?([a-z])[).]*$', text
-    )
-    return found[1].upper() if found else None
+    alone = re.match(r'\(?([a-z])(?:[).:](?=\s|$)|$)', text)
+    if alone:
+        return alone[1].upper()
+    # "a" and "i" are also words.
+    one = r"\(?(?:([b-hj-z])(?![\w'’-])|([ai])(?=\W*$|[).:,;]))"
+    for before in (
+        r'(?i:\banswer|答案)(?:\s*(?:\b(?i:is|are)\b|是|为))?\W{0,4}',
+        rf'\b{_NOUN}\b\s*:?\s*',
+        rf'\b{_PICK}\s+',
+        r"^(?i:it\s+is|it['’]?s)\s+",
+    ):
+        found = re.search(before + one, text)
+        if found:
+            return (found[1] or found[2]).upper()
+    return None
 
 
 def _contained_option(text: str, letters: str, options: Sequence[str]) -> str | None:

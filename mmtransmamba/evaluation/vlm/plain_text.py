@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 
@@ -15,7 +16,11 @@ _INVISIBLE = dict.fromkeys((0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF, 0xFE0F, 0x00
 _QUOTES = '"\'`´“”„‟‘’‚‛«»‹›「」『』〈〉《》'
 _MARKS = re.escape(_QUOTES + '*_~$#|[](){}<>【】〔〕')
 _CJK = '\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af'
-_TAG = re.compile(r'</?[A-Za-z][\w-]*(?:\s[^<>]*)?/?>')
+_TAG = re.compile(
+    r'</?[A-Za-z][\w-]*(?:\s[^<>]*)?/?>'
+    # Tokens that end a turn or start another one.
+    r'|<\|[^<>|\n]{1,40}\|>|\[/?(?:INST|EOS|BOS|PAD)\]|<<?/?SYS>>?'
+)
 _LATEX = re.compile(
     r'\\(?:boxed|fbox|text\w*|math\w+|bf|rm|operatorname)\s*\{([^{}]*)\}'
 )
@@ -26,29 +31,47 @@ _LETTER_IN_CJK = re.compile(
 )
 _BULLET = re.compile(r'^[ \t]*(?:[-*•>#+]+[ \t]+)+', re.MULTILINE)
 _EXPLICIT = (
-    re.compile(r'<answer>(.*?)(?:</answer>|$)', re.IGNORECASE | re.DOTALL),
-    re.compile(r'\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}'),
+    re.compile(r'<(answer|conclusion)>(.*?)(?:</\1>|$)', re.IGNORECASE | re.DOTALL),
+    re.compile(r'(<\|begin_of_box\|>)(.*?)(?:<\|end_of_box\|>|$)', re.DOTALL),
+    re.compile(r'(\\boxed|\\fbox)\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}'),
 )
-# The opening tag may be part of the prompt.
-_THOUGHT = re.compile(
-    r'(?:^|<(think|thinking)>)(?:(?!</think).)*</think(?:ing)?>',
-    re.IGNORECASE | re.DOTALL,
+_THINK = (
+    r'(?:think|thinking|thoughts?|reasoning|rationale|reflection|scratchpad|analysis)'
+)
+_THOUGHTS = (
+    # The opening tag may be part of the prompt; the closing one may lie beyond the
+    # maximum length.
+    re.compile(
+        rf'(?:^|[<◁]{_THINK}[>▷])(?:(?![<◁]/{_THINK}).)*[<◁]/{_THINK}[>▷]', re.I | re.S
+    ),
+    re.compile(rf'^\s*[<◁]{_THINK}[>▷].*', re.I | re.S),
+    re.compile(r'<\|channel\|>\s*(?!final)\w+.*?(?=<\|channel\|>\s*final|$)', re.S),
+    re.compile(r'<\|channel\|>\s*final\s*(?:<\|message\|>)?'),
 )
 
 
-def final_part(text: str) -> str:
-    """The part that a response marks as its answer, or all of it except thoughts.
+def without_thoughts(text: str) -> str:
+    """Text without the parts in which a model deliberates, complete or not."""
+    for pattern in _THOUGHTS:
+        text = pattern.sub('', text)
+    return text
 
-    This is the last ``<answer>…</answer>``, or the last ``\\boxed{…}``. If the line of
-    the last one has several, all of them are returned, because they make no choice.
+
+def explicit_parts(text: str) -> list[str]:
+    """The different parts that a response marks as its answer.
+
+    This is the last ``<answer>…</answer>`` (``<conclusion>``, GLM's box), or the last
+    ``\\boxed{…}``. If the line of the last one has several, these are all of them.
+    Marks within thoughts count only if there are none outside.
     """
-    for pattern in _EXPLICIT:
-        found = list(pattern.finditer(text))
-        if found:
-            line = text.rfind('\n', 0, found[-1].start())
-            parts = [each[1] for each in found if each.start() > line]
-            return ' or '.join(dict.fromkeys(part.strip() for part in parts))
-    return _THOUGHT.sub('', text)
+    for source in (without_thoughts(text), text):
+        for pattern in _EXPLICIT:
+            found = list(pattern.finditer(source))
+            if found:
+                line = source.rfind('\n', 0, found[-1].start())
+                parts = (each[2].strip() for each in found if each.start() > line)
+                return list(dict.fromkeys(parts))
+    return []
 
 
 def undecorated(text: str) -> str:
@@ -69,7 +92,8 @@ def with_letters_marked(text: str) -> str:
 
 
 def _composed(text: str) -> str:
-    text = unicodedata.normalize('NFKC', text.translate(_DRAWN).translate(_INVISIBLE))
+    text = html.unescape(text).translate(_DRAWN).translate(_INVISIBLE)
+    text = unicodedata.normalize('NFKC', text)
     text = text.replace('\r\n', '\n').replace('\r', '\n').replace('。', '.')
     before = None
     while before != text:  # marks may be nested
