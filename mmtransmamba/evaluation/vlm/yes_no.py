@@ -75,9 +75,10 @@ def read_yes_no(text: str) -> str | None:
     Case, markup, quotes and full-width forms are ignored. The rules look, in this
     order, for a part marked as the answer (``<answer>``, ``\\boxed``), the first word
     of the answer, a word declared to be the answer, and the only one of the two words
-    that occurs. A negation such as "not" or "isn't" is a no; "I am not sure" is neither.
-    Thoughts (``<think>``) do not count. No official rule is as broad; the metrics use
-    this function to report how many answers their official rule could not read.
+    that occurs. A negation such as "not" or "isn't" is a no; "I am not sure" is
+    neither. Thoughts (``<think>``) do not count. No official rule is as broad; the
+    metrics use this function to report how many answers their official rule could not
+    read.
     """
     found = {_read(part) for part in explicit_parts(text)} - {None}
     if found:
