@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from mmtransmamba.compat import run_load_hooks
@@ -41,6 +42,8 @@ def _is_state_dict(obj: object) -> bool:
         isinstance(obj, Mapping)
         and len(obj) > 0
         and all(isinstance(value, Tensor) for value in obj.values())
+        # An optimizer numbers its tensors.
+        and all(isinstance(key, str) for key in obj)
     )
 
 
@@ -57,11 +60,12 @@ def read_state_dict(
             averaged models (``module.``, ``_orig_mod.`` and the like) are removed.
         container: Container to read if a file has several (``'model_ema'`` next to
             ``'model'``), or another one, such as ``'ema_state_dict'``; by default the
-            first existing one, in the order of ``CONTAINERS``.
+            first existing one, in the order of ``CONTAINERS``, or else the only one.
 
     Raises:
         FileNotFoundError: The file does not exist.
-        CheckpointError: The file cannot be read, or has no state dict (of this name).
+        CheckpointError: The file cannot be read, has no state dict (of this name), or
+            a tensor in it is sparse or has no data.
     """
     path = Path(path)
     if not path.is_file():
@@ -87,21 +91,25 @@ def read_state_dict(
 
 def _unwrapped(state: dict[str, Tensor], name: str | Path) -> dict[str, Tensor]:
     """The names without the prefixes of a wrapped or averaged model."""
+    for key, value in state.items():
+        if value.is_meta or value.layout is not torch.strided:
+            kind = 'has no data' if value.is_meta else f'is a tensor of {value.layout}'
+            raise CheckpointError(f'{name}: {key} {kind}; accepted are dense tensors.')
     try:
         return unwrapped_names(state)
     except AmbiguousNamesError as error:
         raise CheckpointError(f'{name} is ambiguous: {error}.') from error
 
 
-def _within(container: object) -> dict[str, Tensor] | None:
-    """The inner state dict of a container, as an averaged model may have one."""
-    if not isinstance(container, Mapping):
+def _within(container: object, depth: int = 2) -> dict[str, Tensor] | None:
+    """The state dict of a container, which may be nested, as in an averaged model."""
+    if _is_state_dict(container):
+        return dict(container)
+    if not isinstance(container, Mapping) or not depth:
         return None
-    for name in CONTAINERS:
-        found = container.get(name)
-        if _is_state_dict(found):
-            return dict(found)
-    return None
+    nested = (container[name] for name in CONTAINERS if name in container)
+    found = (_within(inner, depth - 1) for inner in nested)
+    return next((state for state in found if state is not None), None)
 
 
 def find_state_dict(
@@ -115,15 +123,27 @@ def find_state_dict(
     wanted = CONTAINERS if container is None else (container,)
     if isinstance(content, Mapping):
         for candidate in (content[name] for name in wanted if name in content):
-            if _is_state_dict(candidate):
-                return dict(candidate)
-            inner = _within(candidate)
-            if inner is not None:
-                return inner
+            found = _within(candidate)
+            if found is not None:
+                return found
         if container is None:
-            flat = {k: v for k, v in content.items() if isinstance(v, Tensor)}
+            flat = {
+                key: value
+                for key, value in content.items()
+                if isinstance(key, str) and isinstance(value, Tensor)
+            }
             if flat:
                 return flat
+            others = {name: _within(value) for name, value in content.items()}
+            others = {name: v for name, v in others.items() if v is not None}
+            if len(others) == 1:
+                return others.popitem()[1]
+            if others:
+                raise CheckpointError(
+                    f'{path} holds several state dicts: '
+                    f'{", ".join(map(repr, others))}. Save the one that is meant by '
+                    'itself.'
+                )
     where = f'under one of {", ".join(CONTAINERS)}'
     if container is not None:
         has = list(content) if isinstance(content, Mapping) else type(content).__name__

@@ -17,7 +17,11 @@ _COUNTERS = {'steps', 'n_averaged', 'step', 'initted', 'decay', 'num_updates'}
 _HOLDERS = {
     'module', 'model', 'net', 'network', 'backbone', 'student', 'ema', 'ema_model',
     'model_ema', 'online_model', 'base_model', 'wrapped_model', '_forward_module',
-    'encoder', 'vision_encoder',
+    'encoder', 'vision_encoder', 'image_encoder', 'online_encoder', 'target_encoder',
+    'momentum_encoder', 'encoder_q', 'trunk', 'vit', 'classifier', '_model', '_module',
+    'inner_model', 'wrapped', 'ddp', 'ddp_model', 'averaged_model', 'swa_model',
+    'shadow_model', 'ema_net', 'ema_network', 'ema_student', 'student_model',
+    'model_student', 'distiller',
 }  # fmt: skip
 _STUDENT, _TEACHER = 'student.', 'teacher.'
 

@@ -50,6 +50,15 @@ PREFIXES = [
     'ema_model.',
     '_forward_module.model.',
     'ema.module.',
+    'averaged_model.',
+    'swa_model.module.',
+    'student_model.backbone.',
+    'model_student.',
+    'distiller.student.',
+    'target_encoder.',
+    'image_encoder.trunk.',
+    '_model.',
+    'ddp_model.module.',
 ]
 
 
@@ -81,6 +90,45 @@ def test_containers(container, state, tmp_path):
     check(path, state)
     torch.save({container: dict(module=state, decay=0.9)}, path)
     check(path, state)
+
+
+@pytest.mark.parametrize(
+    'container', ['params', 'weights', 'network', 'teacher', 'swa_state_dict', 'net_g']
+)
+def test_the_only_container_is_read_whatever_its_name(container, state, tmp_path):
+    path = tmp_path / 'x.pth'
+    moments = {0: torch.ones(3), 1: torch.ones(3)}
+    torch.save({container: state, 'optimizer': moments, 'epoch': 3}, path)
+    check(path, state)
+    torch.save({container: dict(model=dict(state_dict=state)), 'epoch': 3}, path)
+    check(path, state)
+    torch.save({container: state, 'params_ema': state}, path)
+    with pytest.raises(CheckpointError, match=f"several state dicts: '{container}'"):
+        read_state_dict(path)
+    assert list(read_state_dict(path, container=container)) == list(state)
+
+
+@pytest.mark.parametrize('keys', [int, lambda n: ('layer', n)])
+def test_tensors_without_names_are_no_state_dict(keys, state, tmp_path):
+    torch.save({keys(n): v for n, v in enumerate(state.values())}, tmp_path / 'x.pth')
+    with pytest.raises(CheckpointError, match=r'x\.pth holds no state dict'):
+        read_state_dict(tmp_path / 'x.pth')
+
+
+@pytest.mark.parametrize(
+    'change, word',
+    [
+        (lambda value: value.to('meta'), 'has no data'),
+        (lambda value: value.to_sparse(), 'torch.sparse_coo'),
+        (lambda value: value.to_sparse_csr(), 'torch.sparse_csr'),
+    ],
+)
+def test_tensors_that_are_not_dense_are_named(change, word, state, tmp_path):
+    state['out.weight'] = change(state['out.weight'])
+    torch.save(state, tmp_path / 'x.pth')
+    for checkpoint in (state, tmp_path / 'x.pth'):
+        with pytest.raises(CheckpointError, match=f'out.weight .*{word}.*dense'):
+            load_pretrained(Model(), checkpoint)
 
 
 @pytest.mark.parametrize('counter', ['n_averaged', 'steps', 'step', 'initted'])

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmtransmamba.models.checkpoint import (
-    CONTAINERS,
     find_state_dict,
     load_pretrained,
 )
@@ -230,12 +229,11 @@ class VisionBackbone(BaseModule):
 
         mmpretrain's ``ImageClassifier`` calls this before loading.
         """
-        for container in CONTAINERS:
-            # mmengine knows only one container, and would load nothing from the others.
-            if isinstance(state_dict.get(container), Mapping):
-                content = find_state_dict(dict(state_dict), 'the checkpoint')
-                state_dict.clear()
-                state_dict.update(content)
+        # mmengine knows only one container, and would load nothing from the others.
+        if any(isinstance(value, Mapping) for value in state_dict.values()):
+            content = find_state_dict(dict(state_dict), 'the checkpoint')
+            state_dict.clear()
+            state_dict.update(content)
         keys = [key for key in state_dict if key.startswith(prefix)]
         if any(key.startswith(prefix + 'backbone.') for key in keys):
             return
