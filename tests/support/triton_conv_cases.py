@@ -131,3 +131,42 @@ def it_is_the_best_backend_and_refuses_by_name():
         ('x', torch.ones(1).expand(1, 2**16, 2**15), 'fewer than 2^31'),
     ):
         assert reason in module.refuses(tensors | {name: x})
+
+
+@case
+def a_sequence_goes_on_from_its_state():
+    x, weight, bias = operands(directions=1)
+    expected = causal_conv1d(x, weight, bias, (False,), silu=True)
+    found, state = [], None
+    with backends.use_backend('triton'):
+        for piece in x.tensor_split((3, 4), dim=1):
+            given = (piece, weight, bias, (False,))
+            y, state = causal_conv1d(*given, silu=True, state=state, return_state=True)
+            found.append(y)
+    torch.testing.assert_close(torch.cat(found, 2), expected)
+    assert torch.equal(state, x[:, -3:])
+
+
+@case
+def the_convolution_of_language_mixers_is_the_kernel_where_it_runs():
+    from mmtransmamba.models.language.mixers.causal_conv import CausalConv
+
+    conv = CausalConv(3, 4)
+    for length in (4, 6):
+        x = torch.randn(2, 3, length, requires_grad=True)
+        for silu in (False, True):
+            found, expected = [], []
+            for backend, results in (('triton', found), ('portable', expected)):
+                with backends.use_backend(backend):
+                    y = conv(x, silu)
+                results += [y, *torch.autograd.grad(y.sin().sum(), (x, conv.weight))]
+            assert 'causal_conv1d_triton' in _names(found[0].grad_fn)
+            assert 'causal_conv1d_triton' not in _names(expected[0].grad_fn)
+            torch.testing.assert_close(found, expected)
+
+
+def _names(node):
+    """Names of the functions of a graph of autograd."""
+    if node is None:
+        return ''
+    return node.name() + ' '.join(_names(x) for x, _ in node.next_functions)

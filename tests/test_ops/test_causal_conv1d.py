@@ -163,3 +163,55 @@ def test_compiles():
         strict=True,
     ):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize('cuts', [(3, 5), (1, 2, 3), (6,)])
+@pytest.mark.parametrize('backend', ['reference', 'portable'])
+def test_a_sequence_goes_on_from_its_state(cuts, backend):
+    x, weight, bias = inputs(directions=1)
+    expected = causal_conv1d(x, weight, bias, (False,), silu=True)
+    found, state = [], None
+    with backends.use_backend(backend):
+        for piece in x.tensor_split(cuts, dim=1):
+            y, state = causal_conv1d(
+                *(piece, weight, bias, (False,)),
+                silu=True,
+                state=state,
+                return_state=True,
+            )
+            found.append(y)
+            assert state.shape == (2, 3, 3) and y.shape[2] == piece.shape[1]
+    torch.testing.assert_close(torch.cat(found, 2), expected)
+    torch.testing.assert_close(state, x[:, -3:])
+    grads = [
+        torch.autograd.grad(y.sum(), (x, weight))
+        for y in (expected, torch.cat(found, 2))
+    ]
+    torch.testing.assert_close(*grads)
+
+
+def test_a_single_step_from_a_state_in_another_dtype():
+    x, weight, bias = (t.detach() for t in inputs(directions=1, dtype=torch.float32))
+    _, state = causal_conv1d(x[:, :-1], weight, bias, (False,), return_state=True)
+    y = causal_conv1d(x[:, -1:], weight, bias, (False,), state=state.double())
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y, causal_conv1d(x, weight, bias, (False,))[:, :, -1:])
+
+
+@pytest.mark.parametrize(
+    'shape, reverse, message',
+    [
+        (
+            (2, 4, 3),
+            (False,),
+            r'shape \[2, 4, 3\]; accepted: .* = \[2, 3, 3\]',
+        ),
+        ((1, 3, 3), (False,), r'state has shape \[1, 3, 3\]'),
+        ((2, 3, 3), (True,), 'no reversed directions'),
+        (None, (True,), 'no reversed directions'),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(shape, reverse, message):
+    state = None if shape is None else torch.zeros(shape)
+    with pytest.raises(ValueError, match=message):
+        causal_conv1d(*inputs(directions=1), reverse, state=state, return_state=True)

@@ -1,5 +1,6 @@
 """Depthwise causal convolution over a sequence, in one or several directions."""
 
-from .interface import causal_conv1d
+from . import triton
+from .interface import OP, causal_conv1d
 
-__all__ = ['causal_conv1d']
+__all__ = ['OP', 'causal_conv1d', 'triton']

@@ -239,9 +239,9 @@ class DecoderMixer(AttentionMixer):
     ) -> Tensor:
         """The causal convolution and its activation, ``[B, L, D]``."""
         length, taps = x_BLD.shape[1], self.conv1d.kernel_size[0]
+        silu = self.conv_activation == 'silu'
         if begins is not None:
-            out = self.conv1d(windows(x_BLD, taps, begins))
-            return self.activate(out.view_as(x_BLD))
+            return self.conv1d(windows(x_BLD, taps, begins), silu).view_as(x_BLD)
         order = None
         if padding_mask is not None:
             # A projection's bias has made padding nonzero.
@@ -266,14 +266,8 @@ class DecoderMixer(AttentionMixer):
         wanted = taps - 1 + (length if order is None else x_BLD.shape[1])
         missing = wanted - x_BDL.shape[-1]
         x_BDL = F.pad(x_BDL, (missing, 0)) if missing > 0 else x_BDL[..., -wanted:]
-        out = self.conv1d(x_BDL).transpose(1, 2)
-        if order is not None:
-            out = out.gather(1, order[:, -length:])
-        return self.activate(out)
-
-    def activate(self, x: Tensor) -> Tensor:
-        """The computation after the convolution."""
-        return F.silu(x) if self.conv_activation == 'silu' else x
+        out = self.conv1d(x_BDL, silu).transpose(1, 2)
+        return out if order is None else out.gather(1, order[:, -length:])
 
     def calibrate(self, distances: Tensor, constant: Tensor) -> None:
         """Set decays and gates from statistics of the attention on text.
@@ -290,11 +284,6 @@ class DecoderMixer(AttentionMixer):
 
 
 CONV_ACTIVATIONS = ('silu', 'identity')
-
-
-def causal_conv(channels: int, size: int) -> nn.Conv1d:
-    """Weights of a depthwise causal convolution, see :meth:`DecoderMixer.convolve`."""
-    return nn.Conv1d(channels, channels, size, groups=channels)
 
 
 def float32_parameter(*shape: int) -> nn.Parameter:

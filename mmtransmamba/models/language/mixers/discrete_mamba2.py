@@ -14,10 +14,10 @@ from transformers.cache_utils import Cache
 from mmtransmamba.models.language.mixers.base import (
     CONV_ACTIVATIONS,
     DecoderMixer,
-    causal_conv,
     float32_parameter,
     init_conv,
 )
+from mmtransmamba.models.language.mixers.causal_conv import CausalConv
 from mmtransmamba.models.language.mixers.inits import Init
 from mmtransmamba.models.language.packing import restart
 from mmtransmamba.ops import ssd_scan, ssd_step
@@ -80,7 +80,7 @@ class DiscreteMamba2Mixer(DecoderMixer):
         self.C_proj = nn.Linear(hidden, self.d_keys, bias=in_bias)
         self.decay_proj = nn.Linear(hidden, self.num_heads, bias=False)
         self.z_proj = nn.Linear(hidden, self.d_inner)
-        self.conv1d = causal_conv(self.d_inner + 2 * self.d_keys, d_conv)
+        self.conv1d = CausalConv(self.d_inner + 2 * self.d_keys, d_conv)
         self.D = float32_parameter(self.num_heads)
         self.out_proj = nn.Linear(self.d_inner, hidden, bias=out_bias)
         self.reset_parameters()

@@ -15,12 +15,12 @@ from transformers.cache_utils import Cache
 from mmtransmamba.models.language.mixers.base import (
     CONV_ACTIVATIONS,
     DecoderMixer,
-    causal_conv,
     float32_parameter,
     init_conv,
     new_step_sizes,
     step_sizes_of,
 )
+from mmtransmamba.models.language.mixers.causal_conv import CausalConv
 from mmtransmamba.models.language.mixers.inits import (
     IDENTITY_CONV,
     SMALL_GATE,
@@ -158,7 +158,7 @@ class GatedDeltaNetMixer(DecoderMixer):
             self.k_norm = nn.RMSNorm(self.head_dim, eps=eps)
             self.q_norm = nn.RMSNorm(self.head_dim, eps=eps)
         self.beta_proj = nn.Linear(hidden, self.num_heads, bias=False)
-        self.conv1d = causal_conv(2 * self.d_groups + self.d_inner, d_conv)
+        self.conv1d = CausalConv(2 * self.d_groups + self.d_inner, d_conv)
         self.A_log = float32_parameter(self.num_heads)
         self.norm = HeadRMSNorm(self.d_inner, self.head_dim, eps=norm_eps)
         self.out_proj = nn.Linear(self.d_inner, hidden, bias=out_bias)

@@ -15,11 +15,11 @@ from transformers.cache_utils import Cache
 from mmtransmamba.models.language.mixers.base import (
     CONV_ACTIVATIONS,
     DecoderMixer,
-    causal_conv,
     float32_parameter,
     init_conv,
     new_step_sizes,
 )
+from mmtransmamba.models.language.mixers.causal_conv import CausalConv
 from mmtransmamba.models.language.mixers.inits import NORMAL_CONV, Init
 from mmtransmamba.models.language.packing import restart
 from mmtransmamba.ops import selective_scan_fn, selective_scan_step
@@ -164,7 +164,7 @@ class MambaMixer(SelectiveScanMixer):
         self.conv_activation = conv_activation
         self.dt_rank = math.ceil(hidden / 16)
         self.in_proj = nn.Linear(hidden, 2 * self.d_inner, bias=in_bias)
-        self.conv1d = causal_conv(self.d_inner, d_conv)
+        self.conv1d = CausalConv(self.d_inner, d_conv)
         self.x_proj = nn.Linear(
             self.d_inner, self.dt_rank + 2 * self.d_state, bias=False
         )

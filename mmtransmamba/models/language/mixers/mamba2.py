@@ -14,12 +14,12 @@ from transformers.cache_utils import Cache
 from mmtransmamba.models.language.mixers.base import (
     CONV_ACTIVATIONS,
     DecoderMixer,
-    causal_conv,
     float32_parameter,
     init_conv,
     new_step_sizes,
     step_sizes_of,
 )
+from mmtransmamba.models.language.mixers.causal_conv import CausalConv
 from mmtransmamba.models.language.mixers.inits import (
     IDENTITY_CONV,
     NORMAL_CONV,
@@ -176,7 +176,7 @@ class Mamba2Mixer(DecoderMixer):
             eps = config.rms_norm_eps
             self.B_norm = nn.RMSNorm(self.head_dim, eps=eps)
             self.C_norm = nn.RMSNorm(self.head_dim, eps=eps)
-        self.conv1d = causal_conv(2 * self.d_groups + self.d_inner, d_conv)
+        self.conv1d = CausalConv(2 * self.d_groups + self.d_inner, d_conv)
         self.dt_bias = float32_parameter(self.num_heads)
         self.A_log = float32_parameter(self.num_heads)
         self.D = None

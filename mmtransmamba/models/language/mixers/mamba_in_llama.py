@@ -12,9 +12,9 @@ from transformers.cache_utils import Cache
 
 from mmtransmamba.models.language.mixers.base import (
     CONV_ACTIVATIONS,
-    causal_conv,
     float32_parameter,
 )
+from mmtransmamba.models.language.mixers.causal_conv import CausalConv
 from mmtransmamba.models.language.mixers.inits import Init
 from mmtransmamba.models.language.mixers.mamba import (
     SelectiveScanMixer,
@@ -96,7 +96,7 @@ class MambaInLlamaMixer(SelectiveScanMixer):
         self.dt_down = nn.Linear(hidden, self.dt_rank, bias=False)
         self.dt_proj = StepSizeProjection(self.dt_rank, self.d_inner)
         self.dt_proj.bias = float32_parameter(self.d_inner)
-        self.conv1d = causal_conv(self.d_inner, d_conv)
+        self.conv1d = CausalConv(self.d_inner, d_conv)
         self.A_log = float32_parameter(self.d_inner, d_state)
         self.D = float32_parameter(self.d_inner)
         self.out_proj = nn.Linear(self.d_inner, hidden, bias=out_bias)
