@@ -6,6 +6,8 @@ Every lane owns a channel: nothing is exchanged, and nothing is spilled.
 import pytest
 from triton_release import needs_current_triton
 
+from mmtransmamba.ops.wkv import triton_plan as plan
+
 pytestmark = needs_current_triton
 CHANNELS, TOKENS, PIECE = 192, 196, 8
 
@@ -19,7 +21,8 @@ def arguments(kernel, io):
     sizes |= {f'{name}_b': TOKENS * CHANNELS for name in 'kvgrqpax'}
     sizes |= {f'{name}_t': CHANNELS for name in 'kvgrqpax'}
     constants = dict(BC=32, PIECE=PIECE, SEPARATE=False, GROUPED=False)
-    constants |= dict(D=64, NP=64, NR=16, NV=8, TILE=8, BACKWARDS=False)
+    constants |= dict(D=64, NP=64, NR=plan.ROWS, NV=plan.COLUMNS, TILE=plan.TILE)
+    constants |= dict(BACKWARDS=False)
     return {
         x.name: ('constexpr', constants[x.name])
         if x.is_constexpr
@@ -80,3 +83,13 @@ def test_a_matrix_state_stays_in_registers():
     assert loop['SHFL'] == 5 and not loop['BAR'] and not loop['STS']
     assert loop['LDG.128'] == 3 * 64 // 4
     assert loop.total() <= 350
+
+
+def test_gradients_of_rows_of_a_matrix_state_are_not_spilled():
+    from triton_machine_code import compiled
+
+    from mmtransmamba.ops.wkv.triton_v6_rows import wkv6_rows
+
+    code = compiled(wkv6_rows, arguments(wkv6_rows, '*fp32'), 90)
+    assert code.registers <= 255 and code.stack == 0 and code.shared == 0
+    assert not any(code.whole[x] for x in ('SHFL', 'BAR', 'LDL', 'STL'))

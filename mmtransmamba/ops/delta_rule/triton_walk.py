@@ -259,6 +259,10 @@ def delta_walk_back(
     [blocks, B * H, NC * BT]`` gets a part of the gradient of ``beta`` from each block
     of columns: the products of errors and gradients of the written values.
     """
+    # Three products of TF32 hold two parts of each factor: in float32, with 64 key
+    # channels, 96 bytes of a lane do not fit in its registers. Compiled and no better:
+    # tiles of 16 key channels (216 bytes), eight warps (16 bytes, but nearly as many
+    # operations in each of twice the warps), and what needs dy first (112 bytes).
     blocks = tl.cdiv(VALUES, BV)
     i_v = tl.program_id(0) % blocks
     d = i_v * BV + tl.arange(0, BV)

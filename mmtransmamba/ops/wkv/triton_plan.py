@@ -17,8 +17,9 @@ GROUP = 64
 """Pieces that one program carries where there are more."""
 ROWS = 16
 """Keys of a tile of a state in ``bi_wkv6``, whose operands are loaded at once."""
-COLUMNS = 8
-"""Columns whose states the gradients' kernel keeps for all steps of a tile."""
+COLUMNS = 4
+"""Columns whose states the gradients' kernel keeps for all steps of a tile. With eight,
+136 bytes of a lane do not fit in its registers."""
 TILE = 8
 """Steps of a tile; the states of a tile's steps fit in registers."""
 MAX_WIDTH = 64
