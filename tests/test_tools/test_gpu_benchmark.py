@@ -73,6 +73,14 @@ def test_every_part_runs_and_is_written(start, tmp_path, monkeypatch):
     ):
         assert values[f'{case} float32', 'error of y'] < 1e-5
         assert values[f'{case} bfloat16', 'forward and backward, ms'] > 0
+    for case in (
+        'ssd_scan (8, 2048, 3072) bfloat16 native',
+        'ssd_scan (8, 2048, 3072) bfloat16 chunked',
+        'gated_delta_rule (64, 196, 192) bfloat16 chunked',
+        'kda (8, 4096, 1024) bfloat16 chunked',
+    ):
+        assert values[case, 'error of y'] < 2e-2
+        assert values[case, 'forward and backward, ms'] > 0
     with (tmp_path / 'gpu.csv').open(newline='', encoding='utf-8') as file:
         assert len(list(csv.DictReader(file))) == len(rows)
     text = page.read_text(encoding='utf-8')
@@ -99,6 +107,20 @@ def test_it_continues_and_tries_again_what_failed(start, monkeypatch):
     assert [row['measure'] for row in rows] == ['images a second']
     start(*options)
     assert ran == ['Vim', 'Vim']
+
+
+def test_packages_that_are_absent_are_named(start, monkeypatch):
+    monkeypatch.setattr(_gpu, 'MIXING', {('ssd_scan', 8, 20, 128): 1.0})
+    monkeypatch.setattr(_gpu, 'STAND_INS', {'mamba_ssm': 'mamba_ssm', 'fla': 'fla'})
+    absent = {'mamba_ssm': 'no mamba_ssm here', 'fla': 'no fla here\nat all'}
+    monkeypatch.setattr(_gpu.backends, 'available', lambda op: absent)
+    rows, _ = start('--dry-run', '--parts', 'mixing')
+    found = {row['case']: row['value'] for row in rows if row['measure'] == 'not run'}
+    shape = 'ssd_scan (8, 20, 128) bfloat16'
+    assert found == {
+        f'{shape} mamba_ssm': 'no mamba_ssm here',
+        f'{shape} fla': 'no fla here',
+    }
 
 
 def test_nothing_is_started_when_the_time_is_up(start, monkeypatch):

@@ -30,6 +30,20 @@ def test_the_best_sizes_are_found_one_after_another(plan):
     assert (plan.BLOCK, plan.ROWS) == (64, 8)  # the table is as it was
 
 
+def test_a_size_that_does_not_fit_is_passed_over(plan, capsys):
+    def passes():
+        if plan.BLOCK > 64:
+            raise RuntimeError('out of resource: shared memory\nof this card')
+        return plan.BLOCK + plan.ROWS
+
+    kernel = _tune_triton.Kernel(plan, ('BLOCK', 'ROWS'), [passes])
+    sizes = dict(BLOCK=64, ROWS=8)
+    best = _tune_triton.tune(kernel, sizes, lambda function: function(), rounds=1)
+    assert best == dict(BLOCK=32, ROWS=4)
+    printed = capsys.readouterr().out
+    assert 'BLOCK = 128, ROWS = 8 | RuntimeError: out of resource' in printed
+
+
 def test_a_dry_run_names_the_lines_to_write(monkeypatch, capsys):
     values = iter(range(1000, 0, -1))  # every size that is tried is faster
     monkeypatch.setattr(
@@ -44,6 +58,7 @@ def test_a_dry_run_names_the_lines_to_write(monkeypatch, capsys):
     file = 'mmtransmamba/ops/selective_scan/triton_plan.py'
     assert f'{file}: WIDE_FROM = {4 * before}\n' in printed
     assert 'mmtransmamba/ops/wkv/triton_plan.py: GROUP = 256' in printed
+    assert 'mmtransmamba/ops/delta_rule/triton_plan.py: KEY_TILE = 128' in printed
     assert before == triton_plan.WIDE_FROM
 
 

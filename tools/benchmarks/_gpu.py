@@ -60,18 +60,30 @@ MIXING = {
     ('kda', 8, 4096, 1024): 2.0,
 }
 RULES = {'gated_delta_rule': gated_delta_rule, 'kda': kda}
+# Packages whose kernels compute the same, and their backends' names; fla takes half
+# precision only. On a CPU two of this package's backends stand in for them.
+RIVALS = {
+    'ssd_scan': ('ssd', ('mamba_ssm', 'fla')),
+    'gated_delta_rule': ('delta_rule', ('fla',)),
+    'kda': ('delta_rule', ('fla',)),
+}
+STAND_INS = {'mamba_ssm': 'native', 'fla': 'chunked'}
 OVERHEAD_TARGET = 15.0
 DECODE_CONTEXTS = ['4096', '32768', '131072']
 DECODE_LIMIT = 240  # seconds
 
 
 class Item(NamedTuple):
-    """One thing to run: its part and case, and what gives ``(measure, value)``s."""
+    """One thing to run: its part and case, and what gives ``(measure, value)``s.
+
+    ``needs`` are an op and the backend of it that may not be available.
+    """
 
     part: str
     case: str
     run: Callable[[], Iterator[tuple[str, float]]]
-    predicted: dict[str, float]
+    predicted: dict[str, float] = {}
+    needs: tuple[str, str] | None = None
 
 
 class Session:
@@ -143,7 +155,7 @@ class Session:
         ):
             for name in DTYPES:
                 case = f'{shape} {name}'
-                yield Item('values', case, partial(self.values, shape, name), {})
+                yield Item('values', case, partial(self.values, shape, name))
         names = ['native', 'reference'] if self.dry else ['triton', 'mamba_ssm']
         for shape, predicted in SHAPES.items():
             for dtype in DTYPES:
@@ -154,6 +166,7 @@ class Session:
                         f'{shape} {dtype} {name}',
                         partial(self.scan, shape, DTYPES[dtype], name),
                         {'forward in a CUDA graph, ms': predicted} if known else {},
+                        ('selective_scan', name),
                     )
         for dtype in DTYPES:
             yield Item(
@@ -174,14 +187,23 @@ class Session:
                     if dtype == 'float32'
                     else {},
                 )
+            op, rivals = RIVALS.get(name, (None, ()))
+            for rival in rivals:
+                backend = STAND_INS[rival] if self.dry else rival
+                yield Item(
+                    'mixing',
+                    f'{name} {tuple(shape)} bfloat16 {backend}',
+                    partial(self.mixing, name, *shape, torch.bfloat16, backend),
+                    needs=(op, backend),
+                )
         for name in _gpu_training.BACKBONES:
             run = partial(_gpu_training.alone, name, self.device)
-            yield Item('training', name, run, {})
+            yield Item('training', name, run)
         for name, config in _gpu_training.DISTILLERS.items():
             run = partial(_gpu_training.distilled, config, self.device)
             predicted = {'overhead of distillation, %': OVERHEAD_TARGET}
             yield Item('training', f'{name} distilled', run, predicted)
-        yield Item('decode', 'llama-3.2-1b', self.decode, {})
+        yield Item('decode', 'llama-3.2-1b', self.decode)
 
     def values(self, shape: tuple, dtype: str) -> Iterator[tuple[str, float]]:
         """Largest errors of outputs and gradients, and whether two runs are equal."""
@@ -279,11 +301,18 @@ class Session:
             yield f'forward and backward{name}, ms', self.milliseconds(both)
 
     def mixing(
-        self, name: str, batch: int, length: int, channels: int, dtype: torch.dtype
+        self,
+        name: str,
+        batch: int,
+        length: int,
+        channels: int,
+        dtype: torch.dtype,
+        backend: str | None = None,
     ) -> Iterator[tuple[str, float]]:
         """Errors against float64 and times of other functions that mix tokens."""
         if self.dry:
             batch, length = 1, 5
+        backend = backend or self.kernel or 'reference'
         generator = torch.Generator().manual_seed(0)
 
         def randn(*shape: int) -> Tensor:
@@ -330,7 +359,7 @@ class Session:
             return {x: v.to(self.device).requires_grad_() for x, v in tensors.items()}
 
         exact = both({x: v.double().requires_grad_() for x, v in part.items()})
-        with backends.use_backend(self.kernel or 'reference'):
+        with backends.use_backend(backend):
             found = both(placed(part))
             for x, one, other in zip(('y', *part), found, exact, strict=True):
                 gap = (one.double().cpu() - other).abs().max() / other.abs().max()
@@ -404,8 +433,9 @@ def _rows(item: Item) -> list[dict[str, Any]]:
             )
         )
 
-    if item.part == 'scan':
-        reason = backends.available('selective_scan')[item.case.split()[-1]]
+    if item.needs is not None:
+        op, backend = item.needs
+        reason = backends.available(op)[backend]
         if reason is not None:
             return [row('not run', reason.splitlines()[0])]
     rows = []

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
-from _gpu import MIXING, SHAPES, Session
+import torch.nn.functional as F
+from _gpu import HEAD, MIXING, RULES, SHAPES, Session
 
 from mmtransmamba.ops import backends, bi_wkv, selective_scan_fn
+from mmtransmamba.ops.delta_rule import triton_plan as delta_plan
 from mmtransmamba.ops.selective_scan import triton_plan as scan_plan
 from mmtransmamba.ops.wkv import triton_plan as wkv_plan
 
@@ -62,12 +64,12 @@ def kernels(session: Session) -> list[Kernel]:
         )
         for shape in SHAPES
     ]
-    wkvs = []
+    wkvs, rules = [], []
+    randn = partial(torch.randn, device=session.device)
     for name, batch, length, channels in MIXING:
+        length = min(length, 16) if session.dry else length
+        tokens = (batch, length, channels)
         if name == 'bi_wkv':
-            length = min(length, 16) if session.dry else length
-            randn = partial(torch.randn, device=session.device)
-            tokens = (batch, length, channels)
             operands = dict(
                 w=randn(channels) / length,
                 u=randn(channels) / length,
@@ -75,10 +77,17 @@ def kernels(session: Session) -> list[Kernel]:
                 v=randn(tokens),
             )
             wkvs.append(_passes(bi_wkv, operands))
+        elif name in RULES:
+            heads = (batch, length, channels // HEAD)
+            gates = heads if name == 'gated_delta_rule' else (*heads, HEAD)
+            operands = {x: F.normalize(randn(*heads, HEAD), dim=-1) for x in 'qkv'}
+            operands |= dict(g=-F.softplus(randn(gates)), beta=randn(heads).sigmoid())
+            rules.append(_passes(RULES[name], operands))
     names = ('WIDE_FROM', 'SEGMENTS_BELOW', 'LONG', 'SHORTEST_SEGMENT')
     return [
         Kernel(scan_plan, names, scans),
         Kernel(wkv_plan, ('UNGROUPED', 'GROUP'), wkvs),
+        Kernel(delta_plan, ('KEY_TILE', 'ENOUGH'), rules),
     ]
 
 
@@ -111,9 +120,13 @@ def tune(
     """
 
     def cost(tried: dict[str, int]) -> float:
-        with patch.multiple(kernel.plan, **tried), backends.use_backend(backend):
-            times = [milliseconds(both) for both in kernel.passes]
         shown = ', '.join(f'{name} = {value}' for name, value in tried.items())
+        try:
+            with patch.multiple(kernel.plan, **tried), backends.use_backend(backend):
+                times = [milliseconds(both) for both in kernel.passes]
+        except Exception as error:  # tiles that are too small or do not fit
+            print(shown, f'{type(error).__name__}: {error}'.splitlines()[0], sep=' | ')
+            return math.inf
         print(shown, *(f'{time:.3f} ms' for time in times), sep=' | ', flush=True)
         return math.exp(sum(map(math.log, times)) / len(times))
 

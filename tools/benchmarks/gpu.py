@@ -3,9 +3,10 @@
 The parts, in this order: values of the Triton kernels against float64, with memory that
 was filled with NaN; speed of the selective scan beside ``mamba_ssm`` where that is
 installed; four directions in one launch beside four permuted copies; values and speed
-of the WKV, of the causal convolution, of SSD and of the gated delta rule; training
-steps of vision backbones under bf16 autocast, alone beside DeiT-T's and with the
-distiller; decoding, by ``decode.py``.
+of the WKV, of the causal convolution, of SSD and of the gated delta rule, the last two
+beside ``mamba_ssm`` and ``fla`` where those are installed; training steps of vision
+backbones under bf16 autocast, alone beside DeiT-T's and with the distiller; decoding,
+by ``decode.py``.
 
 Every result is written at once. A second run with the same folder continues: what is
 done is not repeated, and what failed is tried again.
