@@ -355,6 +355,7 @@ MISTAKES = [
             ('export', '--threads'),
             ('gpu', '--minutes'),
             ('selective_scan', '--repeat'),
+            ('teacher_cache', '--tokens'),
             ('training_step', '--batch-size'),
             ('tune_triton', '--rounds'),
         )
@@ -367,6 +368,7 @@ MISTAKES = [
             ('export', '--models'),
             ('export', '--formats'),
             ('selective_scan', '--cases'),
+            ('teacher_cache', '--cases'),
             ('training_step', '--students'),
         )
     ),
@@ -379,6 +381,10 @@ MISTAKES = [
     ('benchmarks/gpu.py', ['o', '--parts', 'skan'], 'skan'),
     *(
         ('benchmarks/distillation_overhead.py', ['--config', path], path)
+        for path in ('absent.py', 'folder', 'empty.py', 'vit.py')
+    ),
+    *(
+        ('benchmarks/teacher_cache.py', ['--cases', 'images', '--config', path], path)
         for path in ('absent.py', 'folder', 'empty.py', 'vit.py')
     ),
     ('benchmarks/distillation_overhead.py', ['--device', 'cuba'], 'cuba'),
