@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ Bridge = Callable[[Callable[[], None]], None]
 _BRIDGES: dict[str, Bridge] = {}
 # Changes by a bridge that last longer than an import.
 _LASTING = {
+    'mmengine._strategy.deepspeed',
     'mmengine.config.config',
     'mmengine.config.utils',
     'mmengine.runner.checkpoint',
@@ -462,6 +464,25 @@ def _run_no_config_of_a_checkpoint(execute: Callable[[], None]) -> None:
         return original(cfg_str, file_format)
 
     config.fromstring = staticmethod(functools.wraps(original)(fromstring))
+
+
+@_bridges('mmengine._strategy.deepspeed')
+def _register_optimizers_of_deepspeed(execute: Callable[[], None]) -> None:
+    """DeepSpeed 0.19 has no one-bit optimizers, which mmengine registers by name."""
+    execute()
+    module = sys.modules['mmengine._strategy.deepspeed']
+    if module.deepspeed is None or find_spec('deepspeed.runtime.fp16.onebit'):
+        return
+
+    def register_deepspeed_optimizers() -> list[str]:
+        adam = import_module('deepspeed.ops.adam')
+        lamb = import_module('deepspeed.ops.lamb')
+        found = [adam.DeepSpeedCPUAdam, adam.FusedAdam, lamb.FusedLamb]
+        for optimizer in found:
+            module.OPTIMIZERS.register_module(module=optimizer, force=True)
+        return [optimizer.__name__ for optimizer in found]
+
+    module.register_deepspeed_optimizers = register_deepspeed_optimizers
 
 
 def _replace_in_mmengine(module: types.ModuleType, replacement: Callable) -> None:

@@ -1,10 +1,12 @@
 """Every bridge of ``mmtransmamba/compat.py``: still needed, and working."""
 
+import importlib.machinery
 import importlib.util
 import json
 import logging
 import subprocess
 import sys
+import types
 from importlib import metadata
 
 import numpy as np
@@ -338,3 +340,36 @@ def test_a_release_outside_the_tested_range_is_warned_of_once(
     if warned:
         assert f'transformers {version} is outside' in told[0]
         assert '5.21 to 5.24' in told[0]
+
+
+@pytest.mark.parametrize('onebit', [False, True])
+def test_deepspeed_with_and_without_one_bit_optimizers(onebit, monkeypatch):
+    from mmengine._strategy import deepspeed as strategy
+
+    def module(name, **names):
+        made = types.ModuleType(name)
+        made.__path__ = []
+        made.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        vars(made).update(names)
+        monkeypatch.setitem(sys.modules, name, made)
+        return made
+
+    def classes(*names):
+        return {name: type(name, (), {}) for name in names}
+
+    for name in ('runtime', 'runtime.fp16', 'ops'):
+        module(f'deepspeed.{name}')
+    if onebit:
+        module('deepspeed.runtime.fp16.onebit')
+    module('deepspeed.ops.adam', **classes('DeepSpeedCPUAdam', 'FusedAdam'))
+    lamb = module('deepspeed.ops.lamb', **classes('FusedLamb'))
+    monkeypatch.setattr(strategy, 'deepspeed', module('deepspeed'))
+    original = strategy.register_deepspeed_optimizers
+    monkeypatch.setattr(strategy, 'register_deepspeed_optimizers', original)
+    compat._BRIDGES['mmengine._strategy.deepspeed'](lambda: None)
+    if onebit:
+        assert strategy.register_deepspeed_optimizers is original
+        return
+    names = ['DeepSpeedCPUAdam', 'FusedAdam', 'FusedLamb']
+    assert strategy.register_deepspeed_optimizers() == names
+    assert strategy.OPTIMIZERS.get('FusedLamb') is lamb.FusedLamb

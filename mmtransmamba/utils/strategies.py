@@ -11,7 +11,10 @@ from mmengine.config import Config
 RUNNER = 'mmtransmamba.FullyShardedRunner'
 WRAPPER = 'mmtransmamba.FullyShardedModel'
 # Hooks that keep or rewrite a copy of the model, which they would find sharded.
-_REFUSED_HOOKS = ('EMAHook', 'CompileHook')
+_REFUSED_HOOKS = {
+    'FSDP': ('EMAHook', 'CompileHook'),
+    'DeepSpeed': ('EMAHook', 'CompileHook', 'SubcloneInitializer', 'SaveStudentHook'),
+}
 
 
 def use_strategy(cfg: Config, name: str, launcher: str) -> None:
@@ -48,13 +51,7 @@ def check_fsdp(cfg: Config) -> None:
     """
     if str(cfg.get('runner_type')).rpartition('.')[2] != RUNNER.rpartition('.')[2]:
         return
-    for key, hook in _hooks(cfg):
-        kind = hook.get('type')
-        kind = (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
-        if kind in _REFUSED_HOOKS:
-            raise ValueError(f'{key}: {kind} does not work with FSDP; leave it out')
-    if cfg.get('compile'):
-        raise ValueError('compile does not work with FSDP; set compile=False')
+    _check_whole(cfg, 'FSDP')
     wrapper = cfg.get('optim_wrapper') or {}
     kind = str(wrapper.get('type', 'OptimWrapper')).rpartition('.')[2]
     if kind not in ('OptimWrapper', 'AutocastOptimWrapper'):
@@ -63,6 +60,20 @@ def check_fsdp(cfg: Config) -> None:
             'OptimWrapper, mmtransmamba.AutocastOptimWrapper, and with --strategy fsdp '
             "AmpOptimWrapper of dtype='bfloat16'"
         )
+
+
+def _check_whole(cfg: Config, name: str) -> None:
+    """Refuse what needs a whole model."""
+    for key, hook in _hooks(cfg):
+        kind = hook.get('type')
+        kind = (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
+        if kind in _REFUSED_HOOKS[name]:
+            other = '' if kind in _REFUSED_HOOKS['FSDP'] else ', or use --strategy fsdp'
+            raise ValueError(
+                f'{key}: {kind} does not work with {name}; leave it out{other}'
+            )
+    if cfg.get('compile'):
+        raise ValueError(f'compile does not work with {name}; set compile=False')
 
 
 def _hooks(cfg: Config) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -97,19 +108,43 @@ def _use_deepspeed(cfg: Config) -> None:
             '--strategy deepspeed needs the package deepspeed, which is not installed; '
             '--strategy fsdp shards the same tensors and needs only PyTorch'
         )
+    from mmengine._strategy import deepspeed as S
+
+    S.register_deepspeed_optimizers = lambda: []
+    _check_whole(cfg, 'DeepSpeed')
     optim = cfg.optim_wrapper
-    half = optim.get('dtype') == 'bfloat16'
+    kind = str(optim.get('type', 'OptimWrapper')).rpartition('.')[2]
+    autocast = kind in ('AmpOptimWrapper', 'AutocastOptimWrapper')
+    if kind != 'OptimWrapper' and not autocast:
+        raise ValueError(
+            f'optim_wrapper.type="{kind}" does not work with DeepSpeed; accepted are '
+            'OptimWrapper, and for autocast AmpOptimWrapper'
+        )
+    default = 'bfloat16' if kind == 'AutocastOptimWrapper' else 'float16'
+    if autocast and optim.get('dtype', default) != 'bfloat16':
+        raise ValueError(
+            f'optim_wrapper.dtype={optim.get("dtype", default)!r} does not work with '
+            "DeepSpeed; accepted: 'bfloat16'"
+        )
     cfg.runner_type = 'FlexibleRunner'
     cfg.model_wrapper_cfg = None
-    given = cfg.get('strategy') or {}
+    # FlexibleRunner needs it.
+    if cfg.get('env_cfg') is None:
+        cfg.env_cfg = dict(dist_cfg=dict(backend='nccl'))
+    given = {k: v for k, v in (cfg.get('strategy') or {}).items() if k != 'type'}
     cfg.strategy = dict(
         type='DeepSpeedStrategy',
-        bf16=dict(enabled=half),
         zero_optimization=dict(
             stage=3, overlap_comm=True, stage3_gather_16bit_weights_on_model_save=True
         ),
         gradient_accumulation_steps=optim.get('accumulative_counts', 1),
-    ) | {key: value for key, value in given.items() if key != 'type'}
+    )
+    if autocast:
+        # Unlike DeepSpeed's bf16, it leaves the parameters of scans in float32.
+        cfg.strategy.config = dict(
+            torch_autocast=dict(enabled=True, dtype='bfloat16')
+        ) | dict(given.pop('config', {}))
+    cfg.strategy.update(given)
     clip = (optim.get('clip_grad') or {}).get('max_norm')
     if clip is not None:
         cfg.strategy.setdefault('gradient_clipping', clip)

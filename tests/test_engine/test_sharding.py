@@ -182,6 +182,10 @@ def test_ddp_changes_nothing():
     'changes, message',
     [
         (dict(optim_wrapper=dict(type='AmpOptimWrapper')), 'AmpOptimWrapper" does not'),
+        (
+            dict(optim_wrapper=dict(type='AmpOptimWrapper', dtype='float16')),
+            "accepted are .* AmpOptimWrapper of dtype='bfloat16'",
+        ),
         (dict(compile=True), 'compile does not work with FSDP'),
         (
             dict(custom_hooks=[dict(type='NumClassCheckHook'), dict(type='EMAHook')]),
@@ -215,7 +219,11 @@ def test_deepspeed_gets_what_mmengines_strategy_takes(monkeypatch):
     )
     cfg = config(
         optim_wrapper=optim,
-        strategy=dict(type='DeepSpeedStrategy', steps_per_print=50),
+        strategy=dict(
+            type='DeepSpeedStrategy',
+            steps_per_print=50,
+            config=dict(communication_data_type=1),
+        ),
     )
     with pytest.raises(ValueError, match='needs the package deepspeed, which is not'):
         monkeypatch.setattr(strategies, 'find_spec', lambda name: None)
@@ -223,6 +231,7 @@ def test_deepspeed_gets_what_mmengines_strategy_takes(monkeypatch):
     monkeypatch.setattr(strategies, 'find_spec', lambda name: name)
     use_strategy(cfg, 'deepspeed', 'pytorch')
     assert cfg.runner_type == 'FlexibleRunner'
+    assert cfg.env_cfg == dict(dist_cfg=dict(backend='nccl'))
     assert cfg.optim_wrapper == dict(
         type='DeepSpeedOptimWrapper',
         optimizer=optim['optimizer'],
@@ -232,9 +241,56 @@ def test_deepspeed_gets_what_mmengines_strategy_takes(monkeypatch):
     kind = STRATEGIES.get(given.pop('type'))
     assert set(given) <= set(inspect.signature(kind).parameters)
     assert given['zero_optimization']['stage'] == 3
-    assert given['bf16'] == dict(enabled=True)
+    # DeepSpeed's own bf16 would store the parameters of scans in bfloat16.
+    autocast = dict(enabled=True, dtype='bfloat16')
+    assert given['config'] == dict(torch_autocast=autocast, communication_data_type=1)
+    assert 'bf16' not in given
     assert given['gradient_accumulation_steps'] == 4
     assert (given['gradient_clipping'], given['steps_per_print']) == (2.0, 50)
+    own = dict(dist_cfg=dict(backend='nccl', timeout=9))
+    cfg = config(env_cfg=own)
+    use_strategy(cfg, 'deepspeed', 'pytorch')
+    assert cfg.env_cfg == own
+    assert 'config' not in cfg.strategy
+
+
+def hooks(*names):
+    return dict(custom_hooks=[dict(type=f'mmtransmamba.{name}') for name in names])
+
+
+def precision(**optim):
+    return dict(optim_wrapper=dict(optim, optimizer=dict(type='SGD', lr=0.1)))
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (
+            precision(type='AmpOptimWrapper'),
+            "optim_wrapper.dtype='float16' does not work with DeepSpeed",
+        ),
+        (
+            precision(type='AmpOptimWrapper', dtype='float16'),
+            "accepted: 'bfloat16'",
+        ),
+        (precision(type='ApexOptimWrapper'), 'type="ApexOptimWrapper" does not work'),
+        (
+            hooks('TermDecayHook', 'SubcloneInitializer'),
+            'custom_hooks.1: SubcloneInitializer does not work with DeepSpeed; leave '
+            'it out, or use --strategy fsdp',
+        ),
+        (hooks('SaveStudentHook'), 'custom_hooks.0: SaveStudentHook does not'),
+        (
+            hooks('CompileHook'),
+            'CompileHook does not work with DeepSpeed; leave it out$',
+        ),
+        (dict(compile=True), 'compile does not work with DeepSpeed'),
+    ],
+)
+def test_what_deepspeed_does_not_support_is_refused(monkeypatch, changes, message):
+    monkeypatch.setattr(strategies, 'find_spec', lambda name: name)
+    with pytest.raises(ValueError, match=message):
+        use_strategy(config(**changes), 'deepspeed', 'pytorch')
 
 
 @pytest.mark.parametrize(

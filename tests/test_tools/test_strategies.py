@@ -1,10 +1,12 @@
 """Training in parts by the scripts, and what becomes of it when a process dies."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -94,3 +96,26 @@ def test_one_process_is_told_to_be_several(run_tool, tiny_config, tmp_path, name
         f'train.py: error: --strategy {name} needs several processes; start them with '
         f'tools/dist_train.sh CONFIG GPUS --strategy {name}'
     )
+
+
+@pytest.mark.skipif(find_spec('deepspeed') is None, reason='deepspeed is not installed')
+def test_two_processes_of_deepspeed_learn_what_two_of_ddp_do(
+    run_tool, tiny_config, tmp_path, free_port
+):
+    learned = []
+    for name in ('ddp', 'deepspeed'):
+        done = run_tool(
+            'dist_train.sh',
+            *(tiny_config, '2', '--strategy', name, '--work-dir', tmp_path / name),
+            cwd=tmp_path,
+            CUDA_VISIBLE_DEVICES='',
+            DS_ACCELERATOR='cpu',
+            PORT=free_port,
+        )
+        assert done.returncode == 0, done.stderr
+        figures = re.findall(r'(?:loss|accuracy/top1): ([\d.]+)', done.stdout)
+        learned.append([float(figure) for figure in figures])
+    assert len(learned[0]) == 2
+    assert learned[1] == pytest.approx(learned[0], rel=1e-3)
+    parts = sorted((tmp_path / 'deepspeed' / 'epoch_1.pth').glob('*_model_states.pt'))
+    assert len(parts) == 2
