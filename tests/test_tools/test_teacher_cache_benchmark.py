@@ -47,7 +47,7 @@ def test_what_is_recorded_is_what_the_teacher_says(arguments, tmp_path):
 
 
 def test_it_prints_both_medians_and_the_saving(arguments, capsys, monkeypatch):
-    clock = iter([0.0, 9.0, 0.0, 9.0, 0.0, 4.0, 0.0, 1.0])
+    clock = iter([0.0, 0.0, 0.0, 4.0, 0.0, 1.0])
     monkeypatch.setattr(_teacher_cache.time, 'process_time', lambda: next(clock))
     arguments('--cases', 'language')
     teacher_cache.main()

@@ -87,9 +87,10 @@ def language(args: argparse.Namespace, folder: str) -> tuple[Step, ...]:
 
 
 def images(args: argparse.Namespace) -> tuple[Step, ...]:
-    """Steps of a config's distiller."""
+    """Steps of a config's distiller, whose images are not mixed."""
     sizes = args.batch_size, args.image_size
-    made = Distillation(args.config, *sizes, 'cpu', args.cfg_options)
+    options = {'model.student.train_cfg': None} | (args.cfg_options or {})
+    made = Distillation(args.config, *sizes, 'cpu', options)
     samples = [sample.clone() for sample in made.samples]
     for sample, record in zip(samples, _records(made), strict=True):
         sample.set_metainfo({RECORD: record})
