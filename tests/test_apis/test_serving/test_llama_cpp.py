@@ -17,7 +17,7 @@ PROMPT, ANSWER = 21, 12
 @pytest.mark.parametrize('layers', [[0, 2], [1]], ids=str)
 def test_logits_and_tokens_are_those_of_the_hybrid(teacher, layers, tmp_path):
     hybrid = make_hybrid(teacher, layers, sizes=dict(vocab_size=64))
-    export_language_model(hybrid, tmp_path / 'bamba', 'bamba')
+    export_language_model(hybrid, tmp_path / 'bamba', 'bamba', check=False)
     convert(tmp_path / 'bamba', tmp_path / 'model.gguf')
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(3, 61, (1, PROMPT), generator=generator)
