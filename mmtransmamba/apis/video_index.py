@@ -26,6 +26,7 @@ from mmtransmamba.models import load_pretrained
 from mmtransmamba.models.retrieval import TextVideoRetriever
 from mmtransmamba.registry import MODELS, TASK_UTILS
 from mmtransmamba.utils.config_data import as_data, check_data
+from mmtransmamba.utils.text_files import parse_json
 
 FORMAT = 'mmtransmamba video index 2'
 OLD_FORMAT = 'mmtransmamba video index 1'
@@ -226,8 +227,8 @@ class VideoIndex:
         except SafetensorError as error:
             raise ValueError(f'{path} is not an index of videos: {error}') from error
         try:
-            names, info = json.loads(text['names']), json.loads(text['info'])
-            settings = json.loads(text.get('settings', 'null'))
+            names, info = parse_json(text['names']), parse_json(text['info'])
+            settings = parse_json(text.get('settings', 'null'))
         except (KeyError, ValueError) as error:
             raise ValueError(
                 f'{path} is not an index of videos: its names or their origin cannot '

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 from mmtransmamba.datasets.conversations.conversation import BadSampleError
 from mmtransmamba.datasets.conversations.formats import llava_cot
 from mmtransmamba.utils.reasoning_text import parse_response
-from mmtransmamba.utils.text_files import scan_lines
+from mmtransmamba.utils.text_files import parse_json, scan_lines
 
 
 @dataclass
@@ -117,12 +116,12 @@ def _choose(
 def _fault(line: bytes, encoding: str, images: str | Path | None) -> str:
     """The reason why a row cannot be used; empty if it can."""
     try:
-        conversation = llava_cot(json.loads(line.decode(encoding)))
+        conversation = llava_cot(parse_json(line.decode(encoding)))
         conversation.check()
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
-        return 'unreadable row'
     except BadSampleError as error:
         return error.reason
+    except (ValueError, AttributeError):
+        return 'unreadable row'
     answers = [turn.text for turn in conversation.turns if turn.role == 'assistant']
     if not all(parse_response(text).well_formed for text in answers):
         return 'malformed response'

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from mmtransmamba.datasets.token_collate import token_sample
 from mmtransmamba.registry import DATASETS
 from mmtransmamba.utils.processors import load_tokenizer
-from mmtransmamba.utils.text_files import stream_lines
+from mmtransmamba.utils.text_files import parse_json, stream_lines
 
 _PIECE = 1 << 16  # characters tokenised at once
 _TOKENIZER_FILES = ('tokenizer*', 'vocab*', 'merges*', 'special_tokens_map.json')
@@ -173,9 +173,9 @@ class PackedText(Dataset):
 
     def _parse(self, line: str, where: str) -> Iterator[tuple[str, bool]]:
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             text = row[self.text_key]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f'PackedText: {where} is not a JSON object with text under '
                 f'"{self.text_key}": {error!r}.'

@@ -125,16 +125,38 @@ def read_text(path: str | Path) -> str:
     return decode_text(content, path)
 
 
+def parse_json(text: str) -> Any:
+    """A JSON document whose objects have each key once.
+
+    Raises:
+        ValueError: It is not JSON, a key occurs twice in an object, or it is nested
+            too deeply.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError('it is nested too deeply') from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f'the key {twice!r:.80} occurs twice in an object')
+    return found
+
+
 def read_json(path: str | Path) -> Any:
     """The single document in a JSON file, plain or with ``.gz``.
 
     Raises:
         FileNotFoundError: The file does not exist.
-        TextFileError: The file is not a JSON document.
+        TextFileError: The file is not a JSON document; see :func:`parse_json`.
     """
     text = read_text(path)
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError as error:
         raise TextFileError(f'{path} is not a JSON document: {error}') from error
 
@@ -144,12 +166,12 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
 
     Raises:
         FileNotFoundError: The file does not exist.
-        TextFileError: A line is not JSON.
+        TextFileError: A line is not JSON; see :func:`parse_json`.
     """
     for number, line in enumerate(read_text(path).split('\n'), 1):
         if line.strip():
             try:
-                yield number, json.loads(line)
+                yield number, parse_json(line)
             except ValueError as error:
                 raise TextFileError(f'{path}, line {number}: {error}') from error
 
@@ -160,21 +182,37 @@ def read_table(
     """The columns and rows of a table whose first line names the columns.
 
     Quoted cells may contain line ends, and be of any length. Blank lines are left out.
+    A row may end early; its other cells are None.
 
     Raises:
         FileNotFoundError: The file does not exist.
-        TextFileError: The file is not a table.
+        TextFileError: The file is not a table: two columns have one name, a row has
+            more cells than there are columns, or a quote is not closed.
     """
     csv.field_size_limit(sys.maxsize)  # a cell may contain a whole image
+    text = read_text(path).lstrip('\n')
     # Not splitlines, which treats U+2028 and others in a cell as the end of a line.
-    lines = io.StringIO(read_text(path).lstrip('\n'), newline='')
-    reader = csv.DictReader(lines, delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(text, newline=''), delimiter=delimiter)
+    rows, columns = [], []
     try:
-        return list(reader.fieldnames or ()), list(reader)
+        columns = list(reader.fieldnames or ())
+        for row in reader:
+            if None in row:
+                raise csv.Error(f'{len(columns) + len(row[None])} cells')
+            rows.append(row)
     except csv.Error as error:
         raise TextFileError(
-            f'{path}, line {reader.line_num}, is not a row of a table: {error}'
+            f'{path}, line {reader.line_num}, is not a row of a table of '
+            f'{len(columns)} columns: {error}'
         ) from error
+    twice = [name for name in dict.fromkeys(columns) if columns.count(name) > 1]
+    if twice:
+        raise TextFileError(f'{path} has several columns {twice[0]!r}')
+    last = [cell for cell in rows[-1].values() if cell] if rows else []
+    # An open quote takes all lines up to the end of the file into its cell.
+    if last and '\n' in last[-1] and not text.rstrip().endswith('"'):
+        raise TextFileError(f'{path}: the quote before {last[-1][:40]!r} is not closed')
+    return columns, rows
 
 
 def scan_lines(path: str | Path) -> Iterator[tuple[int, bytes, str]]:

@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import gzip
 import io
 import json
 
@@ -13,6 +14,8 @@ from mmtransmamba.datasets.conversations.rows import IndexedRows, scan_rows
 from mmtransmamba.datasets.easy_vqa import read_questions
 from mmtransmamba.datasets.llava_cot import split_llava_cot
 from mmtransmamba.datasets.video_text import read_captions, read_msrvtt_test
+from mmtransmamba.evaluation.language.tasks import TASKS
+from mmtransmamba.evaluation.language.tasks import read_questions as read_benchmark
 from mmtransmamba.evaluation.vlm.files import read_rows
 from mmtransmamba.utils import text_files
 from mmtransmamba.utils.text_files import (
@@ -248,3 +251,66 @@ def test_missing_files_are_named(tmp_path):
     for read in (read_text, lambda p: list(stream_lines(p))):
         with pytest.raises(FileNotFoundError, match='no file .*none'):
             read(tmp_path / 'none')
+
+
+DEEP = b'[' * 100_000 + b']' * 100_000
+BAD_JSON = {
+    'nested too deeply': DEEP,
+    "the key 'text' occurs twice": b'{"id": 1, "text": "yes", "text": "no"}',
+    "the key 'b' occurs twice": b'[{"a": {"b": 1, "b": 1}}]',
+    'Exceeds the limit': b'[' + b'9' * 5000 + b']',
+}
+
+
+@pytest.mark.parametrize('message', BAD_JSON)
+def test_json_that_is_ambiguous_or_too_deep_is_named(tmp_path, message):
+    path = tmp_path / 'x.json'
+    path.write_bytes(BAD_JSON[message])
+    with pytest.raises(TextFileError, match=rf'x\.json is not a JSON.*{message}'):
+        read_json(path)
+    path.write_bytes(b'{"id": 0}\n' + BAD_JSON[message])
+    with pytest.raises(TextFileError, match=rf'x\.json, line 2: .*{message}'):
+        list(read_json_lines(path))
+
+
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        ('a,b\n1,2\n1,2,3\n', 'line 3, is not a row of a table of 2 columns: 3 cells'),
+        ('a,b,a\n1,2,3\n', "several columns 'a'"),
+        ('a,b\n1,"2\n3,4\n5,6\n', 'the quote before .* is not closed'),
+    ],
+)
+def test_tables_whose_cells_belong_to_no_column_are_refused(tmp_path, content, message):
+    path = tmp_path / 'x.csv'
+    path.write_text(content)
+    with pytest.raises(TextFileError, match=rf'x\.csv.*{message}'):
+        read_table(path)
+
+
+def test_cells_of_several_lines_and_short_rows_are_read(tmp_path):
+    path = tmp_path / 'x.csv'
+    path.write_text('a,b\n1,"2\n3"\n4\n"5","6\n\n7"\n')
+    columns, rows = read_table(path)
+    assert columns == ['a', 'b']
+    assert [row['b'] for row in rows] == ['2\n3', None, '6\n\n7']
+
+
+def test_a_list_with_a_value_nested_too_deeply_is_named(tmp_path):
+    (tmp_path / 'x.json').write_bytes(b'[1, ' + DEEP + b']')
+    with pytest.raises(ValueError, match=r'x\.json: the value at byte 4 is nested'):
+        list(scan_rows(tmp_path / 'x.json'))
+
+
+@pytest.mark.parametrize('encoding', ENCODINGS)
+@pytest.mark.parametrize('packed', [False, True])
+def test_benchmarks_of_language_models_are_read_in_every_encoding(
+    tmp_path, encoding, packed
+):
+    row = dict(question='größer?', passage='ja\u2028', answer=True)
+    line = json.dumps(row, ensure_ascii=False)
+    content = ENCODINGS[encoding](f'{line}\r\n{line}\r{line}')
+    name = TASKS['boolq'].file + '.gz' * packed
+    (tmp_path / name).write_bytes(gzip.compress(content) if packed else content)
+    questions = read_benchmark(TASKS['boolq'], tmp_path)
+    assert len(questions) == 3 and 'größer' in str(questions[2])

@@ -27,6 +27,7 @@ from mmtransmamba.datasets.conversations.parquet_rows import (
 from mmtransmamba.utils.text_files import (
     TextFileError,
     decode_part,
+    parse_json,
     scan_lines,
     text_encoding,
 )
@@ -125,6 +126,10 @@ def _scan_list(path: Path, encoding: str) -> Iterator[tuple[int, int, Any]]:
                 whole = end < len(text)
             except json.JSONDecodeError:
                 whole = False
+            except RecursionError:
+                raise ValueError(
+                    f'{path}: the value at byte {byte} is nested too deeply'
+                ) from None
             if whole:
                 size = len(text[at:end].encode(encoding))
                 yield byte, byte + size, value
@@ -146,7 +151,7 @@ def _scan_list(path: Path, encoding: str) -> Iterator[tuple[int, int, Any]]:
 
 def _parse(data: bytes, encoding: str) -> Any:
     try:
-        return json.loads(data.decode(encoding))
+        return parse_json(data.decode(encoding))
     except ValueError:
         return None
 

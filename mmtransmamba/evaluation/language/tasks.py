@@ -7,8 +7,6 @@ choice. COPA's choices have another space of their own, as there.
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from mmtransmamba.evaluation.language.questions import Question, with_options
+from mmtransmamba.utils.text_files import (
+    TextFileError,
+    parse_json,
+    read_text,
+    stream_lines,
+)
 
 
 @dataclass(frozen=True)
@@ -59,14 +63,14 @@ def read_questions(
     path = path if path.is_file() else packed
     questions = []
     try:
-        opened = gzip.open if path.suffix == '.gz' else open
-        with opened(path, 'rt', encoding='utf-8') as lines:
-            for number, line in enumerate(lines, 1):
-                if limit is not None and len(questions) == limit:
-                    break
-                if line.strip():
-                    questions.append(_question(task, line, f'{path}, line {number}'))
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        is_packed = path.suffix == '.gz'
+        lines = read_text(path).split('\n') if is_packed else stream_lines(path)
+        for number, line in enumerate(lines, 1):
+            if limit is not None and len(questions) == limit:
+                break
+            if line.strip():
+                questions.append(_question(task, line, f'{path}, line {number}'))
+    except (OSError, TextFileError) as error:
         raise ValueError(f'{path} cannot be read: {error}') from error
     if not questions:
         raise ValueError(f'{path} has no questions')
@@ -75,7 +79,7 @@ def read_questions(
 
 def _question(task: Task, line: str, where: str) -> Question:
     try:
-        return task.read(json.loads(line))
+        return task.read(parse_json(line))
     except KeyError as error:
         raise ValueError(f'{where} has no {error}') from None
     except (ValueError, TypeError, AttributeError, IndexError) as error:
