@@ -25,7 +25,28 @@ def _causal_conv1d(x: Sequence[int], taps: Sequence[int], *_: Any, **__: Any) ->
     return batch * channels * directions * steps
 
 
+def _depthwise(
+    x: Sequence[int],
+    taps: Sequence[int],
+    bias: Sequence[int] | None,
+    height: int,
+    row: int,
+    *_: Any,
+    **__: Any,
+) -> int:
+    """One multiply-add per channel, tap and cell, as for a ``conv2d`` with padding.
+
+    In a causal convolution those of the steps that the tap reads from.
+    """
+    batch, length, channels = x
+    kernels, tap_rows, tap_columns, _ = taps
+    if height > 1 or row:
+        return batch * channels * length * kernels * tap_rows * tap_columns
+    return _causal_conv1d(x, (tap_columns, kernels, channels))
+
+
 _MULTIPLY_ADDS = {
+    torch.ops.mmtransmamba.depthwise: _depthwise,
     torch.ops.mmtransmamba.causal_conv1d: _causal_conv1d,
     torch.ops.mmtransmamba.causal_conv1d_triton: _causal_conv1d,
 }

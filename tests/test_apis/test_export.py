@@ -101,7 +101,7 @@ def test_native_scans_stay_operators_of_this_package(format, tmp_path):
         graph = str(torch.jit.load(str(out)).inlined_graph)
     else:
         graph = str(torch.export.load(out).graph).replace('mmtransmamba.', '::')
-    for op in ('selective_scan', 'causal_conv1d'):
+    for op in ('selective_scan', 'depthwise'):
         assert f'::{op}' in graph
 
 

@@ -166,7 +166,7 @@ def test_directions_pass_through_what_wraps_the_output_projection(name):
     assert_close(projected[1], 2 * projected[0])
 
 
-@pytest.mark.parametrize('kind', [nn.Linear, nn.Conv1d])
+@pytest.mark.parametrize('kind', [nn.Linear, nn.Conv1d, nn.Conv2d])
 def test_what_is_plain(kind):
     def module():
         return kind(4, 4) if kind is nn.Linear else kind(4, 4, 3)

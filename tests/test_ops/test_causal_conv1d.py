@@ -100,7 +100,7 @@ def test_no_bias_and_half_precision():
     assert torch.equal(half, exact.bfloat16())
 
 
-@pytest.mark.parametrize('backend', ['reference', 'portable'])
+@pytest.mark.parametrize('backend', ['native', 'reference', 'portable'])
 def test_silu_of_half_precision_is_rounded_once(backend):
     x, weight, bias = inputs(dtype=torch.float32)
     x = x.detach().bfloat16()
@@ -113,6 +113,7 @@ def test_silu_of_half_precision_is_rounded_once(backend):
 def test_triton_is_the_first_choice_and_leaves_the_cpu_to_others():
     assert list(backends.available('causal_conv1d')) == [
         'triton',
+        'native',
         'reference',
         'portable',
     ]
@@ -121,7 +122,7 @@ def test_triton_is_the_first_choice_and_leaves_the_cpu_to_others():
     assert module.refuses(tensors) == 'it runs on a GPU, x is on cpu'
 
 
-@pytest.mark.parametrize('name', ['native', 'mamba_ssm', 'reference'])
+@pytest.mark.parametrize('name', ['chunked', 'mamba_ssm', 'reference'])
 def test_a_backend_that_other_ops_have_is_left_to_them(name):
     arguments = inputs()
     expected = causal_conv1d(*arguments, (False, True))

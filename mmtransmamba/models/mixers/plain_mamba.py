@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmtransmamba.models.mixers.projections import bias_of, without_bias
+from mmtransmamba.models.mixers.projections import bias_of, grid_conv, without_bias
 from mmtransmamba.models.taps import DirectionFeature, DirectionTap, patch_index
 from mmtransmamba.ops import selective_scan_directions
 from mmtransmamba.ops.scan_order import continuous_2d
@@ -90,12 +90,9 @@ class PlainMambaMixer(nn.Module):
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Mix ``tokens`` ``[B, L, C]`` of a ``grid`` with ``H * W == L``."""
-        B, L, _ = tokens.shape
         x_BLD, z_BLD = self.in_proj(tokens).chunk(2, dim=-1)
-        u_BDHW = x_BLD.transpose(1, 2).reshape(B, self.d_inner, *grid)
-        u_BDL = F.silu(self.conv2d(u_BDHW)).flatten(2)
-
-        dt, B_ssm, C_ssm = self.x_proj(u_BDL.transpose(1, 2)).split(
+        u_BLD = grid_conv(x_BLD, self.conv2d, grid)
+        dt, B_ssm, C_ssm = self.x_proj(u_BLD).split(
             (self.dt_rank, self.d_state, self.d_state), dim=-1
         )
         # Requested first, so that the layer's listener sees the call below last.
@@ -108,7 +105,7 @@ class PlainMambaMixer(nn.Module):
         )
         steps = self.direction_tap.steps(scan_order)
         y_BDL, tapped = selective_scan_directions(
-            u_BDL.unsqueeze(1),
+            u_BLD.transpose(1, 2).unsqueeze(1),
             dt_BDL.unsqueeze(1),
             -torch.exp(self.A_log.float()).unsqueeze(0),
             B_BKNL,

@@ -18,6 +18,7 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.nn.modules import module as _module
 
 from mmtransmamba.ops.causal_conv1d import causal_conv1d
+from mmtransmamba.ops.depthwise_conv2d import depthwise_conv2d
 
 # Hooks on all modules; torch 2.6 has no function that checks for any of them.
 _GLOBAL_HOOKS = (
@@ -38,7 +39,7 @@ def is_plain(module: nn.Module) -> bool:
 def _is_unwrapped(module: nn.Module) -> bool:
     """Like :func:`is_plain`, ignoring global hooks, such as those of counters."""
     return (
-        type(module) in (nn.Linear, nn.Conv1d)
+        type(module) in (nn.Linear, nn.Conv1d, nn.Conv2d)
         and type(module.weight) in _PLAIN_TENSORS
         and not (
             module._forward_hooks
@@ -118,3 +119,20 @@ def stacked_causal_convs(
         y_BLD = conv(F.pad(x.transpose(1, 2), (width - 1, 0))).transpose(1, 2)
         outputs.append(y_BLD.flip(1) if backward else y_BLD)
     return F.silu(torch.stack(outputs))
+
+
+def grid_conv(x_BLD: Tensor, conv: nn.Module, grid: tuple[int, int]) -> Tensor:
+    """SiLU of a grid's tokens ``[B, L, D]``, convolved depthwise with zero padding.
+
+    Args:
+        x_BLD: Tokens in raster order.
+        conv: A depthwise 2D convolution that keeps the size of its map.
+        grid: Rows and columns.
+
+    Returns:
+        ``[B, L, D]``.
+    """
+    if is_plain(conv):
+        return depthwise_conv2d(x_BLD, conv.weight, conv.bias, grid, silu=True)
+    y_BDHW = conv(x_BLD.transpose(1, 2).unflatten(2, grid))
+    return F.silu(y_BDHW).flatten(2).transpose(1, 2)

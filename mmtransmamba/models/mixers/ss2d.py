@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtransmamba.models.mixers.norm_share import share_of_norm
-from mmtransmamba.models.mixers.projections import without_bias
+from mmtransmamba.models.mixers.projections import grid_conv, without_bias
 from mmtransmamba.models.mixers.step_sizes import init_step_sizes
 from mmtransmamba.models.taps import DirectionFeature, DirectionTap, patch_index
 from mmtransmamba.ops import selective_scan_directions
@@ -113,8 +113,7 @@ class SS2DMixer(nn.Module):
         if self.gate:
             x_BLD, z_BLD = x_BLD.chunk(2, dim=-1)
             gate_BLD = F.silu(z_BLD)
-        u_BDHW = F.silu(self.conv2d(x_BLD.transpose(1, 2).unflatten(2, grid)))
-        u_BLD = u_BDHW.flatten(2).transpose(1, 2)
+        u_BLD = grid_conv(x_BLD, self.conv2d, grid)
         dt_BKDL, B_BKNL, C_BKNL = self._project(u_BLD)
 
         scan_order = cross_scan(*grid, device=str(tokens.device))

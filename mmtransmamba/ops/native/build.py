@@ -27,6 +27,9 @@ _FLAGS = (
     '-fno-math-errno -fno-trapping-math'
 ).split()
 
+# Sources that are compiled once per level.
+_KERNELS = ('selective_scan', 'ssd', 'delta_rule', 'depthwise', 'wkv', 'wkv6')
+
 # Instruction set levels: lanes of a float vector and compiler flags.
 _LEVELS = {'baseline': (4, [])}
 if platform.machine().lower() in ('x86_64', 'amd64'):
@@ -62,7 +65,7 @@ def build(
         jobs = {f'{name}.o': [f'{name}.cpp'] for name in ('api', 'parallel')}
         for level, (lanes, flags) in _LEVELS.items():
             define = [f'-DMMT_LANES={lanes}', f'-DMMT_LEVEL={level}']
-            for name in ('selective_scan', 'ssd', 'delta_rule', 'wkv', 'wkv6'):
+            for name in _KERNELS:
                 jobs[f'{name}_{level}.o'] = [f'{name}.cpp', *define, *flags]
 
         def compile_one(job: tuple[str, list[str]]) -> str:

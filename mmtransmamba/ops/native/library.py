@@ -106,11 +106,25 @@ class Wkv6Args(ctypes.Structure):
     ]
 
 
+class DepthwiseArgs(ctypes.Structure):
+    """The arguments of the depthwise convolution, field by field as in depthwise.h."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ('batch', 'height', 'width', 'channels')),
+        *((name, c_int64) for name in ('kernels', 'tap_rows', 'tap_columns')),
+        *((name, c_int64) for name in ('row', 'silu')),
+        *((name, c_void_p) for name in ('column', 'flipped')),
+        *((name, View) for name in ('x', 'taps', 'bias', 'y')),
+        *((name, View) for name in ('grad_x', 'grad_taps', 'grad_bias')),
+    ]
+
+
 # The library's name of each op, and the arguments of its two kernels.
 _OPS = {
     'selective_scan': ('scan', ScanArgs),
     'ssd': ('ssd', SsdArgs),
     'delta_rule': ('delta_rule', DeltaRuleArgs),
+    'depthwise': ('depthwise', DepthwiseArgs),
     'wkv': ('wkv', WkvArgs),
     'wkv6': ('wkv6', Wkv6Args),
 }
@@ -168,8 +182,8 @@ class Library:
         """Run the ``'forward'`` or the ``'backward'`` kernel on torch's threads.
 
         Args:
-            op (str): ``'selective_scan'``, ``'ssd'``, ``'delta_rule'``, ``'wkv'`` or
-                ``'wkv6'``.
+            op (str): ``'selective_scan'``, ``'ssd'``, ``'delta_rule'``,
+                ``'depthwise'``, ``'wkv'`` or ``'wkv6'``.
             direction (str): Which of its two kernels to run.
             args (Structure): Their arguments.
 

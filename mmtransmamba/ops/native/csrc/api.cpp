@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "delta_rule.h"
+#include "depthwise.h"
 #include "kernels.h"
 #include "parallel.h"
 #include "selective_scan.h"
@@ -22,6 +23,7 @@ extern const OpKernels<SsdArgs> ssd_kernels_baseline;
 extern const OpKernels<DeltaRuleArgs> delta_rule_kernels_baseline;
 extern const OpKernels<WkvArgs> wkv_kernels_baseline;
 extern const OpKernels<Wkv6Args> wkv6_kernels_baseline;
+extern const OpKernels<DepthwiseArgs> depthwise_kernels_baseline;
 #if defined(__x86_64__)
 extern const Kernels kernels_avx2;
 extern const Kernels kernels_avx512;
@@ -33,6 +35,8 @@ extern const OpKernels<WkvArgs> wkv_kernels_avx2;
 extern const OpKernels<WkvArgs> wkv_kernels_avx512;
 extern const OpKernels<Wkv6Args> wkv6_kernels_avx2;
 extern const OpKernels<Wkv6Args> wkv6_kernels_avx512;
+extern const OpKernels<DepthwiseArgs> depthwise_kernels_avx2;
+extern const OpKernels<DepthwiseArgs> depthwise_kernels_avx512;
 #endif
 
 namespace {
@@ -73,6 +77,13 @@ const OpKernels<Wkv6Args> *const kWkv6Levels[] = {
 #if defined(__x86_64__)
     &wkv6_kernels_avx2,
     &wkv6_kernels_avx512,
+#endif
+};
+const OpKernels<DepthwiseArgs> *const kDepthwiseLevels[] = {
+    &depthwise_kernels_baseline,
+#if defined(__x86_64__)
+    &depthwise_kernels_avx2,
+    &depthwise_kernels_avx512,
 #endif
 };
 constexpr int kLevelCount = sizeof(kLevels) / sizeof(kLevels[0]);
@@ -187,6 +198,7 @@ MMT_EXPORT int64_t mmt_ssd_args_size() { return sizeof(SsdArgs); }
 MMT_EXPORT int64_t mmt_delta_rule_args_size() { return sizeof(DeltaRuleArgs); }
 MMT_EXPORT int64_t mmt_wkv_args_size() { return sizeof(WkvArgs); }
 MMT_EXPORT int64_t mmt_wkv6_args_size() { return sizeof(Wkv6Args); }
+MMT_EXPORT int64_t mmt_depthwise_args_size() { return sizeof(DepthwiseArgs); }
 
 MMT_EXPORT int mmt_level_count() { return kLevelCount; }
 
@@ -242,6 +254,16 @@ MMT_EXPORT int mmt_wkv6_forward(const Wkv6Args *args, int level, int64_t threads
 
 MMT_EXPORT int mmt_wkv6_backward(const Wkv6Args *args, int level, int64_t threads) {
   return run_op(*args, kWkv6Levels[level]->backward, threads);
+}
+
+MMT_EXPORT int mmt_depthwise_forward(const DepthwiseArgs *args, int level,
+                                     int64_t threads) {
+  return run_op(*args, kDepthwiseLevels[level]->forward, threads);
+}
+
+MMT_EXPORT int mmt_depthwise_backward(const DepthwiseArgs *args, int level,
+                                      int64_t threads) {
+  return run_op(*args, kDepthwiseLevels[level]->backward, threads);
 }
 
 }  // extern "C"

@@ -28,19 +28,15 @@ constexpr int kStates = 4;
 void activate_delta(float *tile, float *slope, Vec bias, bool soft, int64_t steps) {
   for (int64_t i = 0; i < steps; ++i) {
     Vec x = load(tile + i * kLanes) + bias;
-    if (soft) {
+    if (soft && slope) {
       Vec derivative;
       x = softplus(x, &derivative);
-      if (slope) store(slope + i * kLanes, derivative);
+      store(slope + i * kLanes, derivative);
+    } else if (soft) {
+      x = softplus(x);
     }
     store(tile + i * kLanes, x);
   }
-}
-
-// 2^x for a decay, 0 where `exp2` stops at the smallest normal number: what is left
-// would count again when the gradient multiplies it with a large A.
-Vec decay_of(Vec x) {
-  return select((IntVec)(x < broadcast(-125.5f)), Vec{}, exp2(x));
 }
 
 // The channels [first, first + lanes) of one batch entry and group.
@@ -109,16 +105,19 @@ Rows rows_of(const View &v, const Block &block, int64_t k, Index index) {
   return {at(v, block.b, k, block.g), v.stride[3], index};
 }
 
-// Calls f.template run<NB>(n) for blocks of states that cover [0, states).
-template <class F>
+// Calls f.template run<NB>(n) for blocks of at most Most states that cover
+// [0, states).
+template <int Most, class F>
 void for_state_blocks(int64_t states, F &&f) {
   int64_t n = 0;
-  for (; n + kStates <= states; n += kStates) f.template run<kStates>(n);
-  if (kStates > 4 && n + 4 <= states) {
-    f.template run<4>(n);
-    n += 4;
+  for (; n + Most <= states; n += Most) f.template run<Most>(n);
+  if constexpr (Most > 4) {
+    if (n + 4 <= states) {
+      f.template run<4>(n);
+      n += 4;
+    }
   }
-  if (n + 2 <= states) {
+  if (Most > 2 && n + 2 <= states) {
     f.template run<2>(n);
     n += 2;
   }
@@ -127,54 +126,88 @@ void for_state_blocks(int64_t states, F &&f) {
 
 // ------------------------------------------------------------------ forward
 
+// Directions that are scanned together, if their decays are the same.
+constexpr int kTogether = 4;
+
+// PlainMamba's directions differ in their tokens and B only. The decays, which take
+// most of the time, are then computed once for all of them.
+bool same_decays(const ScanArgs &args) {
+  return !args.permute_params && args.delta.stride[1] == 0 && args.a.stride[0] == 0 &&
+         (!args.bias.data || args.bias.stride[0] == 0) && args.u.stride[1] == 0;
+}
+
+int64_t together(const ScanArgs &args) {
+  return same_decays(args) ? smaller(args.directions, kTogether) : 1;
+}
+
+// A chunk of K directions with the same decays.
+template <int K>
 struct ForwardPass {
+  static constexpr int kMostStates = K > 2 ? kStates / 2 : kStates;
+
   int64_t steps;
-  const float *dt, *drive;  // delta and delta * u
-  const float *a2;          // A * log2(e), [state][lane]
-  float *state;             // [state][lane]
-  float *y;
-  Rows b, c;
+  const float *dt, *a2;  // delta, and A * log2(e) as [state][lane]
+  const float *drive[K];  // delta * u
+  float *state[K];        // [state][lane]
+  float *y[K];
+  Rows b[K], c[K];
 
   template <int NB>
   void run(int64_t n0) {
     // A copy, because a store through a float pointer might alias a member.
     const ForwardPass p = *this;
-    Vec h[NB];
-    for (int n = 0; n < NB; ++n) h[n] = load(state + (n0 + n) * kLanes);
+    Vec h[K][NB];
+    for (int k = 0; k < K; ++k)
+      for (int n = 0; n < NB; ++n) h[k][n] = load(p.state[k] + (n0 + n) * kLanes);
     for (int64_t i = 0; i < p.steps; ++i) {
-      const Vec step = load(p.dt + i * kLanes), x = load(p.drive + i * kLanes);
-      const float *bi = p.b[i] + n0, *ci = p.c[i] + n0;
-      Vec out = load(p.y + i * kLanes);
-      for (int n = 0; n < NB; ++n) {
-        const Vec decay = exp2(step * load(p.a2 + (n0 + n) * kLanes));
-        h[n] = decay * h[n] + x * bi[n];
-        out += h[n] * ci[n];
+      const Vec step = load(p.dt + i * kLanes);
+      Vec decay[NB];
+      for (int n = 0; n < NB; ++n)
+        decay[n] = exp2_or_zero(step * load(p.a2 + (n0 + n) * kLanes));
+      for (int k = 0; k < K; ++k) {
+        const Vec x = load(p.drive[k] + i * kLanes);
+        const float *bi = p.b[k][i] + n0, *ci = p.c[k][i] + n0;
+        Vec out = load(p.y[k] + i * kLanes);
+        for (int n = 0; n < NB; ++n) {
+          h[k][n] = decay[n] * h[k][n] + x * bi[n];
+          out += h[k][n] * ci[n];
+        }
+        store(p.y[k] + i * kLanes, out);
       }
-      store(p.y + i * kLanes, out);
     }
-    for (int n = 0; n < NB; ++n) store(state + (n0 + n) * kLanes, h[n]);
+    for (int k = 0; k < K; ++k)
+      for (int n = 0; n < NB; ++n) store(p.state[k] + (n0 + n) * kLanes, h[k][n]);
   }
 };
+
+// Whether step sizes are read chunk by chunk in the order of the scan. Directions with
+// their own step sizes use each only once. Channels that are not contiguous are read
+// in raster order, many steps at a time.
+bool direct_delta(const ScanArgs &args) {
+  return args.directions == 1 ||
+         (args.delta.stride[1] != 0 && args.delta.stride[2] == 1);
+}
 
 struct ForwardScratch {
   // With several directions whole sequences are staged, because every direction
   // visits every token; a single one reads its tokens chunk by chunk.
   float *u, *delta, *y;
-  float *dt, *drive, *out, *gate;
-  float *a2, *state;
+  float *dt, *gate;
+  float *a2;
+  float *drive, *out, *state;  // of each direction that is scanned together
 
   ForwardScratch(const ScanArgs &args, Arena &arena) {
     const int64_t tile = args.chunk * kLanes;
     const int64_t staged = args.directions > 1 ? args.length * kLanes : tile;
     u = arena.floats(staged);
-    delta = arena.floats(staged);
+    delta = arena.floats(direct_delta(args) ? 0 : staged);
     y = arena.floats(args.directions > 1 ? staged : 0);
     dt = arena.floats(tile);
-    drive = arena.floats(tile);
-    out = arena.floats(tile);
+    drive = arena.floats(together(args) * tile);
+    out = arena.floats(together(args) * tile);
     gate = arena.floats(args.z.data ? tile : 0);
     a2 = arena.floats(args.states * kLanes);
-    state = arena.floats(args.states * kLanes);
+    state = arena.floats(together(args) * args.states * kLanes);
   }
 };
 
@@ -200,8 +233,119 @@ void read_sequence(float *tile, const View &v, const Block &block, int64_t k,
 }
 
 bool restage_delta(const ScanArgs &args, int64_t k) {
+  if (direct_delta(args)) return false;
   return k == 0 || args.delta.stride[1] != 0 ||
          (args.bias.data && args.bias.stride[0] != 0);
+}
+
+// The state after a chunk, for the backward pass.
+void keep_state(const ScanArgs &args, const Block &block, int64_t k, int64_t chunk,
+                const float *state) {
+  float *p = checkpoint(args, block, k, chunk);
+  const int64_t stride = args.groups * padded_group(args);
+  for (int64_t n = 0; n < args.states; ++n)
+    store_unaligned(p + n * stride, load(state + n * kLanes));
+}
+
+// Writes the output of a single direction, gated if there is a gate.
+void write_single(const ScanArgs &args, const Block &block, const int32_t *token,
+                  int64_t from, int64_t steps, ForwardScratch &s) {
+  if (args.z.data) {
+    const View &z = args.z;
+    read_tile(s.gate, at(z, block.b, block.first, from), z.stride[1], z.stride[2],
+              nullptr, steps, block.lanes);
+    for (int64_t i = 0; i < steps * kLanes; i += kLanes) {
+      const Vec gate = load(s.gate + i);
+      store(s.out + i, load(s.out + i) * gate * sigmoid(gate));
+    }
+  }
+  const View &y = args.y;
+  write_tile(at(y, block.b, block.first, args.order ? 0 : from), y.stride[1],
+             y.stride[2], args.order ? token + from : nullptr, s.out, steps,
+             block.lanes);
+}
+
+// Scans the directions first, ..., first + K - 1.
+template <int K>
+void forward_directions(const ScanArgs &args, const Plan &plan, const Block &block,
+                        int64_t first, ForwardScratch &s) {
+  const bool single = args.directions == 1;
+  const int64_t tile = args.chunk * kLanes, states = args.states * kLanes;
+  const int32_t *token[K];
+  const Tap *tap[K], *tap_end[K];
+  Vec skip[K];
+  for (int k = 0; k < K; ++k) {
+    token[k] = plan.token + (first + k) * args.length;
+    tap[k] = plan.taps ? plan.taps + (first + k) * args.taps : nullptr;
+    tap_end[k] = plan.taps ? tap[k] + args.taps : nullptr;
+    skip[k] = lanes_of(args.d, block, first + k);
+  }
+  const int32_t *param = args.permute_params ? token[0] : plan.identity;
+  for (int64_t i = 0; i < K * states; i += kLanes) store(s.state + i, Vec{});
+  read_a(s.a2, args, block, first, kLog2E);
+
+  for (int64_t from = 0; from < args.length; from += args.chunk) {
+    const int64_t steps = smaller(args.chunk, args.length - from);
+    Index delta_row = param + from;
+    if (single) {
+      // Without an order the steps are consecutive and tiles can be transposed.
+      read_sequence(s.u, args.u, block, 0, args.order ? 0 : from,
+                    args.order ? token[0] + from : nullptr, steps);
+    }
+    if (direct_delta(args)) {
+      const bool consecutive = !args.order || !args.permute_params;
+      read_delta(s.dt, nullptr, args, block, first, consecutive ? from : 0,
+                 consecutive ? nullptr : delta_row, steps);
+    } else {
+      for (int64_t i = 0; i < steps; ++i)
+        store(s.dt + i * kLanes, load(s.delta + delta_row[i] * kLanes));
+    }
+    ForwardPass<K> pass;
+    pass.steps = steps;
+    pass.dt = s.dt;
+    pass.a2 = s.a2;
+    for (int k = 0; k < K; ++k) {
+      Index u_row = single ? plan.identity : token[k] + from;
+      float *drive = s.drive + k * tile, *out = s.out + k * tile;
+      for (int64_t i = 0; i < steps; ++i) {
+        const Vec x = load(s.u + u_row[i] * kLanes);
+        store(drive + i * kLanes, load(s.dt + i * kLanes) * x);
+        store(out + i * kLanes, skip[k] * x);
+      }
+      pass.drive[k] = drive;
+      pass.y[k] = out;
+      pass.state[k] = s.state + k * states;
+      pass.b[k] = rows_of(args.b, block, first + k, param + from);
+      pass.c[k] = rows_of(args.c, block, first + k, param + from);
+    }
+    for_state_blocks<ForwardPass<K>::kMostStates>(args.states, pass);
+    for (int k = 0; k < K; ++k) {
+      const float *out = s.out + k * tile;
+      for (; tap[k] < tap_end[k] && tap[k]->step < from + steps; ++tap[k]) {
+        const View &v = args.tapped;
+        write_tile(
+            at(v, block.b, first + k, block.first) + tap[k]->column * v.stride[3],
+            v.stride[2], 0, nullptr, out + (tap[k]->step - from) * kLanes, 1,
+            block.lanes);
+      }
+      if (single) {
+        write_single(args, block, token[k], from, steps, s);
+      } else {
+        for (int64_t i = 0; i < steps; ++i) {
+          float *row = s.y + token[k][from + i] * kLanes;
+          store(row, load(row) + load(out + i * kLanes));
+        }
+      }
+      if (args.checkpoints && from + steps < args.length)
+        keep_state(args, block, first + k, from / args.chunk, s.state + k * states);
+    }
+  }
+  if (args.last_state.data) {
+    const View &v = args.last_state;
+    for (int64_t n = 0; n < args.states; ++n)
+      write_lanes(at(v, block.b, block.first, n), v.stride[1],
+                  load(s.state + n * kLanes), block.lanes, false);
+  }
 }
 
 void forward_block(const ScanArgs &args, const Plan &plan, const Block &block,
@@ -210,82 +354,24 @@ void forward_block(const ScanArgs &args, const Plan &plan, const Block &block,
   if (!single) {
     for (int64_t i = 0; i < args.length; ++i) store(s.y + i * kLanes, Vec{});
   }
-  for (int64_t k = 0; k < args.directions; ++k) {
-    const int32_t *token = plan.token + k * args.length;
-    const int32_t *param = args.permute_params ? token : plan.identity;
-    const Tap *tap = plan.taps ? plan.taps + k * args.taps : nullptr;
-    const Tap *tap_end = plan.taps ? tap + args.taps : nullptr;
+  const int64_t most = together(args);
+  for (int64_t k = 0; k < args.directions;) {
     if (!single) {
       if (k == 0 || args.u.stride[1] != 0)
         read_sequence(s.u, args.u, block, k, 0, nullptr, args.length);
       if (restage_delta(args, k))
         read_delta(s.delta, nullptr, args, block, k, 0, nullptr, args.length);
     }
-    read_a(s.a2, args, block, k, kLog2E);
-    const Vec skip = lanes_of(args.d, block, k);
-    for (int64_t n = 0; n < args.states; ++n) store(s.state + n * kLanes, Vec{});
-
-    for (int64_t from = 0; from < args.length; from += args.chunk) {
-      const int64_t steps = smaller(args.chunk, args.length - from);
-      Index u_row = token + from, delta_row = param + from;
-      if (single) {
-        // Without an order the steps are consecutive and tiles can be transposed.
-        read_sequence(s.u, args.u, block, 0, args.order ? 0 : from,
-                      args.order ? u_row : nullptr, steps);
-        const bool consecutive = !args.order || !args.permute_params;
-        read_delta(s.delta, nullptr, args, block, 0, consecutive ? from : 0,
-                   consecutive ? nullptr : delta_row, steps);
-        u_row = delta_row = plan.identity;
-      }
-      for (int64_t i = 0; i < steps; ++i) {
-        const Vec x = load(s.u + u_row[i] * kLanes);
-        const Vec step = load(s.delta + delta_row[i] * kLanes);
-        store(s.dt + i * kLanes, step);
-        store(s.drive + i * kLanes, step * x);
-        store(s.out + i * kLanes, skip * x);
-      }
-      for_state_blocks(args.states,
-                       ForwardPass{steps, s.dt, s.drive, s.a2, s.state, s.out,
-                                   rows_of(args.b, block, k, param + from),
-                                   rows_of(args.c, block, k, param + from)});
-      for (; tap < tap_end && tap->step < from + steps; ++tap) {
-        const View &v = args.tapped;
-        write_tile(at(v, block.b, k, block.first) + tap->column * v.stride[3],
-                   v.stride[2], 0, nullptr, s.out + (tap->step - from) * kLanes, 1,
-                   block.lanes);
-      }
-      if (!single) {
-        for (int64_t i = 0; i < steps; ++i) {
-          float *row = s.y + token[from + i] * kLanes;
-          store(row, load(row) + load(s.out + i * kLanes));
-        }
-      } else {
-        if (args.z.data) {
-          const View &z = args.z;
-          read_tile(s.gate, at(z, block.b, block.first, from), z.stride[1],
-                    z.stride[2], nullptr, steps, block.lanes);
-          for (int64_t i = 0; i < steps * kLanes; i += kLanes) {
-            const Vec gate = load(s.gate + i);
-            store(s.out + i, load(s.out + i) * gate * sigmoid(gate));
-          }
-        }
-        const View &y = args.y;
-        write_tile(at(y, block.b, block.first, args.order ? 0 : from), y.stride[1],
-                   y.stride[2], args.order ? token + from : nullptr, s.out, steps,
-                   block.lanes);
-      }
-      if (args.checkpoints && from + steps < args.length) {
-        float *p = checkpoint(args, block, k, from / args.chunk);
-        const int64_t stride = args.groups * padded_group(args);
-        for (int64_t n = 0; n < args.states; ++n)
-          store_unaligned(p + n * stride, load(s.state + n * kLanes));
-      }
-    }
-    if (args.last_state.data) {
-      const View &v = args.last_state;
-      for (int64_t n = 0; n < args.states; ++n)
-        write_lanes(at(v, block.b, block.first, n), v.stride[1],
-                    load(s.state + n * kLanes), block.lanes, false);
+    const int64_t left = smaller(most, args.directions - k);
+    if (left >= 4) {
+      forward_directions<4>(args, plan, block, k, s);
+      k += 4;
+    } else if (left >= 2) {
+      forward_directions<2>(args, plan, block, k, s);
+      k += 2;
+    } else {
+      forward_directions<1>(args, plan, block, k, s);
+      k += 1;
     }
   }
   if (!single) {
@@ -380,7 +466,7 @@ struct BackwardPass {
       float *states_i = s.state_product + i * NB * kLanes;
       float *decay_i = s.drive_product + i * NB * kLanes;
       for (int n = 0; n < NB; ++n) {
-        const Vec decay = decay_of(step * load(s.a2 + (n0 + n) * kLanes));
+        const Vec decay = exp2_or_zero(step * load(s.a2 + (n0 + n) * kLanes));
         h[n] = decay * h[n] + x * bi[n];
         store(decay_i + n * kLanes, decay);
         store(states_i + n * kLanes, h[n]);
@@ -558,7 +644,7 @@ void backward_block(const ScanArgs &args, const Plan &plan, const Item &item,
       } else {
         zero_rows(s.state, args.states);
       }
-      for_state_blocks(
+      for_state_blocks<kStates>(
           args.states,
           BackwardPass{steps, args.states, s, rows_of(args.b, block, k, param + from),
                        rows_of(args.c, block, k, param + from),

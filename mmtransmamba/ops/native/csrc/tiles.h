@@ -29,7 +29,8 @@ inline void read_tile(float *tile, const float *src, int64_t channel_stride,
   if (channel_stride == 1) {
     for (int64_t i = 0; i < steps; ++i) {
       // Rows of one tile lie far apart: hardware does not see the pattern.
-      __builtin_prefetch(src + (i + 16) * step_stride);
+      const int64_t ahead = smaller(i + 16, steps - 1);
+      __builtin_prefetch(src + (index ? index[ahead] : ahead) * step_stride);
       if (lanes < kLanes) store(tile + i * kLanes, Vec{});
       copy_lanes(tile + i * kLanes, src + (index ? index[i] : i) * step_stride,
                  lanes);

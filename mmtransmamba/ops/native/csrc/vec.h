@@ -67,6 +67,24 @@ inline Vec exp2(Vec x) {
   return (Vec)((IntVec)p + ((IntVec)shifted << 23));
 }
 
+// 2^x for a decay: 0 where `exp2` stops at the smallest normal number. What is left
+// there would count again when the gradient multiplies it with a large rate.
+inline Vec exp2_or_zero(Vec x) {
+#if MMT_LANES == 16 && defined(__AVX512DQ__)
+  // Hardware splits x and scales by its integer; both accept any x. The polynomial
+  // is that of exp2.
+  const Vec f = (Vec)_mm512_maskz_reduce_ps(0xffff, (__m512)x, 0);
+  Vec p = f * 0.001326472731307149f + 0.009671512991189957f;
+  p = p * f + 0.05550733581185341f;
+  p = p * f + 0.24022242426872253f;
+  p = p * f + 0.6931470036506653f;
+  p = p * f + 1.0f;
+  return (Vec)_mm512_maskz_scalef_ps(0xffff, (__m512)p, (__m512)(x - f));
+#else
+  return select((IntVec)(x < broadcast(-125.5f)), Vec{}, exp2(x));
+#endif
+}
+
 constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kLn2 = 0.6931471805599453f;
 
@@ -78,29 +96,47 @@ inline Vec exp_or_zero(Vec x) {
   return select((IntVec)(x < broadcast(-86.98f)), Vec{}, exp(x));
 }
 
-inline Vec sigmoid(Vec x) { return 1.0f / (1.0f + exp(-x)); }
+// 1 / x for a finite x of at least 1. A 512-bit division takes as long as a dozen
+// products, so the estimate of the hardware (14 bits) is refined by a Newton step.
+inline Vec reciprocal(Vec x) {
+#if MMT_LANES == 16 && defined(__AVX512F__)
+  const Vec r = (Vec)_mm512_maskz_rcp14_ps(0xffff, (__m512)x);
+  return r + r * (1.0f - x * r);
+#else
+  return 1.0f / x;
+#endif
+}
 
-// log(1 + e) for e in [0, 1] as 2 atanh(e / (2 + e)), accurate for tiny e as well.
+inline Vec sigmoid(Vec x) { return reciprocal(1.0f + exp(-x)); }
+
+// log(1 + e) for e in [0, 1], accurate for tiny e as well.
 inline Vec log1p_unit(Vec e) {
-  const Vec s = e / (2.0f + e);
-  const Vec q = s * s;
-  // Minimax for atanh(s) / s on [0, 1/3].
-  Vec p = q * 0.1408916711807251f + 0.13980300724506378f;
-  p = p * q + 0.20012454688549042f;
-  p = p * q + 0.3333315849304199f;
-  p = p * q + 1.0f;
-  return 2.0f * s * p;
+  // Minimax for log(1 + e) / e, relative error 3e-8.
+  Vec p = e * 0.0052326940931379795f - 0.029505237936973572f;
+  p = p * e + 0.07822594791650772f;
+  p = p * e - 0.13663245737552643f;
+  p = p * e + 0.19106006622314453f;
+  p = p * e - 0.2484298199415207f;
+  p = p * e + 0.3331909775733948f;
+  p = p * e - 0.4999949336051941f;
+  p = p * e + 0.9999999403953552f;
+  return p * e;
 }
 
 // softplus(x) = max(x, 0) + log(1 + exp(-|x|)) and its derivative sigmoid(x).
 inline Vec softplus(Vec x, Vec *derivative) {
   const Vec positive = at_least(x, Vec{});
   const Vec e = exp(x - positive - positive);
-  const Vec inverse = 1.0f / (1.0f + e);
+  const Vec inverse = reciprocal(1.0f + e);
   const IntVec negative = (IntVec)(x < 0.0f);
   *derivative =
       (Vec)((negative & (IntVec)(e * inverse)) | (~negative & (IntVec)inverse));
   return positive + log1p_unit(e);
+}
+
+inline Vec softplus(Vec x) {
+  const Vec positive = at_least(x, Vec{});
+  return positive + log1p_unit(exp(x - positive - positive));
 }
 
 // Two-source shuffles: the halves interleaved, and the even and odd lanes of a pair.
