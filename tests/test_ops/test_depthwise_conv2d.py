@@ -60,9 +60,7 @@ def as_conv2d(grid, silu):
 
 def ours(grid, silu):
     def function(wide, weight, bias):
-        return depthwise_conv2d(
-            wide.chunk(2, dim=-1)[0], weight, bias, grid, silu=silu
-        )
+        return depthwise_conv2d(wide.chunk(2, dim=-1)[0], weight, bias, grid, silu=silu)
 
     return function
 

@@ -12,9 +12,7 @@ from . import native, reference
 OP = 'depthwise_conv2d'
 
 # An exported file has the operator of the reference, which every runtime knows.
-backends.register(
-    OP, {'native': native, 'reference': reference, 'portable': reference}
-)
+backends.register(OP, {'native': native, 'reference': reference, 'portable': reference})
 
 
 def depthwise_conv2d(

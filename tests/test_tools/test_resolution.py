@@ -1,0 +1,96 @@
+"""The benchmark of latency and memory against the resolution, with tiny models."""
+
+import csv
+import sys
+
+import _resolution as module
+import pytest
+import resolution
+import torch
+from torch import nn
+
+needs_fork = pytest.mark.skipif(sys.platform == 'win32', reason='no fork')
+
+
+@pytest.fixture
+def parse(monkeypatch, tmp_path):
+    def parse(*args):
+        command = ['resolution.py', '--out', str(tmp_path / 'out'), *args]
+        monkeypatch.setattr(sys, 'argv', command)
+        return resolution.parse_args()
+
+    return parse
+
+
+@pytest.mark.parametrize('name', resolution.MODELS)
+def test_every_model_takes_images_of_the_size(name):
+    with torch.inference_mode():
+        model = module.build(name, 64)
+        out = model(torch.randn(1, 3, 64, 64))
+    assert torch.isfinite(out if isinstance(out, torch.Tensor) else out[-1]).all()
+    assert not model.training
+
+
+@needs_fork
+def test_writes_table_csv_and_picture_and_keeps_the_text(parse, monkeypatch, capsys):
+    monkeypatch.setattr(module, 'build', lambda name, size: nn.Conv2d(3, 2, 8, 8))
+    args = parse('--models', 'Vim-T', 'DeiT-T', '--sizes', '96', '64', '--repeats', '2')
+    folder = args.out
+    folder.mkdir(exist_ok=True)
+    page = folder / 'resolution.md'
+    begin, end = module.HEAD.split('\n')[4:6]
+    page.write_text(f'# Own title\n\n{begin}\nold\n{end}\nOwn end.\n')
+    module.run(args)
+    text = page.read_text()
+    assert text.startswith('# Own title') and text.endswith('Own end.\n')
+    assert 'old' not in text and '| side | Vim-T | DeiT-T |' in text
+    rows = list(csv.DictReader((folder / 'resolution.csv').open()))
+    assert [(row['model'], row['size']) for row in rows] == [
+        *(('Vim-T', size) for size in ('64', '96')),
+        *(('DeiT-T', size) for size in ('64', '96')),
+    ]
+    assert all(float(row['processor_ms']) > 0 for row in rows)
+    assert all(row['repeats'] == '2' for row in rows)
+    assert (folder / 'resolution.png').stat().st_size > 1000
+    assert 'written to' in capsys.readouterr().out
+
+
+@needs_fork
+def test_a_process_that_dies_is_named(parse, monkeypatch):
+    def build(name, size):
+        raise SystemExit(3)
+
+    monkeypatch.setattr(module, 'build', build)
+    with pytest.raises(SystemExit, match='Vim-T at 64 pixels ended with exit status 3'):
+        module.apart('Vim-T', 64, parse())
+
+
+def test_sizes_that_may_need_too_much_memory_are_skipped(parse, monkeypatch, capsys):
+    def apart(name, size, args):
+        return dict(model=name, size=size, processor_ms=1.0, peak_mib=100.0)
+
+    monkeypatch.setattr(module, 'apart', apart)
+    # 16 times 100 MiB are less than 2 GiB, 81 times are more.
+    args = parse('--sizes', '64', '128', '192', '--memory-limit', '2')
+    args.models = ['DeiT-T']
+    args.sizes = [64, 192]
+    assert [row['size'] for row in module.measure_all(args)] == [64]
+    assert 'DeiT-T, 192 pixels: skipped' in capsys.readouterr().err
+    args.sizes = [64, 128]
+    assert [row['size'] for row in module.measure_all(args)] == [64, 128]
+    assert not module.may_exceed(None, 64, 1)
+    assert not module.may_exceed(dict(size=64, peak_mib=None), 1248, 1)
+
+
+def test_a_missing_figure_is_a_dash():
+    rows = [
+        dict(model='a', size=64, peak_mib=1234.4),
+        dict(model='a', size=96, peak_mib=None),
+        dict(model='b', size=64, peak_mib=2.0),
+    ]
+    assert module.table(rows, 'peak_mib').splitlines() == [
+        '| side | a | b |',
+        '|---|---|---|',
+        '| 64 | 1,234 | 2 |',
+        '| 96 | – | – |',
+    ]
