@@ -42,6 +42,11 @@ def is_exporting() -> bool:
     return getattr(torch.compiler, 'is_exporting', bool)()
 
 
+def is_recorded() -> bool:
+    """Whether ``torch.compile``, ``torch.export`` or ``torch.jit.trace`` records."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def plain_size(size: int | Tensor) -> int:
     """A size as an integer; ``torch.jit.trace`` hands sizes over as tensors.
 

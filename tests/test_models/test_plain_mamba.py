@@ -9,6 +9,7 @@ from mmtransmamba.models import (
     load_pretrained,
     read_state_dict,
 )
+from mmtransmamba.models.backbones.plain_mamba import ConvPatchEmbed
 
 TINY = dict(embed_dims=32, depth=2, num_convs=1, dwconv_layers=(0,), drop_path_rate=0.0)
 
@@ -119,3 +120,14 @@ class TestLoadPretrained:
         torch.save({'epoch': 3}, tmp_path / 'empty.pth')
         with pytest.raises(CheckpointError, match='holds no state dict'):
             load_pretrained(tiny(), tmp_path / 'empty.pth')
+
+
+def test_the_patch_embedding_computes_channels_last_and_hands_over_tokens_in_place():
+    embed = ConvPatchEmbed(3, 8, patch_size=4, num_convs=1).eval()
+    images = torch.randn(2, 3, 12, 8)
+    tokens, grid = embed(images)
+    assert grid == (3, 2) and tokens.is_contiguous()
+    features = embed.convs(embed.stem(images))
+    assert features.is_contiguous()  # the modules themselves leave the layout alone
+    expected = embed.projection(features).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(tokens, expected)

@@ -223,14 +223,36 @@ def test_layouts(level, layout, channels):
 
 
 @pytest.mark.parametrize('layout', [poisoned, channels_last])
-def test_layouts_of_directions(layout):
-    operands = direction_operands(2, 48, 5, 19, own='B delta')
-    order = random_orders(2, 48)
+@pytest.mark.parametrize('own', ['B', 'B delta', 'u delta A B C D delta_bias'])
+def test_layouts_of_directions(layout, own):
+    operands = direction_operands(2, 80, 5, 19, own=own)
+    order = random_orders(2, 80)
     run = directions('native', order, tap_index=order[:, :9])
-    expected = run(**operands)
-    actual = run(**{name: layout(x) for name, x in operands.items()})
+    laid_out = {name: layout(x).requires_grad_() for name, x in operands.items()}
+    leaves = {name: x.requires_grad_() for name, x in operands.items()}
+    actual, expected = run(**laid_out), run(**leaves)
     assert torch.equal(actual[0], expected[0])
     assert torch.equal(actual[1], expected[1])
+    grads = [torch.randn(y.shape) for y in expected]
+    for name, a, b in zip(
+        operands,
+        torch.autograd.grad(actual, list(laid_out.values()), grads),
+        torch.autograd.grad(expected, list(leaves.values()), grads),
+        strict=True,
+    ):
+        assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize('count', [2, 3, 5, 7])
+def test_directions_of_equal_decays_in_any_number(level, count):
+    """They are scanned together, four at most."""
+    order = random_orders(count, 130)
+    compare(
+        lambda backend: directions(
+            backend, order, permute_params=False, tap_index=order[:, ::7]
+        ),
+        direction_operands(count, 130, 7, 19, own='B C D'),
+    )
 
 
 def test_expanded_operands():

@@ -14,6 +14,7 @@ from mmtransmamba.models.backbones.base import VisionBackbone, drop_path_rates
 from mmtransmamba.models.mixers import PlainMambaMixer
 from mmtransmamba.models.pos_embed import resize_pos_embed
 from mmtransmamba.models.taps import LayerTap
+from mmtransmamba.ops.untraced import is_recorded
 from mmtransmamba.registry import MODELS
 
 STEM_CHANNELS = 64
@@ -55,6 +56,10 @@ class ConvPatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Tokens ``[B, L, C]`` in raster order, and their grid."""
+        if images.device.type == 'cpu' and not is_recorded():
+            # Convolutions keep this layout, in which the CPU's are faster by a sixth,
+            # and which is that of the tokens.
+            images = images.contiguous(memory_format=torch.channels_last)
         x = self.projection(self.convs(self.stem(images)))
         return x.flatten(2).transpose(1, 2), (x.shape[2], x.shape[3])
 

@@ -233,7 +233,6 @@ void read_sequence(float *tile, const View &v, const Block &block, int64_t k,
 }
 
 bool restage_delta(const ScanArgs &args, int64_t k) {
-  if (direct_delta(args)) return false;
   return k == 0 || args.delta.stride[1] != 0 ||
          (args.bias.data && args.bias.stride[0] != 0);
 }
@@ -359,7 +358,7 @@ void forward_block(const ScanArgs &args, const Plan &plan, const Block &block,
     if (!single) {
       if (k == 0 || args.u.stride[1] != 0)
         read_sequence(s.u, args.u, block, k, 0, nullptr, args.length);
-      if (restage_delta(args, k))
+      if (!direct_delta(args) && restage_delta(args, k))
         read_delta(s.delta, nullptr, args, block, k, 0, nullptr, args.length);
     }
     const int64_t left = smaller(most, args.directions - k);
