@@ -40,6 +40,7 @@ params = c.llama_context_default_params()
 params.n_ctx = params.n_batch = params.n_ubatch = 256
 params.n_threads = params.n_threads_batch = 1
 params.type_k = params.type_v = 0  # float32
+params.flash_attn_type = 0  # it rounds to half precision
 context = c.llama_init_from_model(model, params)
 words = c.llama_vocab_n_tokens(c.llama_model_get_vocab(model))
 def run(tokens, first):

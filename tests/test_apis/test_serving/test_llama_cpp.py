@@ -28,5 +28,5 @@ def test_logits_and_tokens_are_those_of_the_hybrid(teacher, layers, tmp_path):
             last = hybrid(ids).logits[:, -1].argmax(-1)
             ids = torch.cat((ids, last[:, None]), dim=1)
     difference = (torch.tensor(result['logits']) - logits).abs().max()
-    assert difference < 1e-3 * logits.abs().max()
+    assert difference < 1e-4 * logits.abs().max()
     assert result['tokens'] == ids[0, PROMPT:].tolist()
