@@ -55,6 +55,20 @@ def test_writes_table_csv_and_picture_and_keeps_the_text(parse, monkeypatch, cap
     assert 'written to' in capsys.readouterr().out
 
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='no peak to reset')
+def test_memory_that_was_freed_before_counts_again(parse, monkeypatch):
+    class Grow(nn.Module):
+        def forward(self, images):
+            return torch.zeros(images.shape[-1] ** 2, 100)
+
+    monkeypatch.setattr(module, 'build', lambda name, size: Grow())
+    freed = [torch.zeros(1000) for _ in range(20000)]  # 80 MB of small blocks
+    del freed
+    args = parse('--repeats', '1')
+    # 128 * 128 * 100 numbers of four bytes
+    assert module.apart('Vim-T', 128, args)['peak_mib'] == pytest.approx(6.25, abs=1)
+
+
 @needs_fork
 def test_a_process_that_dies_is_named(parse, monkeypatch):
     def build(name, size):
