@@ -111,5 +111,7 @@ def causal_conv1d(
         [int(r) for r in reverse],
         silu,
     )
-    y = y[:, :, before:].to(x.dtype)
+    y = y.to(x.dtype)
+    if before:
+        y = y[:, :, before:]
     return (y, x[:, x.shape[1] - before :]) if return_state else y
