@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .reference import refuses, unavailable
+from ..plain_torch import refuses, unavailable
 
 __all__ = ['convolve', 'refuses', 'unavailable']
 

@@ -12,13 +12,14 @@ Shape suffixes: B batch, C chunks, Q steps of a chunk, H heads, K key channels, 
 channels; D is K, or 1 for one decay of all key channels.
 """
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..autocast import without_autocast
+from ..plain_torch import refuses, unavailable
+
+__all__ = ['CHANNEL_CHUNK', 'CHUNK', 'STRONGEST', 'refuses', 'scan', 'unavailable']
 
 CHUNK = 64
 CHANNEL_CHUNK = 16
@@ -26,16 +27,6 @@ CHANNEL_CHUNK = 16
 take memory in proportion to it, times K."""
 STRONGEST = -1e5
 """Logarithm of the strongest decay of one step, which is 0 in every dtype."""
-
-
-def unavailable() -> str | None:
-    """Plain torch always runs."""
-    return None
-
-
-def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
-    """Every tensor that passed the checks of the interface is accepted."""
-    return None
 
 
 def scan(

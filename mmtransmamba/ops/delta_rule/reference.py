@@ -4,20 +4,12 @@ Shape suffixes: B batch, L steps, G heads of q and k, H heads, K key channels, V
 channels; D is K, or 1 for one decay of all key channels.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
+from ..plain_torch import refuses, unavailable
 
-def unavailable() -> str | None:
-    """Plain torch always runs."""
-    return None
-
-
-def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
-    """Every tensor that passed the checks of the interface is accepted."""
-    return None
+__all__ = ['refuses', 'scan', 'unavailable']
 
 
 def scan(

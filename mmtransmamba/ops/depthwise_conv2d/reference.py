@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..plain_torch import refuses, unavailable
 
-def unavailable() -> str | None:
-    """Plain torch always runs."""
-    return None
-
-
-def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
-    """Every tensor that passed the checks of the interface is accepted."""
-    return None
+__all__ = ['convolve', 'refuses', 'unavailable']
 
 
 def convolve(

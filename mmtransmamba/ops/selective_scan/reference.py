@@ -4,22 +4,16 @@ Shape suffixes: B batch, K directions, D channels, G groups of channels, N state
 L steps, M tapped steps.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..plain_torch import refuses, unavailable
 
-def unavailable() -> str | None:
-    """Plain torch always runs."""
-    return None
-
-
-def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
-    """Every tensor that passed the checks of the interface is accepted."""
-    return None
+__all__ = ['directions_by_gather', 'refuses', 'scan', 'scan_directions', 'unavailable']
 
 
 def scan(

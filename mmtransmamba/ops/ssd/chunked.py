@@ -7,27 +7,18 @@ Shape suffixes: B batch, C chunks, Q steps of a chunk, G groups, R heads of a gr
 P channels of a head, N states.
 """
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..autocast import without_autocast
+from ..plain_torch import refuses, unavailable
+
+__all__ = ['CHUNK', 'STRONGEST', 'refuses', 'scan', 'unavailable']
 
 CHUNK = 64
 STRONGEST = -1e5
 """Logarithm of the strongest decay of one step, which is 0 in every dtype."""
-
-
-def unavailable() -> str | None:
-    """Plain torch always runs."""
-    return None
-
-
-def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
-    """Every tensor that passed the checks of the interface is accepted."""
-    return None
 
 
 def scan(

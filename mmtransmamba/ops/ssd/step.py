@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..autocast import without_autocast
-from .reference import refuses, unavailable
+from ..plain_torch import refuses, unavailable
 
 __all__ = ['refuses', 'step', 'unavailable']
 

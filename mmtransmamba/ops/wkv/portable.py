@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..plain_torch import refuses, unavailable
 from ..recurrence import outer_products, weighted_sums
-from .reference import Own, Sums, divide, refuses, unavailable
+from .reference import Own, Sums, divide
 
 __all__ = ['bi_wkv', 'bi_wkv6', 'past_sums', 'refuses', 'unavailable']
 

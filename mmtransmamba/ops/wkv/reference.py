@@ -5,24 +5,29 @@ head.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..plain_torch import refuses, unavailable
+
+__all__ = [
+    'LOG_EPSILON',
+    'Own',
+    'Sums',
+    'bi_wkv',
+    'bi_wkv6',
+    'divide',
+    'future_sums',
+    'past_sums',
+    'refuses',
+    'unavailable',
+]
+
 LOG_EPSILON = math.log(1e-6)
-
-
-def unavailable() -> str | None:
-    """Plain torch always runs."""
-    return None
-
-
-def refuses(tensors: Mapping[str, Tensor | None]) -> str | None:
-    """Every tensor that passed the checks of the interface is accepted."""
-    return None
 
 
 class Sums(NamedTuple):
