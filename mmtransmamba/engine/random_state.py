@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -71,3 +73,13 @@ def set_generator_states(states: dict[str, Tensor]) -> None:
     set_cpu_state(states['cpu'])
     if 'cuda' in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states['cuda'].cpu())
+
+
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """Leave the generators of this process as they were."""
+    states = generator_states()
+    try:
+        yield
+    finally:
+        set_generator_states(states)

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 
-import numpy as np
 import torch
 from mmengine.dist import get_world_size
 from mmengine.evaluator import DumpResults, Evaluator
@@ -18,6 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
+from mmtransmamba.engine.random_state import kept_generators
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.models.teachers import CachedTeacher
 from mmtransmamba.models.teachers.class_order import ClassOrderError, order_of_classes
@@ -98,7 +95,7 @@ class TeacherCheckHook(Hook):
         model = unwrapped_model(runner)
         if not hasattr(model, 'teacher_predict'):
             return
-        with _own_random_numbers():
+        with kept_generators():
             found = self._measure(runner, model)
         if found is None:
             runner.logger.info(
@@ -159,16 +156,3 @@ def _classes_of(dataset: Dataset) -> list[str] | None:
 
 def _some(names: list[str]) -> str:
     return ', '.join(map(repr, names[:3])) + (', …' if len(names) > 3 else '')
-
-
-@contextmanager
-def _own_random_numbers() -> Iterator[None]:
-    """Leave the training's random numbers unaffected."""
-    python, numpy = random.getstate(), np.random.get_state()
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmtransmamba.compat import is_fully_sharded
-from mmtransmamba.engine.random_state import generator_states, set_generator_states
+from mmtransmamba.engine.random_state import kept_generators
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.registry import HOOKS
 from mmtransmamba.transfer.distillers.base import Distiller
@@ -126,12 +126,11 @@ def _gradient(loss: Tensor | list[Tensor], parameters: list[Tensor]) -> Tensor:
 @contextmanager
 def _unchanged(model: nn.Module) -> Iterator[None]:
     """Leave random generators and the model's buffers as they were."""
-    states = generator_states()
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
-        yield
+        with kept_generators():
+            yield
     finally:
-        set_generator_states(states)
         with torch.no_grad():
             for buffer, value in buffers:
                 buffer.copy_(value)
