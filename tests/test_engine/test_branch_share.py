@@ -4,19 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from kept_scalars import Scalars
 from language_models import make_hybrid, make_teacher, tokens
 
 from mmtransmamba.engine.hooks import BranchShareHook
-
-
-class Scalars:
-    """A visualizer that keeps what it is given."""
-
-    def __init__(self):
-        self.seen = {}
-
-    def add_scalars(self, scalars, step):
-        self.seen[step] = scalars
 
 
 def train(model, hook, steps=4):

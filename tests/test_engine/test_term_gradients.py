@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from kept_scalars import Scalars
 from mmengine.optim import OptimWrapper
 from tiny_distillers import (
     DIRECTION,
@@ -19,16 +20,6 @@ from torch import nn
 from mmtransmamba.engine.hooks import TermGradientsHook, term_gradients
 
 TERMS = dict(logits=LOGITS, feature=FEATURE, layer=LAYER, direction=DIRECTION)
-
-
-class Scalars:
-    """A visualizer that keeps what it is given."""
-
-    def __init__(self):
-        self.seen = {}
-
-    def add_scalars(self, scalars, step):
-        self.seen[step] = scalars
 
 
 def train(model, hook, steps=3):

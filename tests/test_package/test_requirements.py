@@ -104,6 +104,15 @@ def pins(path):
     }
 
 
+def pinned_of(repo_dir, name, pinned):
+    """The requirements of a file, each with its version in a list of pins."""
+    for line in lines_of(repo_dir / 'requirements' / f'{name}.txt'):
+        requirement = Requirement(line)
+        version = pinned.get(canonicalize_name(requirement.name))
+        assert version is not None, f'{line} is not pinned'
+        yield requirement, version
+
+
 @pytest.fixture(scope='module')
 def constraints(repo_dir):
     """The tested version of each package for this Python."""
@@ -112,11 +121,8 @@ def constraints(repo_dir):
 
 @pytest.mark.parametrize('name', ['runtime', 'tests', 'docs', 'build'])
 def test_every_requirement_is_pinned_within_its_range(name, constraints, repo_dir):
-    for line in lines_of(repo_dir / 'requirements' / f'{name}.txt'):
-        requirement = Requirement(line)
-        pinned = constraints.get(canonicalize_name(requirement.name))
-        assert pinned is not None, f'{line} is not in constraints.txt'
-        assert requirement.specifier.contains(pinned), f'{line}, pinned to {pinned}'
+    for requirement, pinned in pinned_of(repo_dir, name, constraints):
+        assert requirement.specifier.contains(pinned), f'{requirement} is {pinned}'
 
 
 @pytest.fixture(scope='module')
@@ -127,14 +133,11 @@ def oldest(repo_dir):
 
 @pytest.mark.parametrize('name', ['runtime', 'tests', 'build'])
 def test_oldest_versions_are_the_declared_lower_bounds(name, oldest, repo_dir):
-    for line in lines_of(repo_dir / 'requirements' / f'{name}.txt'):
-        requirement = Requirement(line)
-        pinned = oldest.get(canonicalize_name(requirement.name))
-        assert pinned is not None, f'{line} is not in oldest.txt'
-        assert requirement.specifier.contains(pinned), f'{line}, pinned to {pinned}'
+    for requirement, pinned in pinned_of(repo_dir, name, oldest):
+        assert requirement.specifier.contains(pinned), f'{requirement} is {pinned}'
         for bound in requirement.specifier:
             if bound.operator == '>=':
-                assert Version(pinned) == Version(bound.version), line
+                assert Version(pinned) == Version(bound.version), requirement
 
 
 @pytest.mark.parametrize('package', TESTED)
