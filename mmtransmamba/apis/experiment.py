@@ -95,12 +95,20 @@ def run_experiment(
         scalars=read_scalars(work_dir),
         parameters=sum(p.numel() for p in model.parameters()),
         seconds=None if cfg.resume else seconds,
-        tested=tested,
+        tested=None if tested is None else _plain(tested),
     )
     record = asdict(result)
     del record['work_dir']
     _write(result_path, json.dumps(record))
     return result
+
+
+def _plain(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics with Python's numbers and lists for those of numpy and PyTorch."""
+    return {
+        name: value.tolist() if hasattr(value, 'tolist') else value
+        for name, value in metrics.items()
+    }
 
 
 def _claim(work_dir: Path, text: str) -> None:

@@ -2,12 +2,15 @@
 
 import time
 
+import numpy as np
 import pytest
 import torch
+from mmengine.evaluator import BaseMetric
 from mmengine.runner import runner
 
 from mmtransmamba.apis import run_experiment
 from mmtransmamba.engine import run
+from mmtransmamba.registry import METRICS
 
 OPTIONS = {
     'model.backbone.arch': dict(embed_dims=16, depth=1),
@@ -87,3 +90,32 @@ def test_runs_of_one_second_have_their_own_records(
         result = run_experiment(scratch, tmp_path / name, options)
         assert [epoch for epoch, _ in result.scalars.accuracy] == [1]
     assert len(list(tmp_path.glob('*/*/vis_data'))) == 2
+
+
+@METRICS.register_module()
+class NumbersOfEveryKind(BaseMetric):
+    """As the metrics of mmseg and mmdet return them."""
+
+    def process(self, data_batch, data_samples):
+        self.results.append(0)
+
+    def compute_metrics(self, results):
+        return dict(
+            numpy=np.float32(0.5),
+            array=np.arange(2),
+            tensor=torch.tensor(0.25),
+            plain=1,
+            text='0.1 0.2',
+        )
+
+
+def test_results_of_any_metric_are_kept(scratch, tmp_path):
+    options = OPTIONS | {
+        'train_cfg.max_epochs': 1,
+        'test_evaluator': dict(_delete_=True, type='mmtransmamba.NumbersOfEveryKind'),
+    }
+    first = run_experiment(scratch, tmp_path, options, test=True)
+    assert first.tested == dict(
+        numpy=0.5, array=[0, 1], tensor=0.25, plain=1, text='0.1 0.2'
+    )
+    assert run_experiment(scratch, tmp_path, options, test=True).tested == first.tested
