@@ -17,6 +17,7 @@ MODEL_TYPES = (
     'hybrid_qwen3',
     'hybrid_llava',
     'hybrid_llava_next',
+    'hybrid_llava_onevision',
     'patch_decoder',
     'hybrid_vit',
     'hybrid_deit',

@@ -32,8 +32,9 @@ def collate_conversations(
     Returns:
         ``input_ids``, ``attention_mask`` and, for training, ``labels`` (-100 for
         padding), ``[B, L]``; if a sample has images, ``pixel_values`` ``[N, 3, H, W]``,
-        sample after sample, and for LLaVA-NeXT ``image_sizes``. Lists ``answers``,
-        ``question_ids`` and ``categories`` if the samples have them.
+        sample after sample, and for LLaVA with tiles ``image_sizes`` and
+        ``batch_num_images``. Lists ``answers``, ``question_ids`` and ``categories`` if
+        the samples have them.
 
     Raises:
         ValueError: The side is unknown, or prompts and answered conversations are
@@ -76,7 +77,7 @@ def pad_rows(rows: Sequence[Tensor], value: int, side: str = 'right') -> Tensor:
 def stack_pixels(batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     """All images of a batch, and their sizes; an empty dict if there are none.
 
-    LLaVA-NeXT's ``[N, tiles, 3, H, W]`` are padded to the same number of tiles.
+    The ``[N, tiles, 3, H, W]`` of LLaVA with tiles are padded to the same number.
     """
     shown = [sample for sample in batch if 'pixel_values' in sample]
     if not shown:
@@ -88,6 +89,7 @@ def stack_pixels(batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
             F.pad(images, (0,) * 7 + (tiles - images.shape[1],)) for images in pixels
         ]
     out = dict(pixel_values=torch.cat(pixels))
-    if 'image_sizes' in shown[0]:
-        out['image_sizes'] = torch.cat([sample['image_sizes'] for sample in shown])
+    for name in ('image_sizes', 'batch_num_images'):
+        if name in shown[0]:
+            out[name] = torch.cat([sample[name] for sample in shown])
     return out

@@ -47,8 +47,9 @@ def encode(
     Returns:
         ``input_ids``, ``attention_mask`` and ``labels``, int64 ``[L]``; ``length``;
         ``has_image``; if there are images ``pixel_values``, ``[N, 3, H, W]``, one for
-        each image or tile. For LLaVA-NeXT ``[N, tiles, 3, H, W]``, padded to the same
-        number of tiles, and ``image_sizes``, heights and widths, int64 ``[N, 2]``.
+        each image or tile. For LLaVA-NeXT and LLaVA-OneVision ``[N, tiles, 3, H, W]``,
+        padded to the same number of tiles, and ``image_sizes``, heights and widths,
+        int64 ``[N, 2]``; for LLaVA-OneVision also ``batch_num_images``, int64 ``[1]``.
 
     Raises:
         BadSampleError: The conversation cannot be used.
@@ -144,18 +145,21 @@ def _with_images(
             f'Conversation {conversation.id!r} has images, but '
             f'{type(processor).__name__} is not a processor of images.'
         )
+    images = conversation.load_images()
+    tiles = _tiles(processor)
     out = processor(
         text=[text],
-        images=conversation.load_images(),
+        # Only in a list of its own, a conversation's images count as several.
+        images=[images] if 'batch_num_images' in tiles else images,
         add_special_tokens=_adds_special_tokens(processor.tokenizer, text),
         return_tensors='pt',
     )
     pixels = out['pixel_values']
-    if _is_llava_next(processor):
+    if tiles:
         return dict(
             input_ids=out['input_ids'][0],
             pixel_values=pixels,
-            image_sizes=out['image_sizes'],
+            **{name: torch.as_tensor(out[name]) for name in tiles},
         )
     # An image that is cut into tiles has one [3, H, W] per tile.
     tiled = getattr(processor, 'max_tiles', 1) > 1
@@ -168,10 +172,13 @@ def _with_images(
     return dict(input_ids=out['input_ids'][0], pixel_values=pixels)
 
 
-def _is_llava_next(processor: Any) -> bool:
-    from transformers import LlavaNextProcessor
+def _tiles(processor: Any) -> tuple[str, ...]:
+    """What a LLaVA with tiles needs besides the pixels; empty for other models."""
+    from transformers import LlavaNextProcessor, LlavaOnevisionProcessor
 
-    return isinstance(processor, LlavaNextProcessor)
+    if isinstance(processor, LlavaOnevisionProcessor):
+        return 'image_sizes', 'batch_num_images'
+    return ('image_sizes',) if isinstance(processor, LlavaNextProcessor) else ()
 
 
 def _expand(labels: Tensor, ids: Tensor, expanded: Tensor, image: int) -> Tensor:

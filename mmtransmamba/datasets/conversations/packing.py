@@ -26,7 +26,8 @@ def join(samples: Sequence[Mapping[str, Any]]) -> Row:
 
     Returns:
         ``input_ids``, ``labels`` and ``position_ids``, int64 ``[L]``; if there are
-        images ``pixel_values``, and for LLaVA-NeXT ``image_sizes``.
+        images ``pixel_values``, and for LLaVA with tiles ``image_sizes`` and
+        ``batch_num_images``.
     """
     labels = torch.cat([sample['labels'] for sample in samples])
     lengths = [len(sample['input_ids']) for sample in samples]
@@ -98,8 +99,8 @@ def pack_conversations(
     Returns:
         ``input_ids``, ``labels`` and ``position_ids``, ``[rows, L]``, with L the
         longest row's length; if there are images ``pixel_values`` ``[N, 3, H, W]`` in
-        the order of the rows, and for LLaVA-NeXT ``image_sizes``. No
-        ``attention_mask``.
+        the order of the rows, and for LLaVA with tiles ``image_sizes`` and
+        ``batch_num_images``. No ``attention_mask``.
 
     Raises:
         ValueError: A sample is longer than a row.

@@ -14,6 +14,7 @@ from transformers import (
 
 import mmtransmamba.models.multimodal.llava  # noqa: F401  (registers the models)
 import mmtransmamba.models.multimodal.llava_next  # noqa: F401
+import mmtransmamba.models.multimodal.llava_onevision  # noqa: F401
 from mmtransmamba.compat import model_classes
 from mmtransmamba.models.folders.assemble import assemble
 from mmtransmamba.models.folders.canonical_names import (

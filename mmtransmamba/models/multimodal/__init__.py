@@ -6,6 +6,10 @@ from .llava_next import (
     HybridLlavaNextConfig,
     HybridLlavaNextForConditionalGeneration,
 )
+from .llava_onevision import (
+    HybridLlavaOnevisionConfig,
+    HybridLlavaOnevisionForConditionalGeneration,
+)
 from .patch_decoder import PatchDecoderForConditionalGeneration, PatchDecoderModel
 from .patch_decoder_config import PatchDecoderConfig
 from .patch_decoder_processor import PatchDecoderProcessor
@@ -16,6 +20,8 @@ __all__ = [
     'HybridLlavaForConditionalGeneration',
     'HybridLlavaNextConfig',
     'HybridLlavaNextForConditionalGeneration',
+    'HybridLlavaOnevisionConfig',
+    'HybridLlavaOnevisionForConditionalGeneration',
     'PatchDecoderConfig',
     'PatchDecoderForConditionalGeneration',
     'PatchDecoderModel',

@@ -6,6 +6,8 @@ head without bias, and does not handle recurrent states, which cannot be rolled 
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -15,8 +17,8 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaModel,
-    LlavaPreTrainedModel,
     LlavaProcessor,
+    PreTrainedModel,
 )
 
 import mmtransmamba.models.language.families  # noqa: F401  (registers the decoders)
@@ -46,22 +48,31 @@ class HybridLlavaModel(HybridInitMixin, LlavaModel):
     forward = either_name(known_arguments('use_cache', 'seq_idx')(LlavaModel.forward))
 
 
+class HybridLlavaMixin(HybridCausalLMMixin):
+    """A LLaVA of any kind, around the hybrid's own model.
+
+    Attributes:
+        model_class: Class of vision tower, projector and decoder.
+    """
+
+    model_class: type[PreTrainedModel]
+
+    def __init__(self, config: Any) -> None:
+        PreTrainedModel.__init__(self, config)
+        self.model = self.model_class(config)
+        text = config.text_config
+        bias = getattr(config, 'lm_head_bias', False)
+        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=bias)
+        self.post_init()
+
+
 class HybridLlavaForConditionalGeneration(
-    HybridCausalLMMixin, LlavaForConditionalGeneration
+    HybridLlavaMixin, LlavaForConditionalGeneration
 ):
     """Vision tower, projector, decoder and language-modelling head."""
 
-    config_class = HybridLlavaConfig
+    config_class, model_class = HybridLlavaConfig, HybridLlavaModel
     forward = either_name(LlavaForConditionalGeneration.forward)
-
-    def __init__(self, config: HybridLlavaConfig) -> None:
-        LlavaPreTrainedModel.__init__(self, config)
-        self.model = HybridLlavaModel(config)
-        text = config.text_config
-        self.lm_head = nn.Linear(
-            text.hidden_size, text.vocab_size, bias=config.lm_head_bias
-        )
-        self.post_init()
 
 
 AutoConfig.register(HybridLlavaConfig.model_type, HybridLlavaConfig)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -11,15 +10,14 @@ from transformers import (
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
     LlavaNextModel,
-    LlavaNextPreTrainedModel,
     LlavaNextProcessor,
 )
 
-import mmtransmamba.models.language.families  # noqa: F401  (registers the decoders)
 from mmtransmamba.models.language.arguments import known_arguments
 from mmtransmamba.models.language.cache_names import either_name
-from mmtransmamba.models.language.hybrid import HybridCausalLMMixin, HybridInitMixin
+from mmtransmamba.models.language.hybrid import HybridInitMixin
 from mmtransmamba.models.language.registration import register_model
+from mmtransmamba.models.multimodal.llava import HybridLlavaMixin
 
 
 class HybridLlavaNextConfig(LlavaNextConfig):
@@ -38,19 +36,12 @@ class HybridLlavaNextModel(HybridInitMixin, LlavaNextModel):
 
 
 class HybridLlavaNextForConditionalGeneration(
-    HybridCausalLMMixin, LlavaNextForConditionalGeneration
+    HybridLlavaMixin, LlavaNextForConditionalGeneration
 ):
     """Vision tower, projector, decoder and language-modelling head."""
 
-    config_class = HybridLlavaNextConfig
+    config_class, model_class = HybridLlavaNextConfig, HybridLlavaNextModel
     forward = either_name(LlavaNextForConditionalGeneration.forward)
-
-    def __init__(self, config: HybridLlavaNextConfig) -> None:
-        LlavaNextPreTrainedModel.__init__(self, config)
-        self.model = HybridLlavaNextModel(config)
-        text = config.text_config
-        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
-        self.post_init()
 
 
 AutoConfig.register(HybridLlavaNextConfig.model_type, HybridLlavaNextConfig)

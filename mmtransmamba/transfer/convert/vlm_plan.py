@@ -19,6 +19,7 @@ from mmtransmamba.models.folders.pretrained import Pretrained
 from mmtransmamba.models.language.hybrid import HybridCausalLMMixin
 from mmtransmamba.models.multimodal.llava import HybridLlavaConfig
 from mmtransmamba.models.multimodal.llava_next import HybridLlavaNextConfig
+from mmtransmamba.models.multimodal.llava_onevision import HybridLlavaOnevisionConfig
 from mmtransmamba.transfer.convert.hybrid_config import hybrid_config
 from mmtransmamba.transfer.convert.plan import (
     LanguagePlan,
@@ -30,7 +31,11 @@ from mmtransmamba.transfer.convert.plan import (
 from mmtransmamba.transfer.convert.spec import Conversion
 from mmtransmamba.transfer.subclone import Entry, SubcloneReport
 
-_HYBRIDS = {'llava': HybridLlavaConfig, 'llava_next': HybridLlavaNextConfig}
+_HYBRIDS = {
+    'llava': HybridLlavaConfig,
+    'llava_next': HybridLlavaNextConfig,
+    'llava_onevision': HybridLlavaOnevisionConfig,
+}
 
 
 class VisionLanguagePlan(Plan):
@@ -81,8 +86,9 @@ class VisionLanguagePlan(Plan):
         if found is None or not issubclass(found, HybridCausalLMMixin):
             raise ValueError(
                 f'The teacher is a {self.teacher.config.model_type!r}; hybrids exist '
-                'of llava, llava_next, their hybrids (hybrid_llava, '
-                'hybrid_llava_next) and patch_decoder.'
+                f'of {", ".join(_HYBRIDS)}, their hybrids '
+                f'({", ".join(kind.model_type for kind in _HYBRIDS.values())}) '
+                'and patch_decoder.'
             )
         return found
 

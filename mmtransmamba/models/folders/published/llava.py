@@ -1,9 +1,9 @@
-"""LLaVA's original layout: v1.5, v1.6 with its tiles, and the Llama-3 variants.
+"""LLaVA's original layout: v1.5, v1.6, OneVision, and the Llama-3 variants.
 
 Published folders: ``liuhaotian/llava-v1.5-7b`` and ``-13b``, ``llava-v1.6-*``,
-``lmms-lab/llama3-llava-next-8b``, and those written by forks of the code (including
-LLaVA-pp). Source: haotian-liu/LLaVA and LLaVA-VL/LLaVA-NeXT,
-``llava/model/llava_arch.py``, ``builder.py`` and
+``lmms-lab/llama3-llava-next-8b``, ``lmms-lab/llava-onevision-qwen2-*``, and those
+written by forks of the code (including LLaVA-pp). Source: haotian-liu/LLaVA and
+LLaVA-VL/LLaVA-NeXT, ``llava/model/llava_arch.py``, ``builder.py`` and
 ``multimodal_encoder/siglip_encoder.py``; transformers,
 ``convert_llava_weights_to_hf.py``.
 
@@ -12,7 +12,6 @@ transformers also uses ``model_type: llava``; here, ``mm_vision_tower`` is set a
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,12 @@ from mmtransmamba.models.folders.published.fields import (
 )
 from mmtransmamba.models.folders.published.llava_parts import (
     FEATURES,
-    image_token_id,
     llava_entries,
     llava_model,
+    special_token_ids,
     tower_name,
 )
+from mmtransmamba.models.folders.published.llava_tiles import read_grids, read_tiles
 from mmtransmamba.models.folders.published.llava_tower import (
     TOWER,
     as_siglip,
@@ -120,12 +120,12 @@ def read_llava(
             mm_use_im_start_end=False,
             mm_use_im_patch_token=False,
             mm_vision_select_feature=tuple(FEATURES),
-            image_aspect_ratio=('pad', 'square', 'anyres'),
             mm_patch_merge_type=('flat', 'spatial_unpad'),
             s2=False,
         ),
     )
     check_values(where, raw, dict(mm_resampler_type=(None,)))
+    tiles = read_tiles(where, raw)
     need(where, raw, 'mm_projector_type', str)
     layer = need(where, raw, 'mm_vision_select_layer', int)
     text = part_config(
@@ -147,56 +147,17 @@ def read_llava(
     model_class, config = llava_model(
         text,
         vision,
-        image_token_id(folder, rows),
+        special_token_ids(folder, rows),
         layer,
         strategy,
         head_bias=False,
-        grids=_grids(where, raw, vision.image_size),
+        grids=read_grids(where, raw, vision.image_size),
+        most_tiles=tiles or None,
     )
     entries = llava_entries(model_class, config, rows, published_name)
     if text.tie_word_embeddings:
         entries.append(Entry('lm_head.weight', (rows, text.hidden_size), {}))
     return model_class, config, TableSource(source, entries, folder, _UNUSED)
-
-
-def _grids(where: str, raw: dict[str, Any], side: int) -> list[list[int]] | None:
-    """Heights and widths of the tilings; None if an image is not cut.
-
-    Published are widths and heights. Of two tilings that suit an image equally, the
-    first is taken, so the order matters.
-
-    Raises:
-        ValueError: The fields contradict each other, or a tiling is not made of tiles.
-    """
-    tiles = raw.get('image_aspect_ratio') == 'anyres'
-    merge = ('spatial_unpad',) if tiles else ('flat', None)
-    at = f'{where}: image_aspect_ratio={raw.get("image_aspect_ratio")!r}'
-    fields = dict(mm_patch_merge_type=None) | raw
-    check_values(at, fields, dict(mm_patch_merge_type=merge))
-    if not tiles:
-        return None
-    given = raw.get('image_grid_pinpoints')
-    if isinstance(given, str):
-        try:
-            given = ast.literal_eval(given)
-        except (SyntaxError, ValueError):
-            given = None
-    good = (
-        isinstance(given, list | tuple)
-        and given
-        and all(
-            isinstance(sides, list | tuple)
-            and len(sides) == 2
-            and all(type(n) is int and n > 0 and n % side == 0 for n in sides)
-            for sides in given
-        )
-    )
-    if not good:
-        raise ValueError(
-            f'{where}: image_grid_pinpoints={raw.get("image_grid_pinpoints")!r} must '
-            f'be a list of widths and heights, each a multiple of the tile, {side}.'
-        )
-    return [[height, width] for width, height in given]
 
 
 def _text_fields(raw: dict[str, Any]) -> dict[str, Any]:

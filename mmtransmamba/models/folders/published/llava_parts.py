@@ -11,6 +11,8 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
 )
 
 from mmtransmamba.models.folders.published.weight_table import (
@@ -24,7 +26,7 @@ from mmtransmamba.models.multimodal.llava import (
 )
 from mmtransmamba.utils.processors import load_tokenizer
 
-IMAGE_TOKEN = '<image>'
+IMAGE_TOKEN, VIDEO_TOKEN = '<image>', '<video>'
 TOWERS = ('clip_vision_model', 'siglip_vision_model')
 FEATURES = {'patch': 'default', 'cls_patch': 'full'}
 """Which tokens of the tower are taken, under the published names and ours.
@@ -35,37 +37,45 @@ top left patch. The published models were trained so.
 _EMBEDDING, _HEAD = 'model.language_model.embed_tokens.weight', 'lm_head.'
 
 
-def image_token_id(folder: str | Path, vocab_size: int) -> int:
-    """Id of the image token here; published prompts use a negative number.
+def special_token_ids(folder: str | Path, vocab_size: int) -> tuple[int, int]:
+    """Ids of the image token and the video token here.
 
-    It is the tokenizer's ``<image>``, or the first id that the tokenizer does not use;
-    without a tokenizer in the folder, the first id after the embeddings.
+    Published prompts use a negative number. Here they are the tokenizer's ``<image>``
+    and ``<video>``, or the first ids that the tokenizer does not use; without a
+    tokenizer in the folder, the first ids after the embeddings.
     """
     if not any(Path(folder).glob('tokenizer*')):
-        return vocab_size
+        return vocab_size, vocab_size + 1
     tokenizer = load_tokenizer(folder)
-    return tokenizer.get_vocab().get(IMAGE_TOKEN, len(tokenizer))
+    known, free, ids = tokenizer.get_vocab(), len(tokenizer), []
+    for token in (IMAGE_TOKEN, VIDEO_TOKEN):
+        ids.append(known.get(token, free))
+        free += token not in known
+    return ids[0], ids[1]
 
 
 def llava_model(
     text: Any,
     vision: Any,
-    image_token: int,
+    tokens: tuple[int, int],
     layer: int,
     strategy: str,
     head_bias: bool,
     grids: list[list[int]] | None = None,
+    most_tiles: int | None = None,
 ) -> tuple[type, Any]:
     """Class and config of a LLaVA in this package.
 
     Args:
         text, vision: Configs of decoder and tower. The decoder's vocabulary is
-            extended if it lacks the image token.
-        image_token: Its id.
+            extended if it lacks a token.
+        tokens: Ids of the image token and, for LLaVA-OneVision, the video token.
         layer: Layer of the tower.
         strategy: ``'default'`` or ``'full'``.
         head_bias: Whether the head has a bias.
         grids: Heights and widths of LLaVA-NeXT's tilings; None for images in one piece.
+        most_tiles: Number of tiles whose tokens an image has at most, as in
+            LLaVA-OneVision; None for no limit.
 
     Raises:
         ValueError: The tower does not have the layer.
@@ -76,6 +86,7 @@ def llava_model(
             f'The layer {layer!r} of the vision tower cannot be read; it must lie in '
             f'[{-depth - 1}, {depth}].'
         )
+    image_token, video_token = tokens
     text.vocab_size = max(text.vocab_size, image_token + 1)
     class_token = vision.model_type.startswith('clip')
     patches = (vision.image_size // vision.patch_size) ** 2
@@ -88,6 +99,16 @@ def llava_model(
         vision_feature_select_strategy=strategy,
         tie_word_embeddings=text.tie_word_embeddings,
     )
+    if most_tiles is not None:
+        del fields['image_seq_length']
+        text.vocab_size = max(text.vocab_size, video_token + 1)
+        config = LlavaOnevisionConfig(
+            image_grid_pinpoints=grids,
+            video_token_index=video_token,
+            vision_aspect_ratio=f'anyres_max_{most_tiles}',
+            **fields,
+        )
+        return LlavaOnevisionForConditionalGeneration, config
     if grids is not None:
         config = LlavaNextConfig(image_grid_pinpoints=grids, **fields)
         return LlavaNextForConditionalGeneration, config

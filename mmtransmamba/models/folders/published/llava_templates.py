@@ -34,7 +34,7 @@ def llava_template(raw: dict[str, Any], family: str, tokenizer: Any) -> str:
     if family == 'mistral':
         return LLAVA_MISTRAL
     if '<|eot_id|>' in known:
-        tiles = raw.get('image_aspect_ratio') == 'anyres'
+        tiles = str(raw.get('image_aspect_ratio')).startswith('anyres')
         return llava_llama_3(LLAVA_NEXT_SYSTEM if tiles else VICUNA_SYSTEM)
     if '<|im_end|>' in known:
         return chatml('Answer the questions.', between='')

@@ -14,6 +14,9 @@ from transformers import (
     LlavaImageProcessor,
     LlavaNextImageProcessor,
     LlavaNextProcessor,
+    LlavaOnevisionImageProcessor,
+    LlavaOnevisionProcessor,
+    LlavaOnevisionVideoProcessor,
     LlavaProcessor,
     PreTrainedTokenizerFast,
     SiglipImageProcessor,
@@ -24,7 +27,7 @@ from mmtransmamba.models.folders.published.fields import check_values, file_in, 
 from mmtransmamba.models.folders.published.hovle import is_hovle
 from mmtransmamba.models.folders.published.layouts import read_published
 from mmtransmamba.models.folders.published.llava import is_llava
-from mmtransmamba.models.folders.published.llava_parts import IMAGE_TOKEN
+from mmtransmamba.models.folders.published.llava_parts import IMAGE_TOKEN, VIDEO_TOKEN
 from mmtransmamba.models.folders.published.llava_templates import llava_template
 from mmtransmamba.models.multimodal.patch_decoder_processor import (
     PatchDecoderProcessor,
@@ -113,41 +116,68 @@ def _hovle_processor(folder: Path, raw: dict[str, Any]) -> PatchDecoderProcessor
 
 def _llava_processor(
     folder: Path, raw: dict[str, Any]
-) -> LlavaProcessor | LlavaNextProcessor:
+) -> LlavaProcessor | LlavaNextProcessor | LlavaOnevisionProcessor:
     config = read_published(folder, raw).config
     vision = config.vision_config
     siglip = vision.model_type.startswith('siglip')
     tokenizer = load_tokenizer(folder)
-    if IMAGE_TOKEN not in tokenizer.get_vocab():
-        tokenizer.add_special_tokens({'extra_special_tokens': [IMAGE_TOKEN]})
+    onevision = config.model_type == 'llava_onevision'
+    for token in (IMAGE_TOKEN, VIDEO_TOKEN) if onevision else (IMAGE_TOKEN,):
+        if token not in tokenizer.get_vocab():
+            tokenizer.add_special_tokens({'extra_special_tokens': [token]})
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    kind = LlavaNextProcessor if config.model_type == 'llava_next' else LlavaProcessor
     template = llava_template(raw, config.text_config.model_type, tokenizer)
-    return kind(
+    parts = dict(
         image_processor=_llava_images(config, raw),
         tokenizer=tokenizer,
-        patch_size=vision.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy,
-        num_additional_image_tokens=int(not siglip),
         image_token=IMAGE_TOKEN,
         chat_template=with_image_token(template, IMAGE_TOKEN),
     )
+    if onevision:
+        patches = (vision.image_size // vision.patch_size) ** 2
+        return LlavaOnevisionProcessor(
+            video_processor=LlavaOnevisionVideoProcessor(**_square(config)),
+            video_token=VIDEO_TOKEN,
+            num_image_tokens=patches + (not siglip),
+            vision_aspect_ratio=config.vision_aspect_ratio,
+            **parts,
+        )
+    kind = LlavaNextProcessor if config.model_type == 'llava_next' else LlavaProcessor
+    return kind(
+        patch_size=vision.patch_size,
+        num_additional_image_tokens=int(not siglip),
+        **parts,
+    )
+
+
+def _square(config: Any) -> dict[str, Any]:
+    """The size of an image, and its mean and deviation if they are not CLIP's."""
+    side = config.vision_config.image_size
+    siglip = config.vision_config.model_type.startswith('siglip')
+    normal = dict(image_mean=[0.5] * 3, image_std=[0.5] * 3) if siglip else {}
+    return dict(size=dict(height=side, width=side)) | normal
 
 
 def _llava_images(config: Any, raw: dict[str, Any]) -> Any:
-    side = config.vision_config.image_size
-    sides = dict(height=side, width=side)
-    siglip = config.vision_config.model_type.startswith('siglip')
-    normal = dict(image_mean=[0.5] * 3, image_std=[0.5] * 3) if siglip else {}
-    cropped = dict(size=dict(shortest_edge=side), crop_size=sides) | normal
+    square = _square(config)
+    sides = square['size']
+    shortest = dict(shortest_edge=config.vision_config.image_size)
+    cropped = square | dict(size=shortest, crop_size=sides)
+    if config.model_type == 'llava_onevision':
+        return LlavaOnevisionImageProcessor(
+            image_grid_pinpoints=config.image_grid_pinpoints, **square
+        )
     if config.model_type == 'llava_next':
         return LlavaNextImageProcessor(
             image_grid_pinpoints=config.image_grid_pinpoints, **cropped
         )
     if raw.get('image_aspect_ratio') == 'pad':
         return LlavaImageProcessor(do_pad=True, **cropped)
-    return SiglipImageProcessor(size=sides) if siglip else CLIPImageProcessor(**cropped)
+    if config.vision_config.model_type.startswith('siglip'):
+        return SiglipImageProcessor(size=sides)
+    return CLIPImageProcessor(**cropped)
 
 
 READERS.append(published_processor)

@@ -24,9 +24,9 @@ from mmtransmamba.models.folders.published.fields import (
 from mmtransmamba.models.folders.published.llava_parts import (
     FEATURES,
     TOWERS,
-    image_token_id,
     llava_entries,
     llava_model,
+    special_token_ids,
     tower_name,
 )
 from mmtransmamba.models.folders.published.mamba_in_llama import (
@@ -101,7 +101,7 @@ def read_tinyllava(
     model_class, config = llava_model(
         text,
         vision,
-        image_token_id(folder, rows),
+        special_token_ids(folder, rows),
         raw.get('vision_feature_layer', -2),
         FEATURES[raw.get('vision_feature_select_strategy', 'patch')],
         head_bias=text.model_type.endswith('phi'),

@@ -1,11 +1,7 @@
 """Folders of LLaVA-1.6 in the original layout: tiles, rows that end, no padding."""
 
-import math
-
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from published_llava import (
     PATCH,
     SIDE,
@@ -18,6 +14,13 @@ from published_llava import (
     write,
 )
 from published_math import double, tower_features
+from published_tiles import (
+    best_grid,
+    picture,
+    rows_of_tiles,
+    tiles_of,
+    without_padding,
+)
 from safetensors.torch import load_file, save_file
 from tiny_vlms import tiny_tokenizer
 
@@ -47,7 +50,7 @@ NEXT = dict(
     unfreeze_mm_vision_tower=True,
 )
 NEWLINE = {'model.image_newline': (C,)}
-PER_SIDE = SIDE // PATCH
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 # Width and height of images, and the tiling that suits each best.
 IMAGES = {
     'wide': ((48, 24), (24, 12)),
@@ -56,40 +59,6 @@ IMAGES = {
     'small square, where the order decides': ((12, 12), (12, 24)),
     'large square': ((40, 40), (24, 24)),
 }
-
-
-def best_grid(size):
-    """The tiling that keeps most of an image; of several, that with least waste."""
-    found = []
-    for order, (width, height) in enumerate(GRIDS):
-        scale = min(width / size[0], height / size[1])
-        kept = int(size[0] * scale) * int(size[1] * scale)
-        kept = min(kept, size[0] * size[1])
-        found.append((-kept, width * height - kept, order))
-    return GRIDS[min(found)[2]]
-
-
-def tiles_of(image):
-    """The whole image in a square, then its tiles on black, ``[T, 3, S, S]``."""
-    width, height = best_grid(image.size)
-    scale = min(width / image.width, height / image.height)
-    inner = (
-        min(math.ceil(image.width * scale), width),
-        min(math.ceil(image.height * scale), height),
-    )
-    canvas = Image.new('RGB', (width, height))
-    corner = (width - inner[0]) // 2, (height - inner[1]) // 2
-    canvas.paste(image.resize(inner, Image.Resampling.BICUBIC), corner)
-    parts = [image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)]
-    parts += [
-        canvas.crop((left, top, left + SIDE, top + SIDE))
-        for top in range(0, height, SIDE)
-        for left in range(0, width, SIDE)
-    ]
-    mean = np.array([0.48145466, 0.4578275, 0.40821073])
-    std = np.array([0.26862954, 0.26130258, 0.27577711])
-    pixels = [(np.asarray(part) / 255 - mean) / std for part in parts]
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
 
 
 def image_tokens(state, tiles, size):
@@ -103,36 +72,10 @@ def image_tokens(state, tiles, size):
         )
         for tile in tiles
     ]
-    width, height = best_grid(size)
-    across, down = width // SIDE, height // SIDE
-    rows = []
-    for y in range(down * PER_SIDE):
-        row = [
-            features[1 + y // PER_SIDE * across + x // PER_SIDE][
-                y % PER_SIDE * PER_SIDE + x % PER_SIDE
-            ]
-            for x in range(across * PER_SIDE)
-        ]
-        rows.append(row)
-    # Remove what is padding, at the same places in patches as in pixels.
-    tall, wide = len(rows), len(rows[0])
-    if size[0] / size[1] > wide / tall:
-        cut = (tall - int(size[1] * wide / size[0])) // 2
-        rows = rows[cut : tall - cut]
-    else:
-        cut = (wide - int(size[0] * tall / size[1])) // 2
-        rows = [row[cut : wide - cut] for row in rows]
+    rows = rows_of_tiles(features[1:], best_grid(size, GRIDS), SIDE, PATCH)
+    rows = without_padding(rows, size)
     end = [state['model.image_newline']]
     return torch.stack([*features[0], *(token for row in rows for token in row + end)])
-
-
-def picture(size):
-    """A smooth image, the same by any good interpolation."""
-    x = np.linspace(0, 1, size[0])[None, :, None]
-    y = np.linspace(0, 1, size[1])[:, None, None]
-    values = 40 + 170 * (x * np.array([1, 0, 0.5]) + y * np.array([0, 1, 0.3])) / 1.5
-    values = np.broadcast_to(values, (size[1], size[0], 3))
-    return Image.fromarray(values.round().astype(np.uint8))
 
 
 def asked(*sizes):
@@ -158,11 +101,11 @@ def expected_logits(state, ids, image_token, tokens):
 @pytest.mark.parametrize(('size', 'grid'), IMAGES.values(), ids=IMAGES)
 def test_pixels_and_logits_are_those_of_the_published_code(published, size, grid):
     folder, state = published
-    assert tuple(best_grid(size)) == grid
+    assert tuple(best_grid(size, GRIDS)) == grid
     model = mmtransmamba.load(folder)
     assert type(model).__name__ == 'LlavaNextForConditionalGeneration'
     sample = encode_prompt(load_processor(folder), asked(size))
-    tiles = tiles_of(picture(size))
+    tiles = tiles_of(picture(size), GRIDS, SIDE, MEAN, STD)
     torch.testing.assert_close(
         sample['pixel_values'][0].double(), tiles, atol=0.04, rtol=0
     )
@@ -247,7 +190,7 @@ def test_it_learns_and_is_converted_like_any_other(published, tmp_path):
 @pytest.mark.parametrize(
     ('fields', 'message'),
     [
-        (dict(image_aspect_ratio='anyres_max_9'), "aspect_ratio='anyres_max_9'"),
+        (dict(image_aspect_ratio='anyres_max'), "ratio='anyres_max' cannot be read"),
         (dict(mm_patch_merge_type='spatial'), "mm_patch_merge_type='spatial'"),
         (dict(mm_patch_merge_type='flat'), "'anyres': mm_patch_merge_type='flat'"),
         (dict(image_aspect_ratio='pad'), "'pad': mm_patch_merge_type='spatial_unpad'"),
