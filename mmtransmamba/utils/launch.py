@@ -1,6 +1,7 @@
 """Shared parts of ``tools/train.py`` and ``tools/test.py``: configs, processes,
 devices."""
 
+import copy
 import datetime
 import os
 import subprocess
@@ -108,7 +109,8 @@ def override(cfg: Config, options: dict[str, Any] | None) -> Config:
     check_options(cfg, options or {})
     for key, value in (options or {}).items():
         try:
-            cfg.merge_from_dict({key: value})
+            # Merging takes `_delete_` out of the dicts that it gets.
+            cfg.merge_from_dict({key: copy.deepcopy(value)})
         except Exception as error:
             reason = error.args[0] if error.args else error
             raise ValueError(
