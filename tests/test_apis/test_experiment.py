@@ -41,6 +41,13 @@ def test_finished_run_is_not_trained_again(scratch, tmp_path):
         run_experiment(scratch, tmp_path / 'run', other)
 
 
+def test_runs_with_visualizers_of_one_name_keep_their_own_curves(scratch, tmp_path):
+    options = OPTIONS | {'visualizer.name': 'the_same'}
+    runs = [run_experiment(scratch, tmp_path / name, options) for name in 'ab']
+    for run_ in runs:
+        assert [epoch for epoch, _ in run_.scalars.accuracy] == [1, 2]
+
+
 def test_interrupted_run_goes_on(scratch, tmp_path):
     options = OPTIONS | {'default_hooks.checkpoint.interval': 1}
     whole = run_experiment(scratch, tmp_path / 'run', options)
