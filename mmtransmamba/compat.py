@@ -606,12 +606,18 @@ def is_sharded(tensor: Any) -> bool:
     return hasattr(tensor, 'full_tensor')
 
 
-def is_fully_sharded(module: Any) -> bool:
-    """Whether FSDP2 shards a module's parameters, which only its ``__call__`` gathers.
+def is_partitioned(tensor: Any) -> bool:
+    """Whether a tensor is a parameter that DeepSpeed's ZeRO-3 divides."""
+    return hasattr(tensor, 'ds_id')
 
-    FSDP2 sets the flag for torch.compile; transformers reads it too.
+
+def is_fully_sharded(module: Any) -> bool:
+    """Whether a module's parameters are sharded, gathered by its ``__call__`` alone.
+
+    FSDP2 sets the flag for torch.compile; transformers reads it too. ZeRO-3 numbers the
+    modules.
     """
-    return getattr(module, '_is_fsdp_managed_module', False)
+    return getattr(module, '_is_fsdp_managed_module', False) or is_partitioned(module)
 
 
 def run_load_hooks(module: Any, state: dict[str, Any], prefix: str) -> None:

@@ -26,6 +26,7 @@ from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import OPTIMIZERS as MMENGINE_OPTIMIZERS
 from mmengine.registry import PARAM_SCHEDULERS as MMENGINE_PARAM_SCHEDULERS
 from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
+from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import VISBACKENDS as MMENGINE_VISBACKENDS
@@ -52,6 +53,7 @@ __all__ = [
     'OPTIM_WRAPPER_CONSTRUCTORS',
     'PARAM_SCHEDULERS',
     'RUNNERS',
+    'STRATEGIES',
     'STUDENT_KINDS',
     'TASK_UTILS',
     'TRANSFORMS',
@@ -94,6 +96,7 @@ def _child(parent: Registry, locations: list[str] = _NONE) -> Registry:
 MODELS = _child(MMENGINE_MODELS, _MODELS)
 MODEL_WRAPPERS = _child(MMENGINE_MODEL_WRAPPERS, _ENGINE)
 WEIGHT_INITIALIZERS = _child(MMENGINE_WEIGHT_INITIALIZERS)
+STRATEGIES = _child(MMENGINE_STRATEGIES, _ENGINE)
 TASK_UTILS = _child(MMENGINE_TASK_UTILS, _DATASETS)
 
 DATASETS = _child(MMENGINE_DATASETS, _DATASETS)

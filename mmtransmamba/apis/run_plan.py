@@ -148,6 +148,8 @@ def _with_random_teacher(cfg: Config) -> dict[str, Any]:
     model = dict(cfg.model)
     if 'data_preprocessor' in cfg:
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    # This machine measures, and may have no such device.
+    model.pop('teacher_device', None)
     teacher = model.get('teacher')
     if isinstance(teacher, dict) and 'checkpoint' in teacher:
         model['teacher'] = dict(teacher, checkpoint=RANDOM)

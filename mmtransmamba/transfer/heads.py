@@ -82,7 +82,9 @@ class HeadInputs:
             handle.remove()
         hidden = seen[0] if self.scale == 1 else seen[0] * self.scale
         if not self._compared:
-            self._compare(hidden.detach()[:, -1:], logits.detach())
+            # A teacher apart returns logits to the device of its inputs.
+            logits = logits.detach().to(hidden.device)
+            self._compare(hidden.detach()[:, -1:], logits)
             self._compared = True
         return hidden
 

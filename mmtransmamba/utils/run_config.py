@@ -19,6 +19,7 @@ from mmtransmamba.utils.strategies import check_fsdp
 _WHOLE_STEPS = (
     *('MMDistributedDataParallel', 'PartwiseDataParallel'),
     *('DDPStrategy', 'SingleDeviceStrategy', 'FullyShardedModel'),
+    'ZeroModel',
 )
 _COUNTS = ('max_epochs', 'max_iters', 'val_interval')
 

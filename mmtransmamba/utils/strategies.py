@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
 from mmengine.config import Config
 
+from mmtransmamba.compat import release
+
 RUNNER = 'mmtransmamba.FullyShardedRunner'
 WRAPPER = 'mmtransmamba.FullyShardedModel'
+ZERO_WRAPPER = 'mmtransmamba.ZeroModel'
+OLDEST_DEEPSPEED = (0, 19)
 # Hooks that keep or rewrite a copy of the model, which they would find sharded.
-_REFUSED_HOOKS = {
-    'FSDP': ('EMAHook', 'CompileHook'),
-    'DeepSpeed': ('EMAHook', 'CompileHook', 'SubcloneInitializer', 'SaveStudentHook'),
-}
+_REFUSED_HOOKS = ('EMAHook', 'CompileHook')
 
 
 def use_strategy(cfg: Config, name: str, launcher: str) -> None:
@@ -52,13 +54,16 @@ def check_fsdp(cfg: Config) -> None:
     if str(cfg.get('runner_type')).rpartition('.')[2] != RUNNER.rpartition('.')[2]:
         return
     _check_whole(cfg, 'FSDP')
+    if _type_of(cfg.get('model_wrapper_cfg')) == ZERO_WRAPPER.rpartition('.')[2]:
+        return
     wrapper = cfg.get('optim_wrapper') or {}
     kind = str(wrapper.get('type', 'OptimWrapper')).rpartition('.')[2]
-    if kind not in ('OptimWrapper', 'AutocastOptimWrapper'):
+    if kind not in ('OptimWrapper', 'AutocastOptimWrapper', 'ScaledOptimWrapper'):
         raise ValueError(
             f'optim_wrapper.type="{kind}" does not work with FSDP; accepted are '
-            'OptimWrapper, mmtransmamba.AutocastOptimWrapper, and with --strategy fsdp '
-            "AmpOptimWrapper of dtype='bfloat16'"
+            'OptimWrapper, mmtransmamba.AutocastOptimWrapper, '
+            'mmtransmamba.ScaledOptimWrapper, and with --strategy fsdp AmpOptimWrapper '
+            "of dtype='bfloat16' or 'float16'"
         )
 
 
@@ -67,11 +72,8 @@ def _check_whole(cfg: Config, name: str) -> None:
     for key, hook in _hooks(cfg):
         kind = hook.get('type')
         kind = (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
-        if kind in _REFUSED_HOOKS[name]:
-            other = '' if kind in _REFUSED_HOOKS['FSDP'] else ', or use --strategy fsdp'
-            raise ValueError(
-                f'{key}: {kind} does not work with {name}; leave it out{other}'
-            )
+        if kind in _REFUSED_HOOKS:
+            raise ValueError(f'{key}: {kind} does not work with {name}; leave it out')
     if cfg.get('compile'):
         raise ValueError(f'compile does not work with {name}; set compile=False')
 
@@ -91,14 +93,13 @@ def _use_fsdp(cfg: Config) -> None:
     if str(wrapper.get('type')).rpartition('.')[2] != WRAPPER.rpartition('.')[2]:
         cfg.model_wrapper_cfg = dict(type=WRAPPER)
     optim = cfg.get('optim_wrapper') or {}
-    if optim.get('type') == 'AmpOptimWrapper' and optim.get('dtype') == 'bfloat16':
-        optim.type = 'mmtransmamba.AutocastOptimWrapper'
-        optim.pop('loss_scale', None)
-    # Every process must run the model equally often, or the others wait for it.
-    for name in ('val_dataloader', 'test_dataloader'):
-        sampler = (cfg.get(name) or {}).get('sampler') or {}
-        if sampler.get('type') == 'DefaultSampler':
-            sampler.round_up = True
+    if optim.get('type') == 'AmpOptimWrapper':
+        if optim.get('dtype') == 'bfloat16':
+            optim.type = 'mmtransmamba.AutocastOptimWrapper'
+            optim.pop('loss_scale', None)
+        elif optim.get('dtype', 'float16') == 'float16':
+            optim.type = 'mmtransmamba.ScaledOptimWrapper'
+    _round_up(cfg)
     check_fsdp(cfg)
 
 
@@ -108,9 +109,12 @@ def _use_deepspeed(cfg: Config) -> None:
             '--strategy deepspeed needs the package deepspeed, which is not installed; '
             '--strategy fsdp shards the same tensors and needs only PyTorch'
         )
-    from mmengine._strategy import deepspeed as S
-
-    S.register_deepspeed_optimizers = lambda: []
+    version = metadata.version('deepspeed')
+    if release(version) < OLDEST_DEEPSPEED:
+        oldest = '.'.join(map(str, OLDEST_DEEPSPEED))
+        raise ValueError(
+            f'--strategy deepspeed needs deepspeed {oldest} or later, not {version}'
+        )
     _check_whole(cfg, 'DeepSpeed')
     optim = cfg.optim_wrapper
     kind = str(optim.get('type', 'OptimWrapper')).rpartition('.')[2]
@@ -126,33 +130,61 @@ def _use_deepspeed(cfg: Config) -> None:
             f'optim_wrapper.dtype={optim.get("dtype", default)!r} does not work with '
             "DeepSpeed; accepted: 'bfloat16'"
         )
-    cfg.runner_type = 'FlexibleRunner'
-    cfg.model_wrapper_cfg = None
-    # FlexibleRunner needs it.
-    if cfg.get('env_cfg') is None:
-        cfg.env_cfg = dict(dist_cfg=dict(backend='nccl'))
+    clip = optim.get('clip_grad') or {}
+    if clip.get('type', 'norm') != 'norm' or clip.get('norm_type', 2) != 2:
+        raise ValueError(
+            f'optim_wrapper.clip_grad={dict(clip)} does not work with DeepSpeed, which '
+            'clips the norm of order 2; accepted: dict(max_norm=…)'
+        )
+    cfg.runner_type = RUNNER
+    cfg.model_wrapper_cfg = dict(type=ZERO_WRAPPER, strategy=_zero_strategy(cfg, clip))
+    cfg.pop('strategy', None)
+    for key in ('dtype', 'loss_scale'):
+        optim.pop(key, None)
+    optim.type = 'OptimWrapper'
+    _round_up(cfg)
+
+
+def _zero_strategy(cfg: Config, clip: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of mmengine's ``DeepSpeedStrategy``, with those that the user gave."""
     given = {k: v for k, v in (cfg.get('strategy') or {}).items() if k != 'type'}
-    cfg.strategy = dict(
-        type='DeepSpeedStrategy',
-        zero_optimization=dict(
-            stage=3, overlap_comm=True, stage3_gather_16bit_weights_on_model_save=True
-        ),
-        gradient_accumulation_steps=optim.get('accumulative_counts', 1),
-    )
-    if autocast:
+    zero = dict(stage=3, overlap_comm=True) | dict(given.pop('zero_optimization', {}))
+    if zero['stage'] != 3:
+        raise ValueError(
+            f'strategy.zero_optimization.stage={zero["stage"]} must be 3; --strategy '
+            'ddp trains whole models'
+        )
+    if given.get('gradient_accumulation_steps', 1) != 1:
+        raise ValueError(
+            'strategy.gradient_accumulation_steps='
+            f'{given["gradient_accumulation_steps"]} must be left out; set '
+            'optim_wrapper.accumulative_counts'
+        )
+    config = given.pop('config', {})
+    if not isinstance(config, dict):
+        raise ValueError(f'strategy.config={config!r} must be a dict')
+    config = dict(config)
+    if _type_of(cfg.optim_wrapper) != 'OptimWrapper':
         # Unlike DeepSpeed's bf16, it leaves the parameters of scans in float32.
-        cfg.strategy.config = dict(
-            torch_autocast=dict(enabled=True, dtype='bfloat16')
-        ) | dict(given.pop('config', {}))
-    cfg.strategy.update(given)
-    clip = (optim.get('clip_grad') or {}).get('max_norm')
-    if clip is not None:
-        cfg.strategy.setdefault('gradient_clipping', clip)
-    cfg.optim_wrapper = dict(
-        {
-            k: optim[k]
-            for k in ('optimizer', 'constructor', 'paramwise_cfg')
-            if k in optim
-        },
-        type='DeepSpeedOptimWrapper',
-    )
+        config.setdefault('torch_autocast', dict(enabled=True, dtype='bfloat16'))
+    found = dict(type='mmtransmamba.ZeroStrategy', zero_optimization=zero, **given)
+    if config:
+        found['config'] = config
+    if clip.get('max_norm') is not None:
+        found.setdefault('gradient_clipping', clip['max_norm'])
+    # The wrapper of the optimizer accumulates.
+    found['gradient_accumulation_steps'] = 1
+    return found
+
+
+def _type_of(cfg: dict[str, Any] | None) -> str:
+    """The type in a config without its scope; by default that of an OptimWrapper."""
+    return str((cfg or {}).get('type', 'OptimWrapper')).rpartition('.')[2]
+
+
+def _round_up(cfg: Config) -> None:
+    """Let every process run the model equally often, or the others wait for it."""
+    for name in ('val_dataloader', 'test_dataloader'):
+        sampler = (cfg.get(name) or {}).get('sampler') or {}
+        if sampler.get('type') == 'DefaultSampler':
+            sampler.round_up = True

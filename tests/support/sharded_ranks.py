@@ -99,6 +99,7 @@ def runner_of(
     resume: Path | None = None,
     start: int = 0,
     autocast: bool = False,
+    optimizer: str = 'SGD',
     **wrapper: Any,
 ) -> Runner:
     """A Runner for one of the processes, or for one that has all batches itself.
@@ -111,14 +112,17 @@ def runner_of(
         resume: Checkpoint to go on from.
         start: Iterations of that checkpoint.
         autocast: Compute in bfloat16 where that is safe.
-        **wrapper: Arguments of the wrapper.
+        optimizer: ``'SGD'`` or ``'AdamW'``.
+        **wrapper: Arguments of the wrapper, FSDP's unless they have a type.
     """
     model, batches = MODELS[kind]()
     count = RANKS if rank is None else 1
     data = batches if rank is None else batches[rank : rank + 1]
-    optimizer = torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad], lr=0.05, momentum=0.9
-    )
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if optimizer == 'SGD':
+        made = torch.optim.SGD(trained, lr=0.05, momentum=0.9)
+    else:
+        made = torch.optim.AdamW(trained, lr=0.01, weight_decay=0.1)
     hooks = [Losses()]
     if kind != 'classification':
         hooks.append(SaveStudentHook())
@@ -126,7 +130,7 @@ def runner_of(
     if rank is not None:
         options['launcher'] = 'pytorch'
         options['cfg'] = dict(
-            model_wrapper_cfg=dict(type='mmtransmamba.FullyShardedModel', **wrapper)
+            model_wrapper_cfg=dict(type='mmtransmamba.FullyShardedModel') | wrapper
         )
     return (Runner if rank is None else FullyShardedRunner)(
         model,
@@ -136,7 +140,7 @@ def runner_of(
         ),
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=start + steps * count),
         optim_wrapper=(AutocastOptimWrapper if autocast else OptimWrapper)(
-            optimizer=optimizer, accumulative_counts=count, clip_grad=dict(max_norm=1.0)
+            optimizer=made, accumulative_counts=count, clip_grad=dict(max_norm=1.0)
         ),
         default_hooks=dict(checkpoint=CheckpointHook(interval=count, by_epoch=False)),
         custom_hooks=hooks,

@@ -7,8 +7,8 @@ import inspect
 import pytest
 import sharded_ranks
 import torch
+from mmengine._strategy import DeepSpeedStrategy
 from mmengine.config import Config
-from mmengine.registry import STRATEGIES
 from processes import spawn_ranks
 from sharded_ranks import MODELS, RANKS, STEPS, losses_of, runner_of
 from torch import nn
@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from mmtransmamba.engine.sharding import FullyShardedModel
 from mmtransmamba.engine.sharding.units import blocks_of
+from mmtransmamba.registry import STRATEGIES
 from mmtransmamba.utils import strategies
 from mmtransmamba.utils.run_config import check_run
 from mmtransmamba.utils.strategies import use_strategy
@@ -172,6 +173,15 @@ def test_fsdp_needs_no_loss_scaling_in_bfloat16():
     assert cfg.optim_wrapper == dict(optim, type='mmtransmamba.AutocastOptimWrapper')
 
 
+@pytest.mark.parametrize('given', [{}, dict(dtype='float16')])
+def test_fsdp_scales_losses_in_float16(given):
+    optim = dict(given, optimizer=dict(type='SGD', lr=0.1), loss_scale=512.0)
+    cfg = config(optim_wrapper=dict(optim, type='AmpOptimWrapper'))
+    use_strategy(cfg, 'fsdp', 'slurm')
+    assert cfg.optim_wrapper == dict(optim, type='mmtransmamba.ScaledOptimWrapper')
+    check_run(cfg)
+
+
 def test_ddp_changes_nothing():
     cfg = config()
     use_strategy(cfg, 'ddp', 'none')
@@ -181,11 +191,11 @@ def test_ddp_changes_nothing():
 @pytest.mark.parametrize(
     'changes, message',
     [
-        (dict(optim_wrapper=dict(type='AmpOptimWrapper')), 'AmpOptimWrapper" does not'),
         (
-            dict(optim_wrapper=dict(type='AmpOptimWrapper', dtype='float16')),
-            "accepted are .* AmpOptimWrapper of dtype='bfloat16'",
+            dict(optim_wrapper=dict(type='AmpOptimWrapper', dtype='float64')),
+            "AmpOptimWrapper of dtype='bfloat16' or 'float16'",
         ),
+        (dict(optim_wrapper=dict(type='ApexOptimWrapper')), 'ApexOptimWrapper" does'),
         (dict(compile=True), 'compile does not work with FSDP'),
         (
             dict(custom_hooks=[dict(type='NumClassCheckHook'), dict(type='EMAHook')]),
@@ -208,7 +218,24 @@ def test_one_process_is_refused(name):
         use_strategy(config(), name, 'none')
 
 
-def test_deepspeed_gets_what_mmengines_strategy_takes(monkeypatch):
+@pytest.fixture
+def deepspeed(monkeypatch):
+    """As if the package were installed."""
+    monkeypatch.setattr(strategies, 'find_spec', lambda name: name)
+    monkeypatch.setattr(strategies.metadata, 'version', lambda name: '0.19.8')
+
+
+def test_deepspeed_must_be_installed_and_recent(monkeypatch):
+    monkeypatch.setattr(strategies, 'find_spec', lambda name: None)
+    with pytest.raises(ValueError, match='needs the package deepspeed, which is not'):
+        use_strategy(config(), 'deepspeed', 'pytorch')
+    monkeypatch.setattr(strategies, 'find_spec', lambda name: name)
+    monkeypatch.setattr(strategies.metadata, 'version', lambda name: '0.16.4')
+    with pytest.raises(ValueError, match=r'deepspeed 0\.19 or later, not 0\.16\.4'):
+        use_strategy(config(), 'deepspeed', 'pytorch')
+
+
+def test_deepspeed_gets_what_mmengines_strategy_takes(deepspeed):
     optim = dict(
         type='AmpOptimWrapper',
         dtype='bfloat16',
@@ -222,36 +249,34 @@ def test_deepspeed_gets_what_mmengines_strategy_takes(monkeypatch):
         strategy=dict(
             type='DeepSpeedStrategy',
             steps_per_print=50,
+            zero_optimization=dict(reduce_bucket_size=9),
             config=dict(communication_data_type=1),
         ),
     )
-    with pytest.raises(ValueError, match='needs the package deepspeed, which is not'):
-        monkeypatch.setattr(strategies, 'find_spec', lambda name: None)
-        use_strategy(cfg, 'deepspeed', 'pytorch')
-    monkeypatch.setattr(strategies, 'find_spec', lambda name: name)
     use_strategy(cfg, 'deepspeed', 'pytorch')
-    assert cfg.runner_type == 'FlexibleRunner'
-    assert cfg.env_cfg == dict(dist_cfg=dict(backend='nccl'))
-    assert cfg.optim_wrapper == dict(
-        type='DeepSpeedOptimWrapper',
-        optimizer=optim['optimizer'],
-        paramwise_cfg=optim['paramwise_cfg'],
-    )
-    given = dict(cfg.strategy)
+    assert cfg.runner_type == 'mmtransmamba.FullyShardedRunner'
+    assert 'strategy' not in cfg
+    assert cfg.optim_wrapper.type == 'OptimWrapper'
+    assert cfg.optim_wrapper.accumulative_counts == 4
+    assert 'dtype' not in cfg.optim_wrapper
+    assert cfg.val_dataloader.sampler.round_up is True
+    assert cfg.model_wrapper_cfg.type == 'mmtransmamba.ZeroModel'
+    given = dict(cfg.model_wrapper_cfg.strategy)
     kind = STRATEGIES.get(given.pop('type'))
-    assert set(given) <= set(inspect.signature(kind).parameters)
-    assert given['zero_optimization']['stage'] == 3
+    assert issubclass(kind, DeepSpeedStrategy)
+    assert set(given) <= set(inspect.signature(DeepSpeedStrategy).parameters)
+    zero = dict(stage=3, overlap_comm=True, reduce_bucket_size=9)
+    assert given['zero_optimization'] == zero
     # DeepSpeed's own bf16 would store the parameters of scans in bfloat16.
     autocast = dict(enabled=True, dtype='bfloat16')
     assert given['config'] == dict(torch_autocast=autocast, communication_data_type=1)
     assert 'bf16' not in given
-    assert given['gradient_accumulation_steps'] == 4
+    assert given['gradient_accumulation_steps'] == 1
     assert (given['gradient_clipping'], given['steps_per_print']) == (2.0, 50)
-    own = dict(dist_cfg=dict(backend='nccl', timeout=9))
-    cfg = config(env_cfg=own)
+    check_run(cfg)
+    cfg = config()
     use_strategy(cfg, 'deepspeed', 'pytorch')
-    assert cfg.env_cfg == own
-    assert 'config' not in cfg.strategy
+    assert 'config' not in cfg.model_wrapper_cfg.strategy
 
 
 def hooks(*names):
@@ -275,20 +300,30 @@ def precision(**optim):
         ),
         (precision(type='ApexOptimWrapper'), 'type="ApexOptimWrapper" does not work'),
         (
-            hooks('TermDecayHook', 'SubcloneInitializer'),
-            'custom_hooks.1: SubcloneInitializer does not work with DeepSpeed; leave '
-            'it out, or use --strategy fsdp',
+            hooks('TermDecayHook', 'CompileHook'),
+            'custom_hooks.1: CompileHook does not work with DeepSpeed; leave it out$',
         ),
-        (hooks('SaveStudentHook'), 'custom_hooks.0: SaveStudentHook does not'),
         (
-            hooks('CompileHook'),
-            'CompileHook does not work with DeepSpeed; leave it out$',
+            precision(type='OptimWrapper', clip_grad=dict(type='value', clip_value=1)),
+            r'accepted: dict\(max_norm=…\)',
         ),
+        (
+            precision(clip_grad=dict(max_norm=1.0, norm_type=1)),
+            'clips the norm of order 2',
+        ),
+        (
+            dict(strategy=dict(zero_optimization=dict(stage=2))),
+            r'strategy\.zero_optimization\.stage=2 must be 3',
+        ),
+        (
+            dict(strategy=dict(gradient_accumulation_steps=4)),
+            r'set optim_wrapper\.accumulative_counts',
+        ),
+        (dict(strategy=dict(config='ds.json')), "config='ds.json' must be a dict"),
         (dict(compile=True), 'compile does not work with DeepSpeed'),
     ],
 )
-def test_what_deepspeed_does_not_support_is_refused(monkeypatch, changes, message):
-    monkeypatch.setattr(strategies, 'find_spec', lambda name: name)
+def test_what_deepspeed_does_not_support_is_refused(deepspeed, changes, message):
     with pytest.raises(ValueError, match=message):
         use_strategy(config(**changes), 'deepspeed', 'pytorch')
 
@@ -305,6 +340,13 @@ def test_what_deepspeed_does_not_support_is_refused(monkeypatch, changes, messag
 def test_a_wrong_value_is_named(options, message):
     with pytest.raises(ValueError, match=f'model_wrapper_cfg.{message}'):
         FullyShardedModel(nn.Linear(1, 1), **options)
+
+
+def test_a_teacher_apart_is_not_sharded():
+    model = nn.Linear(1, 1)
+    model.teacher_device = torch.device('cpu')
+    with pytest.raises(ValueError, match=r'leave out model\.teacher_device'):
+        FullyShardedModel(model, teacher='shard')
 
 
 def test_blocks_are_the_outermost_lists_of_own_modules():

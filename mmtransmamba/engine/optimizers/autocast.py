@@ -19,7 +19,7 @@ class AutocastOptimWrapper(OptimWrapper):
     """Runs the model under bfloat16 autocast.
 
     mmengine's ``AmpOptimWrapper`` needs a GPU and always has a gradient scaler, which
-    bfloat16 does not need and FSDP does not support.
+    bfloat16 does not need.
 
     Args:
         dtype: ``'bfloat16'``.
@@ -35,7 +35,7 @@ class AutocastOptimWrapper(OptimWrapper):
             raise ValueError(
                 f"optim_wrapper.dtype={dtype!r} must be 'bfloat16' for an "
                 'AutocastOptimWrapper; float16 needs the gradient scaler of '
-                "type='AmpOptimWrapper'"
+                "type='AmpOptimWrapper', or with FSDP 'mmtransmamba.ScaledOptimWrapper'"
             )
 
     @contextmanager

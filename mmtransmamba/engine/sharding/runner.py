@@ -9,19 +9,18 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from mmtransmamba.engine.sharding.whole import whole_states, whole_weights
-from mmtransmamba.engine.sharding.wrapper import FullyShardedModel
+from mmtransmamba.engine.sharding.base import ShardedModel
 from mmtransmamba.registry import MODEL_WRAPPERS, RUNNERS
 
 
 @RUNNERS.register_module()
 class FullyShardedRunner(Runner):
-    """A Runner whose model is a :class:`FullyShardedModel`.
+    """A Runner whose model is a :class:`FullyShardedModel` or a :class:`ZeroModel`.
 
     Weights are initialised, inherited and loaded as in one process; after the hooks
     that do so, training starts with the model in parts. A checkpoint is that of one
     process, with whole weights and whole states of the optimizer, so it can be resumed
-    with any number of processes, with or without FSDP.
+    with any number of processes and any strategy.
     """
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
@@ -32,8 +31,8 @@ class FullyShardedRunner(Runner):
         """
         if not self.distributed:
             raise ValueError(
-                'FSDP needs the processes of tools/dist_train.sh CONFIG GPUS '
-                '--strategy fsdp'
+                'A model in parts needs the processes of tools/dist_train.sh CONFIG '
+                'GPUS --strategy fsdp'
             )
         wrapper = dict(model_wrapper_cfg or {})
         wrapper.setdefault('type', 'mmtransmamba.FullyShardedModel')
@@ -50,10 +49,10 @@ class FullyShardedRunner(Runner):
             return
         if not isinstance(self.optim_wrapper, OptimWrapper):
             raise TypeError(
-                'FSDP needs a single OptimWrapper, not a '
+                'A model in parts needs a single OptimWrapper, not a '
                 f'{type(self.optim_wrapper).__name__}'
             )
-        assert isinstance(self.model, FullyShardedModel)
+        assert isinstance(self.model, ShardedModel)
         self.model.shard(self.optim_wrapper, get_device())
 
     def resume(
@@ -68,5 +67,5 @@ class FullyShardedRunner(Runner):
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Gather the whole model in the main process, which saves it."""
-        with whole_weights(self.model), whole_states(self.optim_wrapper.optimizer):
+        with self.model.whole(self.optim_wrapper):
             super().save_checkpoint(*args, **kwargs)

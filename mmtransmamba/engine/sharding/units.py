@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from mmtransmamba.engine.sharding.base import parameters_with_images
 from mmtransmamba.engine.student import transformers_part
-from mmtransmamba.models.trainable.stages import group_of_parameters
 
 
 def units_of(model: nn.Module) -> list[nn.Module]:
@@ -18,14 +18,7 @@ def units_of(model: nn.Module) -> list[nn.Module]:
     Args:
         model: A model for mmengine, or a distiller's teacher.
     """
-    part, optional = transformers_part(model), set()
-    if part is not None:
-        groups = group_of_parameters(part)
-        optional = {
-            parameter
-            for name, parameter in part.named_parameters()
-            if groups[name] in ('connector', 'vision')
-        }
+    optional = parameters_with_images(transformers_part(model))
     blocks = [b for b in blocks_of(model) if optional.isdisjoint(b.parameters())]
     terms = getattr(model, 'terms', {}).values()
     if not any(getattr(term, 'calls_parts', False) for term in terms):

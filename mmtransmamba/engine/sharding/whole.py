@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from mmengine.dist import is_main_process
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mmtransmamba.compat import is_sharded
+from mmtransmamba.compat import is_partitioned, is_sharded
 
 
 @contextmanager
@@ -26,7 +26,9 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
     shards, gathered = [], {}
     for module in model.modules():
         for name, parameter in module._parameters.items():
-            if parameter is None or not is_sharded(parameter):
+            if parameter is None or not (
+                is_sharded(parameter) or is_partitioned(parameter)
+            ):
                 continue
             if parameter not in gathered:  # tied parameters occur twice
                 gathered[parameter] = _whole(parameter)
@@ -76,7 +78,15 @@ def replace_parameters(
 
 
 def _whole(shard: Any) -> Tensor | None:
-    """A DTensor as a whole; None in all processes but the main one."""
+    """A part as a whole; None in all processes but the main one."""
+    if is_partitioned(shard):
+        import deepspeed
+
+        # On leaving its context, DeepSpeed releases even what it keeps whole.
+        available = shard.ds_status.name == 'AVAILABLE'
+        parts = deepspeed.zero.GatheredParameters([shard])
+        with nullcontext() if available else parts:
+            return shard.detach().cpu().clone() if is_main_process() else None
     whole = shard.detach().full_tensor()
     return whole.cpu() if is_main_process() else None
 

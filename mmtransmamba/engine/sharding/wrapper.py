@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from mmengine.dist import get_world_size
-from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
-from mmtransmamba.engine.model_wrapper import ModelWrapper
+from mmtransmamba.engine.sharding.base import ShardedModel
 from mmtransmamba.engine.sharding.precision import whole_parameters
 from mmtransmamba.engine.sharding.units import units_of
-from mmtransmamba.engine.sharding.whole import clip_sharded, replace_parameters
+from mmtransmamba.engine.sharding.whole import (
+    clip_sharded,
+    replace_parameters,
+    whole_states,
+    whole_weights,
+)
 from mmtransmamba.engine.student import transformers_part
-from mmtransmamba.models.trainable.partial_backward import PartialBackward
 from mmtransmamba.models.trainable.stages import touch_image_parameters
-from mmtransmamba.models.trainable.step_average import StepAverage
 from mmtransmamba.registry import MODEL_WRAPPERS
 
 TEACHER = ('replicate', 'shard')
@@ -27,12 +31,10 @@ DTYPES = (None, 'bfloat16')
 
 
 @MODEL_WRAPPERS.register_module()
-class FullyShardedModel(ModelWrapper):
+class FullyShardedModel(ShardedModel):
     """Shards a model's parameters, gradients and optimizer states over the devices.
 
-    :class:`~mmtransmamba.engine.sharding.FullyShardedRunner` calls :meth:`shard` when
-    the weights are complete: initialised, inherited or loaded. Until then, the model is
-    an ordinary one on the CPU. A device never holds more than its part and one block.
+    A device never holds more than its part and one block.
 
     Args:
         module: The model.
@@ -76,6 +78,11 @@ class FullyShardedModel(ModelWrapper):
                 f"{type(module).__name__} with optim_wrapper.type='mmtransmamba."
                 "AutocastOptimWrapper'"
             )
+        if teacher == 'shard' and getattr(module, 'teacher_device', None) is not None:
+            raise ValueError(
+                "model_wrapper_cfg.teacher='shard' distributes the teacher over all "
+                "devices; leave out model.teacher_device, or use teacher='replicate'"
+            )
         self.teacher = teacher
         self.dtype = None if dtype is None else getattr(torch, dtype)
         self.reshard_after_forward = reshard_after_forward
@@ -89,12 +96,7 @@ class FullyShardedModel(ModelWrapper):
             )
 
     def shard(self, optim_wrapper: OptimWrapper, device: torch.device) -> None:
-        """Distribute the model and the states of its optimizer.
-
-        Args:
-            optim_wrapper: Its optimizer has the model's parameters.
-            device: This process's device.
-        """
+        """See :meth:`ShardedModel.shard`."""
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
@@ -122,7 +124,9 @@ class FullyShardedModel(ModelWrapper):
                 shard(part)
         part = transformers_part(self.module)
         if part is not None:
-            part.get_input_embeddings().register_forward_hook(partial(_touch, part))
+            part.get_input_embeddings().register_forward_hook(
+                partial(touch_images, part)
+            )
         # Buffers, whole parameters, the data preprocessor and a whole teacher.
         self.module.to(device)
         after = dict(self.module.named_parameters())
@@ -132,22 +136,14 @@ class FullyShardedModel(ModelWrapper):
         if getattr(optim_wrapper, 'clip_func', None) is nn.utils.clip_grad_norm_:
             optim_wrapper.clip_func = clip_sharded
 
-    def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> dict:
-        """The model's ``train_step``; whole parameters' gradients are averaged too."""
-        module = self.module
-        if isinstance(module, StepAverage) or not isinstance(module, BaseModel):
-            return module.train_step(data, optim_wrapper)
-        backward = PartialBackward(optim_wrapper, mean_of_batches=True)
-        with optim_wrapper.optim_context(module):
-            data = module.data_preprocessor(data, True)
-            losses = module._run_forward(data, mode='loss')
-        loss, logs = module.parse_losses(losses)
-        backward(loss)
-        backward.step()
-        return logs
+    @contextmanager
+    def whole(self, optim_wrapper: OptimWrapper) -> Iterator[None]:
+        """See :meth:`ShardedModel.whole`."""
+        with whole_weights(self.module), whole_states(optim_wrapper.optimizer):
+            yield
 
 
-def _touch(part: nn.Module, _: nn.Module, args: tuple, output: Tensor) -> Tensor:
+def touch_images(part: nn.Module, _: nn.Module, args: tuple, output: Tensor) -> Tensor:
     """Let every process compute the same gradients, with images or without.
 
     Without images, the first layers might need no backward pass, in which the other

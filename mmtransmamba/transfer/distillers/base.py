@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from mmtransmamba.models.trainable.naming import use_names_of
 from mmtransmamba.models.trainable.step_average import StepAverage
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.frozen import FrozenReference
+from mmtransmamba.transfer.teacher_device import device_of_process, place_apart
 from mmtransmamba.transfer.terms.base import Term, check_switched_off
 
 
@@ -36,10 +37,25 @@ class Distiller(StepAverage):
     student: nn.Module
     terms: nn.ModuleDict
 
-    def _hold(self, student: nn.Module, teacher: nn.Module) -> None:
-        """Set student and teacher."""
+    def _hold(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        teacher_device: str | Sequence[str] | None = None,
+    ) -> None:
+        """Set student and teacher.
+
+        Args:
+            student: The model that is trained.
+            teacher: The frozen one.
+            teacher_device: See
+                :func:`~mmtransmamba.transfer.teacher_device.device_of_process`.
+        """
         self.student = student
         self._teacher = FrozenReference(teacher)
+        self.teacher_device = device_of_process(teacher_device)
+        if self.teacher_device is not None:
+            place_apart(teacher, self.teacher_device)
         use_names_of(self, 'student')
 
     def _build_terms(
@@ -74,9 +90,16 @@ class Distiller(StepAverage):
         return self._teacher.module
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Distiller:
-        """Move the teacher along with the student (``to``, ``cuda``, …)."""
+        """Move the teacher along with the student (``to``, ``cuda``, …).
+
+        A teacher with a device of its own stays there, and follows in dtype only.
+        """
         super()._apply(fn, recurse)
-        self.teacher._apply(fn)
+        apart = self.teacher_device
+        if apart is None:
+            self.teacher._apply(fn)
+        else:
+            self.teacher._apply(lambda tensor: fn(tensor).to(apart))
         return self
 
     def active(self, kind: type[Term] = Term) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ from mmtransmamba.models.trainable.token_check import TokenCheck
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.distillers.base import Distiller, scaled_losses
 from mmtransmamba.transfer.heads import HeadInputs, head_of
+from mmtransmamba.transfer.teacher_device import moved
 from mmtransmamba.transfer.terms.language import (
     ForcedLayer,
     ForcedTerm,
@@ -98,6 +100,9 @@ class LanguageDistiller(Distiller):
             step, in all batches that it accumulates and in all processes;
             ``'batches'``: the mean of the batches' means. See
             :class:`~mmtransmamba.models.trainable.step_average.StepAverage`.
+        teacher_device: Where the teacher runs, if not on the student's device: one
+            for all processes, such as ``'cuda:1'``, or a list with one for each
+            process of a machine.
         data_preprocessor: As in mmengine's ``BaseModel``.
 
     Raises:
@@ -117,6 +122,7 @@ class LanguageDistiller(Distiller):
         compare: bool = True,
         head: dict | nn.Module | None = None,
         average: str = 'tokens',
+        teacher_device: str | Sequence[str] | None = None,
         data_preprocessor: dict | nn.Module | None = None,
     ) -> None:
         super().__init__(data_preprocessor)
@@ -125,7 +131,7 @@ class LanguageDistiller(Distiller):
         self._check_teacher_tokens = TokenCheck()
         student, self.companions, own_head = _unpack(student)
         teacher, teacher_companions, _ = _unpack(teacher)
-        self._hold(student, teacher.requires_grad_(False).eval())
+        self._hold(student, teacher.requires_grad_(False).eval(), teacher_device)
         # It is saved at the end of the training.
         repair_generation_config(self.student)
         self.head = own_head if head is None else build_head(head)
@@ -336,6 +342,8 @@ class LanguageDistiller(Distiller):
         teacher_layers = {i for term in free.values() for i in term.teacher_layers}
 
         def visit(call: LayerCall) -> None:
+            if self.teacher_device is not None:
+                call = moved(call, mask.device)
             if call.index in teacher_layers:
                 teacher_hidden[call.index] = call.output
             if call.index not in self.mamba_layers:
@@ -380,8 +388,11 @@ class LanguageDistiller(Distiller):
             return dict(teacher_top=self.teacher(**inputs))
         with watch(self.teacher, watched, visit):
             if fused:
-                last = self._teacher_last(inputs)
-                return dict(teacher_last=(last, head_of(self.teacher)))
+                last, head = self._teacher_last(inputs), head_of(self.teacher)
+                if self.teacher_device is not None:
+                    home = inputs['input_ids'].device
+                    last, head = last.to(home), deepcopy(head).to(home)
+                return dict(teacher_last=(last, head))
             # The logits of one token cost little compared with those of all.
             keep = {} if needs_logits else {'logits_to_keep': 1}
             output = self.teacher(**inputs, use_cache=False, **keep)

@@ -71,6 +71,9 @@ class MultiDirectionDistiller(Distiller):
             accumulates are weighted by their images; ``'batches'``: they have equal
             weights, as in mmengine, and always under DDP. See
             :class:`~mmtransmamba.models.trainable.step_average.StepAverage`.
+        teacher_device: Where the teacher runs, if not on the student's device: one
+            for all processes, such as ``'cuda:1'``, or a list with one for each
+            process of a machine.
         data_preprocessor: The student's, as the Runner passes it.
         init_cfg: mmengine initialisation config.
 
@@ -89,6 +92,7 @@ class MultiDirectionDistiller(Distiller):
         num_tokens: int | None = None,
         channel_order: str | None = None,
         average: str = IMAGES,
+        teacher_device: str | Sequence[str] | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -118,7 +122,7 @@ class MultiDirectionDistiller(Distiller):
         if not isinstance(teacher, nn.Module):
             teacher = MODELS.build(teacher)
         student_kind.check_teacher(student, teacher)
-        self._hold(student, teacher)
+        self._hold(student, teacher, teacher_device)
         self.channel_order = channel_order or _channel_order(self.data_preprocessor)
         self.alpha = alpha
         self.distill_weight = 1 - alpha if distill_weight is None else distill_weight

@@ -1,0 +1,68 @@
+"""What wrappers of a model in parts have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+
+from mmtransmamba.engine.model_wrapper import ModelWrapper
+from mmtransmamba.models.trainable.partial_backward import PartialBackward
+from mmtransmamba.models.trainable.stages import group_of_parameters
+from mmtransmamba.models.trainable.step_average import StepAverage
+
+
+class ShardedModel(ModelWrapper):
+    """A model of which each device holds a part while it trains.
+
+    :class:`~mmtransmamba.engine.sharding.FullyShardedRunner` calls :meth:`shard` when
+    the weights are complete: initialised, inherited or loaded. Until then, the model is
+    an ordinary one on the CPU.
+    """
+
+    @abstractmethod
+    def shard(self, optim_wrapper: OptimWrapper, device: torch.device) -> None:
+        """Distribute the model and the states of its optimizer.
+
+        Args:
+            optim_wrapper: Its optimizer has the model's parameters.
+            device: This process's device.
+        """
+
+    @abstractmethod
+    def whole(self, optim_wrapper: OptimWrapper) -> AbstractContextManager[None]:
+        """Context in which the main process has all weights and states, on the CPU.
+
+        All processes must enter it.
+        """
+
+    def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
+        """The model's ``train_step``; whole parameters' gradients are averaged too."""
+        module = self.module
+        if isinstance(module, StepAverage) or not isinstance(module, BaseModel):
+            return module.train_step(data, optim_wrapper)
+        backward = PartialBackward(optim_wrapper, mean_of_batches=True)
+        with optim_wrapper.optim_context(module):
+            data = module.data_preprocessor(data, True)
+            losses = module._run_forward(data, mode='loss')
+        loss, logs = module.parse_losses(losses)
+        backward(loss)
+        backward.step()
+        return logs
+
+
+def parameters_with_images(part: nn.Module | None) -> set[nn.Parameter]:
+    """Parameters of a model of language that only batches with images use."""
+    if part is None:
+        return set()
+    groups = group_of_parameters(part)
+    return {
+        parameter
+        for name, parameter in part.named_parameters()
+        if groups[name] in ('connector', 'vision')
+    }
