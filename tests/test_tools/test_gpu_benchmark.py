@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import _gpu
+import _gpu_steps
 import _gpu_training
 import gpu
 import pytest
@@ -81,6 +82,12 @@ def test_every_part_runs_and_is_written(start, tmp_path, monkeypatch):
     ):
         assert values[case, 'error of y'] < 2e-2
         assert values[case, 'forward and backward, ms'] > 0
+    for name, *shape in _gpu_steps.STEPS:
+        case = f'{name} {tuple(shape)}'
+        for part in ('y', 'state'):
+            assert values[f'{case} float32', f'error of {part}'] < 1e-5
+            assert values[f'{case} bfloat16', f'error of {part}'] < 2e-2
+        assert values[f'{case} bfloat16', 'step, ms'] > 0
     with (tmp_path / 'gpu.csv').open(newline='', encoding='utf-8') as file:
         assert len(list(csv.DictReader(file))) == len(rows)
     text = page.read_text(encoding='utf-8')

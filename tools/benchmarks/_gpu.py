@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import _gpu_steps
 import _gpu_training
 import torch
 import torch.nn.functional as F
@@ -195,6 +196,16 @@ class Session:
                     f'{name} {tuple(shape)} bfloat16 {backend}',
                     partial(self.mixing, name, *shape, torch.bfloat16, backend),
                     needs=(op, backend),
+                )
+        for (name, *shape), predicted in _gpu_steps.STEPS.items():
+            for dtype in DTYPES:
+                yield Item(
+                    'steps',
+                    f'{name} {tuple(shape)} {dtype}',
+                    partial(_gpu_steps.measure, self, name, *shape, DTYPES[dtype]),
+                    {'step in a CUDA graph, ms': predicted}
+                    if dtype == 'bfloat16'
+                    else {},
                 )
         for name in _gpu_training.BACKBONES:
             run = partial(_gpu_training.alone, name, self.device)

@@ -4,7 +4,8 @@ The parts, in this order: values of the Triton kernels against float64, with mem
 was filled with NaN; speed of the selective scan beside ``mamba_ssm`` where that is
 installed; four directions in one launch beside four permuted copies; values and speed
 of the WKV, of the causal convolution, of SSD and of the gated delta rule, the last two
-beside ``mamba_ssm`` and ``fla`` where those are installed; training steps of vision
+beside ``mamba_ssm`` and ``fla`` where those are installed; values and speed of the
+steps that decode one token; training steps of vision
 backbones under bf16 autocast, alone beside DeiT-T's and with the distiller; decoding,
 by ``decode.py``.
 
@@ -17,7 +18,7 @@ import argparse
 
 from _tool import Parser, out_file, out_folder, positive, tool
 
-PARTS = ('values', 'scan', 'directions', 'mixing', 'training', 'decode')
+PARTS = ('values', 'scan', 'directions', 'mixing', 'steps', 'training', 'decode')
 
 
 def parse_args() -> argparse.Namespace:
