@@ -34,6 +34,7 @@ from mmtransmamba.models.language import HYBRIDS, MAMBA, Mamba2Mixer
 FAMILIES = ('llama', 'mistral', 'qwen2')
 ROPES = ('default', 'linear', 'llama3', 'yarn')
 TAPS = (2, 3, 4)
+_PLAIN = ('torch.nn.modules.', 'transformers.', 'mmtransmamba.')
 SILU_IS_ONE = 1.2784645427610738
 """The z at which SiLU(z) = z / (1 + exp(-z)) is 1."""
 
@@ -113,7 +114,30 @@ def granite_obstacles(model: nn.Module) -> list[str]:
             f'the family {family} has layers that Granite has not (accepted: '
             f'{", ".join(FAMILIES)}, InternLM2): load the folder with this package'
         ]
-    return [*_decoder_obstacles(config), *_mixer_obstacles(model)]
+    return [
+        *_wrapping_obstacles(model),
+        *_decoder_obstacles(config),
+        *_mixer_obstacles(model),
+    ]
+
+
+def _wrapping_obstacles(model: nn.Module) -> Iterator[str]:
+    """Layers that compute something else than their weights say."""
+    for name, module in model.named_modules():
+        if not type(module).__module__.startswith(_PLAIN):
+            kind = f'{type(module).__module__}.{type(module).__qualname__}'
+            yield (
+                f'{name} is a {kind}: merge adapters into the weights, and load the '
+                'model without quantisation'
+            )
+            return
+    for name, parameter in model.named_parameters():
+        if type(parameter) is not nn.Parameter or not parameter.is_floating_point():
+            yield f'{name} is quantised: load the model without quantisation'
+            return
+        if parameter.is_meta:
+            yield f'{name} has no values here: load the model without offloading'
+            return
 
 
 def _decoder_obstacles(config: Any) -> Iterator[str]:

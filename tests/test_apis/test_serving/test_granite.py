@@ -16,6 +16,7 @@ from mmtransmamba.apis.serving import (
     to_granite,
 )
 from mmtransmamba.models.language import MAMBA
+from mmtransmamba.models.trainable.adapters import add_adapters
 
 pytestmark = pytest.mark.skipif(
     Version(transformers.__version__).release < (5, 23),
@@ -109,6 +110,57 @@ def test_what_granite_cannot_express_is_refused(case, tmp_path):
     assert reason in obstacle
     with pytest.raises(ValueError, match='has no equal in granitemoehybrid'):
         export_language_model(hybrid, tmp_path / 'granite')
+    assert list(tmp_path.iterdir()) == []
+
+
+def quantised(hybrid):
+    return torch.ao.quantization.quantize_dynamic(hybrid, {torch.nn.Linear})
+
+
+def integers(hybrid):
+    head = hybrid.lm_head
+    head.weight = torch.nn.Parameter(head.weight.char(), requires_grad=False)
+    return hybrid
+
+
+def adapted(hybrid):
+    pytest.importorskip('peft')
+    add_adapters(hybrid, ['out_proj'], rank=2)
+    return hybrid
+
+
+def parametrised(hybrid):
+    torch.nn.utils.parametrizations.weight_norm(hybrid.model.layers[1].self_attn.q_proj)
+    return hybrid
+
+
+def replaced(hybrid):
+    class Scaled(torch.nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    hybrid.model.layers[0].mlp.up_proj = Scaled(32, 40, bias=False)
+    return hybrid
+
+
+WRAPPED = {
+    quantised: 'is a torch.ao.nn.quantized.dynamic',
+    integers: 'lm_head.weight is quantised',
+    adapted: r'model\.layers\.0\.self_attn\.out_proj is a peft\.',
+    parametrised: r'self_attn\.q_proj is a .*Parametrized',
+    replaced: r'model\.layers\.0\.mlp\.up_proj is a .*Scaled',
+    lambda hybrid: hybrid.to('meta'): 'has no values here',
+}
+
+
+@pytest.mark.parametrize('format', ['granite', 'bamba'])
+@pytest.mark.parametrize(('change', 'reason'), WRAPPED.items())
+def test_a_layer_that_is_not_its_weights_is_refused(change, reason, format, tmp_path):
+    """Its weights alone would be exported, and without the check nobody would know."""
+    hybrid = change(make_hybrid(sizes=dict(vocab_size=64)))
+    with pytest.raises(ValueError, match=reason) as caught:
+        export_language_model(hybrid, tmp_path / 'out', format, check=False)
+    assert '\n' not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
