@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmtransmamba.compat import run_load_hooks
@@ -116,8 +117,35 @@ def check_depth(config: Any, names: Iterable[str], where: str | Path) -> None:
         )
 
 
+def check_tied(tied: bool, tensors: Mapping[str, Tensor], where: str | Path) -> None:
+    """Check that a head that is tied to the embedding equals it.
+
+    transformers would not tie it, whatever the config says, and a converter would leave
+    it out.
+
+    Args:
+        tied: ``tie_word_embeddings`` of the config.
+        tensors: Tensors of a causal language model.
+        where: Their location, for the message.
+
+    Raises:
+        CheckpointError: They differ.
+    """
+    head, words = 'lm_head.weight', 'model.embed_tokens.weight'
+    if tied and head in tensors and words in tensors:
+        first, second = tensors[head], tensors[words]
+        if first.data_ptr() != second.data_ptr() and not torch.equal(first, second):
+            raise CheckpointError(
+                f'{where}: tie_word_embeddings=True in the config, but {head} is not '
+                f'{words}. If the model has a head of its own, set it to false.'
+            )
+
+
 def refuse(
-    what: str, missing: list[str], unexpected: list[str], mismatched: list[str]
+    what: str,
+    missing: Sequence[str] = (),
+    unexpected: Sequence[str] = (),
+    mismatched: Sequence[str] = (),
 ) -> None:
     """Raise an error that names tensors, if there are any.
 

@@ -36,9 +36,14 @@ for name, folder, changes in json.loads(sys.argv[1]):
         model = LLM(folder, **settings | changes)
         outputs = model.generate(prompts, options)
         result = [list(output.outputs[0].token_ids) for output in outputs]
+        layers = model.llm_engine.vllm_config.compilation_config.static_forward_context
+        states = [
+            [str(state.dtype).removeprefix('torch.') for state in layer.kv_cache]
+            for layer in layers.values() if hasattr(layer, 'get_state_dtype')
+        ]
     except Exception as error:
-        result = str(error)
-    print('RESULT', json.dumps([name, result]), flush=True)
+        result, states = str(error), None
+    print('RESULT', json.dumps([name, result, states]), flush=True)
     model = None
 """
 
@@ -53,6 +58,22 @@ def greedy_of_vllm(runs, plugin=None):
     Returns:
         Lists of tokens, or the error message if the model could not be run.
     """
+    return {name: tokens for name, tokens, _ in _run(runs, plugin)}
+
+
+def states_of_vllm(runs, plugin=None):
+    """Dtypes of the states that vLLM has allocated for each mixer, by the run's name.
+
+    Args:
+        runs, plugin: See :func:`greedy_of_vllm`.
+    """
+    results = _run(runs, plugin)
+    failed = [tokens for _, tokens, states in results if states is None]
+    assert not failed, failed
+    return {name: states for name, _, states in results}
+
+
+def _run(runs, plugin):
     environment = os.environ | dict(
         VLLM_ENABLE_V1_MULTIPROCESSING='0', VLLM_CPU_OMP_THREADS_BIND='nobind'
     )
@@ -75,7 +96,7 @@ def greedy_of_vllm(runs, plugin=None):
         if line.startswith('RESULT')
     ]
     assert len(results) == len(runs), done.stderr[-3000:]
-    return dict(results)
+    return results
 
 
 def greedy_of_hybrid(model):

@@ -5,7 +5,14 @@ import sys
 
 import pytest
 from granite_hybrids import make_hybrid
-from vllm_runs import PYTHON, REASON, SIZES, greedy_of_hybrid, greedy_of_vllm
+from vllm_runs import (
+    PYTHON,
+    REASON,
+    SIZES,
+    greedy_of_hybrid,
+    greedy_of_vllm,
+    states_of_vllm,
+)
 
 pytestmark = pytest.mark.skipif(not PYTHON, reason=REASON)
 
@@ -91,3 +98,14 @@ def test_tokens_are_those_of_transformers(name, answers):
 def test_prompts_may_be_processed_whole(name, answers):
     tokens, expected = answers
     assert tokens[f'{name}, whole'] == expected[name]
+
+
+def test_the_state_is_float32_unless_another_dtype_is_named(plugin, tmp_path):
+    """vLLM alone would keep it in the dtype of the model."""
+    make_hybrid(sizes=SIZES, init='mimic').save_pretrained(tmp_path)
+    half = dict(dtype='bfloat16')
+    named = half | dict(mamba_ssm_cache_dtype='bfloat16')
+    runs = [('default', tmp_path, half), ('named', tmp_path, named)]
+    states = states_of_vllm(runs, plugin)
+    assert states['default'] == [['bfloat16', 'float32']] * 2
+    assert states['named'] == [['bfloat16', 'bfloat16']] * 2

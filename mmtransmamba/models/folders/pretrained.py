@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from torch import nn
-from transformers import GenerationConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    GenerationConfig,
+)
 
-from mmtransmamba.models.fit import check_depth
-from mmtransmamba.models.folders.canonical_names import language_part
+from mmtransmamba.compat import model_classes
+from mmtransmamba.models.fit import check_depth, check_tied, refuse
+from mmtransmamba.models.folders.canonical_names import canonical, language_part
 from mmtransmamba.models.folders.companions import copy_companions
 from mmtransmamba.models.folders.generation_settings import generation_config_of
 from mmtransmamba.models.folders.gguf import (
@@ -24,6 +31,9 @@ from mmtransmamba.models.folders.vlm import (
     load_vlm,
     read_vlm,
 )
+
+# Old files have these buffers, and transformers drops them.
+_UNUSED = r'rotary_emb\.inv_freq$|(^|\.)(position_ids|masked_bias)$'
 
 
 class Pretrained:
@@ -46,7 +56,8 @@ class Pretrained:
         FileNotFoundError: The folder or file does not exist.
         ImportError: A GGUF file needs packages that are not installed.
         TypeError: The model has no config, so it is not one of transformers.
-        CheckpointError: The tensors belong to another number of layers.
+        CheckpointError: The tensors belong to another number of layers, the folder has
+            tensors that its config has not, or a tied head differs from the embedding.
     """
 
     def __init__(self, model: nn.Module | str | Path) -> None:
@@ -67,6 +78,37 @@ class Pretrained:
         )
         part = language_part(self.source) if self.is_vision_language else self.source
         check_depth(self.config, part, 'The teacher')
+        check_tied(self.config.tie_word_embeddings, part, 'The teacher')
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """Refuse tensors that the model has not, as :meth:`load` does.
+
+        A converter would leave them out, such as biases that the config does not have.
+        Readers of published layouts refuse them themselves.
+        """
+        auto = (
+            AutoModelForImageTextToText
+            if self.is_vision_language
+            else AutoModelForCausalLM
+        )
+        kind = model_classes(auto).get(type(self.config), None)
+        quantised = getattr(self.config, 'quantization_config', None) is not None
+        if self.path is None or kind is None or quantised:
+            return
+        with torch.device('meta'):
+            model = kind(self.config)
+        ignored = [_UNUSED, *(model._keys_to_ignore_on_load_unexpected or ())]
+        known = {canonical(name) for name in model.state_dict()}
+        refuse(
+            f'The weights in "{self.path}" do not fit its config',
+            unexpected=sorted(
+                name
+                for name in self.source
+                if name not in known
+                and not any(re.search(pattern, name) for pattern in ignored)
+            ),
+        )
 
     @cached_property
     def generation_config(self) -> GenerationConfig | None:

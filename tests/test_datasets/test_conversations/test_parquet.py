@@ -220,6 +220,7 @@ def test_other_files_are_refused_by_name(tmp_path, content):
         (dict(image='a.png'), '<image>\nWhy?'),
         (dict(image=['a.png', 'b.png']), '<image>\n<image>\nWhy?'),
         (dict(image=[]), 'Why?'),
+        (dict(image=''), 'Why?'),
         (dict(image=None, video=None), 'Why?'),
         (dict(), 'Why?'),
     ],

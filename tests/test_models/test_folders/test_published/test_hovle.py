@@ -445,6 +445,17 @@ def test_hovle_writes_internlm2s_conversation_and_cuts_images_into_tiles(tmp_pat
     assert model.generation_config.suppress_tokens == [IMAGE]
 
 
+def test_answers_end_at_the_published_numbers_of_tokens(tmp_path, monkeypatch):
+    """As many words as published: ``</s>`` and ``<|im_end|>`` end an answer."""
+    monkeypatch.setitem(globals(), 'VOCAB', 92553)
+    config = config_of('HoVLE')
+    config['llm_config']['vocab_size'] = 92553
+    config['embedding_config'] |= dict(llm_vocab_size=92553, img_context_token_id=92546)
+    settings = mmtransmamba.load(write(tmp_path, config=config)).generation_config
+    assert settings.eos_token_id == [2, 92542]
+    assert settings.suppress_tokens == [92546]
+
+
 def test_hovle_needs_a_tokenizer_that_is_not_code(tmp_path):
     folder = write(tmp_path / 'published')
     with pytest.raises(ValueError, match=r'no tokenizer\.json'):
