@@ -9,6 +9,7 @@ from language_models import make_hybrid, make_teacher
 from tiny_encoders import tiny_encoder
 
 import mmtransmamba
+from mmtransmamba.models.card import add_rows
 
 
 @pytest.fixture
@@ -84,6 +85,31 @@ def test_a_loaded_model_is_pushed_with_the_card_of_its_folder(hub, tmp_path):
     card = hub.files['README.md'].decode()
     assert '| inherited | ' in card and 'those above are of `mine`' in card
     assert str(tmp_path) not in card
+
+
+def test_a_pushed_card_has_every_fact_of_the_conversion(hub, tmp_path):
+    teacher = tmp_path / 'teacher'
+    make_teacher().save_pretrained(teacher)
+    front = '---\nlicense: apache-2.0\nbase_model: org/base\n---\n'
+    (teacher / 'README.md').write_text(front)
+    hybrid = make_hybrid(teacher, init='vkq')
+    hybrid.config.transfer_history.append('stage:matvlm')
+    hybrid.save_pretrained(tmp_path / 'mine')
+    figures = {'data of matvlm': '`a.jsonl`', 'kl': '0.125', 'piqa, acc': '51.2 %'}
+    add_rows(tmp_path / 'mine', figures)
+    mmtransmamba.load(tmp_path / 'mine').push_to_hub('me/hybrid')
+    card = hub.files['README.md'].decode()
+    for fact in (
+        'license: apache-2.0\n',
+        'base_model: org/base\n',
+        '| layers | 2 of 3 converted: 0, 2 |',
+        '| mixer | Mamba2 (',
+        'norm=gated_per_head',
+        '| history | init:vkq, stage:matvlm |',
+        '| inherited | ',
+        *(f'| {name} | {text} |' for name, text in figures.items()),
+    ):
+        assert fact in card, fact
 
 
 def test_a_transformer_is_pushed_as_always(hub):

@@ -242,6 +242,10 @@ def test_the_limit_holds_for_other_parts_too(tmp_path, how):
     clip = how.get('clip', False)
     tokens, _ = image_tokens(state, sample['pixel_values'][0], (31, 47), 2, clip)
     check(model, state, sample, tokens)
+    model.save_pretrained(tmp_path / 'ours')  # in the layout of transformers
+    check(mmtransmamba.load(tmp_path / 'ours'), state, sample, tokens)
+    student, _ = convert(tmp_path / 'ours', layers=[0], init='vkq')
+    assert torch.isfinite(logits_of(student, sample)).all()
 
 
 @pytest.fixture(scope='module')
