@@ -71,6 +71,7 @@ def test_every_part_runs_and_is_written(start, tmp_path, monkeypatch):
         'bi_wkv6 (64, 196, 192)',
         'causal_conv1d (64, 196, 384)',
         'ssd_scan (8, 2048, 3072)',
+        'gated_norm (8, 2048, 2048)',
     ):
         assert values[f'{case} float32', 'error of y'] < 1e-5
         assert values[f'{case} bfloat16', 'forward and backward, ms'] > 0

@@ -32,6 +32,7 @@ from mmtransmamba.ops import (
     ssd_scan,
 )
 from mmtransmamba.ops.causal_conv1d import causal_conv1d
+from mmtransmamba.ops.gated_norm import gated_norm
 from mmtransmamba.ops.selective_scan.reference import directions_by_gather
 
 COLUMNS = ('part', 'case', 'measure', 'value', 'predicted')
@@ -55,6 +56,7 @@ MIXING = {
     ('bi_wkv6', 64, 196, 192): 0.085,
     ('causal_conv1d', 64, 196, 384): 0.022,
     ('ssd_scan', 8, 2048, 3072): 0.9,
+    ('gated_norm', 8, 2048, 2048): 0.14,
     ('gated_delta_rule', 64, 196, 192): 0.08,
     ('gated_delta_rule', 8, 4096, 1024): 1.3,
     ('kda', 64, 196, 192): 0.12,
@@ -348,6 +350,9 @@ class Session:
             large |= dict(
                 g=-F.softplus(randn(*gates)), beta=randn(*split[:3]).sigmoid()
             )
+        elif name == 'gated_norm':
+            small = dict(weight=randn(channels))
+            large = {x: randn(*tokens) for x in 'yz'}
         else:
             small = dict(weight=randn(2, channels, 4), bias=randn(2, channels))
             large = dict(x=randn(*tokens))
@@ -356,6 +361,9 @@ class Session:
         def run(leaves: dict[str, Tensor]) -> Tensor:
             if name == 'causal_conv1d':
                 return causal_conv1d(**leaves, reverse=(False, True), silu=True)
+            if name == 'gated_norm':
+                kind = dict(group=HEAD, eps=1e-5, dtype=leaves['y'].dtype)
+                return gated_norm(**leaves, **kind)
             functions = RULES | dict(bi_wkv=bi_wkv, bi_wkv6=bi_wkv6, ssd_scan=ssd_scan)
             return functions[name](**leaves)[0]
 

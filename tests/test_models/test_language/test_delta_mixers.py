@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny_decoders import tiny_teacher, tokens
 
 from mmtransmamba.models.language import cast_parameters
@@ -45,7 +46,8 @@ def test_new_parts_start_near_attention(mixer):
     hidden = torch.randn(1, 3, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         lives = math.log(2) / -own.log_decays(hidden)
-        gate = own.output_gate(hidden)
+        z = own.z_proj(hidden)
+        gate = F.silu(z) if own.gate_activation == 'silu' else z.sigmoid()
         beta = own.beta_proj(hidden).sigmoid()
     lives = lives.unflatten(-1, (4, -1))
     first, last = (torch.full_like(lives[..., 0, :], n) for n in HALF_LIVES)

@@ -126,6 +126,7 @@ class GatedDeltaNetMixer(DecoderMixer):
     }
     float32 = ('A_log', 'dt_bias')
     unquantized = ('conv1d', 'dt_proj', 'beta_proj')
+    gate_activation = 'silu'
     rule = staticmethod(gated_delta_rule)
     step = staticmethod(gated_delta_rule_step)
 
@@ -216,16 +217,16 @@ class GatedDeltaNetMixer(DecoderMixer):
         return self.project(hidden_states), self.log_decays(hidden_states), beta
 
     def mix(self, hidden_states: Tensor, recur: Callable[..., Tensor]) -> Tensor:
-        y = self.gate(recur(*self.parts(hidden_states)), hidden_states)
-        return self.out_proj(y.to(hidden_states.dtype))
+        dtype = hidden_states.dtype
+        y = self.gate(recur(*self.parts(hidden_states)), hidden_states, dtype)
+        return self.out_proj(y.to(dtype))
 
-    def gate(self, y_BLD: Tensor, hidden_states: Tensor) -> Tensor:
-        """Norm and gate of the recurrence's output, ``[B, L, D]``."""
-        return self.norm(y_BLD) * self.output_gate(hidden_states).float()
-
-    def output_gate(self, hidden_states: Tensor) -> Tensor:
-        """Gate of the normalised output, ``[B, L, D]``."""
-        return F.silu(self.z_proj(hidden_states))
+    def gate(
+        self, y_BLD: Tensor, hidden_states: Tensor, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Norm and gate of the recurrence's output, see :meth:`Mamba2Mixer.gate`."""
+        z = self.z_proj(hidden_states)
+        return self.norm.gated(y_BLD, z, activation=self.gate_activation, dtype=dtype)
 
     def operands(
         self,

@@ -218,10 +218,12 @@ class HeadBranch:
         )
         return y.transpose(1, 2).flatten(-2)
 
-    def gate(self, y_BLD: Tensor, hidden_states: Tensor) -> Tensor:
+    def gate(
+        self, y_BLD: Tensor, hidden_states: Tensor, dtype: torch.dtype | None = None
+    ) -> Tensor:
         """All heads in the attention's order, the linear ones with norm and gate."""
         if not self.kept:
-            return super().gate(y_BLD, hidden_states)
+            return super().gate(y_BLD, hidden_states, dtype)
         linear, attended = y_BLD.tensor_split((self.d_inner,), dim=-1)
         linear = super().gate(linear, hidden_states)
         parts = dict(zip(self._linear, linear.chunk(self.num_groups, -1), strict=True))

@@ -55,6 +55,7 @@ class KDAMixer(GatedDeltaNetMixer):
         'calibrate': CALIBRATE,
         'scratch': Init(),
     }
+    gate_activation = 'sigmoid'
     rule = staticmethod(kda)
     step = staticmethod(kda_step)
 
@@ -73,9 +74,6 @@ class KDAMixer(GatedDeltaNetMixer):
         """g, ``[B, L, H * K]`` in float32."""
         dt = F.softplus(self.dt_proj(hidden_states).float() + self.dt_bias.float())
         return -self.A_log.float().exp().repeat_interleave(self.head_dim) * dt
-
-    def output_gate(self, hidden_states: Tensor) -> Tensor:
-        return self.z_proj(hidden_states).sigmoid()
 
     def scan(self, q, k, v, g, beta, state, begins=None):
         g = g.unflatten(-1, (self.num_heads, self.head_dim))

@@ -31,6 +31,7 @@ from mmtransmamba.models.language.mixers.inits import (
 from mmtransmamba.models.language.mixers.rotary import rotate
 from mmtransmamba.models.language.packing import restart
 from mmtransmamba.ops import ssd_matrix, ssd_scan, ssd_step
+from mmtransmamba.ops.gated_norm import gated_norm
 from mmtransmamba.registry import DECODER_MIXERS
 
 A_RANGE = (1.0, 16.0)
@@ -63,6 +64,26 @@ class HeadRMSNorm(nn.Module):
         """Normalise ``[..., channels]``; the result is float32."""
         parts = x.float().unflatten(-1, (-1, self.group))
         return (parts * self.scales(parts)).flatten(-2) * self.weight.float()
+
+    def gated(
+        self,
+        y: Tensor,
+        z: Tensor | None,
+        gate_first: bool = False,
+        activation: str = 'silu',
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """Norm and gate, see :func:`~mmtransmamba.ops.gated_norm.gated_norm`."""
+        return gated_norm(
+            y,
+            z,
+            self.weight,
+            group=self.group,
+            eps=self.eps,
+            gate_first=gate_first,
+            activation=activation,
+            dtype=dtype,
+        )
 
     def scales(self, parts: Tensor) -> Tensor:
         """Inverse root mean squares ``[..., 1]`` of channels ``[..., group]``."""
@@ -225,8 +246,9 @@ class Mamba2Mixer(DecoderMixer):
         return self.project(hidden_states), dt
 
     def mix(self, hidden_states: Tensor, recur: Callable[..., Tensor]) -> Tensor:
-        y = self.gate(recur(*self.parts(hidden_states)), hidden_states)
-        return self.out_proj(y.to(hidden_states.dtype))
+        dtype = hidden_states.dtype
+        y = self.gate(recur(*self.parts(hidden_states)), hidden_states, dtype)
+        return self.out_proj(y.to(dtype))
 
     def operands(
         self,
@@ -326,13 +348,20 @@ class Mamba2Mixer(DecoderMixer):
             return y[:, None], state
         return ssd_scan(x, dt, A, B, C, D, initial_state=state)
 
-    def gate(self, y_BLD: Tensor, hidden_states: Tensor) -> Tensor:
-        """Norm and gate of the recurrence's output, ``[B, L, D]``."""
+    def gate(
+        self, y_BLD: Tensor, hidden_states: Tensor, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Norm and gate of the recurrence's output, ``[B, L, D]``.
+
+        Args:
+            y_BLD: The output.
+            hidden_states: The layer's input.
+            dtype: Of the result of a norm; float32 by default.
+        """
         z = None
         if self.z_proj is not None:
-            z = F.silu(self.z_proj(hidden_states).to(y_BLD.dtype))
-        if self.norm_kind in ('gated', 'gated_per_head'):
-            return self.norm(y_BLD if z is None else y_BLD * z)
+            z = self.z_proj(hidden_states).to(y_BLD.dtype)
         if self.norm is not None:
-            y_BLD = self.norm(y_BLD)
-        return y_BLD if z is None else y_BLD * z
+            gate_first = self.norm_kind in ('gated', 'gated_per_head')
+            return self.norm.gated(y_BLD, z, gate_first, dtype=dtype)
+        return y_BLD if z is None else y_BLD * F.silu(z)

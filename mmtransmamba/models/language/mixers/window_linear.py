@@ -83,7 +83,9 @@ class WindowBranch(WindowAttention):
         window = state[:, size:].unflatten(1, (self.slots, 2 * self.d_groups + 1))
         return linear.contiguous(), window
 
-    def gate(self, y_BLD: Tensor, hidden_states: Tensor) -> Tensor:
+    def gate(
+        self, y_BLD: Tensor, hidden_states: Tensor, dtype: torch.dtype | None = None
+    ) -> Tensor:
         """Sum of the branches, the linear one with its norm and gate, ``[B, L, D]``."""
         linear, window = y_BLD.chunk(2, dim=-1)
         linear = super().gate(linear, hidden_states)
