@@ -90,6 +90,14 @@ def any_strides_give_the_same_bits():
 
 
 @case
+def autocast_leaves_the_sums_alone():
+    expected = results(operands(), (False, True), True, 'triton')
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = results(operands(), (False, True), True, 'triton')
+    assert all(map(torch.equal, found, expected))
+
+
+@case
 def an_empty_batch():
     y, *grads = results(operands(batch=0), (False, True), True, 'triton')
     assert y.shape == (2, 0, 5, 3)

@@ -106,6 +106,11 @@ def more_states_than_a_program_holds():
 
 
 @case
+def as_many_states_as_are_taken():
+    check_plain(plain_operands(1, 1, 1, 256, optional=False))
+
+
+@case
 def decays_of_minus_infinity():
     operands = plain_operands(1, 2, 4, 2)
     operands['A'][0, 0] = -torch.inf

@@ -130,6 +130,14 @@ def any_strides_give_the_same_bits():
 
 
 @case
+def autocast_leaves_the_sums_alone():
+    expected = results('triton', wkv6_operands(2, 4, 1, 3))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = results('triton', wkv6_operands(2, 4, 1, 3))
+    assert all(torch.equal(found[name], x) for name, x in expected.items())
+
+
+@case
 def an_empty_batch():
     found = results('triton', wkv6_operands(0, 4), tap_index=random_taps(4))
     assert found['output 0'].shape == (0, 4, 12)

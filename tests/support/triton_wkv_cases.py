@@ -197,6 +197,14 @@ def a_gradient_of_one_number():
 
 
 @case
+def autocast_leaves_the_sums_alone():
+    expected = results('triton', wkv_operands(2, 4, 3))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = results('triton', wkv_operands(2, 4, 3))
+    assert all(torch.equal(found[name], x) for name, x in expected.items())
+
+
+@case
 def an_empty_batch():
     found = results('triton', wkv_operands(0, 4, 3), tap_index=random_taps(4))
     assert found['output 0'].shape == (0, 4, 3)
