@@ -106,15 +106,15 @@ def large_small_and_zero_values():
 
 @case
 def many_tokens_a_program():
-    from mmtransmamba.ops.gated_norm import triton_launch
+    from mmtransmamba.ops.gated_norm import triton_plan
 
-    before = triton_launch.PROGRAMS, triton_launch.ELEMENTS
-    triton_launch.PROGRAMS, triton_launch.ELEMENTS = 4, 8
+    before = triton_plan.PROGRAMS, triton_plan.ELEMENTS
+    triton_plan.PROGRAMS, triton_plan.ELEMENTS = 4, 8
     try:
         for rows in (1, 31, 32):
             check(operands((rows,), 8), group=4, gate_first=True)
     finally:
-        triton_launch.PROGRAMS, triton_launch.ELEMENTS = before
+        triton_plan.PROGRAMS, triton_plan.ELEMENTS = before
 
 
 @case

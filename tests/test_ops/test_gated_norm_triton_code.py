@@ -35,7 +35,7 @@ def test_nothing_is_spilled_and_loads_are_wide(
     from triton_machine_code import compiled
 
     from mmtransmamba.ops.gated_norm import triton_kernels
-    from mmtransmamba.ops.gated_norm.triton_launch import warps_of
+    from mmtransmamba.ops.gated_norm.triton_plan import warps_of
 
     kind = dict(HAS_Z=True, GATE_FIRST=gate_first, SILU=True)
     for name, registers in (('norm_forward', 64), ('norm_backward', 168)):

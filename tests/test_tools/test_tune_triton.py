@@ -58,6 +58,8 @@ def test_a_dry_run_names_the_lines_to_write(monkeypatch, capsys):
     file = 'mmtransmamba/ops/selective_scan/triton_plan.py'
     assert f'{file}: WIDE_FROM = {4 * before}\n' in printed
     assert 'mmtransmamba/ops/wkv/triton_plan.py: GROUP = 256' in printed
+    for op in ('delta_rule', 'ssd', 'causal_conv1d', 'gated_norm'):
+        assert f'mmtransmamba/ops/{op}/triton_plan.py: ' in printed
     assert 'mmtransmamba/ops/delta_rule/triton_plan.py: KEY_TILE = 128' in printed
     assert before == triton_plan.WIDE_FROM
 

@@ -11,11 +11,16 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
-from _gpu import HEAD, MIXING, RULES, SHAPES, Session
+from _gpu import HEAD, MIXING, RULES, SHAPES, SSD_STATES, Session
 
-from mmtransmamba.ops import backends, bi_wkv, selective_scan_fn
+from mmtransmamba.ops import backends, bi_wkv, selective_scan_fn, ssd_scan
+from mmtransmamba.ops.causal_conv1d import causal_conv1d
+from mmtransmamba.ops.causal_conv1d import triton_plan as conv_plan
 from mmtransmamba.ops.delta_rule import triton_plan as delta_plan
+from mmtransmamba.ops.gated_norm import gated_norm
+from mmtransmamba.ops.gated_norm import triton_plan as norm_plan
 from mmtransmamba.ops.selective_scan import triton_plan as scan_plan
+from mmtransmamba.ops.ssd import triton_plan as ssd_plan
 from mmtransmamba.ops.wkv import triton_plan as wkv_plan
 
 FACTORS = (0.5, 2, 4)
@@ -64,7 +69,7 @@ def kernels(session: Session) -> list[Kernel]:
         )
         for shape in SHAPES
     ]
-    wkvs, rules = [], []
+    wkvs, rules, ssds, convs, norms = [], [], [], [], []
     randn = partial(torch.randn, device=session.device)
     for name, batch, length, channels in MIXING:
         length = min(length, 16) if session.dry else length
@@ -77,6 +82,26 @@ def kernels(session: Session) -> list[Kernel]:
                 v=randn(tokens),
             )
             wkvs.append(_passes(bi_wkv, operands))
+        elif name == 'ssd_scan':
+            heads = (batch, length, channels // HEAD)
+            operands = dict(
+                x=randn(*heads, HEAD),
+                dt=0.1 * randn(heads).sigmoid(),
+                A=-randn(heads[2]).exp(),
+            )
+            operands |= {x: randn(batch, length, 1, SSD_STATES) for x in 'BC'}
+            ssds.append(_passes(ssd_scan, operands))
+        elif name == 'causal_conv1d':
+            operands = dict(x=randn(tokens), weight=randn(2, channels, 4))
+            operands['bias'] = randn(2, channels)
+            convolve = partial(causal_conv1d, reverse=(False, True), silu=True)
+            convs.append(_passes(convolve, operands))
+        elif name == 'gated_norm':
+            operands = dict(y=randn(tokens), z=randn(tokens), weight=randn(channels))
+            norms += [
+                _passes(partial(gated_norm, group=group, eps=1e-5), operands)
+                for group in (HEAD, channels)
+            ]
         elif name in RULES:
             heads = (batch, length, channels // HEAD)
             gates = heads if name == 'gated_delta_rule' else (*heads, HEAD)
@@ -88,6 +113,9 @@ def kernels(session: Session) -> list[Kernel]:
         Kernel(scan_plan, names, scans),
         Kernel(wkv_plan, ('UNGROUPED', 'GROUP'), wkvs),
         Kernel(delta_plan, ('KEY_TILE', 'ENOUGH'), rules),
+        Kernel(ssd_plan, ('CARRIED', 'PROGRAMS'), ssds),
+        Kernel(conv_plan, ('STEPS', 'CHANNELS'), convs),
+        Kernel(norm_plan, ('ELEMENTS', 'PROGRAMS'), norms),
     ]
 
 

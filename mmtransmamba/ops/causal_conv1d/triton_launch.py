@@ -10,11 +10,8 @@ import triton
 from torch import Tensor
 
 from ..triton_runtime import rows
+from . import triton_plan
 from .triton_kernels import conv_forward, conv_inputs, conv_weights
-
-STEPS = 32
-CHANNELS = 64
-"""Sizes of a tile: predictions, not measured."""
 
 
 def forward(
@@ -49,7 +46,7 @@ def backward(
     x, grad, taps = rows(x), rows(grad), taps.contiguous()
     batch, length, channels = x.shape
     width, directions, _ = taps.shape
-    tiles = triton.cdiv(length, STEPS)
+    tiles = triton.cdiv(length, triton_plan.STEPS)
     float32 = dict(dtype=torch.float32, device=x.device)
     parts = torch.empty(batch, tiles, width + 1, directions, channels, **float32)
     inner = torch.empty(grad.shape if silu else (0,), **float32)
@@ -80,7 +77,11 @@ def backward(
 
 def _programs(x: Tensor) -> int:
     batch, length, channels = x.shape
-    return batch * triton.cdiv(length, STEPS) * triton.cdiv(channels, CHANNELS)
+    return (
+        batch
+        * triton.cdiv(length, triton_plan.STEPS)
+        * triton.cdiv(channels, triton_plan.CHANNELS)
+    )
 
 
 def _sizes(x: Tensor, taps: Tensor) -> dict[str, Any]:
@@ -89,11 +90,11 @@ def _sizes(x: Tensor, taps: Tensor) -> dict[str, Any]:
     return dict(
         L=length,
         D=channels,
-        tiles=triton.cdiv(length, STEPS),
+        tiles=triton.cdiv(length, triton_plan.STEPS),
         K=directions,
         W=width,
-        TT=STEPS,
-        BD=CHANNELS,
+        TT=triton_plan.STEPS,
+        BD=triton_plan.CHANNELS,
         num_warps=4,
         # Triton 3.10 no longer fuses a product and a sum automatically.
         enable_fp_fusion=True,

@@ -10,12 +10,8 @@ import triton
 from torch import Tensor
 
 from ..triton_runtime import rows
+from . import triton_plan
 from .triton_kernels import norm_backward, norm_forward
-
-ELEMENTS = 2048
-"""Elements of a tile of small groups: a prediction, not measured."""
-PROGRAMS = 1024
-"""About as many that divide the tokens of the backward pass, over all groups."""
 
 
 def forward(
@@ -55,7 +51,7 @@ def backward(
     sizes = _sizes(y, z, group, eps, gate_first, silu)
     groups = y.shape[-1] // group
     tiles = triton.cdiv(len(y), sizes['R'])
-    each = triton.cdiv(tiles, min(tiles, max(1, PROGRAMS // groups)))
+    each = triton.cdiv(tiles, min(tiles, max(1, triton_plan.PROGRAMS // groups)))
     programs = triton.cdiv(tiles, each)
     parts = torch.empty(programs, y.shape[-1], dtype=torch.float32, device=y.device)
     with torch.cuda.device_of(y):
@@ -78,7 +74,7 @@ def _sizes(
     y: Tensor, z: Tensor | None, group: int, eps: float, gate_first: bool, silu: bool
 ) -> dict[str, Any]:
     padded = triton.next_power_of_2(group)
-    tokens = max(1, ELEMENTS // padded)
+    tokens = max(1, triton_plan.ELEMENTS // padded)
     return dict(
         y_m=y.stride(0),
         z_m=y.stride(0) if z is None else z.stride(0),
@@ -91,12 +87,7 @@ def _sizes(
         HAS_Z=z is not None,
         GATE_FIRST=gate_first,
         SILU=silu,
-        num_warps=warps_of(padded),
+        num_warps=triton_plan.warps_of(padded),
         # Triton 3.10 no longer fuses a product and a sum automatically.
         enable_fp_fusion=True,
     )
-
-
-def warps_of(padded: int) -> int:
-    """Warps of a program, so that a thread has 8 elements of a wide tile."""
-    return min(16, max(4, padded // 256))
