@@ -17,7 +17,7 @@ from mmtransmamba.engine.student import trained_part
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.utils import launch
 from mmtransmamba.utils.text_files import read_json
-from mmtransmamba.visualization import RunScalars, read_scalars
+from mmtransmamba.visualization import TOP1, RunScalars, read_scalars
 
 CONFIG_FILE = 'experiment.py'
 RESULT_FILE = 'result.json'
@@ -49,6 +49,7 @@ def run_experiment(
     work_dir: str | Path,
     cfg_options: dict[str, Any] | None = None,
     test: bool = False,
+    metric: str = TOP1,
 ) -> ExperimentResult:
     """Train a config, or return the result of the run that finished in ``work_dir``.
 
@@ -61,6 +62,7 @@ def run_experiment(
         work_dir: Folder for this run only.
         cfg_options: Values that override the config's, by dotted key.
         test: Also evaluate the trained model on the config's test set.
+        metric: Name of the validation metric that is the curve's accuracy.
 
     Raises:
         ValueError: The run in ``work_dir`` has another config.
@@ -73,7 +75,9 @@ def run_experiment(
     result_path = work_dir / RESULT_FILE
     if result_path.is_file():
         record = read_json(result_path)
-        scalars = RunScalars(**record.pop('scalars'))
+        # Earlier versions kept a copy of the curves.
+        record.pop('scalars', None)
+        scalars = read_scalars(work_dir, metric)
         return ExperimentResult(work_dir=work_dir, scalars=scalars, **record)
 
     cfg.work_dir = str(work_dir)
@@ -92,13 +96,13 @@ def run_experiment(
     model = trained_part(unwrapped_model(runner))
     result = ExperimentResult(
         work_dir=work_dir,
-        scalars=read_scalars(work_dir),
+        scalars=read_scalars(work_dir, metric),
         parameters=sum(p.numel() for p in model.parameters()),
         seconds=None if cfg.resume else seconds,
         tested=None if tested is None else _plain(tested),
     )
     record = asdict(result)
-    del record['work_dir']
+    del record['work_dir'], record['scalars']
     _write(result_path, json.dumps(record))
     return result
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from mmtransmamba.visualization.records import LAYER_WEIGHT, read_records
 
 RETRIEVAL = 'retrieval/'
+TOP1 = 'accuracy/top1'
 
 
 @dataclass
@@ -16,7 +17,8 @@ class RunScalars:
     """Scalars of one run.
 
     Attributes:
-        accuracy: ``(epoch, top-1 in percent)`` of each validation.
+        accuracy: ``(epoch, value)`` of the metric at each validation, in its own unit;
+            top-1 in percent by default. For a loop over iterations, the iteration.
         loss: ``(epoch, mean training loss)`` of each epoch with a record. For a loop
             over iterations, the iteration of each record instead of the epoch.
         layer_weights: ``(iteration, weight)`` of each layer, by scalar name.
@@ -31,20 +33,20 @@ class RunScalars:
 
     @property
     def best(self) -> float:
-        """Best validation accuracy, in percent."""
+        """Best value of a validation."""
         return max(value for _, value in self.accuracy)
 
     @property
     def final(self) -> float:
-        """Accuracy of the last validation, in percent."""
+        """Value of the last validation."""
         return self.accuracy[-1][1]
 
     def epochs_to(self, accuracy: float) -> int | None:
-        """First validated epoch that reaches ``accuracy``, None if none does."""
+        """First validated epoch (or iteration) that reaches it, None if none does."""
         return next((e for e, value in self.accuracy if value >= accuracy), None)
 
 
-def read_scalars(work_dir: str | Path) -> RunScalars:
+def read_scalars(work_dir: str | Path, metric: str = TOP1) -> RunScalars:
     """Read the scalars of a run.
 
     An interrupted and resumed run has one file per start. If they overlap, the later
@@ -52,6 +54,7 @@ def read_scalars(work_dir: str | Path) -> RunScalars:
 
     Args:
         work_dir: The run's folder, with ``TIME/vis_data/scalars.json`` in it.
+        metric: Name of the scalar that is the accuracy, such as ``mIoU``.
 
     Raises:
         FileNotFoundError: The run wrote no scalars.
@@ -62,8 +65,8 @@ def read_scalars(work_dir: str | Path) -> RunScalars:
     retrieval: dict[str, dict[int, float]] = defaultdict(dict)
     records, _ = read_records(work_dir)
     for record in records:
-        if 'accuracy/top1' in record:
-            accuracy[record['step']] = record['accuracy/top1']
+        if metric in record:
+            accuracy[record['step']] = record[metric]
         elif 'loss' in record:
             time = record.get('epoch', record['step'])
             losses[time][record['step']] = record['loss']

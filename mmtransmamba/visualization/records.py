@@ -64,3 +64,22 @@ def _record(line: str) -> dict[str, float] | None:
                 return None
             record[name] = int(record[name])
     return record if 'step' in record else None
+
+
+def validation_metrics(work_dir: str | Path) -> list[str]:
+    """Names of the metrics that the validations of a run wrote, sorted.
+
+    Raises:
+        FileNotFoundError: The run wrote no scalars.
+    """
+    times = {'step', 'epoch', 'time', 'data_time'}
+    records, _ = read_records(work_dir)
+    # Hooks write records of their own, without the times of a loop.
+    return sorted(
+        {
+            name
+            for record in records
+            if 'data_time' in record and 'lr' not in record
+            for name in record.keys() - times
+        }
+    )

@@ -38,6 +38,11 @@ def parse_args() -> argparse.Namespace:
         'mean best)',
     )
     parser.add_argument(
+        '--metric',
+        default='accuracy/top1',
+        help='validation metric of the tables, such as mIoU; default: accuracy/top1',
+    )
+    parser.add_argument(
         '--cfg-options', nargs='+', action=KeyValues, help='override every config'
     )
     parser.add_argument('--one', action='store_true', help=argparse.SUPPRESS)
@@ -46,16 +51,23 @@ def parse_args() -> argparse.Namespace:
 
 def train(args: argparse.Namespace, config: Path, seed: int) -> ExperimentResult:
     from mmtransmamba.apis.experiment import run_experiment
+    from mmtransmamba.visualization.records import validation_metrics
 
     options = dict(args.cfg_options or {}) | {'randomness.seed': seed}
     folder = args.work_dir / f'{config.stem}_seed{seed}'
-    return run_experiment(config, folder, options)
+    result = run_experiment(config, folder, options, metric=args.metric)
+    if not result.scalars.accuracy:
+        raise ValueError(
+            f'--metric {args.metric}: no validation of {folder} has it; theirs are '
+            f'{", ".join(validation_metrics(folder)) or "none"}'
+        )
+    return result
 
 
 def train_in_process(args: argparse.Namespace, config: Path, seed: int) -> None:
     """Run this script for one config and seed; its output goes to a log file."""
     command = [sys.executable, __file__, str(config), '--one', '--seeds', str(seed)]
-    command += ['--work-dir', str(args.work_dir)]
+    command += ['--work-dir', str(args.work_dir), '--metric', args.metric]
     if args.cfg_options:
         start = sys.argv.index('--cfg-options') + 1
         values = []
@@ -77,6 +89,10 @@ def train_in_process(args: argparse.Namespace, config: Path, seed: int) -> None:
     if code:
         raise SystemExit(f'{config.name}, seed {seed} failed, see {log}')
     print(f'{config.stem}, seed {seed}: done', flush=True)
+
+
+# As tables name them.
+METRICS = {'accuracy/top1': 'top-1', 'coco/bbox_mAP': 'mAP'}
 
 
 def spread(values: list[float], digits: int = 2) -> str:
@@ -106,9 +122,10 @@ def tabulate(args: argparse.Namespace) -> str:
         ),
         None,
     )
-    reach = f'epochs to {target:.2f}' if target is not None else 'epochs to baseline'
+    reach = f'reaches {target:.2f} at' if target is not None else 'reaches baseline at'
+    name = METRICS.get(args.metric, args.metric)
     lines = [
-        f'| config | final top-1 | best top-1 | {reach} | seconds |',
+        f'| config | final {name} | best {name} | {reach} | seconds |',
         '|---|---|---|---|---|',
     ]
     for name, runs in rows.items():
