@@ -30,7 +30,9 @@ def load_teacher_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
 
     Besides the prefixes that :func:`mmtransmamba.models.load_pretrained` removes, a
     missing ``backbone.`` is added, and a plain ViT saved by timm, mmpretrain or
-    transformers is renamed for the library of ``model``.
+    transformers is renamed for the library of ``model``. A backbone is read out of the
+    file of a whole model (classifier, segmentor, detector); the log names the parts
+    that were not needed.
 
     Args:
         model: The library's model.
@@ -48,9 +50,12 @@ def load_teacher_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
 
     candidates = [state]
     candidates.append({f'backbone.{key}': value for key, value in state.items()})
-    candidates.append(
-        {key.removeprefix('backbone.'): value for key, value in state.items()}
-    )
+    backbone = {
+        key.removeprefix('backbone.'): value
+        for key, value in state.items()
+        if key.startswith('backbone.')
+    }
+    candidates.append(backbone)
     try:
         candidates.append(from_canonical(to_canonical(state), own))
     except ValueError:
@@ -60,7 +65,11 @@ def load_teacher_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
         report = load_pretrained(model, best)
     except CheckpointError as error:
         raise CheckpointError(f'checkpoint={str(checkpoint)!r}: {error}') from error
-    print_log(f'Teacher {type(model).__name__} from {checkpoint}: {report}', 'current')
+    others = {key.split('.')[0] for key in state} - {'backbone'}
+    left = f' (without its {", ".join(sorted(others))})' if best is backbone else ''
+    print_log(
+        f'Teacher {type(model).__name__} from {checkpoint}{left}: {report}', 'current'
+    )
 
 
 def class_names_of(checkpoint: str | Path, count: int | None) -> list[str] | None:

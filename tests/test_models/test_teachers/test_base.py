@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from tiny_teachers import IMAGE_SIZE, MM_VIT, TIMM_VIT
 
 from mmtransmamba.models import CheckpointError
-from mmtransmamba.models.teachers import MMPretrainTeacher, TimmTeacher
+from mmtransmamba.models.teachers import MMPretrainTeacher, TimmTeacher, loading
 
 
 def build(**kwargs):
@@ -157,6 +157,28 @@ def test_prefixes_of_a_backbone_checkpoint(tmp_path, prefix):
         torch.equal(t, teacher.model.state_dict()[name])
         for name, t in backbone.state_dict().items()
     )
+
+
+@pytest.mark.parametrize('others', [('head',), ('neck', 'decode_head'), ('bbox_head',)])
+def test_a_backbone_is_read_out_of_a_whole_model(tmp_path, others, monkeypatch):
+    backbone = MMPretrainTeacher(MM_VIT, 'random').model.backbone
+    state = {f'backbone.{name}': t for name, t in backbone.state_dict().items()}
+    state |= {f'{part}.layers.weight': torch.ones(2) for part in others}
+    torch.save({'state_dict': state}, tmp_path / 'whole.pth')
+    arguments = dict(mean=[0.0] * 3, std=[255.0] * 3)
+    file = tmp_path / 'whole.pth'
+    lines = []
+    monkeypatch.setattr(loading, 'print_log', lambda text, *args: lines.append(text))
+    teacher = MMPretrainTeacher(MM_VIT['backbone'], checkpoint=file, **arguments)
+    assert f'(without its {", ".join(sorted(others))})' in lines[0]
+    for name, tensor in backbone.state_dict().items():
+        assert torch.equal(tensor, teacher.model.state_dict()[name])
+
+    # A part of the backbone that does not fit is still an error.
+    state['backbone.surprise'] = torch.ones(1)
+    torch.save({'state_dict': state}, file)
+    with pytest.raises(CheckpointError, match='surprise'):
+        MMPretrainTeacher(MM_VIT['backbone'], checkpoint=file, **arguments)
 
 
 def test_safetensors(tmp_path):
