@@ -11,7 +11,7 @@ import _smollm2_runs as runs
 import pytest
 import smollm2
 import torch
-from _smollm2_page import beside_the_window, time_to_mimic
+from _smollm2_page import beside_the_window, leaderboard, time_to_mimic
 from byte_tokenizer import write_tokenizer
 from tiny_decoders import tiny_teacher
 
@@ -135,6 +135,36 @@ def test_the_page_compares_mixers_with_the_window():
     assert 'as many layers: 50 % KDA by `mimic`.' in beside_the_window(rows)
     assert 'as many layers: none of them.' in beside_the_window(rows[:2])
     assert beside_the_window(rows[1:]) == ''
+
+
+@pytest.mark.parametrize(
+    'before, after, calibration, cell',
+    [
+        (10.5, 10.4, 0, '| 0 | 96.2% |'),
+        (10.5, 10.4, 70, '| 70 | 96.2% |'),
+        (20.0, 10.5, 70, '| 1,070 | 95.2% |'),
+        (20.0, 10.6, 70, '| not reached | 94.3% |'),
+    ],
+)
+def test_a_student_arrives_at_a_share_of_the_teacher(before, after, calibration, cell):
+    row = dict(share='50', mixer='KDA', init='mimic', tokens='1000', zero_shot='30')
+    row |= dict(perplexity_before=str(before), perplexity=str(after))
+    row |= dict(calibration_tokens=str(calibration))
+    assert f'{cell} 75.0% |' in leaderboard([row], dict(perplexity=10, zero_shot=40))
+
+
+def test_the_leaderboard_begins_with_the_fewest_tokens():
+    def row(mixer, before, after):
+        values = dict(perplexity_before=before, perplexity=after, zero_shot='30')
+        values |= dict(calibration_tokens='0', tokens='1000', share='50', init='mimic')
+        return values | dict(mixer=mixer)
+
+    rows = [row('far', '90', '40'), row('late', '90', '10'), row('near', '90', '20')]
+    rows.append(row('early', '10', '10'))
+    section = leaderboard(rows, dict(perplexity=10, zero_shot=40))
+    places = [section.index(name) for name in ('early', 'late', 'near', 'far')]
+    assert places == sorted(places)
+    assert leaderboard([], dict(perplexity=10, zero_shot=40)) == ''
 
 
 def test_the_page_compares_tokens_to_the_same_kl():

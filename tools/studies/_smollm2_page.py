@@ -7,6 +7,22 @@ from typing import Any
 
 from _smollm2_plan import CALIBRATION_STEPS, CALIBRATION_TOKENS, CONTEXTS, WINDOW, Run
 
+SHARE_TO_REACH = 0.95
+LEADERBOARD = """
+## Time to {share:.0%} of the teacher
+
+The rule: a student arrives when its perplexity on the documents above is at most the
+teacher's divided by {share}, {limit:.2f}. All tokens that its recipe reads count, those
+of the calibration included. The perplexity is measured before and after the training,
+so 0 is a student that needed none, and one that arrives in between has all of its
+budget against it. Sorted by tokens, then by the share of the teacher that is reached
+(its perplexity divided by the student's). The zero-shot mean is in percent of the
+teacher's.
+
+| converted | mixer | init | tokens to {share:.0%} | reached | zero-shot |
+|---|---|---|---|---|---|
+"""
+
 HEAD = """# SmolLM2-135M-Instruct becomes a hybrid
 
 Every student has the same budget of {tokens:,} tokens of English text, one block of 512
@@ -80,6 +96,8 @@ def write_page(
                 f'| {float(row["perplexity"]):.2f} | {row["zero_shot"]} % '
                 f'| {minutes} |\n'
             )
+    if teacher is not None:
+        text += leaderboard(quality, teacher)
     text += beside_the_window(quality)
     text += time_to_mimic([run for run in done if not run.speed], curves)
     fast = [found[run.key] for run in done if run.speed]
@@ -94,6 +112,48 @@ def write_page(
             text += f'| {row["share"]} % | {row["mixer"]} | {cells} |\n'
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+
+
+def leaderboard(rows: list[dict[str, str]], teacher: dict[str, Any]) -> str:
+    """Which students come within five percent of the teacher, and how soon.
+
+    Args:
+        rows: Rows of the table of quality.
+        teacher: What was measured of the teacher.
+
+    Returns:
+        A section of the page, empty without rows.
+    """
+    if not rows:
+        return ''
+
+    def reached(row: dict[str, str], when: str = '') -> float:
+        return teacher['perplexity'] / float(row[f'perplexity{when}'])
+
+    def tokens(row: dict[str, str]) -> int | None:
+        calibration = int(row['calibration_tokens'])
+        if reached(row, '_before') >= SHARE_TO_REACH:
+            return calibration
+        if reached(row) >= SHARE_TO_REACH:
+            return calibration + int(row['tokens'])
+        return None
+
+    def place(row: dict[str, str]) -> tuple[float, float]:
+        needed = tokens(row)
+        return (float('inf') if needed is None else needed, -reached(row))
+
+    text = LEADERBOARD.format(
+        share=SHARE_TO_REACH, limit=teacher['perplexity'] / SHARE_TO_REACH
+    )
+    for row in sorted(rows, key=place):
+        needed = tokens(row)
+        text += (
+            f'| {row["share"]} % | {row["mixer"]} | `{row["init"]}` '
+            f'| {"not reached" if needed is None else f"{needed:,}"} '
+            f'| {reached(row):.1%} '
+            f'| {float(row["zero_shot"]) / teacher["zero_shot"]:.1%} |\n'
+        )
+    return text
 
 
 def beside_the_window(rows: list[dict[str, str]]) -> str:
