@@ -202,7 +202,7 @@ def run(name: str, work_dir: Path, **options) -> Runner:
     cfg.train_cfg.update(max_iters=4, val_interval=4)
     cfg.work_dir = str(work_dir)
     # Both are kept by name for the whole process.
-    cfg.experiment_name = cfg.visualizer.name = f'{work_dir.name}_{name}'
+    cfg.experiment_name = cfg.visualizer.name = f'{work_dir.name}_{Path(name).name}'
     runner = Runner.from_cfg(cfg)
     runner.train()
     return runner
@@ -264,3 +264,22 @@ def test_backbone_starts_from_the_teacher(tmp_path, teacher):
         )
     rows = json.loads((tmp_path / 'subclone_report.json').read_text())
     assert 'backbone.pos_embed' in json.dumps(rows)
+
+
+def test_a_segmentor_teaches(tmp_path):
+    """The other teacher trains, and its backbone is read out of its checkpoint."""
+    run('vit-segmentor_shapes', tmp_path / 'teacher')
+    checkpoint = tmp_path / 'teacher' / 'iter_4.pth'
+    options = {
+        'model.teacher.checkpoint': str(checkpoint),
+        'optim_wrapper.optimizer.lr': 0.0,
+        'optim_wrapper.optimizer.weight_decay': 0.0,
+    }
+    name = 'ablations/shapes-few_segmentor'
+    student = run(name, tmp_path / 'student', **options).model.student
+    state = torch.load(checkpoint, weights_only=False)['state_dict']
+    for i in range(4):
+        torch.testing.assert_close(
+            student.backbone.layers[i].norm.weight,
+            state[f'backbone.layers.{i}.ln1.weight'],
+        )
