@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
+from mmengine.registry import DefaultScope, Registry
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -164,12 +164,18 @@ def _check_file(checkpoint: Path) -> None:
 
 
 def _check_kind(name: str | None, kind: type[nn.Module], file: str | None) -> None:
-    found = MODELS.get(name) if name else None
+    found = _registered(MODELS, name)
     if not (isinstance(found, type) and issubclass(found, kind)):
         raise ValueError(
             f'{file or "The config"}: its model, or the student in it, has to be a '
             f'{kind.__name__}, got {name!r}.'
         )
+
+
+def _registered(registry: Registry, name: str | None) -> type | None:
+    """What a name of a config means in its scope, which may be another package's."""
+    with registry.switch_scope_and_registry(None) as current:
+        return current.get(name) if name else None
 
 
 def _config_in(work_dir: Path) -> Path:
@@ -186,7 +192,7 @@ def _metainfo(config: Config) -> dict:
     """Names of the classes, if the config's data set has them without its files."""
     for name in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
         dataset = (config.get(name) or {}).get('dataset') or {}
-        kind = DATASETS.get(dataset['type']) if dataset.get('type') else None
+        kind = _registered(DATASETS, dataset.get('type'))
         metainfo = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
         if metainfo:
             return metainfo

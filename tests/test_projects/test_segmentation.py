@@ -1,6 +1,7 @@
 """The segmentation project: its data, its configs, and the example's transfer."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, load_checkpoint
 
+import mmtransmamba
 from mmtransmamba.registry import MODELS
 
 pytest.importorskip('mmseg', reason='mmseg is not installed, see requirements/')
@@ -246,6 +248,11 @@ def test_example_runs(name, tmp_path, teacher):
         (theirs,) = trained.test_step(scenes(1))
     assert torch.equal(mine.seg_logits.data, theirs.seg_logits.data)
 
+    # Loading knows it outside of mmseg's scope, too.
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        loaded = mmtransmamba.load(tmp_path).state_dict()
+    assert all(torch.equal(loaded[k], v) for k, v in segmentor.state_dict().items())
+
 
 def test_backbone_starts_from_the_teacher(tmp_path, teacher):
     """The patch embedding aside, which a ViT of 8x8 patches has nothing for."""
@@ -283,3 +290,16 @@ def test_a_segmentor_teaches(tmp_path):
             student.backbone.layers[i].norm.weight,
             state[f'backbone.layers.{i}.ln1.weight'],
         )
+
+
+def test_predictions_become_a_picture(tmp_path, repo_dir, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(repo_dir / 'projects' / 'segmentation'))
+    import pictures
+
+    run('plain-mamba-upernet_shapes', tmp_path / 'student')
+    out = tmp_path / 'out.png'
+    arguments = ['pictures.py', str(tmp_path / 'student'), '--out', str(out)]
+    monkeypatch.setattr(sys, 'argv', [*arguments, '--scenes', '2'])
+    pictures.main(pictures.parse_args())
+    assert out.stat().st_size > 5_000
+    assert str(out) in capsys.readouterr().out

@@ -1,0 +1,67 @@
+"""Draw scenes of the validation set with what segmentors see in them.
+
+python projects/segmentation/pictures.py WORK_DIR... --out FILE.png
+"""
+
+import argparse
+from pathlib import Path
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('runs', nargs='+', type=Path, help='folders of trainings')
+    parser.add_argument('--out', required=True, type=Path, help='the PNG to write')
+    parser.add_argument('--scenes', type=int, default=6, help='how many; default: 6')
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    import matplotlib
+    import numpy as np
+    import torch
+
+    import mmtransmamba
+    from projects.segmentation.datasets import ShapeScenes
+    from projects.segmentation.shapes import PALETTE
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    pipeline = [dict(type='mmseg.PackSegInputs')]
+    scenes = ShapeScenes('val', args.scenes, pipeline=pipeline)
+    samples = [scenes[i] for i in range(args.scenes)]
+    batch = {key: [s[key] for s in samples] for key in ('inputs', 'data_samples')}
+    colours = np.array(PALETTE, np.uint8)
+
+    columns = {
+        'picture': [s['inputs'].permute(1, 2, 0).numpy() for s in samples],
+        'labels': [colours[s['data_samples'].gt_sem_seg.data[0]] for s in samples],
+    }
+    for run in args.runs:
+        model = mmtransmamba.load(run).eval()
+        with torch.no_grad():
+            found = model.test_step(dict(batch))
+        columns[run.name] = [colours[s.pred_sem_seg.data[0].numpy()] for s in found]
+
+    figure, grid = pyplot.subplots(
+        args.scenes,
+        len(columns),
+        figsize=(1.8 * len(columns), 1.6 * args.scenes),
+        squeeze=False,
+        layout='constrained',
+    )
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for (title, pictures), column in zip(columns.items(), grid.T, strict=True):
+        column[0].set_title(title.replace('_', '\n'), size=8)
+        for axes, picture in zip(column, pictures, strict=True):
+            axes.imshow(picture, interpolation='nearest')
+    figure.savefig(args.out, dpi=80)
+    pyplot.close(figure)
+    print(f'Pictures: {args.out}')
+
+
+if __name__ == '__main__':
+    main(parse_args())
