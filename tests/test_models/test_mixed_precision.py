@@ -19,8 +19,6 @@ from mmtransmamba.models.language.cache_names import returned_cache
 from mmtransmamba.registry import DECODER_MIXERS
 
 STEPS = 50
-# VMamba's four stages take longer.
-FEWER = 25
 # Of the first loss. A number has 8 bits in bfloat16, an error of 0.4 %.
 TOLERANCE = 0.02
 MIXERS = (
@@ -94,7 +92,7 @@ def train(name: str, half: bool) -> Tensor:
     model = MODELS[name]().train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
-    for _ in range(FEWER if 'vmamba' in name else STEPS):
+    for _ in range(STEPS):
         with torch.autocast('cpu', torch.bfloat16, enabled=half):
             loss = model()
         loss.backward()
