@@ -31,9 +31,13 @@ def test_the_plan_puts_what_decides_first():
         '50_GatedDeltaNet_calibrate',
         '50_SlidingWindow_mimic',
     ]
-    shares = {run.share for run in planned if not run.speed}
+    shares = {run.share for run in planned if run.measures == 'quality'}
     assert shares == set(plan.SHARES)
-    assert [run.speed for run in planned] == sorted(run.speed for run in planned)
+    # A student is trained before it is asked.
+    for number, run in enumerate(planned):
+        if run.measures == 'recall' and run.share:
+            trained = f'{run.share}_{run.mixer}_{run.init}'
+            assert trained in keys[:number]
 
 
 def test_every_run_has_the_same_budget():
@@ -68,6 +72,9 @@ def arguments(tmp_path, monkeypatch):
             TASKS=('copa',),
             BLOCKS=2,
             STEPS=2,
+            RECALL_LENGTHS=dict(mqar=(1, 2)),
+            RECALL_QUESTIONS=2,
+            SAMPLE_TOKENS=3,
             SPEED=('key', 'share', 'mixer', 'tokens_per_second_4', *SPEEDS),
         ).items():
             if hasattr(module, name):
@@ -120,6 +127,27 @@ def test_runs_become_rows_and_a_page(arguments, monkeypatch):
         points = [row for row in csv.DictReader(file) if row['key'] == done[0]]
     assert [int(row['tokens']) for row in points] == [128]
     assert float(points[0]['kl']) > 0
+
+
+def test_trained_students_are_asked(arguments, capsys):
+    student = '50_SlidingWindow_mimic'
+    asked = f'recall_{student}'
+    with pytest.raises(SystemExit, match=f'{asked} needs .*do the part decisive first'):
+        do(arguments, asked)
+    do(arguments, 'recall_0_attention_none', student, asked)
+    rows = runs.read_table(arguments.out / 'smollm2' / 'recall.csv')
+    assert [(row['key'], row['length']) for row in rows] == [
+        *(('recall_0_attention_none', length) for length in '12'),
+        *((asked, length) for length in '12'),
+    ]
+    for row in rows:
+        assert 0 <= float(row['generated']) <= 100 and 0 <= float(row['acc']) <= 100
+    arguments.max_runs = 0
+    runs.run(arguments)
+    page = (arguments.out / 'smollm2.md').read_text()
+    assert '| student | mqar, 1 | mqar, 2 |' in page.split('## Recall')[1]
+    written = page.split('## What they write')[1]
+    assert '| teacher | ' in written and '| 50 % SlidingWindow, `mimic` | ' in written
 
 
 def test_the_page_compares_mixers_with_the_window():
@@ -226,7 +254,7 @@ def test_the_command_line_names_what_is_missing(monkeypatch, capsys):
 
 @pytest.mark.parametrize('share', [0, 50])
 def test_the_speed_is_measured_after_every_context(arguments, share):
-    run = plan.Run(share, 'SlidingWindow', 'mimic', speed=True)
+    run = plan.Run(share, 'SlidingWindow', 'mimic', 'speed')
     torch.manual_seed(0)
     row = runs.speed(run, arguments)
     assert all(float(row[f'tokens_per_second_{n}']) > 0 for n in (4, 8))

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from _smollm2_plan import CALIBRATION_STEPS, CALIBRATION_TOKENS, CONTEXTS, WINDOW, Run
+from _smollm2_plan import (
+    CALIBRATION_STEPS,
+    CALIBRATION_TOKENS,
+    CONTEXTS,
+    PROMPT,
+    WINDOW,
+    Run,
+)
 
 SHARE_TO_REACH = 0.95
 LEADERBOARD = """
@@ -45,6 +52,8 @@ def write_page(
     rows: list[dict[str, str]],
     speeds: list[dict[str, str]],
     curves: list[dict[str, str]],
+    recalls: list[dict[str, str]],
+    samples: list[dict[str, str]],
     runs: list[Run],
     teacher: dict[str, Any] | None,
     tokens: int,
@@ -55,11 +64,12 @@ def write_page(
         path: Its file.
         rows, speeds, curves: Rows of the tables of quality, speed, and the KL over
             the tokens.
+        recalls, samples: Rows of the tables of recall, and of what the students write.
         runs: All runs that are planned.
         teacher: What was measured of the teacher, None if nothing yet.
         tokens: Budget of a run.
     """
-    found = {row['key']: row for row in (*rows, *speeds)}
+    found = {row['key']: row for row in (*rows, *speeds, *recalls)}
     done = [run for run in runs if run.key in found]
     text = HEAD.format(
         tokens=tokens,
@@ -76,7 +86,7 @@ def write_page(
             f'mean of {teacher["zero_shot"]:.2f} % on the first {teacher["limit"]} '
             f'questions each of {", ".join(teacher["tasks"])}.\n'
         )
-    quality = [found[run.key] for run in done if not run.speed]
+    quality = [found[run.key] for run in done if run.measures == 'quality']
     if quality:
         text += (
             '\n## Quality\n\nBefore and after the training, on the same text.\n\n'
@@ -99,8 +109,12 @@ def write_page(
     if teacher is not None:
         text += leaderboard(quality, teacher)
     text += beside_the_window(quality)
-    text += time_to_mimic([run for run in done if not run.speed], curves)
-    fast = [found[run.key] for run in done if run.speed]
+    trained = [run for run in done if run.measures == 'quality']
+    text += time_to_mimic(trained, curves)
+    asked = [run.key for run in done if run.measures == 'recall']
+    text += recall_section([row for row in recalls if row['key'] in asked])
+    text += sample_section([row for row in samples if row['key'] in asked])
+    fast = [found[run.key] for run in done if run.measures == 'speed']
     if fast:
         heads = ' | '.join(f'{context:,}' for context in CONTEXTS)
         text += (
@@ -223,3 +237,61 @@ def time_to_mimic(runs: list[Run], curves: list[dict[str, str]]) -> str:
         + '|\n'
         + lines
     )
+
+
+def recall_section(rows: list[dict[str, str]]) -> str:
+    """What the students remember of their prompts, by length.
+
+    Args:
+        rows: A row for each student, task and length, students together.
+
+    Returns:
+        A section of the page, empty without rows.
+    """
+    if not rows:
+        return ''
+    columns = list(dict.fromkeys((row['task'], row['length']) for row in rows))
+    cells: dict[str, dict[tuple[str, str], str]] = {}
+    names = {}
+    for row in rows:
+        names[row['key']] = _name(row)
+        cell = f'{row["generated"]} ({row["acc"]})'
+        cells.setdefault(row['key'], {})[row['task'], row['length']] = cell
+    heads = ' | '.join(f'{task}, {length}' for task, length in columns)
+    text = (
+        '\n## Recall\n\nQuestions about the prompt, '
+        f'{rows[0]["questions"]} of each length (words of the text with the pass key, '
+        'pairs\nof MQAR): how many percent the student writes rightly itself, and in '
+        'brackets how many\nright answers are the likeliest of four. With so few '
+        'questions, the standard error is up to\n12.5 points '
+        '([tasks](../language_evaluation.md)).\n\n'
+        f'| student | {heads} |\n' + '|---' * (1 + len(columns)) + '|\n'
+    )
+    for key, own in cells.items():
+        found = ' | '.join(own.get(column, '–') for column in columns)
+        text += f'| {names[key]} | {found} |\n'
+    return text
+
+
+def sample_section(rows: list[dict[str, str]]) -> str:
+    """What the students write.
+
+    Returns:
+        A section of the page, empty without rows.
+    """
+    if not rows:
+        return ''
+    text = (
+        '\n## What they write\n\nThe likeliest next token each time, after “'
+        f'{PROMPT}”.\n\n| student | text |\n|---|---|\n'
+    )
+    for row in rows:
+        written = row['text'].replace('|', '\\|').replace('<', '&lt;')
+        text += f'| {_name(row)} | {written} |\n'
+    return text
+
+
+def _name(row: dict[str, str]) -> str:
+    if row['share'] == '0':
+        return 'teacher'
+    return f'{row["share"]} % {row["mixer"]}, `{row["init"]}`'

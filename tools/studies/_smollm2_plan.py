@@ -16,31 +16,36 @@ CALIBRATION_TOKENS = 8192
 CALIBRATION_STEPS = 24
 CONTEXTS = (128, 1024, 4096, 16384)
 SHARES = (25, 50, 75, 100)
+PROMPT = 'The keeper of the lighthouse climbed the stairs and'
 WINDOW = dict(window=92, sinks=4)
 """As many numbers as Mamba-2's states: 9 heads of 64 x 64 are 96 keys and values of 3
 key-value heads."""
 BASE = Path(__file__).absolute().parents[2] / 'configs/language/stories260k/matvlm.py'
 
 
+PREFIXES = {'quality': '', 'recall': 'recall_', 'speed': 'decode_'}
+
+
 @dataclass(frozen=True)
 class Run:
-    """One student, or the measurement of its speed.
+    """One student, or a measurement of one.
 
     Attributes:
         share: Percent of the layers that are converted, 0 for the teacher.
         mixer, init: See :class:`mmtransmamba.transfer.convert.Conversion`.
-        speed: Whether its speed is measured in place of training it.
+        measures: ``'quality'`` trains a student; ``'recall'`` asks a trained one, and
+            ``'speed'`` times one that need not be.
     """
 
     share: int
     mixer: str
     init: str
-    speed: bool = False
+    measures: str = 'quality'
 
     @property
     def key(self) -> str:
         name = f'{self.share}_{self.mixer}_{self.init}'
-        return f'decode_{name}' if self.speed else name
+        return PREFIXES[self.measures] + name
 
     @property
     def calibrates(self) -> bool:
@@ -69,11 +74,14 @@ def plan(parts: list[str]) -> list[Run]:
         elif part == 'shares':
             others = [share for share in (100, 25, 75) if share in SHARES]
             runs += [Run(share, *kind) for share in others for kind in KINDS]
+        elif part == 'recall':
+            runs.append(Run(0, 'attention', 'none', 'recall'))
+            runs += [Run(50, *kind, 'recall') for kind in KINDS]
         else:
             mixers = dict.fromkeys(mixer for mixer, _ in KINDS)
-            runs.append(Run(0, 'attention', 'none', speed=True))
+            runs.append(Run(0, 'attention', 'none', 'speed'))
             runs += [
-                Run(share, mixer, 'mimic', speed=True)
+                Run(share, mixer, 'mimic', 'speed')
                 for share in (50, 100)
                 for mixer in mixers
             ]

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from _smollm2_plan import (
     CALIBRATION_STEPS,
     CALIBRATION_TOKENS,
     CONTEXTS,
+    PROMPT,
     Run,
     config_of,
     plan,
@@ -53,13 +55,24 @@ SPEED = ('key', 'share', 'mixer', *(f'tokens_per_second_{n}' for n in CONTEXTS))
 CURVE = ('key', 'tokens', 'kl')
 """Columns of the curves: tokens read so far, those of the calibration included, and the
 KL in the training, a mean over the steps since the point before."""
+RECALL = ('key', 'share', 'mixer', 'init', 'task', 'length', 'questions')
+RECALL += ('acc', 'generated')
+RECALL_LENGTHS = {'passkey': (64, 256, 1024), 'mqar': (4, 16)}
+RECALL_QUESTIONS = 16
+SAMPLE = ('key', 'share', 'mixer', 'init', 'text')
+SAMPLE_TOKENS = 48
+SAMPLE_FILE = 'samples.csv'
 TEACHER_FILE = 'teacher.json'
 CURVE_FILE = 'curves.csv'
 
 
 def table_of(run: Run, args: argparse.Namespace) -> tuple[Path, tuple[str, ...]]:
     """File and columns of the table that a run belongs to."""
-    name, columns = ('decode.csv', SPEED) if run.speed else ('runs.csv', QUALITY)
+    name, columns = {
+        'quality': ('runs.csv', QUALITY),
+        'recall': ('recall.csv', RECALL),
+        'speed': ('decode.csv', SPEED),
+    }[run.measures]
     return args.out / 'smollm2' / name, columns
 
 
@@ -203,6 +216,63 @@ def speed(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     return row
 
 
+def trained(run: Run, args: argparse.Namespace) -> torch.nn.Module:
+    """The student that a run of the quality left, or the teacher.
+
+    Raises:
+        SystemExit: It has not been trained yet.
+    """
+    if not run.share:
+        return load_lm(args.teacher).eval()
+    key = replace(run, measures='quality').key
+    folder = args.work_dir / key / 'training' / 'student'
+    if not folder.is_dir():
+        raise SystemExit(
+            f'smollm2.py: error: {run.key} needs {folder}; do the part decisive first'
+        )
+    return load_lm(folder).eval()
+
+
+def recall(run: Run, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Answers to questions about the prompt, by its length."""
+    pair = (trained(run, args), load_tokenizer(args.teacher))
+    known = dict(key=run.key, share=run.share, mixer=run.mixer, init=run.init)
+    rows = []
+    for task, lengths in RECALL_LENGTHS.items():
+        result = evaluate_lm(
+            [pair], [task], None, RECALL_QUESTIONS, 2048, lengths=lengths
+        ).results['model 0'][task]
+        for length, scores in result.by_length.items():
+            found = {n: f'{100 * scores[n].value:.1f}' for n in ('acc', 'generated')}
+            rows.append(
+                known
+                | dict(task=task, length=length, questions=RECALL_QUESTIONS)
+                | found
+            )
+    return rows
+
+
+@torch.no_grad()
+def sample(run: Run, args: argparse.Namespace) -> dict[str, Any]:
+    """What a student writes after a prompt, the likeliest token each time."""
+    tokenizer = load_tokenizer(args.teacher)
+    prompt = tokenizer(PROMPT, return_tensors='pt')
+    ids = trained(run, args).generate(
+        **prompt,
+        max_new_tokens=SAMPLE_TOKENS,
+        min_new_tokens=SAMPLE_TOKENS,
+        do_sample=False,
+    )
+    text = tokenizer.decode(ids[0, prompt.input_ids.shape[1] :])
+    return dict(
+        key=run.key,
+        share=run.share,
+        mixer=run.mixer,
+        init=run.init,
+        text=' '.join(text.split()),
+    )
+
+
 def measure_teacher(args: argparse.Namespace) -> None:
     """Perplexity and benchmarks of the teacher, once."""
     path = args.out / 'smollm2' / TEACHER_FILE
@@ -244,17 +314,27 @@ def in_process(run: Run, args: argparse.Namespace) -> None:
         raise SystemExit(f'smollm2.py: error: the run {run.key} failed, see {log}')
 
 
+def measured(run: Run, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Do a run; what has tables of its own is added there."""
+    folder = args.out / 'smollm2'
+    if run.measures == 'speed':
+        return [speed(run, args)]
+    if run.measures == 'recall':
+        add_rows(folder / SAMPLE_FILE, SAMPLE, sample(run, args))
+        return recall(run, args)
+    row = quality(run, args)
+    add_rows(folder / CURVE_FILE, CURVE, *curve(run, args))
+    return [row]
+
+
 def run(args: argparse.Namespace) -> None:
     """The whole study, or one of its runs."""
     torch.set_num_threads(args.threads)
     runs = plan(args.parts)
     if args.one is not None:
         (wanted,) = (r for r in runs if r.key == args.one)
-        row = (speed if wanted.speed else quality)(wanted, args)
-        if not wanted.speed:
-            points = curve(wanted, args)
-            add_rows(args.out / 'smollm2' / CURVE_FILE, CURVE, *points)
-        add_rows(*table_of(wanted, args), row)
+        rows = measured(wanted, args)
+        add_rows(*table_of(wanted, args), *rows)
         return
     missing = [
         r
@@ -284,6 +364,8 @@ def page(args: argparse.Namespace, runs: list[Run]) -> None:
         read_table(folder / 'runs.csv'),
         read_table(folder / 'decode.csv'),
         read_table(folder / CURVE_FILE),
+        read_table(folder / 'recall.csv'),
+        read_table(folder / SAMPLE_FILE),
         runs,
         read_json(teacher) if teacher.is_file() else None,
         args.tokens,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from _tool import Parser, natural, positive, seed_number, tool
 
-PARTS = ('decisive', 'shares', 'decode')
+PARTS = ('decisive', 'recall', 'shares', 'decode')
 
 
 def parse_args() -> argparse.Namespace:
