@@ -55,39 +55,13 @@ def train(
     work_dir: Path, seed: int, students: list[str], scratch: bool
 ) -> dict[str, Path]:
     """Folders of the trained models by name."""
-    from mmtransmamba.apis import run_experiment
+    from mmtransmamba.apis.vqa_runs import QuestionSet, train_students
     from mmtransmamba.datasets.shapes_vqa import words
-    from mmtransmamba.datasets.vqa_start import write_start
 
-    start = work_dir / f'start_seed{seed}'
-    if not (start / 'processor_config.json').is_file():
-        write_start(start, words(), image_size=36, patch_size=12, seed=seed)
-    data = {'train_dataloader.dataset.processor': str(start)}
-    test = {
-        f'{part}_dataloader.dataset.processor': str(start) for part in ('val', 'test')
-    }
-
-    def run(name: str, options: dict[str, Any], folder: str = 'model') -> Path:
-        place = work_dir / f'{name}_seed{seed}'
-        options = {'randomness.seed': seed} | data | options
-        run_experiment(CONFIGS / f'vqa_{name}.py', place, options)
-        return place / folder
-
-    tower = run('tower', {'model.processor': str(start)})
-    new = {'model.vision': str(tower), 'model.language': str(start)} | test
-    folders = {'teacher': run('teacher', new)}
-    for name in students:
-        before = folders['teacher']
-        for stage in (1, 2, 3):
-            options = {
-                'model.student.path': str(before),
-                'model.teacher.path': str(folders['teacher']),
-            }
-            before = run(f'{name}_stage{stage}', options | test, 'student')
-        folders[name] = before
-    if scratch:
-        folders['scratch'] = run('pure_scratch', new)
-    return folders
+    shapes = QuestionSet(
+        str(CONFIGS / 'vqa_{}.py'), words(), image_size=36, patch_size=12
+    )
+    return train_students(shapes, work_dir, seed, students, scratch)
 
 
 def converted(teacher: Path, name: str) -> nn.Module:

@@ -1,0 +1,208 @@
+"""What ``vqa.py`` does: train and ask what is missing, report."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.registry import DefaultScope
+
+from mmtransmamba.apis.configs import read_config
+from mmtransmamba.apis.vqa_answers import agreement, evaluate
+from mmtransmamba.apis.vqa_runs import QuestionSet, train_students
+from mmtransmamba.datasets.easy_vqa import words_of
+from mmtransmamba.datasets.shapes_vqa import words
+from mmtransmamba.models.folders import load_vlm
+from mmtransmamba.registry import DATASETS, MODELS
+
+CONFIGS = Path(__file__).absolute().parents[2] / 'configs'
+COLUMNS = ('set', 'seed', 'model', 'accuracy', 'agreement', 'questions')
+TITLES = {
+    'teacher': 'teacher',
+    'hybrid': 'hybrid, one of four layers attention',
+    'pure': 'pure Mamba-2',
+    'pure_gdn': 'pure Gated DeltaNet',
+    'scratch': 'pure Mamba-2 from the labels alone',
+}
+HEADINGS = {'shapes': 'Shapes', 'easy_vqa': 'easy-VQA'}
+HEAD = """# Questions about pictures, with seeds
+
+Correct answers to all test questions in percent, mean ± standard deviation over the
+seeds; each seed draws other weights for tower, teacher, students and control, and the
+questions stay the same. Settings, and what they were chosen by, are on the pages of the
+[shapes](shapes_vqa.md) and of [easy-VQA](easy_vqa.md). Differences are paired by seed.
+
+```bash
+MMTRANSMAMBA_DATA=data python tools/studies/vqa.py
+```
+"""
+
+
+def questions(name: str, data: Path) -> QuestionSet:
+    """The set of a name."""
+    if name == 'shapes':
+        configs = str(CONFIGS / 'quickstart' / 'vqa_{}.py')
+        return QuestionSet(configs, words(), image_size=36, patch_size=12)
+    root = data / 'easy_vqa'
+    return QuestionSet(
+        str(CONFIGS / 'multimodal' / 'easy_vqa' / 'easy_vqa_{}.py'),
+        words_of(root),
+        image_size=64,
+        patch_size=16,
+        dataset=dict(data_root=str(root)),
+    )
+
+
+def rows_of(args: argparse.Namespace) -> list[dict[str, str]]:
+    """The rows of the table, none without the file."""
+    path = args.out / 'vqa' / 'runs.csv'
+    if not path.is_file():
+        return []
+    with path.open(newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def add_rows(args: argparse.Namespace, rows: list[dict]) -> None:
+    """Add rows to the table, in place of earlier ones of the same models."""
+    known = {(r['set'], str(r['seed']), r['model']) for r in rows}
+    kept = [r for r in rows_of(args) if (r['set'], r['seed'], r['model']) not in known]
+    path = args.out / 'vqa' / 'runs.csv'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + '.part')
+    with part.open('w', newline='') as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
+        writer.writeheader()
+        writer.writerows([*kept, *rows])
+    os.replace(part, path)
+
+
+def train_and_ask(name: str, seed: int, args: argparse.Namespace) -> None:
+    """One seed of one set."""
+    torch.set_num_threads(args.threads)
+    asked = questions(name, args.data)
+    work_dir = args.work_dir / name
+    folders = train_students(asked, work_dir, seed, args.students)
+    cfg = read_config(asked.config('teacher'))
+    start = dict(processor=str(work_dir / f'start_seed{seed}'))
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        test = DATASETS.build(cfg.test_dataloader.dataset | start | asked.dataset)
+        head = MODELS.build(cfg.model.head)
+    results = {
+        model: evaluate(load_vlm(folder), test, head)
+        for model, folder in folders.items()
+    }
+    add_rows(
+        args,
+        [
+            {
+                'set': name,
+                'seed': seed,
+                'model': model,
+                'accuracy': f'{result.record["accuracy"]:.2f}',
+                'agreement': '{:.2f}'.format(
+                    agreement(result.answers, results['teacher'].answers)
+                ),
+                'questions': len(test),
+            }
+            for model, result in results.items()
+        ],
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """The whole study, or one of its runs."""
+    if args.one is not None:
+        name, _, seed = args.one.rpartition('_seed')
+        train_and_ask(name, int(seed), args)
+        return
+    wanted = {*args.students, 'teacher', 'scratch'}
+    missing = []
+    for name in args.sets:
+        for seed in args.seeds:
+            done = {
+                r['model']
+                for r in rows_of(args)
+                if (r['set'], r['seed']) == (name, str(seed))
+            }
+            if wanted - done:
+                missing.append(f'{name}_seed{seed}')
+    page(args)
+    for number, key in enumerate(missing[: args.max_runs], 1):
+        in_process(key, args)
+        page(args)
+        print(f'{key}: done, {number} of {len(missing)}', flush=True)
+
+
+def in_process(key: str, args: argparse.Namespace) -> None:
+    """Do a run in a process of its own, whose output goes to a log file.
+
+    Raises:
+        SystemExit: It failed.
+    """
+    command = [sys.executable, str(Path(__file__).with_name('vqa.py')), '--one', key]
+    for name in ('data', 'work_dir', 'out', 'threads'):
+        command += [f'--{name.replace("_", "-")}', str(getattr(args, name))]
+    command += ['--students', *args.students]
+    args.work_dir.mkdir(parents=True, exist_ok=True)
+    log = args.work_dir / f'{key}.log'
+    with log.open('a') as output:
+        code = subprocess.call(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {'OMP_NUM_THREADS': str(args.threads)},
+        )
+    if code:
+        raise SystemExit(f'vqa.py: error: the run {key} failed, see {log}')
+
+
+def page(args: argparse.Namespace) -> None:
+    """Write the page from the rows that there are."""
+    rows = rows_of(args)
+    text = HEAD
+    for name, heading in HEADINGS.items():
+        text += section(heading, [row for row in rows if row['set'] == name])
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / 'vqa_seeds.md').write_text(text)
+
+
+def section(heading: str, rows: list[dict[str, str]]) -> str:
+    """The table of one set, empty without rows."""
+    if not rows:
+        return ''
+    seeds = sorted({int(row['seed']) for row in rows})
+    found = {(r['model'], int(r['seed'])): float(r['accuracy']) for r in rows}
+    heads = ' | '.join(f'seed {seed}' for seed in seeds)
+    text = (
+        f'\n## {heading}\n\n{int(rows[0]["questions"]):,} questions.\n\n'
+        f'| model | {heads} | mean | minus control |\n'
+        + '|---' * (3 + len(seeds))
+        + '|\n'
+    )
+    for model, title in TITLES.items():
+        values = [found[model, s] for s in seeds if (model, s) in found]
+        if not values:
+            continue
+        cells = [
+            f'{found[model, s]:.1f}' if (model, s) in found else '–' for s in seeds
+        ]
+        gains = [
+            found[model, s] - found['scratch', s]
+            for s in seeds
+            if (model, s) in found and ('scratch', s) in found
+        ]
+        gain = '–' if model == 'scratch' or not gains else spread(gains, '+')
+        text += f'| {title} | {" | ".join(cells)} | {spread(values)} | {gain} |\n'
+    return text
+
+
+def spread(values: list[float], sign: str = '') -> str:
+    """Mean and standard deviation, or the value if there is only one."""
+    mean = f'{statistics.mean(values):{sign}.1f}'
+    return mean if len(values) == 1 else f'{mean} ± {statistics.stdev(values):.1f}'
