@@ -6,6 +6,8 @@ python projects/segmentation/pictures.py WORK_DIR... --out FILE.png
 import argparse
 from pathlib import Path
 
+from mmtransmamba.utils.numbers import positive
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -13,7 +15,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('runs', nargs='+', type=Path, help='folders of trainings')
     parser.add_argument('--out', required=True, type=Path, help='the PNG to write')
-    parser.add_argument('--scenes', type=int, default=6, help='how many; default: 6')
+    parser.add_argument(
+        '--scenes', type=positive, default=6, help='how many; default: 6'
+    )
     return parser.parse_args()
 
 

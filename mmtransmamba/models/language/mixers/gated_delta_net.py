@@ -226,7 +226,7 @@ class GatedDeltaNetMixer(DecoderMixer):
     ) -> Tensor:
         """Norm and gate of the recurrence's output, see :meth:`Mamba2Mixer.gate`."""
         z = self.z_proj(hidden_states)
-        return self.norm.gated(y_BLD, z, activation=self.gate_activation, dtype=dtype)
+        return self.norm(y_BLD, z, activation=self.gate_activation, dtype=dtype)
 
     def operands(
         self,

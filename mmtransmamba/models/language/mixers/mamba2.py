@@ -60,20 +60,19 @@ class HeadRMSNorm(nn.Module):
         self.group = group
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``[..., channels]``; the result is float32."""
-        parts = x.float().unflatten(-1, (-1, self.group))
-        return (parts * self.scales(parts)).flatten(-2) * self.weight.float()
-
-    def gated(
+    def forward(
         self,
         y: Tensor,
-        z: Tensor | None,
+        z: Tensor | None = None,
         gate_first: bool = False,
         activation: str = 'silu',
         dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """Norm and gate, see :func:`~mmtransmamba.ops.gated_norm.gated_norm`."""
+        """Norm and gate, see :func:`~mmtransmamba.ops.gated_norm.gated_norm`.
+
+        The module is called, never its weight used from outside: what offloads or
+        shards weights fetches them for the call.
+        """
         return gated_norm(
             y,
             z,
@@ -363,5 +362,5 @@ class Mamba2Mixer(DecoderMixer):
             z = self.z_proj(hidden_states).to(y_BLD.dtype)
         if self.norm is not None:
             gate_first = self.norm_kind in ('gated', 'gated_per_head')
-            return self.norm.gated(y_BLD, z, gate_first, dtype=dtype)
+            return self.norm(y_BLD, z, gate_first, dtype=dtype)
         return y_BLD if z is None else y_BLD * F.silu(z)
