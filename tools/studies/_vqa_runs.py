@@ -37,6 +37,7 @@ Correct answers to all test questions in percent, mean ± standard deviation ove
 seeds; each seed draws other weights for tower, teacher, students and control, and the
 questions stay the same. Settings, and what they were chosen by, are on the pages of the
 [shapes](shapes_vqa.md) and of [easy-VQA](easy_vqa.md). Differences are paired by seed.
+A seed of the shapes is what `tools/quickstart_vqa.py --seed` trains.
 
 ```bash
 MMTRANSMAMBA_DATA=data python tools/studies/vqa.py
