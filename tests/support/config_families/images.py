@@ -208,6 +208,7 @@ class Images(Family):
     patterns = (
         'image_classification/**/*.py',
         'quickstart/*digits_*.py',
+        'quickstart/cifar10_*.py',
         'quickstart/imagenette_*.py',
         'quickstart/ablations/*.py',
     )
