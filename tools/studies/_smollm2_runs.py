@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from _process import call_logged
 from _smollm2_page import write_page
 from _smollm2_plan import (
     BLOCK,
@@ -28,6 +25,7 @@ from _smollm2_plan import (
     text_of,
     tokens_of,
 )
+from _tables import add_rows, read_table
 from transformers import DynamicCache
 
 from mmtransmamba.apis.experiment import run_experiment
@@ -74,27 +72,6 @@ def table_of(run: Run, args: argparse.Namespace) -> tuple[Path, tuple[str, ...]]
         'speed': ('decode.csv', SPEED),
     }[run.measures]
     return args.out / 'smollm2' / name, columns
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a table, none without the file."""
-    if not path.is_file():
-        return []
-    with path.open(newline='') as file:
-        return list(csv.DictReader(file))
-
-
-def add_rows(path: Path, columns: tuple[str, ...], *new: dict[str, Any]) -> None:
-    """Add rows to a table, in place of earlier ones of the same keys."""
-    keys = {row['key'] for row in new}
-    rows = [row for row in read_table(path) if row['key'] not in keys]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
-    with part.open('w', newline='') as file:
-        writer = csv.DictWriter(file, columns, lineterminator='\n')
-        writer.writeheader()
-        writer.writerows([*rows, *new])
-    os.replace(part, path)
 
 
 def validation(args: argparse.Namespace) -> list[torch.Tensor]:
@@ -297,21 +274,11 @@ def in_process(run: Run, args: argparse.Namespace) -> None:
     Raises:
         SystemExit: It failed.
     """
-    command = [sys.executable, str(Path(__file__).with_name('smollm2.py'))]
-    command += [str(args.teacher), '--one', run.key, '--data', str(args.data)]
-    command += ['--work-dir', str(args.work_dir), '--out', str(args.out)]
+    arguments = [str(args.teacher), '--one', run.key, '--data', str(args.data)]
+    arguments += ['--work-dir', str(args.work_dir), '--out', str(args.out)]
     for name in ('threads', 'seed', 'tokens', 'limit'):
-        command += [f'--{name}', str(getattr(args, name))]
-    log = args.work_dir / f'{run.key}.log'
-    with log.open('a') as output:
-        code = subprocess.call(
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {'OMP_NUM_THREADS': str(args.threads)},
-        )
-    if code:
-        raise SystemExit(f'smollm2.py: error: the run {run.key} failed, see {log}')
+        arguments += [f'--{name}', str(getattr(args, name))]
+    call_logged('smollm2.py', arguments, run.key, args)
 
 
 def measured(run: Run, args: argparse.Namespace) -> list[dict[str, Any]]:

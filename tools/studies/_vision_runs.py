@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
+from _process import call_logged
 from _vision_gradients import keep_gradients, read_gradients
 from _vision_page import write_page
 from _vision_plan import (
@@ -111,20 +109,10 @@ def train_in_process(run: Run, args: argparse.Namespace) -> None:
     Raises:
         SystemExit: It failed.
     """
-    command = [sys.executable, str(Path(__file__).with_name('vision.py'))]
-    command += ['--one', run.key, '--data', str(args.data)]
-    command += ['--work-dir', str(args.work_dir), '--out', str(args.out)]
-    command += ['--threads', str(args.threads), '--seeds', *map(str, args.seeds)]
-    log = args.work_dir / f'{run.key}.log'
-    with log.open('a') as output:
-        code = subprocess.call(
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {'OMP_NUM_THREADS': str(args.threads)},
-        )
-    if code:
-        raise SystemExit(f'vision.py: error: the run {run.key} failed, see {log}')
+    arguments = ['--one', run.key, '--data', str(args.data)]
+    arguments += ['--work-dir', str(args.work_dir), '--out', str(args.out)]
+    arguments += ['--threads', str(args.threads), '--seeds', *map(str, args.seeds)]
+    call_logged('vision.py', arguments, run.key, args)
 
 
 def run(args: argparse.Namespace) -> None:

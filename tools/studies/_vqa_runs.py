@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import os
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
+import _tables
 import torch
+from _process import call_logged
+from _tables import read_table
 from mmengine.registry import DefaultScope
 
 from mmtransmamba.apis.configs import read_config
@@ -60,27 +59,19 @@ def questions(name: str, data: Path) -> QuestionSet:
     )
 
 
+def table_of(args: argparse.Namespace) -> Path:
+    """File of the table."""
+    return args.out / 'vqa' / 'runs.csv'
+
+
 def rows_of(args: argparse.Namespace) -> list[dict[str, str]]:
     """The rows of the table, none without the file."""
-    path = args.out / 'vqa' / 'runs.csv'
-    if not path.is_file():
-        return []
-    with path.open(newline='') as file:
-        return list(csv.DictReader(file))
+    return read_table(table_of(args))
 
 
 def add_rows(args: argparse.Namespace, rows: list[dict]) -> None:
     """Add rows to the table, in place of earlier ones of the same models."""
-    known = {(r['set'], str(r['seed']), r['model']) for r in rows}
-    kept = [r for r in rows_of(args) if (r['set'], r['seed'], r['model']) not in known]
-    path = args.out / 'vqa' / 'runs.csv'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
-    with part.open('w', newline='') as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
-        writer.writeheader()
-        writer.writerows([*kept, *rows])
-    os.replace(part, path)
+    _tables.add_rows(table_of(args), COLUMNS, *rows, keys=('set', 'seed', 'model'))
 
 
 def train_and_ask(name: str, seed: int, args: argparse.Namespace) -> None:
@@ -146,21 +137,11 @@ def in_process(key: str, args: argparse.Namespace) -> None:
     Raises:
         SystemExit: It failed.
     """
-    command = [sys.executable, str(Path(__file__).with_name('vqa.py')), '--one', key]
+    arguments = ['--one', key, '--students', *args.students]
     for name in ('data', 'work_dir', 'out', 'threads'):
-        command += [f'--{name.replace("_", "-")}', str(getattr(args, name))]
-    command += ['--students', *args.students]
+        arguments += [f'--{name.replace("_", "-")}', str(getattr(args, name))]
     args.work_dir.mkdir(parents=True, exist_ok=True)
-    log = args.work_dir / f'{key}.log'
-    with log.open('a') as output:
-        code = subprocess.call(
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {'OMP_NUM_THREADS': str(args.threads)},
-        )
-    if code:
-        raise SystemExit(f'vqa.py: error: the run {key} failed, see {log}')
+    call_logged('vqa.py', arguments, key, args)
 
 
 def page(args: argparse.Namespace) -> None:
