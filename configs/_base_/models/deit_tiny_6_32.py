@@ -1,17 +1,10 @@
 # The first six blocks of DeiT-Tiny on 32x32 images: 64 patch tokens and a class token.
+_base_ = './deit_mini_32.py'
+
 model = dict(
-    type='ImageClassifier',
     backbone=dict(
-        type='VisionTransformer',
-        arch=dict(embed_dims=192, num_layers=6, num_heads=3, feedforward_channels=768),
-        img_size=32,
-        patch_size=4,
+        arch=dict(embed_dims=192, num_layers=6, num_heads=3, feedforward_channels=768)
     ),
-    neck=None,
-    head=dict(
-        type='VisionTransformerClsHead',
-        num_classes=10,
-        in_channels=192,
-        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
-    ),
+    head=dict(in_channels=192),
+    train_cfg=dict(_delete_=True),
 )
