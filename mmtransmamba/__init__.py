@@ -13,6 +13,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .apis.classification import infer
+    from .apis.compilation import compile_for_inference
     from .apis.configs import get_config, list_models
     from .apis.experiment import run_experiment as train
     from .apis.exporting import export
@@ -28,6 +29,7 @@ check_distributions()
 install_bridges()
 
 _LAZY = {
+    'compile_for_inference': ('apis.compilation', 'compile_for_inference'),
     'convert': ('transfer.convert', 'convert'),
     'export': ('apis.exporting', 'export'),
     'get_config': ('apis.configs', 'get_config'),
@@ -55,6 +57,7 @@ __all__ = [
     'VideoMamba',
     'Vim',
     '__version__',
+    'compile_for_inference',
     'convert',
     'export',
     'get_config',

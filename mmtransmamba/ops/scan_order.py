@@ -8,7 +8,8 @@ directions ``[K, L]``, with ``L = H * W``.
 The tensors are cached and shared between callers: do not modify them in place.
 """
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,17 @@ from .untraced import plain_size, untraced
 
 # A model uses a handful of grid sizes; multi-scale training a few dozen.
 _CACHE = 128
+
+
+def _cached(build: Callable) -> Callable:
+    """Keep the results, except in ``torch.compile``, which would warn of the cache."""
+    cache = lru_cache(maxsize=_CACHE)(build)
+
+    @wraps(build)
+    def cached(*key: int | str) -> Tensor | tuple[Tensor, ...]:
+        return build(*key) if torch.compiler.is_dynamo_compiling() else cache(*key)
+
+    return cached
 
 
 class ContinuousScan(NamedTuple):
@@ -90,7 +102,7 @@ def continuous_2d(height: int, width: int, device: str = 'cpu') -> ContinuousSca
     return _continuous_2d(plain_size(height), plain_size(width), device)
 
 
-@lru_cache(maxsize=_CACHE)
+@_cached
 def _continuous_2d(height: int, width: int, device: str) -> ContinuousScan:
     # A tensor created in inference mode could not take part in later training.
     with torch.inference_mode(False), untraced():
@@ -121,7 +133,7 @@ def cross_scan(height: int, width: int, device: str = 'cpu') -> Tensor:
     return _cross_scan(plain_size(height), plain_size(width), device)
 
 
-@lru_cache(maxsize=_CACHE)
+@_cached
 def _cross_scan(height: int, width: int, device: str) -> Tensor:
     with torch.inference_mode(False), untraced():
         paths = torch.stack(
@@ -140,7 +152,7 @@ def bidirectional(length: int, device: str = 'cpu') -> Tensor:
     return _bidirectional(plain_size(length), device)
 
 
-@lru_cache(maxsize=_CACHE)
+@_cached
 def _bidirectional(length: int, device: str) -> Tensor:
     with torch.inference_mode(False), untraced():
         forward = raster(1, length, device)

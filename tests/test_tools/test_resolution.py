@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from types import SimpleNamespace
 
 import _resolution as module
 import pytest
@@ -66,7 +67,9 @@ def test_memory_that_was_freed_before_counts_again(parse, monkeypatch):
     del freed
     args = parse('--repeats', '1')
     # 128 * 128 * 100 numbers of four bytes
-    assert module.apart('Vim-T', 128, args)['peak_mib'] == pytest.approx(6.25, abs=1)
+    assert module.apart('Vim-T', 128, False, args)['peak_mib'] == pytest.approx(
+        6.25, abs=1
+    )
 
 
 @needs_fork
@@ -76,12 +79,13 @@ def test_a_process_that_dies_is_named(parse, monkeypatch):
 
     monkeypatch.setattr(module, 'build', build)
     with pytest.raises(SystemExit, match='Vim-T at 64 pixels ended with exit status 3'):
-        module.apart('Vim-T', 64, parse())
+        module.apart('Vim-T', 64, False, parse())
 
 
 def test_sizes_that_may_need_too_much_memory_are_skipped(parse, monkeypatch, capsys):
-    def apart(name, size, args):
-        return dict(model=name, size=size, processor_ms=1.0, peak_mib=100.0)
+    def apart(name, size, compiled, args):
+        row = dict(model=name, size=size, compiled=compiled)
+        return row | dict(processor_ms=1.0, peak_mib=100.0)
 
     monkeypatch.setattr(module, 'apart', apart)
     # 16 times 100 MiB are less than 2 GiB, 81 times are more.
@@ -94,6 +98,35 @@ def test_sizes_that_may_need_too_much_memory_are_skipped(parse, monkeypatch, cap
     assert [row['size'] for row in module.measure_all(args)] == [64, 128]
     assert not module.may_exceed(None, 64, 1)
     assert not module.may_exceed(dict(size=64, peak_mib=None), 1248, 1)
+
+
+def test_compiled_models_have_a_table_of_their_own(parse, monkeypatch, capsys):
+    def apart(name, size, compiled, args):
+        row = dict(model=name, size=size, compiled=compiled)
+        return row | dict(processor_ms=7.0 if compiled else 9.0, peak_mib=1.0)
+
+    monkeypatch.setattr(module, 'apart', apart)
+    args = parse('--sizes', '64', '96', '--compiled-sizes', '96', '--models', 'Vim-T')
+    rows = module.measure_all(args)
+    assert [(row['size'], row['compiled']) for row in rows] == [
+        *((64, False), (96, False)),
+        (96, True),
+    ]
+    assert 'Vim-T, 96 pixels, compiled: 7 ms' in capsys.readouterr().err
+    text = module.markdown(rows, 'On a machine.')
+    assert '| 96 | 7 |' in text.split('**Compiled')[1]
+    assert '| 96 | 9 |' in text.split('**Compiled')[0]
+
+
+@pytest.mark.parametrize('name', ['Vim-T', 'DeiT-T'])
+def test_a_model_is_compiled_before_it_is_measured(parse, monkeypatch, name):
+    compiled = []
+    monkeypatch.setattr(module, 'compile_for_inference', compiled.append)
+    monkeypatch.setattr(nn.Module, 'compile', lambda self: compiled.append(self))
+    monkeypatch.setattr(module, 'inductor', SimpleNamespace(freezing=False))
+    row = module.measure(name, 64, True, parse('--repeats', '1'))
+    assert len(compiled) == 1 and row['compiled'] and row['processor_ms'] > 0
+    assert module.inductor.freezing == (name == 'DeiT-T')
 
 
 def test_a_missing_figure_is_a_dash():

@@ -20,8 +20,10 @@ import torch
 from _decode import processor_name, write_between_marks
 from _selective_scan import peak_units
 from torch import Tensor, nn
+from torch._inductor import config as inductor
 from transformers import DeiTConfig, DeiTModel
 
+from mmtransmamba.apis.compilation import compile_for_inference
 from mmtransmamba.models.backbones import VRWKV, PlainMamba, Vim, VMamba
 
 NAME = 'resolution'
@@ -76,17 +78,27 @@ def build(name: str, size: int) -> nn.Module:
     return families[name](archs[name], img_size=size).eval()
 
 
-@torch.inference_mode()
-def measure(name: str, size: int, args: argparse.Namespace) -> dict[str, Any]:
+@torch.no_grad()
+def measure(
+    name: str, size: int, compiled: bool, args: argparse.Namespace
+) -> dict[str, Any]:
     """One row: median times in milliseconds and the peak memory in MiB.
 
     The first pass allocates the memory, and is not timed.
     """
     torch.set_num_threads(args.threads)
+    images = torch.randn(args.batch_size, 3, size, size)
     model = build(name, WARM_UP_SIZE)
     model(torch.randn(1, 3, WARM_UP_SIZE, WARM_UP_SIZE))
     model = build(name, size)
-    images = torch.randn(args.batch_size, 3, size, size)
+    if compiled:
+        if name == 'DeiT-T':
+            # What compile_for_inference does for the models of this package.
+            inductor.freezing = True
+            model.compile()
+        else:
+            compile_for_inference(model)
+        model(images)
     return_free_memory()
     peak = peak_units(lambda: model(images), MIB)
     processor, wall = [], []
@@ -98,6 +110,7 @@ def measure(name: str, size: int, args: argparse.Namespace) -> dict[str, Any]:
     return dict(
         model=name,
         size=size,
+        compiled=compiled,
         processor_ms=1e3 * statistics.median(processor),
         wall_ms=1e3 * statistics.median(wall),
         peak_mib=peak,
@@ -109,7 +122,9 @@ def _serve(answer: Connection, *case: Any) -> None:
     answer.send(measure(*case))
 
 
-def apart(name: str, size: int, args: argparse.Namespace) -> dict[str, Any]:
+def apart(
+    name: str, size: int, compiled: bool, args: argparse.Namespace
+) -> dict[str, Any]:
     """:func:`measure` in a process of its own, which starts without other models.
 
     Raises:
@@ -118,7 +133,7 @@ def apart(name: str, size: int, args: argparse.Namespace) -> dict[str, Any]:
     # A fork has the imports already. No parallel operator has run before it.
     context = multiprocessing.get_context('fork')
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_serve, args=(theirs, name, size, args))
+    process = context.Process(target=_serve, args=(theirs, name, size, compiled, args))
     process.start()
     theirs.close()
     try:
@@ -152,12 +167,22 @@ def measure_all(args: argparse.Namespace) -> list[dict[str, Any]]:
             if may_exceed(last, size, args.memory_limit):
                 print(f'{name}, {size} pixels: skipped for memory', file=sys.stderr)
                 continue
-            last = apart(name, size, args)
+            last = apart(name, size, False, args)
             rows.append(last)
-            print(
-                f'{name}, {size} pixels: {last["processor_ms"]:.0f} ms', file=sys.stderr
-            )
+            report(last)
+    for name in args.models:
+        for size in sorted(args.compiled_sizes):
+            rows.append(apart(name, size, True, args))
+            report(rows[-1])
     return rows
+
+
+def report(row: dict[str, Any]) -> None:
+    kind = ', compiled' if row['compiled'] else ''
+    print(
+        f'{row["model"]}, {row["size"]} pixels{kind}: {row["processor_ms"]:.0f} ms',
+        file=sys.stderr,
+    )
 
 
 def settings(args: argparse.Namespace) -> str:
@@ -184,16 +209,21 @@ def table(rows: list[dict[str, Any]], key: str) -> str:
 
 def markdown(rows: list[dict[str, Any]], header: str) -> str:
     """The part of the page between the marks."""
-    return '\n\n'.join(
-        (
-            header,
-            f'![Latency and memory against resolution]({NAME}.png)',
-            '**Processor milliseconds of a forward pass**',
-            table(rows, 'processor_ms'),
-            '**Peak memory beyond the weights, MiB**',
-            table(rows, 'peak_mib'),
-        )
-    )
+    plain = [row for row in rows if not row['compiled']]
+    compiled = [row for row in rows if row['compiled']]
+    parts = [
+        header,
+        f'![Latency and memory against resolution]({NAME}.png)',
+        '**Processor milliseconds of a forward pass**',
+        table(plain, 'processor_ms'),
+    ]
+    if compiled:
+        parts += [
+            '**Compiled for inference, processor milliseconds**',
+            table(compiled, 'processor_ms'),
+        ]
+    parts += ['**Peak memory beyond the weights, MiB**', table(plain, 'peak_mib')]
+    return '\n\n'.join(parts)
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
@@ -214,7 +244,9 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             points = [
                 (row['size'], row[key])
                 for row in rows
-                if row['model'] == model and row[key] is not None
+                if row['model'] == model
+                and row[key] is not None
+                and not row['compiled']
             ]
             style = dict(color='0.2', linestyle='--') if model == 'DeiT-T' else {}
             axes.plot(*zip(*points, strict=True), marker='o', label=model, **style)

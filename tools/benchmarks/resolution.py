@@ -48,6 +48,15 @@ def parse_args() -> argparse.Namespace:
         help=f'sides of the images, default {" ".join(map(str, SIZES))}',
     )
     parser.add_argument(
+        '--compiled-sizes',
+        nargs='*',
+        type=side,
+        default=(),
+        metavar='PIXELS',
+        help='sides at which compiled models are measured too, default none; each '
+        'compilation takes about a minute',
+    )
+    parser.add_argument(
         '--repeats', type=positive, default=5, help='medians are shown, default 5'
     )
     parser.add_argument(
