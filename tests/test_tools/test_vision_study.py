@@ -81,8 +81,12 @@ def arguments(tmp_path_factory):
 def shrink(cfg):
     """Make the student narrow and shallow, and the training short."""
     student = cfg.model.get('student', cfg.model)
-    student.backbone.arch.update(embed_dims=16, depth=2, d_state=4)
-    student.head.in_channels = 16
+    if 'VMamba' in student.backbone.type:
+        student.backbone.arch.update(embed_dims=4)
+        student.head.in_channels = 32
+    else:
+        student.backbone.arch.update(embed_dims=16, depth=2)
+        student.head.in_channels = 16
     cfg.train_dataloader.batch_size = 4
     cfg.train_cfg.update(max_iters=4, val_interval=2)
     cfg.default_hooks.checkpoint.interval = 2
@@ -109,11 +113,14 @@ def test_every_row_learns_from_what_it_says(row, arguments):
             # It is never asked.
             model.teacher.forward = None
         losses = model(**data, mode='loss')
-    name = row.name.removesuffix('_subclone').split('_layer')[0]
-    known = {row.name, name, name.rsplit('_', 1)[0]} & set(LEARNED)
+    own = row.name.removeprefix(f'{row.family}_')
+    name = own.removesuffix('_subclone').split('_layer')[0]
+    known = {own, name, name.rsplit('_', 1)[0]} & set(LEARNED)
     wanted = LEARNED[max(known, key=len)]
     got = {key.removeprefix('loss_') for key in losses} - {'loss', 'task'}
     assert got == wanted
+    student = cfg.model.get('student', cfg.model).backbone.type
+    assert student.lower().endswith((row.family or 'plain_mamba').replace('_', ''))
     hooks = [hook.type.removeprefix('mmtransmamba.') for hook in cfg.custom_hooks]
     assert ('SubcloneInitializer' in hooks) == ('subclone' in row.name)
     assert ('LayerWeightsHook' in hooks) == bool({'layer', 'direction'} & wanted)

@@ -10,7 +10,7 @@ from typing import Any
 
 from _vision_figures import plot_accuracies, plot_curves, plot_weights
 from _vision_gradients import Series, gradient_rows, plot_gradients
-from _vision_plan import ROWS, Row
+from _vision_plan import FAMILIES, ROWS, Row
 from _vision_rows import Finished
 
 # Two-sided 95 % quantiles of Student's t by degrees of freedom; 1.96 beyond.
@@ -88,6 +88,32 @@ def _compared(runs: list[Finished], rows: list[Row]) -> list[str]:
             )
             for row in rows
         ),
+    )
+
+
+def _families(runs: list[Finished]) -> list[str]:
+    names = ('baseline', 'feature', 'logits', 'full', 'full_75pct')
+    lines = []
+    for family in ('', *FAMILIES):
+        prefix = f'{family}_' if family else ''
+        full, part, alone = (prefix + n for n in ('full', 'full_75pct', 'baseline'))
+        lines.append(
+            (
+                family or 'plain_mamba',
+                *(
+                    mean_and_spread([r.top1 for r in _of(runs, prefix + name)])
+                    for name in names
+                ),
+                difference(runs, full, alone),
+                difference(runs, part, alone),
+            )
+        )
+    return _table(
+        (
+            *('student', 'baseline', 'feature', 'logits', 'full', 'full, 75 %'),
+            *('full minus baseline', 'full, 75 % minus baseline'),
+        ),
+        lines,
     )
 
 
@@ -220,6 +246,7 @@ def write_page(
     last = decisive[-1]
     lines += ['## Which teacher layer (Table IX)', '']
     lines += _compared(runs, [*ROWS['layers'], last])
+    lines += ['## Other students (Tables IV and X)', '', _FAMILIES, *_families(runs)]
     lines += ['## How much sooner (Fig. 5)', '', _SOONER]
     lines += _sooner(runs, [*decisive, *ROWS['subclone']])
     weighed = [r.weights for r in _of(runs, 'full') if r.weights]
@@ -287,6 +314,11 @@ Only the rows that say so start from inherited weights.
 _FEWER = """\
 The same number of steps for every part. The paper compares 75 % of the images by
 transfer with 100 % from scratch (Table X): the last column at 75 %.
+"""
+_FAMILIES = """\
+The same settings and steps for Vim and Vision-RWKV with six blocks of width 192, and
+for VMamba with five blocks of width 32 to 256. "Full, 75 %" has 1,500 images against
+the baseline's 2,000.
 """
 _SOONER = """\
 First validated step (every 50th) at which a run reaches the best validation accuracy of

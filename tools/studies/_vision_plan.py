@@ -17,6 +17,13 @@ RECORDED_LAYERS = (3, 7, 11)
 SWEEP_SEED = 100
 SWEEP_ALPHAS = (0.2, 0.5, 0.8)
 
+BACKBONES = CONFIGS.parent / '_base_' / 'models'
+FAMILIES = dict(
+    vim=dict(in_channels=192, blocks=6, directions=2),
+    vmamba=dict(in_channels=256, blocks=5, directions=4),
+    vrwkv=dict(in_channels=192, blocks=6, directions=2),
+)
+"""The other students: width of their head, blocks, and directions of a block."""
 UNIFORM = dict(_delete_=True, type='mmtransmamba.UniformWeighting')
 FADING = ('feature', 'layer', 'direction')
 
@@ -37,6 +44,7 @@ class Row:
         subclone: Whether the student starts from the teacher's weights.
         gradients: Whether the gradients of the terms are recorded, which changes
             nothing in the training.
+        family: Which of the other students; None for the PlainMamba.
     """
 
     name: str
@@ -48,6 +56,7 @@ class Row:
     teacher_layer: int | None = None
     subclone: bool = False
     gradients: bool = False
+    family: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +136,17 @@ ROWS: dict[str, list[Row]] = {
         Row('full_layer4', 'full, teacher layer 4 of 12', FULL, teacher_layer=3),
         Row('full_layer8', 'full, teacher layer 8 of 12', FULL, teacher_layer=7),
     ],
+    'families': [
+        Row(f'{family}_{name}', title, terms, family=family, **more)
+        for family in FAMILIES
+        for name, title, terms, more in (
+            ('baseline', 'the student alone', (), {}),
+            ('full', 'full', FULL, {}),
+            ('full_75pct', 'full, 75 %', FULL, dict(proportion=0.75)),
+            ('logits', 'logits', LOGITS, {}),
+            ('feature', 'feature', ('feature',), {}),
+        )
+    ],
 }
 
 
@@ -160,6 +180,29 @@ def _hooks(row: Row) -> list[dict]:
     if row.gradients:
         hooks.append(dict(type='mmtransmamba.TermGradientsHook', interval=20))
     return hooks
+
+
+def _student_options(row: Row) -> dict[str, Any]:
+    """The options that put another student in the place of the PlainMamba."""
+    if row.family is None:
+        return {}
+    sizes = FAMILIES[row.family]
+    student = 'model.student' if row.terms else 'model'
+    backbone = read_config(BACKBONES / f'{row.family}_imagenette.py').backbone
+    options = {
+        f'{student}.backbone': dict(backbone, _delete_=True),
+        f'{student}.head.in_channels': sizes['in_channels'],
+    }
+    if row.family == 'vim':
+        # Its output is the class token.
+        options[f'{student}.neck'] = None
+    # The weights turn sums over blocks and directions into means.
+    if 'layer' in row.terms:
+        options['model.terms.layer.weight'] = 1 / sizes['blocks']
+    if 'direction' in row.terms:
+        weight = 1 / (sizes['blocks'] * sizes['directions'])
+        options['model.terms.direction.weight'] = weight
+    return options
 
 
 def config_of(run: Run, args: argparse.Namespace) -> Config:
@@ -196,6 +239,7 @@ def config_of(run: Run, args: argparse.Namespace) -> Config:
             options[f'{place}.split'] = 'train'
             options[f'{place}.indices'] = HELD_OUT
         options['val_dataloader.dataset.proportion'] = 0.5
+    options |= _student_options(row)
     if row.subclone:
         hook = dict(type='mmtransmamba.SubcloneInitializer')
         if not learns:

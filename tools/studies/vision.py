@@ -13,7 +13,18 @@ from pathlib import Path
 
 from _tool import Parser, natural, positive, seed_number, tool
 
-PARTS = ('decisive', 'terms', 'fewer', 'subclone', 'rivals', 'layers', 'sweep')
+PARTS = (
+    *(
+        'decisive',
+        'terms',
+        'fewer',
+        'subclone',
+        'rivals',
+        'layers',
+        'families',
+        'sweep',
+    ),
+)
 
 
 def parse_args() -> argparse.Namespace:
