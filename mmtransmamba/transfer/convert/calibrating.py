@@ -20,7 +20,6 @@ from mmtransmamba.transfer.watch import (
 )
 
 CALIBRATION_STEPS = 100
-LEARNING_RATE = 1e-2
 RIDGE = 1e-3
 """Weight of the prior of the output projection, relative to the mean eigenvalue."""
 
@@ -84,10 +83,11 @@ def fit_mixers(
        their weights are the ridge regression of 1 on the layer's input.
     2. ``steps`` steps of AdamW are made for each mixer alone, one batch each, on the
        squared error of its output for the input of the teacher's layer; the learning
-       rate falls linearly.
+       rate falls linearly from the mixer's ``calibration_rate``.
     3. The output projection is a ridge regression of the attention's output on the
        mixer's heads. Its prior is the attention's own projection, with a factor for
-       each head that brings the mixer's head closest to the attention's.
+       each head that brings the mixer's head closest to the attention's. Mixers that
+       contain that attention are left out (``regresses_output``).
 
     Args:
         teacher: The teacher's layers; left unchanged.
@@ -125,10 +125,12 @@ def fit_mixers(
             for i in torch.randperm(len(batches), generator=generator)
         ]
         for step, i in enumerate(order[:steps]):
-            rate = LEARNING_RATE * (1 - step / steps)
-            run(batches[i], lambda fit, n, call, rate=rate: fit.step(n, call, rate))
-    for batch in batches:
-        run(batch, lambda fit, normed, call: fit.see_output(normed, call))
+            left = 1 - step / steps
+            run(batches[i], lambda fit, n, call, left=left: fit.step(n, call, left))
+    fits = {i: fit for i, fit in fits.items() if fit.mixer.regresses_output}
+    if fits:
+        for batch in batches:
+            run(batch, lambda fit, normed, call: fit.see_output(normed, call))
     for fit in fits.values():
         fit.finish()
 
@@ -208,14 +210,20 @@ class MixerFit:
         self.moments = None
         self.optimizer = torch.optim.AdamW(self.mixer.parameters(), weight_decay=0.0)
 
-    def step(self, normed: Tensor, call: LayerCall, rate: float) -> None:
-        """One step of training towards the attention's output."""
+    def step(self, normed: Tensor, call: LayerCall, left: float) -> None:
+        """One step of training towards the attention's output.
+
+        Args:
+            normed: The layer's input ``[B, L, C]``.
+            call: What the teacher's layer did with it.
+            left: Part of the steps that is left, by which the learning rate falls.
+        """
         target = call.mixed.float()
         importance = self.importance(target)
         mixed = self.mixer(normed, **self.arguments(call))[0]
         error = ((mixed - target).square().mean((0, 2)) * importance).mean()
         scale = (target.square().mean((0, 2)) * importance).mean()
-        self.optimizer.param_groups[0]['lr'] = rate
+        self.optimizer.param_groups[0]['lr'] = left * self.mixer.calibration_rate
         self.optimizer.zero_grad()
         (error / scale.clamp_min(1e-12)).backward()
         nn.utils.clip_grad_norm_(self.mixer.parameters(), 1.0)

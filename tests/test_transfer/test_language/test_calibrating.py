@@ -64,6 +64,34 @@ def test_a_mixer_is_nearer_to_its_attention_with_every_part(teacher, text, mixer
     assert errors[1] < float(target.square().mean())
 
 
+@pytest.mark.parametrize('mixer', ['WindowMamba2', 'WindowGatedDeltaNet', 'WindowKDA'])
+@pytest.mark.parametrize('fields', [{}, dict(norm='none')], ids=['norm', 'no norm'])
+def test_a_calibrated_window_begins_as_the_window(teacher, text, mixer, fields):
+    if fields and mixer != 'WindowMamba2':
+        pytest.skip('the others always have a norm')
+    fields = dict(window=12, sinks=1) | fields
+    read = torch.cat(split_held_out(text)[0])
+
+    def distance(model):
+        with torch.no_grad():
+            p, q = (m(read).logits.double().log_softmax(-1) for m in (teacher, model))
+        return float((p.exp() * (p - q)).sum(-1).mean())
+
+    window = dict(type='SlidingWindow', window=12, sinks=1)
+    alone = distance(convert(teacher, [0, 2], mixer=window)[0])
+    begun, _ = calibrated(teacher, text, dict(type=mixer, **fields))
+    assert distance(begun) == pytest.approx(alone, rel=0.1)
+    for i in (0, 2):
+        own = begun.model.layers[i].self_attn
+        assert 0 < own.branch_share(torch.randn(1, 40, 32)) < 0.1
+        theirs = teacher.model.layers[i].self_attn.o_proj.weight
+        assert torch.equal(own.out_proj.weight, theirs)
+    fitted, _ = calibrated(
+        teacher, text, dict(type=mixer, **fields), calibration_steps=60
+    )
+    assert distance(fitted) < alone
+
+
 @each
 def test_decays_are_the_distances_of_the_attention(teacher, text, mixer):
     model, _ = calibrated(teacher, text, mixer)

@@ -38,6 +38,9 @@ class AttentionMixer(nn.Module):
         float32: Suffixes of the names of parameters that stay in float32.
         adapters: Modules to which PEFT adds adapters by default, by the corresponding
             module of the attention.
+        calibration_rate: Learning rate of the steps of a calibration.
+        regresses_output: Whether a calibration ends with a regression of the output
+            projection.
         unquantized: Modules that quantisation should leave out: the convolution, and
             small projections whose errors accumulate in the state.
     """
@@ -51,6 +54,8 @@ class AttentionMixer(nn.Module):
     groups: ClassVar[dict[str, tuple[str, ...]]] = {'out_proj': ('out_proj',)}
     float32: ClassVar[tuple[str, ...]] = ()
     adapters: ClassVar[dict[str, tuple[str, ...]]] = {}
+    calibration_rate: ClassVar[float] = 1e-2
+    regresses_output: ClassVar[bool] = True
     unquantized: ClassVar[tuple[str, ...]] = ('conv1d', 'dt_proj')
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

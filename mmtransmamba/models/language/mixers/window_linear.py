@@ -16,15 +16,19 @@ from mmtransmamba.models.language.mixers.mamba2 import Mamba2Mixer
 from mmtransmamba.models.language.mixers.window_attention import WindowAttention
 from mmtransmamba.registry import DECODER_MIXERS
 
+QUIET = 0.02
+"""Factor of a calibrated linear branch that starts beside a window."""
+
 
 class WindowBranch(WindowAttention):
     r"""Adds attention with a window and sinks to the linear mixer behind it.
 
     Both branches have the same q, k, v and output projection:
     :math:`y = W_O (\mathrm{linear}(q, k, v) + \mathrm{window}(q, k, v))`, the linear
-    one after its convolution, norm and gate. With an almost closed gate, the layer
-    starts as the attention within the window. Trained models may leave the linear
-    branch unused (arXiv:2510.05901), see :meth:`branch_share`.
+    one after its convolution, norm and gate. ``mimic`` and ``calibrate`` start with an
+    almost silent linear branch, so that the layer begins as the attention within the
+    window; the calibration changes its projections little. Trained models may leave the
+    linear branch unused (arXiv:2510.05901), see :meth:`branch_share`.
 
     The state of a layer is one row of numbers ``[B, N]``, in the type of the linear
     state: that state, then the window's of
@@ -49,6 +53,18 @@ class WindowBranch(WindowAttention):
     ) -> None:
         super().__init__(config, layer_idx, **fields)
         self.window, self.sinks = window, sinks
+
+    # Where the window is enough, the projections are right already.
+    calibration_rate = 1e-3
+    regresses_output = False
+
+    @torch.no_grad()
+    def calibrate(self, distances: Tensor, constant: Tensor) -> None:
+        """See :meth:`DecoderMixer.calibrate`; the linear branch becomes quiet."""
+        super().calibrate(distances, constant)
+        last = self.z_proj if self.norm is None else self.norm
+        if last is not None:
+            last.weight.mul_(QUIET)
 
     def recur(
         self,
