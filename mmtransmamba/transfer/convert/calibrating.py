@@ -21,7 +21,9 @@ from mmtransmamba.transfer.watch import (
 
 CALIBRATION_STEPS = 100
 RIDGE = 1e-3
-"""Weight of the prior of the output projection, relative to the mean eigenvalue."""
+"""Weight of the prior of a regression, relative to the mean eigenvalue."""
+RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""Weights of the prior of the output projection, of which the data choose one."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,10 @@ def fit_mixers(
        rate falls linearly from the mixer's ``calibration_rate``.
     3. The output projection is a ridge regression of the attention's output on the
        mixer's heads. Its prior is the attention's own projection, with a factor for
-       each head that brings the mixer's head closest to the attention's. Mixers that
-       contain that attention are left out (``regresses_output``).
+       each head that brings the mixer's head closest to the attention's. The prior's
+       weight is the one of ``RIDGES`` with which either half of the data predicts the
+       other best: with little text the prior is right, with much the regression.
+       Mixers that contain that attention are left out (``regresses_output``).
 
     Args:
         teacher: The teacher's layers; left unchanged.
@@ -238,36 +242,62 @@ class MixerFit:
         if out.bias is not None:
             y = y - out.bias
         x = heads_of(self.mixer, normed, self.arguments(call)).double()
-        heads = call.heads.double()
-        x, y, heads = ((each * root).flatten(0, 1) for each in (x, y, heads))
+        weighed = [each * root for each in (x, y, call.heads.double())]
+        # A half of the rows each, or of a single row.
+        halves = (each.tensor_split(2, 0 if len(x) > 1 else 1) for each in weighed)
+        moments = [
+            m for half in zip(*halves, strict=True) for m in self._moments(*half)
+        ]
+        self._add(*moments)
+
+    def _moments(self, x: Tensor, y: Tensor, heads: Tensor) -> list[Tensor]:
+        x, y, heads = (each.flatten(0, 1) for each in (x, y, heads))
         count = self.mixer.config.num_attention_heads
         by_head = [(x * z).unflatten(-1, (count, -1)).sum((0, 2)) for z in (heads, x)]
-        self._add(x.T @ x, x.T @ y, *by_head)
+        return [x.T @ x, x.T @ y, *by_head]
 
     @torch.no_grad()
     def finish(self) -> None:
         """Set the output projection."""
-        squares, products, shared, own = self.moments
         out = output_projection(self.mixer)
-        factors = (shared / own.clamp_min(1e-12)).repeat_interleave(
-            out.in_features // len(own)
-        )
-        prior = (out.weight.double() * factors).T
-        out.weight.copy_(_ridge(squares, products, prior).T)
+        halves = self.moments[:4], self.moments[4:]
+
+        def fitted(moments: Sequence[Tensor], ridge: float) -> Tensor:
+            squares, products, shared, own = moments
+            factors = (shared / own.clamp_min(1e-12)).repeat_interleave(
+                out.in_features // len(own)
+            )
+            prior = (out.weight.double() * factors).T
+            return _ridge(squares, products, prior, ridge)
+
+        def error(ridge: float) -> float:
+            total = 0.0
+            for (squares, products, *_), other in zip(
+                halves, reversed(halves), strict=True
+            ):
+                weight = fitted(other, ridge)
+                total += float((weight * (squares @ weight - 2 * products)).sum())
+            return total
+
+        both = [a + b for a, b in zip(*halves, strict=True)]
+        out.weight.copy_(fitted(both, min(RIDGES, key=error)).T)
 
     def _add(self, *moments: Tensor) -> None:
         before = self.moments or [torch.zeros_like(m) for m in moments]
         self.moments = [a + b for a, b in zip(before, moments, strict=True)]
 
 
-def _ridge(squares: Tensor, products: Tensor, prior: Tensor) -> Tensor:
+def _ridge(
+    squares: Tensor, products: Tensor, prior: Tensor, ridge: float = RIDGE
+) -> Tensor:
     """Coefficients ``[D, C]`` of a linear regression with a prior.
 
     Args:
         squares: Inputs times inputs, summed, ``[D, D]``.
         products: Inputs times targets, summed, ``[D, C]``.
         prior: ``[D, C]``.
+        ridge: Weight of the prior, relative to the mean eigenvalue of ``squares``.
     """
-    weight = RIDGE * squares.diagonal().mean().clamp_min(1e-12)
+    weight = ridge * squares.diagonal().mean().clamp_min(1e-12)
     eye = torch.eye(len(squares), dtype=squares.dtype, device=squares.device)
     return torch.linalg.solve(squares + weight * eye, products + weight * prior)

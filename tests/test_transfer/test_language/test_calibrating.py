@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,11 +11,13 @@ from torch.nn import functional as F
 
 from mmtransmamba.models.folders.assemble import assemble
 from mmtransmamba.transfer.convert import (
+    calibrating,
     conversion,
     convert,
     plan_conversion,
     write_model,
 )
+from mmtransmamba.transfer.convert.calibrating import MixerFit
 from mmtransmamba.transfer.convert.calibration import split_held_out
 from mmtransmamba.transfer.convert.spec import Conversion
 
@@ -62,6 +65,34 @@ def test_a_mixer_is_nearer_to_its_attention_with_every_part(teacher, text, mixer
         errors.append(float((mixed - target).square().mean()))
     assert errors[0] > errors[1] > errors[2]
     assert errors[1] < float(target.square().mean())
+
+
+@pytest.mark.parametrize('count, chosen', [(4, 10.0), (4000, 1e-3)])
+def test_the_prior_weighs_more_the_less_text_there_is(
+    teacher, count, chosen, monkeypatch
+):
+    """Heads of noise, targets of another projection with noise of their own."""
+    model, _ = convert(teacher, [0], mixer='GatedDeltaNet')
+    fit = MixerFit(model.model.layers[0].self_attn)
+    out = fit.mixer.out_proj
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, count, out.in_features, generator=generator)
+    before = out.weight.detach().clone()
+    change = torch.randn(before.shape, generator=generator)
+    noise = 0.1 * torch.randn(2, count, out.out_features, generator=generator)
+    y = x @ (before + 0.03 * change).T + noise
+    monkeypatch.setattr(calibrating, 'heads_of', lambda mixer, normed, rows: x)
+    used = []
+    ridge = calibrating._ridge
+    monkeypatch.setattr(
+        calibrating, '_ridge', lambda *args: used.append(args[-1]) or ridge(*args)
+    )
+    fit.see_output(x, SimpleNamespace(mixed=y, heads=x))
+    fit.finish()
+    assert used[-1] == chosen
+    assert len(used) == 2 * len(calibrating.RIDGES) + 1
+    truth = before + 0.03 * change
+    assert (out.weight - truth).norm() < (before - truth).norm()
 
 
 @pytest.mark.parametrize('mixer', ['WindowMamba2', 'WindowGatedDeltaNet', 'WindowKDA'])
