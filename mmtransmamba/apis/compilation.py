@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MethodType
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from torch._inductor import config as inductor
 
 from mmtransmamba.models.backbones.base import VisionBackbone
+from mmtransmamba.ops.untraced import is_recorded
 
 
 def compile_for_inference(model: nn.Module, **options: Any) -> nn.Module:
@@ -39,22 +41,23 @@ def compile_for_inference(model: nn.Module, **options: Any) -> nn.Module:
             f'model with one as backbone, not {type(network).__name__}.'
         )
     model.eval()
-    compiled = torch.compile(network.forward, **options)
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        if network.training:
-            raise RuntimeError(
-                f'{type(network).__name__} was compiled for inference, which fixed '
-                'its weights; build or load it again to train it.'
-            )
-        # torch.compile(options=...) comes too late for this switch: the parameters are
-        # already inputs of the traced graph.
-        with torch.no_grad(), inductor.patch(freezing=True):
-            return compiled(*args, **kwargs)
-
-    network.forward = forward
+    network._compiled_forward = torch.compile(network.forward, **options)
+    # A bound method, so that a deep copy asks itself whether it is in training.
+    network.forward = MethodType(_forward, network)
     network.register_load_state_dict_pre_hook(_refuse)
     return model
+
+
+def _forward(network: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    if network.training or is_recorded():
+        raise RuntimeError(
+            f'{type(network).__name__} was compiled for inference, which fixed its '
+            'weights; build or load it again to train or export it.'
+        )
+    # torch.compile(options=...) comes too late for this switch: the parameters are
+    # already inputs of the traced graph.
+    with torch.no_grad(), inductor.patch(freezing=True):
+        return network._compiled_forward(*args, **kwargs)
 
 
 def _refuse(network: nn.Module, *args: Any) -> None:

@@ -1,5 +1,6 @@
 """Backbones that are compiled with their weights as constants."""
 
+import copy
 import shutil
 import warnings
 
@@ -9,7 +10,8 @@ from mmpretrain.models import ImageClassifier
 from tiny_backbones import images_for, make_backbone
 from torch import nn
 
-from mmtransmamba import compile_for_inference
+from mmtransmamba import compile_for_inference, export
+from mmtransmamba.apis.export import ExportError
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which('g++') or shutil.which('c++')),
@@ -47,7 +49,7 @@ def test_weights_are_constants_of_the_graph():
     assert [x.shape for x in inputs if isinstance(x, torch.Tensor)] == [(2, 3, 32, 32)]
 
 
-def test_a_classifier_keeps_its_head_and_refuses_other_weights():
+def test_a_classifier_keeps_its_head_and_refuses_what_its_weights_are_for(tmp_path):
     model = ImageClassifier(
         backbone=dict(
             type='mmtransmamba.Vim',
@@ -64,9 +66,13 @@ def test_a_classifier_keeps_its_head_and_refuses_other_weights():
         torch.testing.assert_close(model(images), expected)
     with pytest.raises(RuntimeError, match='Vim was compiled for inference'):
         model.load_state_dict(model.state_dict())
-    model.train()
+    with pytest.raises(ExportError, match='Vim was compiled for inference.*export it'):
+        export(model, tmp_path / 'vim.pt', 'torchscript', (3, 32, 32))
+    copied = copy.deepcopy(model).train()
     with pytest.raises(RuntimeError, match='Vim was compiled for inference.*train'):
-        model(images)
+        copied(images)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), expected)
 
 
 @pytest.mark.parametrize('model', [nn.Linear(2, 2), ImageClassifier])
