@@ -46,6 +46,15 @@ def test_every_run_has_the_same_budget():
         assert (plan.tokens_of(run, 40960)[0] > 0) == (run.init == 'calibrate')
 
 
+def test_the_best_has_longer_runs():
+    longer = plan.plan(['long'])
+    assert [sum(plan.tokens_of(run, 40960)) for run in longer] == [163840, 1064960]
+    assert [run.key for run in longer] == [
+        '50_GatedDeltaNet_calibrate_4x',
+        '50_GatedDeltaNet_calibrate_26x',
+    ]
+
+
 @pytest.fixture
 def arguments(tmp_path, monkeypatch):
     """Arguments of a study of a tiny teacher."""
@@ -153,6 +162,7 @@ def test_trained_students_are_asked(arguments, capsys):
 def test_the_page_compares_mixers_with_the_window():
     rows = [
         dict(share=share, mixer=mixer, init='mimic', kl=kl)
+        | dict(calibration_tokens='24', tokens='1000')
         for share, mixer, kl in (
             ('50', 'SlidingWindow', '0.1'),
             ('50', 'Mamba2', '0.2'),
@@ -160,7 +170,7 @@ def test_the_page_compares_mixers_with_the_window():
             ('100', 'KDA', '0.01'),  # there is no window in as many layers
         )
     ]
-    assert 'as many layers: 50 % KDA by `mimic`.' in beside_the_window(rows)
+    assert 'layers: 50 % KDA by `mimic` (1,024 tokens).' in beside_the_window(rows)
     assert 'as many layers: none of them.' in beside_the_window(rows[:2])
     assert beside_the_window(rows[1:]) == ''
 
@@ -171,7 +181,7 @@ def test_the_page_compares_mixers_with_the_window():
         (10.5, 10.4, 0, '| 0 | 96.2% |'),
         (10.5, 10.4, 70, '| 70 | 96.2% |'),
         (20.0, 10.5, 70, '| 1,070 | 95.2% |'),
-        (20.0, 10.6, 70, '| not reached | 94.3% |'),
+        (20.0, 10.6, 70, '| > 1,070 | 94.3% |'),
     ],
 )
 def test_a_student_arrives_at_a_share_of_the_teacher(before, after, calibration, cell):
@@ -197,7 +207,7 @@ def test_the_leaderboard_begins_with_the_fewest_tokens():
 
 def test_the_page_compares_tokens_to_the_same_kl():
     kinds = dict.fromkeys(('Mamba2_mimic', 'Mamba2_calibrate', 'KDA_mimic'))
-    of = {run.key: run for run in plan.plan(['decisive'])}
+    of = {run.key: run for run in plan.plan(['decisive', 'long'])}
     kls = ([4, 3, 2, 1], [2.5, 1.5, 0.9], [5, 4, 3.5])
     curves = [
         dict(key=f'50_{kind}', tokens=str(10 * step), kl=str(kl))
@@ -211,6 +221,10 @@ def test_the_page_compares_tokens_to_the_same_kl():
         '| 50 % | KDA | `mimic` | not reached | not reached |',
     ]
     assert time_to_mimic([of['50_KDA_mimic']], curves[7:]) == ''
+    # Another budget is another schedule.
+    longer = '50_GatedDeltaNet_calibrate_4x'
+    curves.append(dict(key=longer, tokens='10', kl='0.1'))
+    assert time_to_mimic([of[longer]], curves) == ''
 
 
 def test_a_run_that_was_interrupted_is_not_converted_or_trained_again(

@@ -21,10 +21,10 @@ LEADERBOARD = """
 The rule: a student arrives when its perplexity on the documents above is at most the
 teacher's divided by {share}, {limit:.2f}. All tokens that its recipe reads count, those
 of the calibration included. The perplexity is measured before and after the training,
-so 0 is a student that needed none, and one that arrives in between has all of its
-budget against it. Sorted by tokens, then by the share of the teacher that is reached
-(its perplexity divided by the student's). The zero-shot mean is in percent of the
-teacher's.
+so 0 is a student that needed none, one that arrives in between has all of its budget
+against it, and > is one that has not arrived with that many. Sorted by tokens, then by
+the share of the teacher that is reached (its perplexity divided by the student's). The
+zero-shot mean is in percent of the teacher's.
 
 | converted | mixer | init | tokens to {share:.0%} | reached | zero-shot |
 |---|---|---|---|---|---|
@@ -32,12 +32,12 @@ teacher's.
 
 HEAD = """# SmolLM2-135M-Instruct becomes a hybrid
 
-Every student has the same budget of {tokens:,} tokens of English text, one block of 512
-tokens a step, and MaTVLM's single stage (KL and forced layers, mixers trained). The
-layers are spread evenly. `calibrate` reads {calibration:,} of these tokens before the
-training, with {steps} steps. The window of {window} tokens and {sinks} sinks keeps as
-many numbers as the states of Mamba-2. One seed; learning rate and schedule are the same
-in all rows and were not tuned.
+Every student has the same budget of {tokens:,} tokens of English text where the tables
+do not say otherwise, one block of 512 tokens a step, and MaTVLM's single stage (KL and
+forced layers, mixers trained). The layers are spread evenly. `calibrate` reads
+{calibration:,} of these tokens before the training, with {steps} steps. The window of
+{window} tokens and {sinks} sinks keeps as many numbers as the states of Mamba-2. One
+seed; learning rate and schedule are the same in all rows and were not tuned.
 
 ```bash
 python tools/studies/smollm2.py checkpoints/smollm2 --data data
@@ -90,8 +90,10 @@ def write_page(
     if quality:
         text += (
             '\n## Quality\n\nBefore and after the training, on the same text.\n\n'
-            '| converted | mixer | init | KL before | KL | same token | perplexity '
-            'before | perplexity | zero-shot | minutes |\n' + '|---' * 10 + '|\n'
+            '| converted | mixer | init | tokens | KL before | KL | same token '
+            '| perplexity before | perplexity | zero-shot | minutes |\n'
+            + '|---' * 11
+            + '|\n'
         )
         for row in sorted(quality, key=lambda row: int(row['share'])):
             minutes = '–'
@@ -100,6 +102,7 @@ def write_page(
                 minutes = f'{took / 60:.1f}'
             text += (
                 f'| {row["share"]} % | {row["mixer"]} | `{row["init"]}` '
+                f'| {tokens_read(row):,} '
                 f'| {float(row["kl_before"]):.3f} | {float(row["kl"]):.3f} '
                 f'| {100 * float(row["agreement"]):.1f} % '
                 f'| {float(row["perplexity_before"]):.2f} '
@@ -128,6 +131,11 @@ def write_page(
     path.write_text(text)
 
 
+def tokens_read(row: dict[str, str]) -> int:
+    """Tokens of a run's calibration and training together."""
+    return int(row['calibration_tokens']) + int(row['tokens'])
+
+
 def leaderboard(rows: list[dict[str, str]], teacher: dict[str, Any]) -> str:
     """Which students come within five percent of the teacher, and how soon.
 
@@ -145,12 +153,9 @@ def leaderboard(rows: list[dict[str, str]], teacher: dict[str, Any]) -> str:
         return teacher['perplexity'] / float(row[f'perplexity{when}'])
 
     def tokens(row: dict[str, str]) -> int | None:
-        calibration = int(row['calibration_tokens'])
         if reached(row, '_before') >= SHARE_TO_REACH:
-            return calibration
-        if reached(row) >= SHARE_TO_REACH:
-            return calibration + int(row['tokens'])
-        return None
+            return int(row['calibration_tokens'])
+        return tokens_read(row) if reached(row) >= SHARE_TO_REACH else None
 
     def place(row: dict[str, str]) -> tuple[float, float]:
         needed = tokens(row)
@@ -163,7 +168,7 @@ def leaderboard(rows: list[dict[str, str]], teacher: dict[str, Any]) -> str:
         needed = tokens(row)
         text += (
             f'| {row["share"]} % | {row["mixer"]} | `{row["init"]}` '
-            f'| {"not reached" if needed is None else f"{needed:,}"} '
+            f'| {f"> {tokens_read(row):,}" if needed is None else f"{needed:,}"} '
             f'| {reached(row):.1%} '
             f'| {float(row["zero_shot"]) / teacher["zero_shot"]:.1%} |\n'
         )
@@ -187,7 +192,8 @@ def beside_the_window(rows: list[dict[str, str]]) -> str:
     if not windows:
         return ''
     closer = [
-        f'{row["share"]} % {row["mixer"]} by `{row["init"]}`'
+        f'{row["share"]} % {row["mixer"]} by `{row["init"]}` '
+        f'({tokens_read(row):,} tokens)'
         for row in rows
         if row['mixer'] != 'SlidingWindow'
         and float(row['kl']) < windows.get(row['share'], 0)
@@ -217,7 +223,7 @@ def time_to_mimic(runs: list[Run], curves: list[dict[str, str]]) -> str:
     lines = ''
     for run in runs:
         mimic = points.get(f'{run.share}_Mamba2_mimic')
-        if not mimic or run.key not in points:
+        if not mimic or run.key not in points or run.budgets > 1:
             continue
         lines += f'| {run.share} % | {run.mixer} | `{run.init}` |'
         for _, target in (mimic[(len(mimic) - 1) // 2], mimic[-1]):

@@ -35,17 +35,20 @@ class Run:
         mixer, init: See :class:`mmtransmamba.transfer.convert.Conversion`.
         measures: ``'quality'`` trains a student; ``'recall'`` asks a trained one, and
             ``'speed'`` times one that need not be.
+        budgets: How many times the tokens of the other runs it has.
     """
 
     share: int
     mixer: str
     init: str
     measures: str = 'quality'
+    budgets: int = 1
 
     @property
     def key(self) -> str:
         name = f'{self.share}_{self.mixer}_{self.init}'
-        return PREFIXES[self.measures] + name
+        longer = '' if self.budgets == 1 else f'_{self.budgets}x'
+        return PREFIXES[self.measures] + name + longer
 
     @property
     def calibrates(self) -> bool:
@@ -63,6 +66,10 @@ KINDS = (
     *(('KDA', 'calibrate'), ('KDA', 'mimic')),
 )
 """Mixers and initialisations, the most interesting first."""
+LONG = ('GatedDeltaNet', 'calibrate')
+LONGER = (4, 26)
+"""Times the budget of the other runs that the best of them gets: a million tokens by
+26 times the default."""
 
 
 def plan(parts: list[str]) -> list[Run]:
@@ -71,6 +78,8 @@ def plan(parts: list[str]) -> list[Run]:
     for part in parts:
         if part == 'decisive':
             runs += [Run(50, *kind) for kind in KINDS]
+        elif part == 'long':
+            runs += [Run(50, *LONG, budgets=budgets) for budgets in LONGER]
         elif part == 'shares':
             others = [share for share in (100, 25, 75) if share in SHARES]
             runs += [Run(share, *kind) for share in others for kind in KINDS]
@@ -91,7 +100,7 @@ def plan(parts: list[str]) -> list[Run]:
 def tokens_of(run: Run, tokens: int) -> tuple[int, int]:
     """Tokens of a run's calibration, and of its training."""
     calibration = CALIBRATION_TOKENS if run.calibrates else 0
-    return calibration, max(tokens - calibration, BLOCK)
+    return calibration, max(run.budgets * tokens - calibration, BLOCK)
 
 
 def config_of(run: Run, args: argparse.Namespace, student: str) -> Config:
