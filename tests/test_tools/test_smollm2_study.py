@@ -138,6 +138,18 @@ def test_runs_become_rows_and_a_page(arguments, monkeypatch):
     assert float(points[0]['kl']) > 0
 
 
+def test_the_share_of_a_branch_beside_a_window_is_kept(arguments):
+    key = '50_WindowGatedDeltaNet_calibrate'
+    do(arguments, key)
+    (row,) = runs.read_table(arguments.out / 'smollm2' / 'runs.csv')
+    assert 0 < float(row['branch_share']) < 1
+    arguments.max_runs = 0
+    runs.run(arguments)
+    page = (arguments.out / 'smollm2.md').read_text()
+    share = f'{float(row["branch_share"]):.1%}'
+    assert f'the linear branch has {share} of the norm' in ' '.join(page.split())
+
+
 def test_trained_students_are_asked(arguments, capsys):
     student = '50_SlidingWindow_mimic'
     asked = f'recall_{student}'

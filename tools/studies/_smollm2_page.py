@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from _smollm2_plan import (
+    BESIDE,
     CALIBRATION_STEPS,
     CALIBRATION_TOKENS,
     CONTEXTS,
@@ -36,8 +37,10 @@ Every student has the same budget of {tokens:,} tokens of English text where the
 do not say otherwise, one block of 512 tokens a step, and MaTVLM's single stage (KL and
 forced layers, mixers trained). The layers are spread evenly. `calibrate` reads
 {calibration:,} of these tokens before the training, with {steps} steps. The window of
-{window} tokens and {sinks} sinks keeps as many numbers as the states of Mamba-2. One
-seed; learning rate and schedule are the same in all rows and were not tuned.
+{window} tokens and {sinks} sinks keeps as many numbers as the states of Mamba-2;
+`WindowGatedDeltaNet` has a window of {beside} tokens and {sinks} sinks beside such a
+state. One seed; learning rate and schedule are the same in all rows and were not
+tuned.
 
 ```bash
 python tools/studies/smollm2.py checkpoints/smollm2 --data data
@@ -77,6 +80,7 @@ def write_page(
         steps=CALIBRATION_STEPS,
         done=len(done),
         total=len(runs),
+        beside=BESIDE['window'],
         **WINDOW,
     )
     if teacher is not None:
@@ -112,6 +116,7 @@ def write_page(
     if teacher is not None:
         text += leaderboard(quality, teacher)
     text += beside_the_window(quality)
+    text += branches(quality)
     trained = [run for run in done if run.measures == 'quality']
     text += time_to_mimic(trained, curves)
     asked = [run.key for run in done if run.measures == 'recall']
@@ -204,6 +209,24 @@ def beside_the_window(rows: list[dict[str, str]]) -> str:
         f'as many layers: {", ".join(closer) or "none of them"}.\nThe likelihood of '
         'blocks of 512 tokens asks for little that is further away;\n[recall](mqar.md) '
         'does.\n'
+    )
+
+
+def branches(rows: list[dict[str, str]]) -> str:
+    """How much the linear branch beside a window adds.
+
+    Args:
+        rows: Rows of the table of quality.
+
+    Returns:
+        Paragraphs, empty if no student has both.
+    """
+    return ''.join(
+        f'\n{row["mixer"]}, `{row["init"]}`: after the training, the linear branch has '
+        f'{float(row["branch_share"]):.1%} of the norm of\nthe output, a mean over the '
+        'layers; 0 would be a branch that is bypassed.\n'
+        for row in rows
+        if row['branch_share']
     )
 
 

@@ -20,6 +20,9 @@ PROMPT = 'The keeper of the lighthouse climbed the stairs and'
 WINDOW = dict(window=92, sinks=4)
 """As many numbers as Mamba-2's states: 9 heads of 64 x 64 are 96 keys and values of 3
 key-value heads."""
+BESIDE = dict(window=60, sinks=4)
+"""The window that stands beside a state of that size in the same layer."""
+WINDOWS = dict(SlidingWindow=WINDOW, WindowGatedDeltaNet=BESIDE)
 BASE = Path(__file__).absolute().parents[2] / 'configs/language/stories260k/matvlm.py'
 
 
@@ -55,15 +58,18 @@ class Run:
         return self.init == 'calibrate'
 
     @property
+    def has_branches(self) -> bool:
+        return self.mixer == 'WindowGatedDeltaNet'
+
+    @property
     def mixer_fields(self) -> dict[str, Any]:
-        window = WINDOW if self.mixer == 'SlidingWindow' else {}
-        return dict(type=self.mixer, **window)
+        return dict(type=self.mixer, **WINDOWS.get(self.mixer, {}))
 
 
 KINDS = (
     *(('Mamba2', 'mimic'), ('Mamba2', 'calibrate'), ('GatedDeltaNet', 'calibrate')),
     *(('SlidingWindow', 'mimic'), ('GatedDeltaNet', 'mimic'), ('Mamba2', 'vkq')),
-    *(('KDA', 'calibrate'), ('KDA', 'mimic')),
+    *(('WindowGatedDeltaNet', 'calibrate'), ('KDA', 'calibrate'), ('KDA', 'mimic')),
 )
 """Mixers and initialisations, the most interesting first."""
 LONG = ('GatedDeltaNet', 'calibrate')
@@ -124,6 +130,11 @@ def config_of(run: Run, args: argparse.Namespace, student: str) -> Config:
             'default_hooks.logger.interval': min(10, cfg.train_cfg.max_iters),
         }
     )
+    if run.has_branches:
+        interval = min(10, cfg.train_cfg.max_iters)
+        cfg.custom_hooks.append(
+            dict(type='mmtransmamba.BranchShareHook', interval=interval)
+        )
     for split in ('val', 'test'):
         for name in ('cfg', 'dataloader', 'evaluator'):
             cfg[f'{split}_{name}'] = None

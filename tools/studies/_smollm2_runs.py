@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,7 @@ QUALITY = (
     *('key', 'share', 'mixer', 'init', 'seed', 'calibration_tokens', 'tokens'),
     *('kl_before', 'agreement_before', 'perplexity_before'),
     *('kl', 'agreement', 'perplexity', 'zero_shot', 'convert_seconds', 'seconds'),
+    'branch_share',
 )
 SPEED = ('key', 'share', 'mixer', *(f'tokens_per_second_{n}' for n in CONTEXTS))
 CURVE = ('key', 'tokens', 'kl')
@@ -124,20 +127,40 @@ def scores(model: torch.nn.Module, args: argparse.Namespace) -> float:
     return comparison.average('model 0')
 
 
-def curve(run: Run, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The KL in a run's training, parts that were interrupted included."""
-    calibrated, _ = tokens_of(run, args.tokens)
-    points = {}
+def scalars(run: Run, args: argparse.Namespace) -> Iterator[dict[str, float]]:
+    """What a run's training has logged, parts that were interrupted included."""
     folder = args.work_dir / run.key / 'training'
     for file in sorted(folder.glob('*/vis_data/scalars.json')):
-        for line in file.read_text().splitlines():
-            point = json.loads(line)
-            if 'loss_kl' in point:
-                points[point['step']] = point['loss_kl']
+        yield from map(json.loads, file.read_text().splitlines())
+
+
+def curve(run: Run, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The KL in a run's training."""
+    calibrated, _ = tokens_of(run, args.tokens)
+    points = {
+        point['step']: point['loss_kl']
+        for point in scalars(run, args)
+        if 'loss_kl' in point
+    }
     return [
         dict(key=run.key, tokens=calibrated + step * BLOCK, kl=f'{kl:.4f}')
         for step, kl in sorted(points.items())
     ]
+
+
+def branch_share(run: Run, args: argparse.Namespace) -> str:
+    """The linear branch's last share of the output, a mean over the layers.
+
+    Returns:
+        Empty for a mixer without branches.
+    """
+    last = {
+        name: value
+        for point in scalars(run, args)
+        for name, value in point.items()
+        if name.startswith('branch_share/')
+    }
+    return f'{statistics.fmean(last.values()):.4f}' if last else ''
 
 
 def quality(run: Run, args: argparse.Namespace) -> dict[str, Any]:
@@ -161,6 +184,7 @@ def quality(run: Run, args: argparse.Namespace) -> dict[str, Any]:
         zero_shot=f'{scores(student, args):.2f}',
         convert_seconds=f'{convert_seconds:.0f}',
         seconds='' if result.seconds is None else f'{result.seconds:.0f}',
+        branch_share=branch_share(run, args),
     )
     for name in ('kl', 'agreement', 'perplexity'):
         row[f'{name}_before'] = f'{getattr(before, name):.4f}'
