@@ -19,6 +19,7 @@ from projects.detection.simple_pyramid import SimplePyramid
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'projects/detection/configs'
 COCO = sorted(path.stem for path in CONFIGS.glob('*_coco.py'))
+BCCD = sorted(path.stem for path in CONFIGS.glob('*_bccd*.py'))
 needs_ops = pytest.mark.skipif(
     importlib.util.find_spec('mmdet') is None
     or importlib.util.find_spec('mmcv._ext') is None,
@@ -236,11 +237,13 @@ def test_settings_of_the_papers(name):
 
 
 @needs_ops
-def test_example_on_blood_cells(scope, shared_dir, tmp_path, monkeypatch):
+@pytest.mark.parametrize('name', BCCD)
+def test_example_on_blood_cells(name, scope, shared_dir, tmp_path, monkeypatch):
     """Two steps of training and the metric, on a few real images."""
     folder = shared_dir / 'data/bccd'
     monkeypatch.setenv('BCCD_ROOT', str(folder))
-    cfg = load('vmamba-faster-rcnn_bccd')
+    monkeypatch.setenv('MMTRANSMAMBA_DATA', str(shared_dir / 'data'))
+    cfg = load(name)
     annotations = json.loads((folder / 'train.json').read_text())
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     assert len(dataset) == len(annotations['images']) == 205
@@ -258,7 +261,8 @@ def test_example_on_blood_cells(scope, shared_dir, tmp_path, monkeypatch):
     cfg.val_evaluator.ann_file = str(tmp_path / 'val.json')
     cfg.train_cfg.update(max_epochs=1, val_interval=1)
     cfg.param_scheduler[1].end = 1
-    cfg.model.test_cfg.rcnn.score_thr = 0.0
+    detector = cfg.model.get('student', cfg.model)
+    detector.test_cfg.rcnn.score_thr = 0.0
     cfg.work_dir = str(tmp_path)
     cfg.experiment_name = cfg.visualizer.name = tmp_path.name
     cfg.log_level = 'WARNING'
@@ -270,3 +274,4 @@ def test_example_on_blood_cells(scope, shared_dir, tmp_path, monkeypatch):
         for line in path.read_text().splitlines()
     ]
     assert any('coco/bbox_mAP' in record for record in records)
+    assert any('loss_layer' in record for record in records) == ('trans' in name)
