@@ -29,6 +29,7 @@ def _cached(build: Callable) -> Callable:
     def cached(*key: int | str) -> Tensor | tuple[Tensor, ...]:
         return build(*key) if torch.compiler.is_dynamo_compiling() else cache(*key)
 
+    cached.cache_clear = cache.cache_clear
     return cached
 
 
