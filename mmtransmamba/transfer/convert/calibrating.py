@@ -245,10 +245,8 @@ class MixerFit:
         weighed = [each * root for each in (x, y, call.heads.double())]
         # A half of the rows each, or of a single row.
         halves = (each.tensor_split(2, 0 if len(x) > 1 else 1) for each in weighed)
-        moments = [
-            m for half in zip(*halves, strict=True) for m in self._moments(*half)
-        ]
-        self._add(*moments)
+        first, second = zip(*halves, strict=True)
+        self._add(*self._moments(*first), *self._moments(*second))
 
     def _moments(self, x: Tensor, y: Tensor, heads: Tensor) -> list[Tensor]:
         x, y, heads = (each.flatten(0, 1) for each in (x, y, heads))
@@ -260,7 +258,7 @@ class MixerFit:
     def finish(self) -> None:
         """Set the output projection."""
         out = output_projection(self.mixer)
-        halves = self.moments[:4], self.moments[4:]
+        first, second = self.moments[:4], self.moments[4:]
 
         def fitted(moments: Sequence[Tensor], ridge: float) -> Tensor:
             squares, products, shared, own = moments
@@ -270,17 +268,17 @@ class MixerFit:
             prior = (out.weight.double() * factors).T
             return _ridge(squares, products, prior, ridge)
 
-        def error(ridge: float) -> float:
-            total = 0.0
-            for (squares, products, *_), other in zip(
-                halves, reversed(halves), strict=True
-            ):
-                weight = fitted(other, ridge)
-                total += float((weight * (squares @ weight - 2 * products)).sum())
-            return total
+        def error(weight: Tensor, moments: Sequence[Tensor]) -> float:
+            # Without the square of the target, which no weight changes.
+            squares, products, *_ = moments
+            return float((weight * (squares @ weight - 2 * products)).sum())
 
-        both = [a + b for a, b in zip(*halves, strict=True)]
-        out.weight.copy_(fitted(both, min(RIDGES, key=error)).T)
+        def crossed(ridge: float) -> float:
+            here = error(fitted(second, ridge), first)
+            return here + error(fitted(first, ridge), second)
+
+        both = [a + b for a, b in zip(first, second, strict=True)]
+        out.weight.copy_(fitted(both, min(RIDGES, key=crossed)).T)
 
     def _add(self, *moments: Tensor) -> None:
         before = self.moments or [torch.zeros_like(m) for m in moments]
