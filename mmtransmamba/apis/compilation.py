@@ -41,11 +41,21 @@ def compile_for_inference(model: nn.Module, **options: Any) -> nn.Module:
             f'model with one as backbone, not {type(network).__name__}.'
         )
     model.eval()
+    fix_weights(network, **options)
+    return model
+
+
+def fix_weights(network: nn.Module, **options: Any) -> None:
+    """Compile a module in evaluation mode with its weights as constants, in place.
+
+    Args:
+        network: Any module that is one graph.
+        **options: Other arguments of ``torch.compile``.
+    """
     network._compiled_forward = torch.compile(network.forward, **options)
     # A bound method, so that a deep copy asks itself whether it is in training.
     network.forward = MethodType(_forward, network)
     network.register_load_state_dict_pre_hook(_refuse)
-    return model
 
 
 def _forward(network: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -2,13 +2,13 @@
 
 import csv
 import sys
-from types import SimpleNamespace
 
 import _resolution as module
 import pytest
 import resolution
 import torch
 from torch import nn
+from torch._inductor import config as inductor
 
 needs_fork = pytest.mark.skipif(sys.platform == 'win32', reason='no fork')
 
@@ -120,13 +120,16 @@ def test_compiled_models_have_a_table_of_their_own(parse, monkeypatch, capsys):
 
 @pytest.mark.parametrize('name', ['Vim-T', 'DeiT-T'])
 def test_a_model_is_compiled_before_it_is_measured(parse, monkeypatch, name):
-    compiled = []
-    monkeypatch.setattr(module, 'compile_for_inference', compiled.append)
-    monkeypatch.setattr(nn.Module, 'compile', lambda self: compiled.append(self))
-    monkeypatch.setattr(module, 'inductor', SimpleNamespace(freezing=False))
+    compiled, frozen = [], []
+
+    def compile_with(forward):
+        compiled.append(forward)
+        return lambda images: frozen.append(inductor.freezing) or forward(images)
+
+    monkeypatch.setattr(torch, 'compile', compile_with)
     row = module.measure(name, 64, True, parse('--repeats', '1'))
     assert len(compiled) == 1 and row['compiled'] and row['processor_ms'] > 0
-    assert module.inductor.freezing == (name == 'DeiT-T')
+    assert frozen and all(frozen) and not inductor.freezing
 
 
 def test_a_missing_figure_is_a_dash():

@@ -20,10 +20,9 @@ import torch
 from _decode import processor_name, write_between_marks
 from _selective_scan import peak_units
 from torch import Tensor, nn
-from torch._inductor import config as inductor
 from transformers import DeiTConfig, DeiTModel
 
-from mmtransmamba.apis.compilation import compile_for_inference
+from mmtransmamba.apis.compilation import fix_weights
 from mmtransmamba.models.backbones import VRWKV, PlainMamba, Vim, VMamba
 
 NAME = 'resolution'
@@ -92,12 +91,7 @@ def measure(
     model(torch.randn(1, 3, WARM_UP_SIZE, WARM_UP_SIZE))
     model = build(name, size)
     if compiled:
-        if name == 'DeiT-T':
-            # What compile_for_inference does for the models of this package.
-            inductor.freezing = True
-            model.compile()
-        else:
-            compile_for_inference(model)
+        fix_weights(model)
         model(images)
     return_free_memory()
     peak = peak_units(lambda: model(images), MIB)
