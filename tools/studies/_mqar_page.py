@@ -18,7 +18,7 @@ from _mqar_plan import (
     VOCAB,
     Run,
 )
-from _smollm2_runs import read_table
+from _tables import read_table
 
 HEAD = f"""# Recall after conversion
 

@@ -23,7 +23,7 @@ from _mqar_plan import (
     Run,
     plan,
 )
-from _smollm2_runs import add_rows, read_table
+from _tables import add_rows, read_table
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 

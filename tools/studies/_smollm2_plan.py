@@ -58,10 +58,6 @@ class Run:
         return self.init == 'calibrate'
 
     @property
-    def has_branches(self) -> bool:
-        return self.mixer == 'WindowGatedDeltaNet'
-
-    @property
     def mixer_fields(self) -> dict[str, Any]:
         return dict(type=self.mixer, **WINDOWS.get(self.mixer, {}))
 
@@ -119,19 +115,18 @@ def config_of(run: Run, args: argparse.Namespace, student: str) -> Config:
     cfg.train_dataloader.batch_size = 1
     cfg.train_dataloader.dataset = text_of(args, 'train_*.jsonl')
     cfg.optim_wrapper.optimizer.lr = 5e-4
-    cfg.train_cfg = dict(
-        type='IterBasedTrainLoop', max_iters=tokens // BLOCK, val_interval=10**9
-    )
+    steps = tokens // BLOCK
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=steps, val_interval=10**9)
+    interval = min(10, steps)
     cfg.merge_from_dict(
         {
             'randomness.seed': args.seed,
             'default_hooks.checkpoint.interval': 20,
             'default_hooks.checkpoint.max_keep_ckpts': 1,
-            'default_hooks.logger.interval': min(10, cfg.train_cfg.max_iters),
+            'default_hooks.logger.interval': interval,
         }
     )
-    if run.has_branches:
-        interval = min(10, cfg.train_cfg.max_iters)
+    if run.mixer == 'WindowGatedDeltaNet':
         cfg.custom_hooks.append(
             dict(type='mmtransmamba.BranchShareHook', interval=interval)
         )

@@ -7,7 +7,6 @@ import json
 import shutil
 import statistics
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ from mmtransmamba.transfer.convert.calibration import BATCH
 from mmtransmamba.transfer.convert.proof import prove
 from mmtransmamba.utils.processors import load_tokenizer
 from mmtransmamba.utils.text_files import read_json
+from mmtransmamba.visualization.records import read_records
 
 TASKS = ('lambada_openai', 'piqa', 'arc_easy_val', 'openbookqa_val')
 BLOCKS = 12
@@ -127,11 +127,9 @@ def scores(model: torch.nn.Module, args: argparse.Namespace) -> float:
     return comparison.average('model 0')
 
 
-def scalars(run: Run, args: argparse.Namespace) -> Iterator[dict[str, float]]:
+def scalars(run: Run, args: argparse.Namespace) -> list[dict[str, float]]:
     """What a run's training has logged, parts that were interrupted included."""
-    folder = args.work_dir / run.key / 'training'
-    for file in sorted(folder.glob('*/vis_data/scalars.json')):
-        yield from map(json.loads, file.read_text().splitlines())
+    return read_records(args.work_dir / run.key / 'training')[0]
 
 
 def curve(run: Run, args: argparse.Namespace) -> list[dict[str, Any]]:

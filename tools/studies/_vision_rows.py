@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from _tables import add_rows
 
 RUNS_FILE, SWEEP_FILE = 'runs.csv', 'sweep.csv'
 COLUMNS = (
@@ -62,14 +63,9 @@ def read_rows(path: Path) -> list[Finished]:
 
 def add_row(path: Path, finished: Finished) -> None:
     """Add a run to a table, in place of an earlier one of the same name."""
-    rows = [row for row in read_rows(path) if row.key != finished.key]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
-    with part.open('w', newline='') as file:
-        writer = csv.writer(file, lineterminator='\n')
-        writer.writerow(COLUMNS)
-        writer.writerows(map(_format, [*rows, finished]))
-    os.replace(part, path)
+    read_rows(path)  # another table is refused
+    row = dict(zip(COLUMNS, _format(finished), strict=True))
+    add_rows(path, COLUMNS, row, keys=('row', 'seed', 'alpha'))
 
 
 def _format(run: Finished) -> list[str]:

@@ -14,16 +14,8 @@ from pathlib import Path
 from _tool import Parser, natural, positive, seed_number, tool
 
 PARTS = (
-    *(
-        'decisive',
-        'terms',
-        'fewer',
-        'subclone',
-        'rivals',
-        'layers',
-        'families',
-        'sweep',
-    ),
+    *('decisive', 'terms', 'fewer', 'subclone'),
+    *('rivals', 'layers', 'families', 'sweep'),
 )
 
 
