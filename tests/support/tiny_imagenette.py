@@ -1,4 +1,4 @@
-"""Imagenette in small: shards of plain colours, a teacher, and its recorded views."""
+"""Imagenette and CIFAR-10 in small: shards of noise, a teacher, its recorded views."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from mmpretrain.datasets.categories import CIFAR10_CATEGORIES
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from mmtransmamba.apis.recording import record_views
@@ -41,6 +42,19 @@ def write_imagenette(folder: Path, images: int = 20) -> None:
     for split in ('train', 'val'):
         noise = rng.integers(0, 256, (images, 24, 24, 3), dtype=np.uint8)
         write_shard(folder / f'{split}.npz', [encode(image) for image in noise])
+
+
+def write_cifar10(folder: Path) -> None:
+    """Both splits of CIFAR-10, ten images of noise in each file."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in ('train_0', 'train_1', 'test'):
+        noise = rng.integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
+        write_shard(
+            folder / f'{name}.npz',
+            [encode(image) for image in noise],
+            names=np.array(CIFAR10_CATEGORIES),
+        )
 
 
 def write_teacher(folder: Path) -> None:

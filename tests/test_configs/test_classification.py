@@ -78,6 +78,7 @@ def test_a_subset_keeps_its_share_of_each_class(name, kept, shrunk):
         f'{TRANSFER}/trans-plain-mamba-mini_1xb64_cifar10-32px.py',
         f'{TRANSFER}/trans-plain-mamba-t_1xb64_imagenette-96px.py',
         'quickstart/imagenette_transfer.py',
+        'quickstart/cifar10_transfer.py',
     ],
 )
 def test_teacher_sees_red_as_red(name, shrunk):

@@ -36,6 +36,13 @@ STAGED = [
     )
 ]
 
+VALIDATED_ON_A_PART = (
+    'multimodal/easy_vqa',
+    'quickstart/imagenette',
+    'quickstart/cifar10_scratch',
+    'quickstart/cifar10_transfer',
+)
+
 
 ORIGINS = ('path', 'vision', 'language', 'processor')
 
@@ -97,8 +104,7 @@ def test_loaders_agree(name):
         # The last iteration is followed by a validation.
         assert cfg.train_cfg.max_iters % cfg.train_cfg.val_interval == 0
     assert train.dataset != cfg.val_dataloader.dataset
-    # Those that validate on a part of the test set.
-    if not name.startswith(('multimodal/easy_vqa', 'quickstart/imagenette')):
+    if not name.startswith(VALIDATED_ON_A_PART):
         assert cfg.test_dataloader == cfg.val_dataloader
 
 

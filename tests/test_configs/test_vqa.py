@@ -28,7 +28,7 @@ def test_stages_follow_each_other(prefix, kind):
 
 @pytest.mark.parametrize(
     'name, dataset',
-    zip(SETS.values(), (ShapesCells, EasyVQAPatches), strict=True),
+    [*zip(SETS.values(), (ShapesCells, EasyVQAPatches), strict=True)],
 )
 def test_classes_of_the_towers(name, dataset):
     assert load(f'{name}_tower.py').model.num_classes == dataset.num_classes

@@ -145,7 +145,7 @@ def test_recomputed_activations_give_the_same_gradients(name):
         assert_same_gradients(gradients(model, batch), expected)
 
 
-@pytest.mark.parametrize('auto_class, model_cls', heads())
+@pytest.mark.parametrize('auto_class, model_cls', [*heads()])
 def test_other_heads_are_found_train_and_take_over_a_language_models_weights(
     auto_class, model_cls, tmp_path
 ):

@@ -3,13 +3,11 @@
 import argparse
 
 import _cifar10_teacher as module
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mmpretrain.datasets.categories import CIFAR10_CATEGORIES
 from safetensors import safe_open
-from tiny_imagenette import encode, write_shard
+from tiny_imagenette import write_cifar10
 from transformers import ViTConfig, ViTForImageClassification
 
 from mmtransmamba.models.checkpoint import read_state_dict
@@ -43,12 +41,7 @@ def study(tmp_path, monkeypatch):
         )
     )
     deit.save_pretrained(tmp_path / 'data' / 'deit_tiny')
-    rng = np.random.default_rng(0)
-    folder = tmp_path / 'data' / 'cifar10'
-    folder.mkdir()
-    for name in ('train_0', 'train_1', 'test'):
-        files = [encode(rng.integers(0, 255, (32, 32, 3), np.uint8)) for _ in range(10)]
-        write_shard(folder / f'{name}.npz', files, names=np.array(CIFAR10_CATEGORIES))
+    write_cifar10(tmp_path / 'data' / 'cifar10')
     config = tmp_path / 'tiny.py'
     config.write_text(
         f"_base_ = '{module.CONFIG}'\n"

@@ -15,12 +15,15 @@ import torch
 import vision
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from tiny_imagenette import record, write_imagenette, write_teacher
+from safetensors.torch import save_file
+from tiny_imagenette import record, write_cifar10, write_imagenette, write_teacher
 
+from mmtransmamba.apis.configs import read_config
 from mmtransmamba.datasets import ImagenetteShards, Subset
 from mmtransmamba.registry import MODELS
 
 ALL = [*plan.ROWS, 'sweep']
+TINY_VIT = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
 EVERY_ROW = [row for part in plan.ROWS.values() for row in part]
 LEARNED = {  # the losses of each row besides the task's
     'baseline': set(),
@@ -60,6 +63,7 @@ def arguments(tmp_path_factory):
     folder = tmp_path_factory.mktemp('study')
     write_imagenette(folder / 'data' / 'imagenette96')
     write_teacher(folder / 'data' / 'deit_tiny')
+    write_cifar10(folder / 'data' / 'cifar10')
     args = argparse.Namespace(
         data=folder / 'data',
         work_dir=folder / 'work',
@@ -78,6 +82,18 @@ def arguments(tmp_path_factory):
     return args
 
 
+def shrink_cifar10_teacher(teacher):
+    """Make it tiny, and write the weights that are looked for."""
+    model = read_config(teacher.model).model
+    model.backbone.arch = TINY_VIT
+    model.head.in_channels = 16
+    teacher.update(model=model, mean=[127.5] * 3, std=[127.5] * 3)
+    path = Path(teacher.checkpoint)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = MODELS.build(model).state_dict()
+    save_file(state, path, metadata={'accuracy/top1': '78.90'})
+
+
 def shrink(cfg):
     """Make the student narrow and shallow, and the training short."""
     student = cfg.model.get('student', cfg.model)
@@ -90,8 +106,12 @@ def shrink(cfg):
     cfg.train_dataloader.batch_size = 4
     cfg.train_cfg.update(max_iters=4, val_interval=2)
     cfg.default_hooks.checkpoint.interval = 2
-    if 'teacher' in cfg.model:
-        cfg.model.teacher.input_size = 32
+    teacher = cfg.model.get('teacher', {})
+    if 'checkpoint' in teacher:
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            shrink_cifar10_teacher(teacher)
+    elif teacher:
+        teacher.input_size = 32
     for hook in cfg.custom_hooks:
         if 'interval' in hook:
             hook.interval = 1
@@ -106,14 +126,15 @@ def test_every_row_learns_from_what_it_says(row, arguments):
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
-        assert len(loader.dataset) == 10 * max(1, round(2 * row.proportion))
+        share = row.proportion * (1 if row.data == plan.IMAGENETTE else 2000 / 50000)
+        assert len(loader.dataset) == 10 * max(1, round(2 * share))
         model = MODELS.build(cfg.model | dict(data_preprocessor=cfg.data_preprocessor))
         data = model.data_preprocessor(next(iter(loader)), True)
-        if 'teacher' in cfg.model:
+        if row.has_teacher and row.data == plan.IMAGENETTE:
             # It is never asked.
             model.teacher.forward = None
         losses = model(**data, mode='loss')
-    own = row.name.removeprefix(f'{row.family}_')
+    own = row.name.removeprefix(f'{row.family}_').removeprefix('cifar10_')
     name = own.removesuffix('_subclone').split('_layer')[0]
     known = {own, name, name.rsplit('_', 1)[0]} & set(LEARNED)
     wanted = LEARNED[max(known, key=len)]
@@ -135,6 +156,16 @@ def test_the_sweep_uses_neither_the_test_images_nor_the_students(arguments):
     reported = plan.config_of(plan.plan(['decisive'], [0])[0], arguments)
     assert reported.test_dataloader.dataset.split == 'val'
     assert 'indices' not in reported.test_dataloader.dataset
+
+
+def test_the_part_on_cifar10_needs_its_teacher(arguments, tmp_path):
+    args = argparse.Namespace(**vars(arguments) | dict(out=tmp_path, parts=['cifar10']))
+    with pytest.raises(SystemExit, match=r'needs .*teacher\.safetensors; tools/studi'):
+        runs.run(args)
+    assert runs.cifar10_top1(args) is None
+    shrink(plan.config_of(plan.plan(['cifar10'], [0])[1], args))
+    assert runs.cifar10_top1(args) == 78.9
+    runs.prepare(plan.plan(['cifar10'], [0]), args)
 
 
 def test_an_interrupted_study_goes_on_and_repeats_nothing(arguments, monkeypatch):
@@ -264,12 +295,14 @@ def test_the_page_says_what_is_there(tmp_path):
     found = finished('baseline', (0, 48.0), (1, 50.0), curve=curve, seconds=100.0)
     found += finished('full', (0, 53.0), curve={50: 50.0}, seconds=120.0)
     found += finished('full_75pct', (0, 51.0), (1, 55.0))
+    found += finished('cifar10_baseline', (0, 36.0), (1, 38.0))
+    found += finished('cifar10_full', (0, 40.0), (1, 42.0))
     sweep = [table.Finished('logits', 100, 0.2, 44.0)]
     scores = dict(views=6000, views_top1=94.25, val_images=500, val_top1=96.0)
-    page.write_page(tmp_path, found, sweep, [], 81, scores)
+    page.write_page(tmp_path, found, sweep, [], 81, scores, 78.9)
     text = (tmp_path / 'vision.md').read_text()
     for line in (
-        '**6 of 81 runs** are in these tables. Each row',
+        '**10 of 81 runs** are in these tables. Each row',
         '| the student alone | 2 | 49.00 ± 1.41 | – | – |',
         '| direction + adaptive layer + feature + logits | 1 | 53.00 | +5.00 | – |',
         '| logits | 0 | – | – | – |',
@@ -280,6 +313,9 @@ def test_the_page_says_what_is_there(tmp_path):
     ):
         assert line in text.splitlines()
     assert 'right in 94.2 % of the 6,000 recorded views' in text
+    _, cifar10 = text.split('## The same on CIFAR-10')
+    assert '| full | 2 | 41.00 ± 1.41 | **+4.00 ± 0.00** | – |' in cifar10
+    assert '10,000 images, 78.9 % of which this teacher has right.' in cifar10
     page.write_page(tmp_path, [], [], [], 81, None)
     text = (tmp_path / 'vision.md').read_text()
     assert '**0 of 81 runs**' in text

@@ -75,7 +75,8 @@ def _table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> list[str]:
     return ['| ' + ' | '.join(row) + ' |' for row in rows] + ['']
 
 
-def _compared(runs: list[Finished], rows: list[Row]) -> list[str]:
+def _compared(runs: list[Finished], rows: list[Row], prefix: str = '') -> list[str]:
+    others = (f'{prefix}baseline', f'{prefix}logits')
     return _table(
         ('student learns from', 'seeds', 'top-1', 'minus baseline', 'minus logits'),
         (
@@ -83,8 +84,7 @@ def _compared(runs: list[Finished], rows: list[Row]) -> list[str]:
                 row.title,
                 str(len(_of(runs, row.name))),
                 mean_and_spread([r.top1 for r in _of(runs, row.name)]),
-                difference(runs, row.name, 'baseline'),
-                difference(runs, row.name, 'logits'),
+                *(difference(runs, row.name, other) for other in others),
             )
             for row in rows
         ),
@@ -193,6 +193,7 @@ def write_page(
     gradients: list[Series],
     planned: int,
     teacher: dict[str, Any] | None,
+    cifar10_top1: float | None = None,
 ) -> None:
     """Write ``vision.md`` and its pictures.
 
@@ -203,6 +204,7 @@ def write_page(
         gradients: What the runs recorded of their terms' gradients.
         planned: How many runs the whole study has.
         teacher: What the teacher scores, None if it was not recorded yet.
+        cifar10_top1: Accuracy of the teacher on CIFAR-10 in percent, None without it.
     """
     pictures = out / 'vision'
     pictures.mkdir(parents=True, exist_ok=True)
@@ -247,6 +249,8 @@ def write_page(
     lines += ['## Which teacher layer (Table IX)', '']
     lines += _compared(runs, [*ROWS['layers'], last])
     lines += ['## Other students (Tables IV and X)', '', _FAMILIES, *_families(runs)]
+    lines += ['## The same on CIFAR-10', '', *_about_cifar10(cifar10_top1)]
+    lines += _compared(runs, ROWS['cifar10'], 'cifar10_')
     lines += ['## How much sooner (Fig. 5)', '', _SOONER]
     lines += _sooner(runs, [*decisive, *ROWS['subclone']])
     weighed = [r.weights for r in _of(runs, 'full') if r.weights]
@@ -279,6 +283,15 @@ def _about_teacher(teacher: dict[str, Any] | None) -> list[str]:
         f'{teacher["val_top1"]:.1f} % of the first {teacher["val_images"]} validation '
         'images, all enlarged from 96 to 224',
         'pixels.',
+        '',
+    ]
+
+
+def _about_cifar10(top1: float | None) -> list[str]:
+    said = '' if top1 is None else f', {top1:.1f} % of which this teacher has right'
+    return [
+        _CIFAR10.rstrip(),
+        f'The test is on all 10,000 images{said}.',
         '',
     ]
 
@@ -319,6 +332,12 @@ _FAMILIES = """\
 The same settings and steps for Vim and Vision-RWKV with six blocks of width 192, and
 for VMamba with five blocks of width 32 to 256. "Full, 75 %" has 1,500 images against
 the baseline's 2,000.
+"""
+_CIFAR10 = """\
+A student of the same width and depth for images of 32 pixels (64 tokens) learns from
+2,000 of the 50,000, 200 of each class, with the same settings and steps, random crops
+and flips. The teacher is a ViT of six blocks that saw all 50,000
+(`tools/studies/cifar10_teacher.py`); it sees what the student sees.
 """
 _SOONER = """\
 First validated step (every 50th) at which a run reaches the best validation accuracy of

@@ -12,7 +12,8 @@ from mmengine.config import Config
 from mmtransmamba.apis.configs import read_config
 
 CONFIGS = Path(__file__).absolute().parents[2] / 'configs' / 'quickstart'
-SCRATCH, TRANSFER = 'imagenette_scratch.py', 'imagenette_transfer.py'
+IMAGENETTE, CIFAR10 = 'imagenette', 'cifar10'
+"""Data sets of the rows, and how the names of their configs begin."""
 RECORDED_LAYERS = (3, 7, 11)
 SWEEP_SEED = 100
 SWEEP_ALPHAS = (0.2, 0.5, 0.8)
@@ -45,6 +46,7 @@ class Row:
         gradients: Whether the gradients of the terms are recorded, which changes
             nothing in the training.
         family: Which of the other students; None for the PlainMamba.
+        data: What it learns from.
     """
 
     name: str
@@ -57,6 +59,12 @@ class Row:
     subclone: bool = False
     gradients: bool = False
     family: str | None = None
+    data: str = IMAGENETTE
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether a teacher answers during the training."""
+        return bool(self.terms or self.extra)
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,15 @@ ROWS: dict[str, list[Row]] = {
             ('feature', 'feature', ('feature',), {}),
         )
     ],
+    'cifar10': [
+        Row(f'cifar10_{name}', title, terms, data=CIFAR10)
+        for name, title, terms in (
+            ('baseline', 'the student alone', ()),
+            ('logits', 'logits', LOGITS),
+            ('full', 'full', FULL),
+            ('feature', 'feature', ('feature',)),
+        )
+    ],
 }
 
 
@@ -208,20 +225,17 @@ def _student_options(row: Row) -> dict[str, Any]:
 def config_of(run: Run, args: argparse.Namespace) -> Config:
     """The complete config of a run."""
     row = run.row
-    learns = bool(row.terms or row.extra)
-    transfer = read_config(CONFIGS / TRANSFER)
-    cfg = transfer if learns else read_config(CONFIGS / SCRATCH)
-    images, teacher = str(args.data / 'imagenette96'), str(args.data / 'deit_tiny')
+    transfer, alone = (
+        read_config(CONFIGS / f'{row.data}_{kind}.py')
+        for kind in ('transfer', 'scratch')
+    )
+    cfg = transfer if row.has_teacher else alone
     hooks = _hooks(row)
-    options: dict[str, Any] = {
-        'randomness.seed': run.seed,
-        'train_dataloader.dataset.proportion': row.proportion,
-        'train_dataloader.dataset.dataset.data_root': str(views_of(args)),
-        'val_dataloader.dataset.dataset.data_root': images,
-        'test_dataloader.dataset.data_root': images,
-    }
-    if learns:
-        options['model.teacher.model'] = teacher
+    options: dict[str, Any] = {'randomness.seed': run.seed, **_places(row, args)}
+    options['train_dataloader.dataset.proportion'] = (
+        row.proportion * cfg.train_dataloader.dataset.proportion
+    )
+    if row.has_teacher:
         for name in transfer.model.terms:
             if name not in row.terms:
                 options[f'model.terms.{name}'] = None
@@ -242,13 +256,32 @@ def config_of(run: Run, args: argparse.Namespace) -> Config:
     options |= _student_options(row)
     if row.subclone:
         hook = dict(type='mmtransmamba.SubcloneInitializer')
-        if not learns:
+        if not row.has_teacher:
+            teacher = str(args.data / 'deit_tiny')
             hook['teacher'] = dict(transfer.model.teacher, model=teacher)
             hook['teacher'].pop('class_order')
         hooks.insert(0, hook)
     cfg.merge_from_dict(options)
     cfg.custom_hooks = hooks
     return cfg
+
+
+def _places(row: Row, args: argparse.Namespace) -> dict[str, str]:
+    """Where a row's images and its teacher are."""
+    imagenette = row.data == IMAGENETTE
+    images = str(args.data / ('imagenette96' if imagenette else 'cifar10'))
+    places = {
+        'train_dataloader.dataset.dataset.data_root': str(views_of(args))
+        if imagenette
+        else images,
+        'val_dataloader.dataset.dataset.data_root': images,
+        'test_dataloader.dataset.data_root': images,
+    }
+    if row.has_teacher and imagenette:
+        places['model.teacher.model'] = str(args.data / 'deit_tiny')
+    elif row.has_teacher:
+        places['model.teacher.checkpoint'] = str(cifar10_teacher(args))
+    return places
 
 
 TRAINING_IMAGES = 8000
@@ -260,3 +293,8 @@ HELD_OUT = -1000
 def views_of(args: argparse.Namespace) -> Path:
     """Where the recorded views are."""
     return args.work_dir / 'views'
+
+
+def cifar10_teacher(args: argparse.Namespace) -> Path:
+    """The weights that ``cifar10_teacher.py`` leaves."""
+    return args.out / 'cifar10' / 'teacher.safetensors'

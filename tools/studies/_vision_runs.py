@@ -11,15 +11,18 @@ from _process import call_logged
 from _vision_gradients import keep_gradients, read_gradients
 from _vision_page import write_page
 from _vision_plan import (
+    IMAGENETTE,
     RECORDED_LAYERS,
     TRAINING_IMAGES,
     Run,
+    cifar10_teacher,
     config_of,
     plan,
     views_of,
 )
 from _vision_rows import RUNS_FILE, SWEEP_FILE, Finished, add_row, read_rows
 from mmengine.registry import DefaultScope
+from safetensors import safe_open
 
 from mmtransmamba.apis.experiment import run_experiment
 from mmtransmamba.apis.recording import record_views
@@ -81,6 +84,22 @@ def record_teacher(args: argparse.Namespace) -> None:
         path.write_text(json.dumps(scores))
 
 
+def prepare(missing: list[Run], args: argparse.Namespace) -> None:
+    """See to the teachers of some runs.
+
+    Raises:
+        SystemExit: That of CIFAR-10 has not been trained.
+    """
+    if any(run.row.data == IMAGENETTE for run in missing):
+        record_teacher(args)
+    others = any(run.row.data != IMAGENETTE and run.row.has_teacher for run in missing)
+    if others and not (path := cifar10_teacher(args)).is_file():
+        raise SystemExit(
+            f'vision.py: error: the part cifar10 needs {path}; '
+            'tools/studies/cifar10_teacher.py trains it'
+        )
+
+
 def rows_file(run: Run, args: argparse.Namespace) -> Path:
     """The table that a run belongs to."""
     return args.out / 'vision' / (RUNS_FILE if run.alpha is None else SWEEP_FILE)
@@ -130,7 +149,7 @@ def run(args: argparse.Namespace) -> None:
     missing = missing[: args.max_runs]
     if missing:
         args.work_dir.mkdir(parents=True, exist_ok=True)
-        record_teacher(args)
+        prepare(missing, args)
     page(args, runs)
     for number, each in enumerate(missing, 1):
         train_in_process(each, args)
@@ -154,4 +173,14 @@ def page(args: argparse.Namespace, runs: list[Run]) -> None:
         read_gradients(args.out / 'vision'),
         len(runs),
         read_json(kept) if kept.is_file() else None,
+        cifar10_top1(args),
     )
+
+
+def cifar10_top1(args: argparse.Namespace) -> float | None:
+    """What the teacher on CIFAR-10 scores, None if it has not been trained."""
+    path = cifar10_teacher(args)
+    if not path.is_file():
+        return None
+    with safe_open(path, 'pt') as file:
+        return float(file.metadata()['accuracy/top1'])

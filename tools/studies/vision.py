@@ -1,4 +1,7 @@
-"""Compare ways of distilling DeiT-Tiny into a PlainMamba on Imagenette, with seeds.
+"""Compare ways of distilling a ViT into a PlainMamba, with seeds.
+
+The teacher is DeiT-Tiny and the images are Imagenette's; the part cifar10 repeats what
+decides on CIFAR-10, under the teacher that cifar10_teacher.py trains.
 
 Every run is a process of its own with its own folder. A finished run is a row of a
 table and is not trained again, an interrupted one goes on, so the command can be
@@ -15,7 +18,7 @@ from _tool import Parser, natural, positive, seed_number, tool
 
 PARTS = (
     *('decisive', 'terms', 'fewer', 'subclone'),
-    *('rivals', 'layers', 'families', 'sweep'),
+    *('rivals', 'layers', 'families', 'cifar10', 'sweep'),
 )
 
 
@@ -25,8 +28,8 @@ def parse_args() -> argparse.Namespace:
         '--data',
         type=Path,
         default=Path(os.environ.get('MMTRANSMAMBA_DATA', 'data')),
-        help='folder with imagenette96 and deit_tiny; default: MMTRANSMAMBA_DATA, or '
-        'data',
+        help='folder with imagenette96, cifar10 and deit_tiny; default: '
+        'MMTRANSMAMBA_DATA, or data',
     )
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/vision'))
     parser.add_argument(
