@@ -41,6 +41,7 @@ LEARNED = {  # the losses of each row besides the task's
     'hard_label': {'rival'},
     'relation': {'logits', 'rival'},
     'attention': {'logits', 'rival'},
+    'steady': {'logits', 'feature'},
 }
 
 
@@ -145,9 +146,13 @@ def test_every_row_learns_from_what_it_says(row, arguments):
     hooks = [hook.type.removeprefix('mmtransmamba.') for hook in cfg.custom_hooks]
     assert ('SubcloneInitializer' in hooks) == ('subclone' in row.name)
     assert ('LayerWeightsHook' in hooks) == bool({'layer', 'direction'} & wanted)
+    fades = {'logits', 'feature'} <= wanted and not row.name.endswith('steady')
+    assert ('TermDecayHook' in hooks) == fades
 
 
 def test_the_sweep_uses_neither_the_test_images_nor_the_students(arguments):
+    keys = [run.key for run in plan.sweep()]
+    assert len(set(keys)) == len(keys) == 3 * 3 + 3
     swept = plan.config_of(plan.sweep()[0], arguments)
     for dataset in (swept.test_dataloader, swept.val_dataloader.dataset):
         assert dataset.dataset.split == 'train'
@@ -298,18 +303,20 @@ def test_the_page_says_what_is_there(tmp_path):
     found += finished('cifar10_baseline', (0, 36.0), (1, 38.0))
     found += finished('cifar10_full', (0, 40.0), (1, 42.0))
     sweep = [table.Finished('logits', 100, 0.2, 44.0)]
+    sweep += [table.Finished('full', 100, alpha, 43.0) for alpha in (0.2, 0.5)]
     scores = dict(views=6000, views_top1=94.25, val_images=500, val_top1=96.0)
     page.write_page(tmp_path, found, sweep, [], 81, scores, 78.9)
     text = (tmp_path / 'vision.md').read_text()
     for line in (
-        '**10 of 81 runs** are in these tables. Each row',
+        '**12 of 81 runs** are in these tables. Each row',
         '| the student alone | 2 | 49.00 ± 1.41 | – | – |',
         '| direction + adaptive layer + feature + logits | 1 | 53.00 | +5.00 | – |',
         '| logits | 0 | – | – | – |',
         '| 75 % | – | – | 53.00 ± 2.83 | – | +4.00 ± 12.71 |',
         '| 100 % | 49.00 ± 1.41 | – | 53.00 | – | +5.00 |',
         '| direction + adaptive layer + feature + logits | 50 | 3.00 | 120 |',
-        '| 0.2 | 44.00 | – |',
+        '| student learns from | α = 0.2 | α = 0.5 |',
+        '| logits | 44.00 | – |',
     ):
         assert line in text.splitlines()
     assert 'right in 94.2 % of the 6,000 recorded views' in text

@@ -170,18 +170,20 @@ def _sooner(runs: list[Finished], rows: list[Row]) -> list[str]:
 
 
 def _swept(runs: list[Finished]) -> list[str]:
+    rows = {row.name: row.title for part in ROWS.values() for row in part}
     alphas = sorted({r.alpha for r in runs if r.alpha is not None})
     return _table(
-        ('α', 'logits', 'full'),
+        ('student learns from', *(f'α = {alpha}' for alpha in alphas)),
         (
             (
-                str(alpha),
+                title,
                 *(
-                    mean_and_spread([r.top1 for r in _of(runs, n) if r.alpha == alpha])
-                    for n in ('logits', 'full')
+                    mean_and_spread([r.top1 for r in _of(runs, name) if r.alpha == a])
+                    for a in alphas
                 ),
             )
-            for alpha in alphas
+            for name, title in rows.items()
+            if _of(runs, name)
         ),
     )
 
@@ -242,6 +244,8 @@ def write_page(
             '![Accuracy over the steps](vision/curves.png)',
             '',
         ]
+    lines += ['## Does it pay that terms fade out?', '']
+    lines += _compared(runs, [terms[1], *ROWS['schedules'], decisive[-1]])
     lines += ['## Inherited weights', '', *_compared(runs, ROWS['subclone'])]
     lines += ['## Rivals', '', *_compared(runs, ROWS['rivals'])]
     lines += ['## Fewer images (Tables VIII and X)', '', _FEWER, *_fewer(runs)]
@@ -270,7 +274,7 @@ def write_page(
             gradient_rows(gradients),
         )
         lines += ['![Gradients of the terms](vision/gradients.png)', '']
-    lines += ['## The sweep of α', '', _SWEEP, *(_swept(sweep) if sweep else ())]
+    lines += ['## The sweep', '', _SWEEP, *(_swept(sweep) if sweep else ())]
     (out / 'vision.md').write_text('\n'.join(lines).rstrip() + '\n')
 
 
@@ -355,5 +359,5 @@ which the two pull apart. A term that has faded out has neither.
 """
 _SWEEP = """\
 One other seed (100), 1,000 training images that no student learns from: a check of
-whether another α would have favoured a row. The runs above do not use it.
+whether another α or schedule would have favoured a row. The runs above do not use it.
 """

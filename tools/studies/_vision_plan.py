@@ -47,6 +47,7 @@ class Row:
             nothing in the training.
         family: Which of the other students; None for the PlainMamba.
         data: What it learns from.
+        fades: Whether the feature terms fade out where logits can take over.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Row:
     gradients: bool = False
     family: str | None = None
     data: str = IMAGENETTE
+    fades: bool = True
 
     @property
     def has_teacher(self) -> bool:
@@ -113,6 +115,10 @@ ROWS: dict[str, list[Row]] = {
             uniform=True,
         ),
         Row('adapt_layer', 'adaptive layer + feature + logits', (*BASIC, 'layer')),
+    ],
+    'schedules': [
+        Row('steady', 'feature + logits, none fades', BASIC, fades=False),
+        Row('full_steady', 'full, none fades', FULL, fades=False),
     ],
     'fewer': [
         *(
@@ -179,18 +185,22 @@ def plan(parts: list[str], seeds: list[int]) -> list[Run]:
 
 
 def sweep() -> list[Run]:
-    """The sweep of alpha, of the two rows that are compared most."""
-    _, logits, full = ROWS['decisive']
-    return [
-        Run(row, SWEEP_SEED, alpha) for alpha in SWEEP_ALPHAS for row in (logits, full)
+    """Alpha of the rows that are compared most, and whether terms fade."""
+    rows = {row.name: row for part in ROWS.values() for row in part}
+    runs = [
+        Run(rows[name], SWEEP_SEED, alpha)
+        for alpha in SWEEP_ALPHAS
+        for name in ('logits', 'feature', 'full')
     ]
+    schedules = ('logits_feature', 'steady', 'full_steady')
+    return runs + [Run(rows[name], SWEEP_SEED, SWEEP_ALPHAS[0]) for name in schedules]
 
 
 def _hooks(row: Row) -> list[dict]:
     hooks: list[dict] = []
     fading = [name for name in FADING if name in row.terms]
     # Without logits nothing would take over from them.
-    if fading and 'logits' in row.terms:
+    if row.fades and fading and 'logits' in row.terms:
         hooks.append(dict(type='mmtransmamba.TermDecayHook', terms=fading, end=0.6))
     if {'layer', 'direction'} & set(row.terms):
         hooks.append(dict(type='mmtransmamba.LayerWeightsHook', interval=20))

@@ -17,7 +17,7 @@ from pathlib import Path
 from _tool import Parser, natural, positive, seed_number, tool
 
 PARTS = (
-    *('decisive', 'terms', 'fewer', 'subclone'),
+    *('decisive', 'terms', 'schedules', 'fewer', 'subclone'),
     *('rivals', 'layers', 'families', 'cifar10', 'sweep'),
 )
 
