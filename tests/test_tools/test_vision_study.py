@@ -42,6 +42,7 @@ LEARNED = {  # the losses of each row besides the task's
     'relation': {'logits', 'rival'},
     'attention': {'logits', 'rival'},
     'steady': {'logits', 'feature'},
+    'balanced': {'logits', 'feature'},
 }
 
 
@@ -124,6 +125,9 @@ def shrink(cfg):
 def test_every_row_learns_from_what_it_says(row, arguments):
     cfg = shrink(plan.config_of(plan.Run(row, 3), arguments))
     assert cfg.randomness.seed == 3
+    if 'feature' in row.terms:
+        weight = cfg.model.terms.feature.get('weight', 1)
+        assert weight == (4 if row.name == 'balanced' else 1)
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
@@ -146,13 +150,14 @@ def test_every_row_learns_from_what_it_says(row, arguments):
     hooks = [hook.type.removeprefix('mmtransmamba.') for hook in cfg.custom_hooks]
     assert ('SubcloneInitializer' in hooks) == ('subclone' in row.name)
     assert ('LayerWeightsHook' in hooks) == bool({'layer', 'direction'} & wanted)
-    fades = {'logits', 'feature'} <= wanted and not row.name.endswith('steady')
+    fades = {'logits', 'feature'} <= wanted
+    fades = fades and not row.name.endswith(('steady', 'balanced'))
     assert ('TermDecayHook' in hooks) == fades
 
 
 def test_the_sweep_uses_neither_the_test_images_nor_the_students(arguments):
     keys = [run.key for run in plan.sweep()]
-    assert len(set(keys)) == len(keys) == 3 * 3 + 3
+    assert len(set(keys)) == len(keys) == 3 * 3 + 4
     swept = plan.config_of(plan.sweep()[0], arguments)
     for dataset in (swept.test_dataloader, swept.val_dataloader.dataset):
         assert dataset.dataset.split == 'train'

@@ -244,7 +244,7 @@ def write_page(
             '![Accuracy over the steps](vision/curves.png)',
             '',
         ]
-    lines += ['## Does it pay that terms fade out?', '']
+    lines += ['## Do schedule and balance of the terms matter?', '', _SCHEDULES]
     lines += _compared(runs, [terms[1], *ROWS['schedules'], decisive[-1]])
     lines += ['## Inherited weights', '', *_compared(runs, ROWS['subclone'])]
     lines += ['## Rivals', '', *_compared(runs, ROWS['rivals'])]
@@ -327,6 +327,11 @@ rows: α = 0.2, temperature 1, layer and direction terms as means over layers an
 directions, feature, layer and direction terms fading out until 60 % of the steps where
 logits take over. "Full" has adaptive weights in a layer term and in the direction term.
 Only the rows that say so start from inherited weights.
+"""
+_SCHEDULES = """\
+The terms that fade out leave the end to logits and labels, whose gradients point the
+same way and are larger than that of the feature ([below](#do-the-terms-agree)). So the
+feature is kept to the end here, with its weight and with four times as much.
 """
 _FEWER = """\
 The same number of steps for every part. The paper compares 75 % of the images by

@@ -48,6 +48,7 @@ class Row:
         family: Which of the other students; None for the PlainMamba.
         data: What it learns from.
         fades: Whether the feature terms fade out where logits can take over.
+        weights: Weights of terms, by name; the config's for others.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Row:
     family: str | None = None
     data: str = IMAGENETTE
     fades: bool = True
+    weights: dict[str, float] = field(default_factory=dict)
 
     @property
     def has_teacher(self) -> bool:
@@ -118,6 +120,14 @@ ROWS: dict[str, list[Row]] = {
     ],
     'schedules': [
         Row('steady', 'feature + logits, none fades', BASIC, fades=False),
+        # As large as the gradient of the logits in the first third of "full".
+        Row(
+            'balanced',
+            'feature × 4 + logits, none fades',
+            BASIC,
+            fades=False,
+            weights={'feature': 4.0},
+        ),
         Row('full_steady', 'full, none fades', FULL, fades=False),
     ],
     'fewer': [
@@ -185,15 +195,15 @@ def plan(parts: list[str], seeds: list[int]) -> list[Run]:
 
 
 def sweep() -> list[Run]:
-    """Alpha of the rows that are compared most, and whether terms fade."""
+    """Alpha of the rows that are compared most, and how other terms are scheduled."""
     rows = {row.name: row for part in ROWS.values() for row in part}
     runs = [
         Run(rows[name], SWEEP_SEED, alpha)
         for alpha in SWEEP_ALPHAS
         for name in ('logits', 'feature', 'full')
     ]
-    schedules = ('logits_feature', 'steady', 'full_steady')
-    return runs + [Run(rows[name], SWEEP_SEED, SWEEP_ALPHAS[0]) for name in schedules]
+    others = ('logits_feature', 'steady', 'balanced', 'full_steady')
+    return runs + [Run(rows[name], SWEEP_SEED, SWEEP_ALPHAS[0]) for name in others]
 
 
 def _hooks(row: Row) -> list[dict]:
@@ -253,6 +263,8 @@ def config_of(run: Run, args: argparse.Namespace) -> Config:
                 options[f'model.terms.{name}.weighting'] = UNIFORM
         for name, term in row.extra.items():
             options[f'model.terms.{name}'] = term
+        for name, weight in row.weights.items():
+            options[f'model.terms.{name}.weight'] = weight
     if row.teacher_layer is not None:
         options['model.teacher_layer'] = row.teacher_layer
         options['train_dataloader.dataset.dataset.layers'] = [row.teacher_layer]
