@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import _convert_vit
+import _convert_vit_page
 import _convert_vit_trained
 import pytest
 import torch
@@ -66,6 +67,7 @@ def test_the_trained_part_has_a_row_for_each_stage_and_goes_on(tmp_path, monkeyp
     args = Namespace(
         parts=['trained'],
         mixers=['GatedDeltaNet'],
+        ratios=[0.5],
         train_steps=2,
         batch=2,
         images=4,
@@ -84,7 +86,6 @@ def test_the_trained_part_has_a_row_for_each_stage_and_goes_on(tmp_path, monkeyp
         _convert_vit.run(args)
         return Table(tmp_path / 'out' / 'convert_vit', 'trained').rows
 
-    monkeypatch.setattr(_convert_vit_trained, 'RATIOS', (0.5,))
     rows = study(0)
     found = [(row['ratio'], row['stage']) for row in rows]
     assert found == [('0.5', 'align'), ('0.5', 'tune')]
@@ -94,4 +95,23 @@ def test_the_trained_part_has_a_row_for_each_stage_and_goes_on(tmp_path, monkeyp
     monkeypatch.delattr(_convert_vit_trained, 'run_experiment')
     assert study(0) == rows
     page = (tmp_path / 'out' / 'convert_vit.md').read_text()
-    assert '| GatedDeltaNet | 50 % | `align` | 1 |' in page
+    assert '| GatedDeltaNet | 50 % | `align` | 2 | 1 |' in page
+
+
+def test_trainings_of_other_lengths_are_other_rows(tmp_path):
+    def row(steps, seed, top1, stage='align'):
+        values = dict(mixer='Mamba2', ratio='1', seed=seed, steps=steps, batch='16')
+        return values | dict(stage=stage, top1=top1, agreement=top1, seconds='9')
+
+    before = dict(mixer='teacher', images='200', top1='90')
+    rows = [row('100', '0', '80'), row('20', '0', '60'), row('20', '1', '62')]
+    _convert_vit_page.write_page(
+        tmp_path, dict(before=[before], trained=rows, latency=[])
+    )
+    page = (tmp_path / 'convert_vit.md').read_text()
+    assert 'trained for 20 or 100 steps of 16 images in each of\n' in page
+    table = page[page.index('| mixer | layers | after') :].splitlines()[2:]
+    assert table == [
+        '| Mamba2 | 100 % | `align` | 20 | 2 | 61.0 ± 1.4 | 61.0 ± 1.4 | 9 |',
+        '| Mamba2 | 100 % | `align` | 100 | 1 | 80.0 | 80.0 | 9 |',
+    ]

@@ -36,34 +36,41 @@ def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
 
 def _trained(rows: Rows) -> list[str]:
     """The section on training, with the rows of each setting averaged over seeds."""
-    settings = sorted({(row['steps'], row['batch']) for row in rows})
+    lengths = sorted({int(row['steps']) for row in rows})
+    (batch,) = {row['batch'] for row in rows}
     groups: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
     for row in rows:
-        key = tuple(row[k] for k in ('mixer', 'ratio', 'steps', 'batch', 'stage'))
+        key = tuple(row[k] for k in ('steps', 'mixer', 'ratio', 'stage'))
         groups.setdefault(key, []).append(row)
-    lengths = ' or '.join(f'{steps} steps of {batch}' for steps, batch in settings)
+    steps = ' or '.join(map(str, lengths))
     return [
         '## After a short training',
         '',
-        f'Calibrated hybrids, trained for {lengths} images in each of two stages, with',
-        'the configs of `configs/quickstart/hybrid_vit`: `align` trains the mixers',
-        'towards the teacher without labels, and `tune` everything with labels and the',
-        "teacher's logits. Far too short to converge. Processor time is that of the",
-        'stage, on one thread of a shared core.',
+        f'Calibrated hybrids, trained for {steps} steps of {batch} images in each of',
+        'two stages, with the configs of `configs/quickstart/hybrid_vit`: `align`',
+        'trains the mixers towards the teacher without labels, and `tune` everything',
+        "with labels and the teacher's logits. Too short to converge. Processor time",
+        'is that of the stage, on one thread of a shared core.',
         '',
         *_table(
-            ('mixer', 'layers', 'after', 'seeds', 'top-1 %', 'agrees %', 'seconds'),
+            (
+                *('mixer', 'layers', 'after', 'steps', 'seeds'),
+                *('top-1 %', 'agrees %', 'seconds'),
+            ),
             (
                 (
                     mixer,
                     f'{100 * float(ratio):.0f} %',
                     f'`{stage}`',
+                    steps,
                     str(len(found)),
                     _spread([float(row['top1']) for row in found]),
                     _spread([float(row['agreement']) for row in found]),
                     f'{mean(float(row["seconds"]) for row in found):.0f}',
                 )
-                for (mixer, ratio, _, _, stage), found in groups.items()
+                for (steps, mixer, ratio, stage), found in sorted(
+                    groups.items(), key=lambda group: int(group[0][0])
+                )
             ),
         ),
     ]

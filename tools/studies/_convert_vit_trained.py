@@ -15,7 +15,6 @@ from mmtransmamba.apis.experiment import run_experiment
 from mmtransmamba.models.folders import load_encoder
 
 STAGES = ('align', 'tune')
-RATIOS = (0.5, 1.0)
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'quickstart' / 'hybrid_vit'
 
 
@@ -63,7 +62,7 @@ def measure_trained(
     args = study.args
     setting = dict(steps=args.train_steps, batch=args.batch, images=args.images)
     for seed in args.seeds:
-        for ratio in RATIOS:
+        for ratio in args.ratios:
             for mixer in args.mixers:
                 key = dict(mixer=mixer, ratio=ratio, seed=seed, **setting)
                 folder = args.work_dir / (

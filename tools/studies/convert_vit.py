@@ -12,7 +12,7 @@ import argparse
 import os
 from pathlib import Path
 
-from _tool import Parser, natural, positive, seed_number, tool
+from _tool import Parser, natural, positive, real, seed_number, tool
 
 PARTS = ('before', 'trained', 'latency')
 MIXERS = ('Mamba2', 'GatedDeltaNet')
@@ -61,6 +61,13 @@ def parse_args() -> argparse.Namespace:
         choices=MIXERS,
         default=list(MIXERS),
         help='of the part trained',
+    )
+    parser.add_argument(
+        '--ratios',
+        nargs='+',
+        type=real(above=0, most=1),
+        default=[0.5, 1.0],
+        help='of converted layers, for the part trained',
     )
     parser.add_argument(
         '--train-steps', type=positive, default=20, help='of each of the two stages'
