@@ -39,7 +39,7 @@ _bridged: set[str] = set()
 # The oldest and the newest release that the tests run with, by series. The tests
 # compare these with requirements/runtime.txt and requirements/constraints.txt.
 TESTED = {
-    'torch': ('2.6', '2.14'),
+    'torch': ('2.6', '2.15'),
     'transformers': ('5.21', '5.24'),
     'onedl-mmengine': ('0.10', '0.10'),
     'onedl-mmpretrain': ('1.3', '1.3'),

@@ -16,6 +16,7 @@ import sys
 import traceback
 from pathlib import Path
 
+import numpy as np
 import torch
 
 TIMEOUT = 600  # seconds
@@ -108,10 +109,30 @@ def _patch_once() -> None:
     InterpretedFunction.__call__ = call
 
 
+def _splat_masks() -> None:
+    """Make a block of booleans from a boolean number.
+
+    The interpreter gives it the type of the numbers that were compared. From Triton 3.9
+    on, such a block is refused as a mask.
+    """
+    from triton.language import int1
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    splat = InterpreterBuilder.create_splat
+
+    def create_splat(self, ret_ty, arg):
+        if arg.data.dtype == bool:
+            return TensorHandle(np.full(ret_ty.shape, arg.data), int1)
+        return splat(self, ret_ty, arg)
+
+    InterpreterBuilder.create_splat = create_splat
+
+
 def _main(module: str, result: str) -> None:
     cases = importlib.import_module(module).CASES
     _poison()
     _patch_once()
+    _splat_masks()
     found = {}
     for name, case in cases.items():
         torch.manual_seed(0)  # whatever ran before

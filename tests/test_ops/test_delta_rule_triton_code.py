@@ -53,7 +53,8 @@ def code_of(name, capability, io, shape, flags='', warps=4):
 @pytest.mark.parametrize(
     ('name', 'capability', 'io', 'flags', 'warps', 'spilled'),
     [
-        ('walk.walk', 90, '*fp32', 'HAS_START', 4, 0),
+        # Two scalars, by the assembler of Triton 3.9.
+        ('walk.walk', 90, '*fp32', 'HAS_START', 4, 8),
         ('walk.walk_back', 80, '*bf16', 'CHANNEL HAS_GRAD_LAST', 4, 0),
         # Its comment lists what was tried to avoid this.
         ('walk.walk_back', 90, '*fp32', 'HAS_GRAD_LAST', 4, 96),

@@ -85,7 +85,8 @@ def test_segments_keep_to_their_lane():
     assert code.loops[0].total() <= 125
 
 
-@pytest.mark.parametrize('gate, spilled', [('', 0), ('HAS_Z', 64)])
+# Without a gate, by the assembler of Triton 3.9.
+@pytest.mark.parametrize('gate, spilled', [('', 40), ('HAS_Z', 64)])
 def test_the_backward_loop_reduces_by_shuffles_alone(gate, spilled):
     from triton_machine_code import compiled
 
@@ -98,7 +99,7 @@ def test_the_backward_loop_reduces_by_shuffles_alone(gate, spilled):
     inner = min((x for x in code.loops if x['SHFL']), key=lambda x: x.total())
     # Seven shuffles halve eight rows to one, two more finish; for B and for C.
     assert inner['SHFL'] == 2 * (7 + 2)
-    assert inner['MUFU'] == 8 and not inner['BAR']
+    assert inner['MUFU'] == 8 and not inner['BAR'] and not inner['LDL']
     assert not any(inner[name] for name in SHUFFLES[2:])
     assert inner.total() <= 8 * 34
 
