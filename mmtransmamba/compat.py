@@ -36,8 +36,8 @@ _LASTING = {
 }
 _bridged: set[str] = set()
 
-# The oldest and the newest release that the tests run with, by series. The tests
-# compare these with requirements/runtime.txt and requirements/constraints.txt.
+# The oldest and the newest release that the tests have run with, by series. The tests
+# compare these with requirements/oldest.txt and requirements/constraints.txt.
 TESTED = {
     'torch': ('2.6', '2.15'),
     'transformers': ('5.21', '5.24'),
