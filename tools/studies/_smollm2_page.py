@@ -120,8 +120,8 @@ def write_page(
     trained = [run for run in done if run.measures == 'quality']
     text += time_to_mimic(trained, curves)
     asked = [run.key for run in done if run.measures == 'recall']
-    text += recall_section([row for row in recalls if row['key'] in asked])
-    text += sample_section([row for row in samples if row['key'] in asked])
+    text += recall_section(_in_order(recalls, asked))
+    text += sample_section(_in_order(samples, asked))
     fast = [found[run.key] for run in done if run.measures == 'speed']
     if fast:
         heads = ' | '.join(f'{context:,}' for context in CONTEXTS)
@@ -134,6 +134,12 @@ def write_page(
             text += f'| {row["share"]} % | {row["mixer"]} | {cells} |\n'
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+
+
+def _in_order(rows: list[dict[str, str]], keys: list[str]) -> list[dict[str, str]]:
+    """The rows that have one of the keys, in the order of the keys."""
+    found = [row for row in rows if row['key'] in keys]
+    return sorted(found, key=lambda row: keys.index(row['key']))
 
 
 def tokens_read(row: dict[str, str]) -> int:
