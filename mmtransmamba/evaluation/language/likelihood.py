@@ -55,8 +55,8 @@ def log_likelihoods(
     r""":math:`\sum_t \log p(y_t \mid x, y_{<t})` of continuations y after contexts x.
 
     Rows are padded on the right, where a causal model cannot see the padding. Pairs
-    with the same tokens are computed once. A pair that is too long loses its first
-    tokens.
+    that differ in their last token alone, such as answers of one token to the same
+    question, are one row. A pair that is too long loses its first tokens.
 
     Args:
         model: A causal language model of transformers, in evaluation mode.
@@ -72,7 +72,7 @@ def log_likelihoods(
         ValueError: A context or continuation is empty.
     """
     limit = max_length or model.config.get_text_config().max_position_embeddings
-    rows: dict[tuple[tuple[int, ...], int], list[int]] = {}
+    rows: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
     for number, (before, after) in enumerate(pairs):
         if not before or not after:
             raise ValueError(
@@ -80,34 +80,28 @@ def log_likelihoods(
                 'of continuation; each needs one at least'
             )
         ids = tuple(before + after)[-(limit + 1) :]
-        rows.setdefault((ids, min(len(after), len(ids) - 1)), []).append(number)
+        wanted = ids[-min(len(after), len(ids) - 1) :]
+        rows.setdefault(ids[:-1], []).append((number, wanted))
     found: list[Likelihood | None] = [None] * len(pairs)
     # Long rows first: memory runs out at once or not at all.
-    ordered = sorted(rows, key=lambda row: -len(row[0]))
+    ordered = sorted(rows, key=lambda row: -len(row))
     while ordered:
-        count = max(1, batch_tokens // (len(ordered[0][0]) - 1))
+        count = max(1, batch_tokens // len(ordered[0]))
         batch, ordered = ordered[:count], ordered[count:]
-        for row, likelihood in zip(batch, _score(model, batch), strict=True):
-            for number in rows[row]:
-                found[number] = likelihood
+        for row, logits in zip(batch, _logits(model, batch), strict=True):
+            for number, wanted in rows[row]:
+                found[number] = _likelihood(logits[-len(wanted) :], wanted)
     return found
 
 
-def _score(
-    model: nn.Module, batch: list[tuple[tuple[int, ...], int]]
-) -> list[Likelihood]:
-    longest = len(batch[0][0]) - 1
-    ids = torch.zeros(len(batch), longest, dtype=torch.long)
-    for i, (tokens, _) in enumerate(batch):
-        ids[i, : len(tokens) - 1] = torch.tensor(tokens[:-1])
+def _logits(model: nn.Module, rows: list[tuple[int, ...]]) -> list[Tensor]:
+    """Logits ``[L, V]`` of rows of L tokens each, of which the first is the longest."""
+    ids = torch.zeros(len(rows), len(rows[0]), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
     ids = ids.to(next(model.parameters()).device)
     logits = model(input_ids=ids, use_cache=False).logits
-    return [
-        _likelihood(
-            logits[i, len(tokens) - 1 - count : len(tokens) - 1], tokens[-count:]
-        )
-        for i, (tokens, count) in enumerate(batch)
-    ]
+    return [own[: len(row)] for own, row in zip(logits, rows, strict=True)]
 
 
 def _likelihood(logits: Tensor, targets: Sequence[int]) -> Likelihood:

@@ -59,6 +59,33 @@ def test_likelihoods_equal_those_token_by_token(kind, batch_tokens):
         assert likelihood.tokens == len(pair[1])
 
 
+@pytest.mark.parametrize(
+    'pairs, rows',
+    [
+        ([([3, 4], [5]), ([3, 4], [6]), ([3, 4], [7])], 1),
+        ([([3, 4], [5, 6]), ([3, 4], [5, 7]), ([3], [4, 5, 8])], 1),
+        ([([3, 4], [5, 6]), ([3, 4], [6, 6])], 2),
+        ([([3, 4], [5]), ([3, 4], [5, 6])], 2),
+    ],
+)
+def test_pairs_that_differ_in_their_last_token_are_one_row(pairs, rows, monkeypatch):
+    model = make_teacher()
+    expected = [plain(model, *pair) for pair in pairs]
+    seen = []
+    forward = model.forward
+
+    def watched(input_ids, **kwargs):
+        seen.append(len(input_ids))
+        return forward(input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(model, 'forward', watched)
+    found = log_likelihoods(model, pairs)
+    assert sum(seen) == rows
+    for likelihood, (total, greedy) in zip(found, expected, strict=True):
+        assert likelihood.log == pytest.approx(total, rel=1e-4)
+        assert likelihood.greedy == greedy
+
+
 def test_the_likeliest_continuation_is_greedy():
     model = make_teacher()
     with torch.no_grad():
