@@ -68,6 +68,11 @@ KINDS = (
     *(('WindowGatedDeltaNet', 'calibrate'), ('KDA', 'calibrate'), ('KDA', 'mimic')),
 )
 """Mixers and initialisations, the most interesting first."""
+SHARED = (
+    *(('GatedDeltaNet', 'calibrate'), ('SlidingWindow', 'mimic')),
+    ('WindowGatedDeltaNet', 'calibrate'),
+)
+"""Those of other shares of the layers: the best linear one, the window, and both."""
 LONG = ('GatedDeltaNet', 'calibrate')
 LONGER = (4, 26)
 """Times the budget of the other runs that the best of them gets: a million tokens by
@@ -84,7 +89,7 @@ def plan(parts: list[str]) -> list[Run]:
             runs += [Run(50, *LONG, budgets=budgets) for budgets in LONGER]
         elif part == 'shares':
             others = [share for share in (100, 25, 75) if share in SHARES]
-            runs += [Run(share, *kind) for share in others for kind in KINDS]
+            runs += [Run(share, *kind) for share in others for kind in SHARED]
         elif part == 'recall':
             runs.append(Run(0, 'attention', 'none', 'recall'))
             runs += [Run(50, *kind, 'recall') for kind in KINDS]
