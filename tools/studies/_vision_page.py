@@ -330,8 +330,9 @@ Only the rows that say so start from inherited weights.
 """
 _SCHEDULES = """\
 The terms that fade out leave the end to logits and labels, whose gradients point the
-same way and are larger than that of the feature ([below](#do-the-terms-agree)). So the
-feature is kept to the end here, with its weight and with four times as much.
+same way and are larger than those of the others ([below](#do-the-terms-agree)). So the
+others are kept to the end here, with their weights and with weights that make their
+gradients as large as that of the logits in the first third of the steps.
 """
 _FEWER = """\
 The same number of steps for every part. The paper compares 75 % of the images by

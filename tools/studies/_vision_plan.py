@@ -120,7 +120,7 @@ ROWS: dict[str, list[Row]] = {
     ],
     'schedules': [
         Row('steady', 'feature + logits, none fades', BASIC, fades=False),
-        # As large as the gradient of the logits in the first third of "full".
+        # Gradients as large as that of the logits in the first third of "full".
         Row(
             'balanced',
             'feature × 4 + logits, none fades',
@@ -129,6 +129,13 @@ ROWS: dict[str, list[Row]] = {
             weights={'feature': 4.0},
         ),
         Row('full_steady', 'full, none fades', FULL, fades=False),
+        Row(
+            'full_balanced',
+            'full with feature and layer × 4, direction × 14, none fades',
+            FULL,
+            fades=False,
+            weights={'feature': 4.0, 'layer': 4 / 6, 'direction': 14 / 24},
+        ),
     ],
     'fewer': [
         *(
@@ -202,7 +209,7 @@ def sweep() -> list[Run]:
         for alpha in SWEEP_ALPHAS
         for name in ('logits', 'feature', 'full')
     ]
-    others = ('logits_feature', 'steady', 'balanced', 'full_steady')
+    others = ('logits_feature', 'steady', 'balanced', 'full_steady', 'full_balanced')
     return runs + [Run(rows[name], SWEEP_SEED, SWEEP_ALPHAS[0]) for name in others]
 
 
