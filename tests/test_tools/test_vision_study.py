@@ -43,6 +43,7 @@ LEARNED = {  # the losses of each row besides the task's
     'attention': {'logits', 'rival'},
     'steady': {'logits', 'feature'},
     'balanced': {'logits', 'feature'},
+    'hook_balanced': {'logits', 'feature'},
 }
 
 
@@ -127,7 +128,7 @@ def test_every_row_learns_from_what_it_says(row, arguments):
     assert cfg.randomness.seed == 3
     if 'feature' in row.terms:
         weight = cfg.model.terms.feature.get('weight', 1)
-        assert weight == (4 if row.name.endswith('balanced') else 1)
+        assert weight == (4 if row.name in ('balanced', 'full_balanced') else 1)
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
@@ -153,6 +154,7 @@ def test_every_row_learns_from_what_it_says(row, arguments):
     fades = {'logits', 'feature'} <= wanted
     fades = fades and not row.name.endswith(('steady', 'balanced'))
     assert ('TermDecayHook' in hooks) == fades
+    assert ('TermBalanceHook' in hooks) == (row.name == 'hook_balanced')
 
 
 def test_the_sweep_uses_neither_the_test_images_nor_the_students(arguments):

@@ -49,6 +49,8 @@ class Row:
         data: What it learns from.
         fades: Whether the feature terms fade out where logits can take over.
         weights: Weights of terms, by name; the config's for others.
+        balanced: Whether a hook keeps the gradients of the feature terms as large as
+            that of the logits.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Row:
     data: str = IMAGENETTE
     fades: bool = True
     weights: dict[str, float] = field(default_factory=dict)
+    balanced: bool = False
 
     @property
     def has_teacher(self) -> bool:
@@ -135,6 +138,13 @@ ROWS: dict[str, list[Row]] = {
             FULL,
             fades=False,
             weights={'feature': 4.0, 'layer': 4 / 6, 'direction': 14 / 24},
+        ),
+        Row(
+            'hook_balanced',
+            'feature + logits, none fades, `TermBalanceHook`',
+            BASIC,
+            fades=False,
+            balanced=True,
         ),
     ],
     'fewer': [
@@ -219,6 +229,8 @@ def _hooks(row: Row) -> list[dict]:
     # Without logits nothing would take over from them.
     if row.fades and fading and 'logits' in row.terms:
         hooks.append(dict(type='mmtransmamba.TermDecayHook', terms=fading, end=0.6))
+    if row.balanced:
+        hooks.append(dict(type='mmtransmamba.TermBalanceHook', terms=fading))
     if {'layer', 'direction'} & set(row.terms):
         hooks.append(dict(type='mmtransmamba.LayerWeightsHook', interval=20))
     if row.gradients:

@@ -9,6 +9,7 @@ from .released_checkpoint import ReleasedCheckpointHook
 from .save_student import SaveStudentHook
 from .subclone_initializer import SubcloneInitializer
 from .teacher_check import TeacherCheckHook
+from .term_balance import TermBalanceHook
 from .term_decay import TermDecayHook
 from .term_gradients import TermGradientsHook, term_gradients
 
@@ -25,6 +26,7 @@ __all__ = [
     'SaveStudentHook',
     'SubcloneInitializer',
     'TeacherCheckHook',
+    'TermBalanceHook',
     'TermDecayHook',
     'TermGradientsHook',
     'term_gradients',

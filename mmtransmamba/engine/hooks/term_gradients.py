@@ -54,29 +54,50 @@ class TermGradientsHook(Hook):
         self.interval = interval
 
     def before_train(self, runner: Runner) -> None:
-        model = unwrapped_model(runner)
-        if not isinstance(model, Distiller):
-            raise ValueError(
-                'TermGradientsHook: the model is not a distiller and has no terms; '
-                'leave the hook out.'
-            )
-        if is_fully_sharded(model):
-            raise ValueError(
-                'TermGradientsHook: parameters are sharded, and no process has a whole '
-                'gradient; leave the hook out, or train with DDP.'
-            )
+        check_measurable('TermGradientsHook', runner)
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
         if runner.iter % self.interval:
             return
-        model = unwrapped_model(runner)
-        with _unchanged(model), runner.optim_wrapper.optim_context(model):
-            data = model.data_preprocessor(copy.deepcopy(data_batch), True)
-            losses = model(**data, mode='loss')
-            scalars = term_gradients(losses, model.student)
+        with measured_losses(runner, data_batch) as losses:
+            scalars = term_gradients(losses, unwrapped_model(runner).student)
         runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
+
+
+def check_measurable(hook: str, runner: Runner) -> None:
+    """Check that gradients of single terms can be measured.
+
+    Raises:
+        ValueError: The model is not a distiller, or is sharded; the message begins with
+            ``hook``.
+    """
+    model = unwrapped_model(runner)
+    if not isinstance(model, Distiller):
+        raise ValueError(
+            f'{hook}: the model is not a distiller and has no terms; leave the hook '
+            'out.'
+        )
+    if is_fully_sharded(model):
+        raise ValueError(
+            f'{hook}: parameters are sharded, and no process has a whole gradient; '
+            'leave the hook out, or train with DDP.'
+        )
+
+
+@contextmanager
+def measured_losses(runner: Runner, data_batch: Any) -> Iterator[dict[str, Any]]:
+    """Losses of a batch, with their graphs, without an effect on the training."""
+    model = unwrapped_model(runner)
+    with _unchanged(model), runner.optim_wrapper.optim_context(model):
+        data = model.data_preprocessor(copy.deepcopy(data_batch), True)
+        yield model(**data, mode='loss')
+
+
+def trained_parameters(student: nn.Module) -> list[Tensor]:
+    """The parameters with respect to which losses are differentiated."""
+    return [p for p in student.parameters() if p.requires_grad]
 
 
 def term_gradients(losses: Mapping[str, Any], student: nn.Module) -> dict[str, float]:
@@ -90,12 +111,12 @@ def term_gradients(losses: Mapping[str, Any], student: nn.Module) -> dict[str, f
     Returns:
         The scalars of :class:`TermGradientsHook`.
     """
-    parameters = [p for p in student.parameters() if p.requires_grad]
+    parameters = trained_parameters(student)
     gradients, norms = {}, {}
     for name, loss in losses.items():
         if 'loss' in name:
             term = name.removeprefix('loss_')
-            gradients[term] = _gradient(loss, parameters)
+            gradients[term] = gradient_of(loss, parameters)
             norms[term] = float(gradients[term].norm())
     scalars = {f'term_gradient/norm/{term}': norm for term, norm in norms.items()}
     for one, other in combinations((term for term, norm in norms.items() if norm), 2):
@@ -106,7 +127,7 @@ def term_gradients(losses: Mapping[str, Any], student: nn.Module) -> dict[str, f
     return scalars
 
 
-def _gradient(loss: Tensor | list[Tensor], parameters: list[Tensor]) -> Tensor:
+def gradient_of(loss: Tensor | list[Tensor], parameters: list[Tensor]) -> Tensor:
     """The gradient of a loss in float32, flat; zero where the loss does not reach."""
     # As mmengine adds up a detector's losses of several levels.
     total = loss.mean() if isinstance(loss, Tensor) else sum(x.mean() for x in loss)

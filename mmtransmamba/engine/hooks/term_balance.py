@@ -1,0 +1,174 @@
+"""Weights of distillation terms that keep their gradients as large as another's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor
+
+from mmtransmamba.engine.hooks.term_decay import TermDecayHook
+from mmtransmamba.engine.hooks.term_gradients import (
+    check_measurable,
+    gradient_of,
+    measured_losses,
+    trained_parameters,
+)
+from mmtransmamba.engine.unwrap import unwrapped_model
+from mmtransmamba.registry import HOOKS
+
+TASK = 'task'
+NORMS = 'term_balance'
+"""Where the norms are kept in the message hub, which checkpoints contain."""
+
+
+@HOOKS.register_module()
+class TermBalanceHook(Hook):
+    r"""Weighs terms of a distiller by the size of their gradients.
+
+    Every ``interval`` iterations the gradients :math:`g_j` of the named terms and
+    :math:`g_r` of a reference are measured alone, with respect to all trained
+    parameters of the student, and term j is multiplied by
+
+    .. math:: s_j = \min(r_j \|g_r\| / \|g_j\|, \mathrm{most})
+
+    with norms that are running means. :math:`r_j` is the size that is asked for,
+    relative to the reference's. The weight that the term has in its config cancels out.
+    It is the aim of GradNorm (`arXiv:1711.02257 <https://arxiv.org/abs/1711.02257>`_)
+    with rates of 1, solved instead of learned. Scales are logged as
+    ``term_balance/TERM``.
+
+    A measurement costs a forward pass, and a backward pass for each term and the
+    reference. Norms are means over the processes of a distributed training, and a
+    resumed training goes on with them.
+
+    Args:
+        terms: Names of terms in the distiller's ``terms``, or their sizes by name; 1
+            for names alone.
+        to: The reference, ``'task'`` or the name of another term.
+        interval: Iterations between measurements, beginning with the first iteration.
+        momentum: Part of a running mean that a measurement leaves, in [0, 1).
+        most: Upper bound of a scale, for terms that have almost no gradient.
+
+    Raises:
+        ValueError: An argument is outside its range, the distiller has no such term, or
+            a ``TermDecayHook`` scales one of them too; at the start of a training also
+            if the model is not a distiller, or is sharded.
+    """
+
+    def __init__(
+        self,
+        terms: Sequence[str] | Mapping[str, float],
+        to: str = 'logits',
+        interval: int = 20,
+        momentum: float = 0.5,
+        most: float = 100.0,
+    ) -> None:
+        sizes = terms if isinstance(terms, Mapping) else dict.fromkeys(terms, 1.0)
+        for name, size in sizes.items():
+            if not 0 < size < math.inf:
+                raise ValueError(
+                    f'TermBalanceHook: terms[{name!r}]={size} must be above 0 and '
+                    'finite.'
+                )
+        if not sizes or to in sizes:
+            raise ValueError(
+                f'TermBalanceHook: terms={list(sizes)} must name one term at least, '
+                f'and not to={to!r}.'
+            )
+        if interval < 1:
+            raise ValueError(
+                f'TermBalanceHook: interval={interval} must be at least 1.'
+            )
+        if not 0 <= momentum < 1:
+            raise ValueError(f'TermBalanceHook: momentum={momentum} must be in [0, 1).')
+        if not 0 < most < math.inf:
+            raise ValueError(
+                f'TermBalanceHook: most={most} must be above 0 and finite.'
+            )
+        self.sizes = dict(sizes)
+        self.to = to
+        self.interval = interval
+        self.momentum = momentum
+        self.most = most
+
+    def before_train(self, runner: Runner) -> None:
+        check_measurable('TermBalanceHook', runner)
+        known = set(unwrapped_model(runner).terms)
+        named = set(self.sizes) | ({self.to} - {TASK})
+        if unknown := sorted(named - known):
+            raise ValueError(
+                f'TermBalanceHook: terms={list(self.sizes)} and to={self.to!r} name '
+                f'{unknown}, the model has {sorted(known)}.'
+            )
+        for hook in runner.hooks:
+            if isinstance(hook, TermDecayHook) and (both := named & set(hook.terms)):
+                raise ValueError(
+                    f'TermBalanceHook: {sorted(both)} fade by TermDecayHook too; leave '
+                    'them out of one of the two.'
+                )
+        self._scale(runner)
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        if runner.iter % self.interval:
+            return
+        measured = self._measure(runner, data_batch)
+        norms = dict(runner.message_hub.get_info(NORMS, {}))
+        for name, norm in measured.items():
+            if math.isfinite(norm) and norm > 0:
+                old = norms.get(name, norm)
+                norms[name] = self.momentum * old + (1 - self.momentum) * norm
+        runner.message_hub.update_info(NORMS, norms)
+        scales = self._scale(runner)
+        runner.visualizer.add_scalars(
+            {f'term_balance/{name}': scale for name, scale in scales.items()},
+            step=runner.iter + 1,
+        )
+
+    def _measure(self, runner: Runner, data_batch: Any) -> dict[str, float]:
+        """Norms of the gradients, those of the terms without their scales."""
+        model = unwrapped_model(runner)
+        parameters = trained_parameters(model.student)
+        names = [self.to, *self.sizes]
+        with measured_losses(runner, data_batch) as losses:
+            found = [
+                torch.stack(
+                    [gradient_of(loss, parameters) for loss in _of(losses, name)]
+                )
+                .sum(0)
+                .norm()
+                for name in names
+            ]
+        norms = torch.stack(found)
+        all_reduce(norms, 'mean')
+        return {
+            name: norm / (model.terms[name].scale if name in self.sizes else 1)
+            for name, norm in zip(names, norms.tolist(), strict=True)
+        }
+
+    def _scale(self, runner: Runner) -> dict[str, float]:
+        """Set the scales from the norms that are known, and return them."""
+        norms = runner.message_hub.get_info(NORMS, {})
+        scales = {
+            name: min(size * norms[self.to] / norms[name], self.most)
+            for name, size in self.sizes.items()
+            if norms.get(self.to) and norms.get(name)
+        }
+        terms = unwrapped_model(runner).terms
+        for name, scale in scales.items():
+            terms[name].scale = scale
+        return scales
+
+
+def _of(losses: Mapping[str, Any], name: str) -> list[Tensor | list[Tensor]]:
+    """The losses of a term, or all of the task's."""
+    if name != TASK:
+        return [losses[f'loss_{name}']]
+    return [loss for key, loss in losses.items() if key.startswith(f'loss_{TASK}')]
