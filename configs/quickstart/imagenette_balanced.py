@@ -1,0 +1,6 @@
+# The best row of docs/results/vision.md: logits and final feature, whose gradient is kept
+# as large as that of the logits; no layers, no directions, random weights.
+_base_ = './imagenette_transfer.py'
+
+model = dict(terms=dict(layer=None, direction=None))
+custom_hooks = [dict(type='mmtransmamba.TermBalanceHook', terms=['feature'])]
