@@ -256,7 +256,8 @@ def write_page(
     lines += ['## The same on CIFAR-10', '', *_about_cifar10(cifar10_top1)]
     lines += _compared(runs, ROWS['cifar10'], 'cifar10_')
     lines += ['## How much sooner (Fig. 5)', '', _SOONER]
-    lines += _sooner(runs, [*decisive, *ROWS['subclone']])
+    rows = [*decisive, terms[0], *ROWS['schedules'], *ROWS['subclone']]
+    lines += _sooner(runs, rows)
     weighed = [r.weights for r in _of(runs, 'full') if r.weights]
     if weighed:
         plot_weights(weighed, pictures / 'weights.png')
