@@ -109,7 +109,8 @@ def train(run: Run, args: argparse.Namespace) -> Finished:
     """Train a run, or read what it left."""
     torch.set_num_threads(args.threads)
     result = run_experiment(config_of(run, args), args.work_dir / run.key, test=True)
-    keep_gradients(result.work_dir, args.out / 'vision', run.key)
+    if run.alpha is None:
+        keep_gradients(result.work_dir, args.out / 'vision', run.key)
     return Finished(
         row=run.row.name,
         seed=run.seed,
