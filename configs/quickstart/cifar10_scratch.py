@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/plain_mamba_cifar10.py',
     '../_base_/datasets/cifar10_shards_32.py',
     '../_base_/schedules/imagenette.py',
-    '../_base_/default_runtime.py',
+    '../_base_/imagenette_runtime.py',
 ]
 
 train_dataloader = dict(
@@ -24,8 +24,3 @@ val_dataloader = dict(
         dataset=_base_.val_dataloader.dataset,
     ),
 )
-default_hooks = dict(
-    logger=dict(interval=50, log_metric_by_epoch=False),
-    checkpoint=dict(by_epoch=False, interval=50, max_keep_ckpts=1),
-)
-log_processor = dict(by_epoch=False)

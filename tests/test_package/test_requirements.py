@@ -142,11 +142,7 @@ def test_oldest_versions_are_the_declared_lower_bounds(name, oldest, repo_dir):
 
 @pytest.mark.parametrize('package', TESTED)
 def test_the_warned_range_starts_at_the_oldest_versions(package, oldest):
-    assert series(oldest[package]) == series(TESTED[package][0])
-
-
-def series(version):
-    return version.split('.')[:2]
+    assert release(oldest[package]) == release(TESTED[package][0])
 
 
 @pytest.mark.parametrize('package', TESTED)

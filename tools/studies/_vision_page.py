@@ -10,7 +10,7 @@ from typing import Any
 
 from _vision_figures import plot_accuracies, plot_curves, plot_weights
 from _vision_gradients import Series, gradient_rows, plot_gradients
-from _vision_plan import FAMILIES, ROWS, Row
+from _vision_plan import BY_NAME, FAMILIES, ROWS, Row
 from _vision_rows import Finished
 
 # Two-sided 95 % quantiles of Student's t by degrees of freedom; 1.96 beyond.
@@ -170,19 +170,18 @@ def _sooner(runs: list[Finished], rows: list[Row]) -> list[str]:
 
 
 def _swept(runs: list[Finished]) -> list[str]:
-    rows = {row.name: row.title for part in ROWS.values() for row in part}
     alphas = sorted({r.alpha for r in runs if r.alpha is not None})
     return _table(
         ('student learns from', *(f'α = {alpha}' for alpha in alphas)),
         (
             (
-                title,
+                row.title,
                 *(
                     mean_and_spread([r.top1 for r in _of(runs, name) if r.alpha == a])
                     for a in alphas
                 ),
             )
-            for name, title in rows.items()
+            for name, row in BY_NAME.items()
             if _of(runs, name)
         ),
     )
@@ -229,8 +228,7 @@ def write_page(
         *_compared(runs, [*decisive, *terms]),
     ]
     if runs:
-        rows = [row for part in ROWS.values() for row in part]
-        accuracies = {row.name: [r.top1 for r in _of(runs, row.name)] for row in rows}
+        accuracies = {name: [r.top1 for r in _of(runs, name)] for name in BY_NAME}
         plot_accuracies(
             {n: v for n, v in accuracies.items() if v}, pictures / 'accuracy.png'
         )

@@ -199,6 +199,8 @@ ROWS: dict[str, list[Row]] = {
     ],
 }
 
+BY_NAME = {row.name: row for part in ROWS.values() for row in part}
+
 
 def plan(parts: list[str], seeds: list[int]) -> list[Run]:
     """All runs of some parts of the study, seed by seed within each part."""
@@ -213,14 +215,13 @@ def plan(parts: list[str], seeds: list[int]) -> list[Run]:
 
 def sweep() -> list[Run]:
     """Alpha of the rows that are compared most, and how other terms are scheduled."""
-    rows = {row.name: row for part in ROWS.values() for row in part}
     runs = [
-        Run(rows[name], SWEEP_SEED, alpha)
+        Run(BY_NAME[name], SWEEP_SEED, alpha)
         for alpha in SWEEP_ALPHAS
         for name in ('logits', 'feature', 'full')
     ]
     others = ('logits_feature', 'steady', 'balanced', 'full_steady', 'full_balanced')
-    return runs + [Run(rows[name], SWEEP_SEED, SWEEP_ALPHAS[0]) for name in others]
+    return runs + [Run(BY_NAME[name], SWEEP_SEED, SWEEP_ALPHAS[0]) for name in others]
 
 
 def _hooks(row: Row) -> list[dict]:
@@ -264,11 +265,9 @@ def _student_options(row: Row) -> dict[str, Any]:
 def config_of(run: Run, args: argparse.Namespace) -> Config:
     """The complete config of a run."""
     row = run.row
-    transfer, alone = (
-        read_config(CONFIGS / f'{row.data}_{kind}.py')
-        for kind in ('transfer', 'scratch')
-    )
-    cfg = transfer if row.has_teacher else alone
+    transfer = cfg = read_config(CONFIGS / f'{row.data}_transfer.py')
+    if not row.has_teacher:
+        cfg = read_config(CONFIGS / f'{row.data}_scratch.py')
     hooks = _hooks(row)
     options: dict[str, Any] = {'randomness.seed': run.seed, **_places(row, args)}
     options['train_dataloader.dataset.proportion'] = (

@@ -139,12 +139,7 @@ class TermBalanceHook(Hook):
         names = [self.to, *self.sizes]
         with measured_losses(runner, data_batch) as losses:
             found = [
-                torch.stack(
-                    [gradient_of(loss, parameters) for loss in _of(losses, name)]
-                )
-                .sum(0)
-                .norm()
-                for name in names
+                gradient_of(_of(losses, name), parameters).norm() for name in names
             ]
         norms = torch.stack(found)
         all_reduce(norms, 'mean')
@@ -167,8 +162,12 @@ class TermBalanceHook(Hook):
         return scales
 
 
-def _of(losses: Mapping[str, Any], name: str) -> list[Tensor | list[Tensor]]:
-    """The losses of a term, or all of the task's."""
+def _of(losses: Mapping[str, Any], name: str) -> Tensor | list[Tensor]:
+    """The loss of a term, or all losses of the task."""
     if name != TASK:
-        return [losses[f'loss_{name}']]
-    return [loss for key, loss in losses.items() if key.startswith(f'loss_{TASK}')]
+        return losses[f'loss_{name}']
+    found: list[Tensor] = []
+    for key, loss in losses.items():
+        if key.startswith(f'loss_{TASK}'):
+            found += [loss] if isinstance(loss, Tensor) else loss
+    return found

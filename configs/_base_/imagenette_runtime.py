@@ -1,0 +1,8 @@
+# Few iterations, no epochs: log and save by iteration.
+_base_ = './default_runtime.py'
+
+default_hooks = dict(
+    logger=dict(interval=50, log_metric_by_epoch=False),
+    checkpoint=dict(by_epoch=False, interval=50, max_keep_ckpts=1),
+)
+log_processor = dict(by_epoch=False)
