@@ -92,6 +92,9 @@ class Run:
 LOGITS = ('logits',)
 BASIC = ('logits', 'feature')
 FULL = ('logits', 'feature', 'layer', 'direction')
+BEST: dict[str, Any] = dict(terms=BASIC, fades=False, balanced=True)
+"""The row that is best on the PlainMamba."""
+BEST_TITLE = 'feature + logits, none fades, `TermBalanceHook`'
 
 
 def _rival(kind: str, **arguments: Any) -> dict[str, Any]:
@@ -139,13 +142,7 @@ ROWS: dict[str, list[Row]] = {
             fades=False,
             weights={'feature': 4.0, 'layer': 4 / 6, 'direction': 14 / 24},
         ),
-        Row(
-            'hook_balanced',
-            'feature + logits, none fades, `TermBalanceHook`',
-            BASIC,
-            fades=False,
-            balanced=True,
-        ),
+        Row('hook_balanced', BEST_TITLE, **BEST),
     ],
     'fewer': [
         *(
@@ -153,10 +150,11 @@ ROWS: dict[str, list[Row]] = {
             for part in (0.25, 0.75, 0.5)
             for name, title, terms, more in (
                 ('baseline', 'the student alone', (), dict(proportion=part)),
-                ('logits', 'logits', LOGITS, dict(proportion=part)),
                 ('full', 'full', FULL, dict(proportion=part)),
             )
-        )
+        ),
+        # Whether layers and directions help where labels are fewest.
+        Row('logits_25pct', 'logits, 25%', LOGITS, proportion=0.25),
     ],
     'subclone': [
         Row('subclone', 'inherited weights alone', subclone=True),
@@ -178,23 +176,21 @@ ROWS: dict[str, list[Row]] = {
         Row('full_layer8', 'full, teacher layer 8 of 12', FULL, teacher_layer=7),
     ],
     'families': [
-        Row(f'{family}_{name}', title, terms, family=family, **more)
+        Row(f'{family}_{name}', title, family=family, **more)
         for family in FAMILIES
-        for name, title, terms, more in (
-            ('baseline', 'the student alone', (), {}),
-            ('full', 'full', FULL, {}),
-            ('full_75pct', 'full, 75 %', FULL, dict(proportion=0.75)),
-            ('logits', 'logits', LOGITS, {}),
-            ('feature', 'feature', ('feature',), {}),
+        for name, title, more in (
+            ('baseline', 'the student alone', {}),
+            ('hook_balanced', BEST_TITLE, BEST),
+            ('full_75pct', 'full, 75%', dict(terms=FULL, proportion=0.75)),
         )
     ],
     'cifar10': [
-        Row(f'cifar10_{name}', title, terms, data=CIFAR10)
-        for name, title, terms in (
-            ('baseline', 'the student alone', ()),
-            ('logits', 'logits', LOGITS),
-            ('full', 'full', FULL),
-            ('feature', 'feature', ('feature',)),
+        Row(f'cifar10_{name}', title, data=CIFAR10, **more)
+        for name, title, more in (
+            ('baseline', 'the student alone', {}),
+            ('logits', 'logits', dict(terms=LOGITS)),
+            ('full', 'full', dict(terms=FULL)),
+            ('hook_balanced', BEST_TITLE, BEST),
         )
     ],
 }
