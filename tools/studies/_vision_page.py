@@ -356,5 +356,6 @@ which the two pull apart. A term that has faded out has neither.
 """
 _SWEEP = """\
 One other seed (100), 1,000 training images that no student learns from: a check of
-whether another α or schedule would have favoured a row. The runs above do not use it.
+whether another α would have favoured a row. The runs above do not use it; weights and
+schedules of the terms are compared above, with seeds.
 """

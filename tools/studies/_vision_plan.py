@@ -210,14 +210,12 @@ def plan(parts: list[str], seeds: list[int]) -> list[Run]:
 
 
 def sweep() -> list[Run]:
-    """Alpha of the rows that are compared most, and how other terms are scheduled."""
-    runs = [
+    """Alpha of the rows that are compared most."""
+    return [
         Run(BY_NAME[name], SWEEP_SEED, alpha)
         for alpha in SWEEP_ALPHAS
-        for name in ('logits', 'feature', 'full')
+        for name in ('logits', 'feature', 'full', 'hook_balanced')
     ]
-    others = ('logits_feature', 'steady', 'balanced', 'full_steady', 'full_balanced')
-    return runs + [Run(BY_NAME[name], SWEEP_SEED, SWEEP_ALPHAS[0]) for name in others]
 
 
 def _hooks(row: Row) -> list[dict]:
