@@ -1,4 +1,4 @@
-"""Every bridge of ``mmtransmamba/compat.py``: still needed, and working."""
+"""Every bridge: still needed, and working."""
 
 import importlib.machinery
 import importlib.util
@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmtransmamba import compat
+from mmtransmamba.compat import mmaction, quiet_logger
+from mmtransmamba.compat.bridging import BRIDGES
+from mmtransmamba.compat.mmpretrain import find_pruneable_heads_and_indices
 
 WITH_OPS = importlib.util.find_spec('mmcv._ext') is not None
 
@@ -173,7 +175,7 @@ def test_missing_module_and_names_of_mmaction_models(bridged):
 
 def test_stand_in_for_drn_says_what_is_missing():
     with pytest.raises(ImportError, match='mmaction2 from its source repository'):
-        compat._MissingDRN()
+        mmaction._MissingDRN()
 
 
 def test_hub_knows_the_package(plain, bridged):
@@ -199,76 +201,10 @@ def test_hub_finds_the_fork_of_mmseg(plain, bridged):
     ],
 )
 def test_find_pruneable_heads(heads, n_heads, pruned, expected_heads, expected_index):
-    to_prune, index = compat._find_pruneable_heads_and_indices(
-        heads, n_heads, 2, pruned
-    )
+    to_prune, index = find_pruneable_heads_and_indices(heads, n_heads, 2, pruned)
     assert to_prune == expected_heads
     assert index.dtype == torch.int64
     assert index.tolist() == expected_index
-
-
-def _install_distribution(folder, name):
-    info = folder / f'{name.replace("-", "_")}-1.0.dist-info'
-    info.mkdir()
-    (info / 'METADATA').write_text(
-        f'Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n'
-    )
-
-
-def test_original_beside_its_fork_is_an_error(tmp_path, monkeypatch):
-    _install_distribution(tmp_path, 'mmcv')
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ImportError) as error:
-        compat.check_distributions()
-    message = str(error.value)
-    assert '"mmcv" is installed beside "onedl-mmcv"' in message
-    assert 'pip uninstall -y mmcv onedl-mmcv\n  pip install onedl-mmcv' in message
-
-
-def test_forks_alone_are_no_error():
-    compat.check_distributions()
-
-
-def test_bridged_module_keeps_its_own_loader(tmp_path, monkeypatch):
-    (tmp_path / 'bridged_example.py').write_text('value = supplied')
-    monkeypatch.syspath_prepend(tmp_path)
-    order = []
-
-    def bridge(execute):
-        order.append('before')
-        with compat._supplied(sys.modules['builtins'], supplied=3):
-            execute()
-        order.append('after')
-
-    monkeypatch.setitem(compat._BRIDGES, 'bridged_example', bridge)
-    compat.install_bridges()
-    import bridged_example
-
-    assert bridged_example.value == 3
-    assert order == ['before', 'after']
-    assert not hasattr(sys.modules['builtins'], 'supplied')
-    assert type(bridged_example.__loader__).__name__ == 'SourceFileLoader'
-    assert bridged_example.__spec__.loader is bridged_example.__loader__
-    del sys.modules['bridged_example']
-
-
-def test_supplied_keeps_what_upstream_has():
-    import types
-
-    module = types.ModuleType('upstream')
-    module.fixed = 'upstream'
-    with compat._supplied(module, fixed='bridge', missing='bridge'):
-        assert module.fixed == 'upstream'
-        assert module.missing == 'bridge'
-    assert module.fixed == 'upstream'
-    assert not hasattr(module, 'missing')
-
-
-def test_installing_twice_adds_one_finder():
-    compat.install_bridges()
-    compat.install_bridges()
-    finders = [f for f in sys.meta_path if isinstance(f, compat._BridgeFinder)]
-    assert len(finders) == 1
 
 
 def test_notices_of_file_client_stay_out_of_the_log():
@@ -283,7 +219,7 @@ def test_notices_of_file_client_stay_out_of_the_log():
     logger.addHandler(handler)
     FileClient.infer_client(uri='some/file')
     assert seen
-    compat.quiet_logger(logger)
+    quiet_logger(logger)
     seen.clear()
     FileClient.infer_client(uri='some/file')
     logger.warning('another message')
@@ -314,34 +250,6 @@ def test_hues_of_mmaction(bridged):
         assert jittered.dtype == np.uint8 and jittered.shape == image.shape
 
 
-@pytest.mark.parametrize(
-    ('version', 'warned'),
-    [
-        ('5.20.2', True),
-        ('5.21.0', False),
-        ('5.24.9', False),
-        ('5.25.0', True),
-        ('6.0.0.dev0', True),
-    ],
-)
-def test_a_release_outside_the_tested_range_is_warned_of_once(
-    version, warned, monkeypatch, recwarn
-):
-    versions = {'transformers': version}
-    find = metadata.version
-    monkeypatch.setattr(
-        compat.metadata, 'version', lambda name: versions.get(name) or find(name)
-    )
-    compat.check_tested_versions.cache_clear()
-    compat.check_tested_versions()
-    compat.check_tested_versions()
-    told = [str(w.message) for w in recwarn if 'tested' in str(w.message)]
-    assert len(told) == warned
-    if warned:
-        assert f'transformers {version} is outside' in told[0]
-        assert '5.21 to 5.24' in told[0]
-
-
 @pytest.mark.parametrize('onebit', [False, True])
 def test_deepspeed_with_and_without_one_bit_optimizers(onebit, monkeypatch):
     from mmengine._strategy import deepspeed as strategy
@@ -366,7 +274,7 @@ def test_deepspeed_with_and_without_one_bit_optimizers(onebit, monkeypatch):
     monkeypatch.setattr(strategy, 'deepspeed', module('deepspeed'))
     original = strategy.register_deepspeed_optimizers
     monkeypatch.setattr(strategy, 'register_deepspeed_optimizers', original)
-    compat._BRIDGES['mmengine._strategy.deepspeed'](lambda: None)
+    BRIDGES['mmengine._strategy.deepspeed'](lambda: None)
     if onebit:
         assert strategy.register_deepspeed_optimizers is original
         return
