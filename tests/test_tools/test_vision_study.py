@@ -318,7 +318,10 @@ def test_the_page_says_what_is_there(tmp_path):
         '**12 of 81 runs** are in these tables. Each row',
         '| the student alone | 2 | 49.00 ± 1.41 | – | – |',
         '| direction + adaptive layer + feature + logits | 1 | 53.00 | +5.00 | – |',
-        '| logits | 0 | – | – | – |',
+        'Not measured yet: logits; feature (FitNets on the final feature); '
+        'feature + logits; layer + feature + logits; direction + feature + logits; '
+        'adaptive layer + feature + logits.',
+        'Not measured yet: 25 %; 50 %.',
         '| 75 % | – | – | 53.00 ± 2.83 | – | – | +4.00 ± 12.71 |',
         '| 100 % | 49.00 ± 1.41 | – | 53.00 | +5.00 | – | +5.00 |',
         '| direction + adaptive layer + feature + logits | 50 | 3.00 | 120 |',

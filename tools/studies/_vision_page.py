@@ -75,19 +75,28 @@ def _table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> list[str]:
     return ['| ' + ' | '.join(row) + ' |' for row in rows] + ['']
 
 
+def _measured(
+    head: Iterable[str], lines: Iterable[tuple[str, Iterable[str] | None]]
+) -> list[str]:
+    """A table of what there is, and the names of the lines that are not there yet."""
+    lines = list(lines)
+    found = [(name, *cells) for name, cells in lines if cells is not None]
+    missing = [name for name, cells in lines if cells is None]
+    text = _table(head, found) if found else []
+    return text + ([f'Not measured yet: {"; ".join(missing)}.', ''] if missing else [])
+
+
 def _compared(runs: list[Finished], rows: list[Row], prefix: str = '') -> list[str]:
     others = (f'{prefix}baseline', f'{prefix}logits')
-    return _table(
+
+    def cells(row: Row) -> Iterable[str] | None:
+        found = [r.top1 for r in _of(runs, row.name)]
+        gains = (difference(runs, row.name, other) for other in others)
+        return (str(len(found)), mean_and_spread(found), *gains) if found else None
+
+    return _measured(
         ('student learns from', 'seeds', 'top-1', 'minus baseline', 'minus logits'),
-        (
-            (
-                row.title,
-                str(len(_of(runs, row.name))),
-                mean_and_spread([r.top1 for r in _of(runs, row.name)]),
-                *(difference(runs, row.name, other) for other in others),
-            )
-            for row in rows
-        ),
+        ((row.title, cells(row)) for row in rows),
     )
 
 
@@ -96,15 +105,12 @@ def _families(runs: list[Finished]) -> list[str]:
     lines = []
     for family in ('', *FAMILIES):
         rows = [f'{family}_{name}' if family else name for name in names]
-        lines.append(
-            (
-                family or 'plain_mamba',
-                *(mean_and_spread([r.top1 for r in _of(runs, row)]) for row in rows),
-                *(difference(runs, row, rows[0]) for row in rows[1:]),
-            )
-        )
+        scores = (mean_and_spread([r.top1 for r in _of(runs, row)]) for row in rows)
+        gains = (difference(runs, row, rows[0]) for row in rows[1:])
+        found = any(_of(runs, row) for row in rows)
+        lines.append((family or 'plain_mamba', (*scores, *gains) if found else None))
     head = ('baseline', 'balanced', 'full, 75 %')
-    return _table(
+    return _measured(
         ('student', *head, *(f'{name} minus baseline' for name in head[1:])), lines
     )
 
@@ -114,11 +120,12 @@ def _fewer(runs: list[Finished]) -> list[str]:
     for part in (25, 50, 75, 100):
         suffix = '' if part == 100 else f'_{part}pct'
         names = [name + suffix for name in ('baseline', 'logits', 'full')]
-        scores = [mean_and_spread([r.top1 for r in _of(runs, n)]) for n in names]
+        scores = (mean_and_spread([r.top1 for r in _of(runs, n)]) for n in names)
         pairs = ((names[2], names[0]), (names[2], names[1]), (names[2], 'baseline'))
-        gains = [difference(runs, row, other) for row, other in pairs]
-        lines.append((f'{part} %', *scores, *gains))
-    return _table(
+        gains = (difference(runs, row, other) for row, other in pairs)
+        found = any(_of(runs, name) for name in names)
+        lines.append((f'{part} %', (*scores, *gains) if found else None))
+    return _measured(
         (
             *('images', 'baseline', 'logits', 'full', 'full minus baseline'),
             *('full minus logits', 'full minus baseline on 100 %'),
@@ -129,8 +136,8 @@ def _fewer(runs: list[Finished]) -> list[str]:
 
 def _sooner(runs: list[Finished], rows: list[Row]) -> list[str]:
     base = {r.seed: r for r in _of(runs, 'baseline')}
-    lines = []
-    for row in rows:
+
+    def cells(row: Row) -> Iterable[str] | None:
         ratios, steps = [], []
         for run in _of(runs, row.name):
             if run.seed not in base or row.name == 'baseline':
@@ -141,22 +148,22 @@ def _sooner(runs: list[Finished], rows: list[Row]) -> list[str]:
             if own is not None:
                 ratios.append(step_reaching(base[run.seed], best) / own)
         seconds = [r.seconds for r in _of(runs, row.name) if r.seconds is not None]
-        lines.append(
-            (
-                row.title,
-                ', '.join(steps) or '–',
-                mean_and_spread(ratios),
-                f'{statistics.median(seconds):.0f}' if seconds else '–',
-            )
+        if not _of(runs, row.name):
+            return None
+        return (
+            ', '.join(steps) or '–',
+            mean_and_spread(ratios),
+            f'{statistics.median(seconds):.0f}' if seconds else '–',
         )
-    return _table(
+
+    return _measured(
         (
             'student learns from',
             "steps to the baseline's best, by seed",
             'times sooner',
             'seconds a run (median)',
         ),
-        lines,
+        ((row.title, cells(row)) for row in rows),
     )
 
 
