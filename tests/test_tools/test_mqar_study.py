@@ -97,10 +97,12 @@ def test_the_best_rate_is_chosen_among_those_of_all_seeds(tmp_path):
     scores = {(1e-3, 0): 0.5, (1e-3, 1): 0.7, (3e-3, 0): 0.9}
     for (rate, seed), score in scores.items():
         run = plan.Run('KDA', 16, rate, seed)
-        row = dict.fromkeys(runs.STUDENTS, '0') | dict(key=run.key, accuracy=score)
+        row = dict.fromkeys(runs.STUDENTS, '0') | vars(run) | dict(accuracy=score)
+        row |= dict(key=run.key)
         runs.add_rows(tmp_path / 'mqar' / 'students.csv', runs.STUDENTS, row)
-    write_page(tmp_path, planned)
+    write_page(tmp_path, planned[:1])
     page = (tmp_path / 'mqar.md').read_text()
+    assert '**0 of 1 runs are done.**' in page
     assert '| KDA | 60.0 (50.0 to 70.0), 0.001, 2 seeds, 1 of 3 rates |' in page
     assert '| Mamba2 | – |' in page
     assert '| KDA | 16 | 0.003 | 0 | 0.0 % | 90.0 % |' in page

@@ -34,12 +34,13 @@ elapsed time and include waiting for a busy core.
 
 ```bash
 python tools/studies/mqar.py
+python tools/studies/mqar.py --head-dims 16 --seeds 0    # all linear mixers recall all
 ```
 """
 
 
 def write_page(out: Path, runs: list[Run]) -> None:
-    """Write the page.
+    """Write the page, with the runs of other sizes and seeds that there are.
 
     Args:
         out: Folder of the page ``mqar.md`` and of the tables in ``mqar/``.
@@ -47,10 +48,13 @@ def write_page(out: Path, runs: list[Run]) -> None:
     """
     rows = {row['key']: row for row in read_table(out / 'mqar' / 'students.csv')}
     teachers = read_table(out / 'mqar' / 'teachers.csv')
-    done = [run for run in runs if run.key in rows]
+    done = [_run_of(row) for row in rows.values()]
+    missing = len(set(runs) - set(done))
     text = HEAD + (
-        f'\n**{len(done)} of {len(runs)} runs are done.** The command goes on with '
-        'the others.\n'
+        f'\n**{len(runs) - missing} of {len(runs)} runs are done.** The command goes '
+        'on with the others.\n'
+        if missing
+        else ''
     )
     if teachers:
         text += (
@@ -69,6 +73,11 @@ def write_page(out: Path, runs: list[Run]) -> None:
     path = out / 'mqar.md'
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+
+
+def _run_of(row: dict[str, str]) -> Run:
+    size, rate, seed = (row[name] for name in ('head_dim', 'rate', 'seed'))
+    return Run(row['mixer'], int(size), float(rate), int(seed))
 
 
 def _best(done: list[Run], rows: dict[str, dict[str, str]]) -> str:
@@ -119,7 +128,7 @@ def _all(done: list[Run], rows: dict[str, dict[str, str]]) -> str:
         '\n## All runs\n\n| mixer | K | rate | seed | before | after | steps | seconds '
         '|\n' + '|---' * 8 + '|\n'
     )
-    for run in done:
+    for run in sorted(done, key=lambda run: (run.head_dim, run.seed)):
         row = rows[run.key]
         text += (
             f'| {run.mixer} | {run.head_dim} | {run.rate:g} | {run.seed} '

@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--seeds', nargs='+', type=seed_number, default=[0, 1, 2])
     parser.add_argument(
-        '--head-dims', nargs='+', type=positive, default=[8, 16], help='in order'
+        '--head-dims', nargs='+', type=positive, default=[8], help='in order'
     )
     parser.add_argument(
         '--teacher-steps', type=positive, default=2000, help='at most, of a teacher'
