@@ -41,6 +41,7 @@ VALIDATED_ON_A_PART = (
     'quickstart/imagenette',
     'quickstart/cifar10_scratch',
     'quickstart/cifar10_transfer',
+    'quickstart/hybrid_vit/cifar10_vit',
 )
 
 

@@ -5,18 +5,23 @@ from pathlib import Path
 
 import _convert_vit
 import _convert_vit_page
+import _convert_vit_subjects
 import _convert_vit_trained
 import pytest
 import torch
 from _convert_vit import FIELDS, MIXERS, RATIOS, Table, take_mixers
+from mmengine.registry import DefaultScope
+from safetensors.torch import save_file
 from tiny_encoders import tiny_encoder
-from tiny_imagenette import write_imagenette
+from tiny_imagenette import write_cifar10, write_imagenette
 from transformers import ViTImageProcessor
 
 import mmtransmamba
+from mmtransmamba.apis.configs import read_config
 from mmtransmamba.datasets import IMAGENETTE_CLASSES
 from mmtransmamba.datasets.imagenette import IMAGENETTE_INDICES
 from mmtransmamba.models.folders import load_encoder
+from mmtransmamba.registry import MODELS
 
 
 @pytest.mark.parametrize('ratio', RATIOS)
@@ -62,10 +67,10 @@ def write_data(folder: Path) -> None:
     processor.save_pretrained(folder / 'deit_tiny')
 
 
-def test_the_trained_part_has_a_row_for_each_stage_and_goes_on(tmp_path, monkeypatch):
-    write_data(tmp_path / 'data')
-    args = Namespace(
-        parts=['trained'],
+def arguments(folder: Path, part: str) -> Namespace:
+    """Arguments of a study of one hybrid, trained for two steps."""
+    return Namespace(
+        parts=[part],
         mixers=['GatedDeltaNet'],
         ratios=[0.5],
         train_steps=2,
@@ -74,12 +79,18 @@ def test_the_trained_part_has_a_row_for_each_stage_and_goes_on(tmp_path, monkeyp
         calibration=4,
         fit_steps=1,
         seed=0,
+        seeds=[0],
         threads=1,
         page_only=False,
-        data=tmp_path / 'data',
-        out=tmp_path / 'out',
-        work_dir=tmp_path / 'work',
+        data=folder / 'data',
+        out=folder / 'out',
+        work_dir=folder / 'work',
     )
+
+
+def test_the_trained_part_has_a_row_for_each_stage_and_goes_on(tmp_path, monkeypatch):
+    write_data(tmp_path / 'data')
+    args = arguments(tmp_path, 'trained')
 
     def study(*seeds: int) -> list[dict[str, str]]:
         args.seeds = seeds
@@ -106,12 +117,58 @@ def test_trainings_of_other_lengths_are_other_rows(tmp_path):
     before = dict(mixer='teacher', images='200', top1='90')
     rows = [row('100', '0', '80'), row('20', '0', '60'), row('20', '1', '62')]
     _convert_vit_page.write_page(
-        tmp_path, dict(before=[before], trained=rows, latency=[])
+        tmp_path,
+        dict(before=[before], trained=rows, latency=[]),
+        dict(before=[], trained=[]),
     )
     page = (tmp_path / 'convert_vit.md').read_text()
-    assert 'trained for 20 or 100 steps of 16 images in each of\n' in page
+    assert 'trained for 20 or 100 steps of 16 images in each\n' in page
     table = page[page.index('| mixer | layers | after') :].splitlines()[2:]
     assert table == [
         '| Mamba2 | 100 % | `align` | 20 | 2 | 61.0 ± 1.4 | 61.0 ± 1.4 | 9 |',
         '| Mamba2 | 100 % | `align` | 100 | 1 | 80.0 | 80.0 | 9 |',
     ]
+
+
+def test_the_part_cifar10_converts_the_teacher_of_its_own_study(tmp_path, monkeypatch):
+    write_data(tmp_path / 'data')
+    write_cifar10(tmp_path / 'data' / 'cifar10')
+    args = arguments(tmp_path, 'cifar10')
+    with pytest.raises(SystemExit, match=r'test\.npz has 10 images, not 40'):
+        _convert_vit.run(args)
+    args.images = args.calibration = 1
+    with pytest.raises(SystemExit, match=r'cifar10_teacher\.py trains it'):
+        _convert_vit.run(args)
+
+    config = tmp_path / 'tiny.py'
+    config.write_text(
+        f"_base_ = '{_convert_vit_subjects.CONFIG}'\n"
+        'arch = dict(embed_dims=24, num_layers=2, num_heads=3, '
+        'feedforward_channels=48)\n'
+        'model = dict(backbone=dict(arch=arch), head=dict(in_channels=24))\n'
+    )
+    monkeypatch.setattr(_convert_vit_subjects, 'CONFIG', config)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        teacher = MODELS.build(read_config(config).model).eval()
+    weights = {n: value.half() for n, value in teacher.state_dict().items()}
+    (args.out / 'cifar10').mkdir(parents=True)
+    save_file(weights, args.out / 'cifar10' / 'teacher.safetensors')
+    folder = _convert_vit_subjects.CIFAR10.teacher(args)
+    image = torch.randn(2, 3, 32, 32)
+    teacher.load_state_dict({n: value.float() for n, value in weights.items()})
+    torch.testing.assert_close(
+        load_encoder(folder).eval()(image).logits, teacher(image)
+    )
+
+    # The page needs DeiT-Tiny's row as well.
+    table = Table(args.out / 'convert_vit', 'before')
+    table.add(mixer='teacher', images=4, top1=90.0)
+    _convert_vit.run(args)
+    rows = Table(args.out / 'convert_vit', 'trained', 'cifar10_').rows
+    assert [row['stage'] for row in rows] == ['align', 'tune']
+    assert {row['images'] for row in rows} == {'10'}
+    page = (tmp_path / 'out' / 'convert_vit.md').read_text()
+    _, section = page.split('## The teacher on CIFAR-10')
+    assert '% of the first 10 test images.' in section
+    assert '| GatedDeltaNet | `calibrate` | 50 % |' in section
+    assert '| GatedDeltaNet | 50 % | `tune` | 2 | 1 |' in section

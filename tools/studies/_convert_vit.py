@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from _convert_vit_page import write_page
+from _convert_vit_subjects import (
+    BATCH,
+    CIFAR10,
+    IMAGENETTE,
+    Subject,
+    class_logits,
+    read_images,
+)
 from _convert_vit_trained import measure_trained
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import mmtransmamba
-from mmtransmamba.datasets.imagenette import IMAGENETTE_INDICES
 from mmtransmamba.models.folders import load_encoder
 
 MIXERS = ('Mamba2', 'GatedDeltaNet')
 INITS = ('mimic', 'calibrate', 'scratch')
 RATIOS = (0.25, 0.5, 1.0)
-SIZE, BATCH = 224, 8
 FIELDS = {
     'before': ('mixer', 'init', 'ratio', 'seed', 'images', 'top1', 'agreement', 'kl'),
     'trained': (
@@ -51,10 +55,11 @@ class Table:
     Args:
         folder: Folder of the tables.
         name: Name in :data:`FIELDS`.
+        prefix: That of the subject.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self.path = folder / f'{name}.csv'
+    def __init__(self, folder: Path, name: str, prefix: str = '') -> None:
+        self.path = folder / f'{prefix}{name}.csv'
         self.fields = FIELDS[name]
         self.rows: list[dict[str, str]] = []
         if self.path.is_file():
@@ -85,51 +90,32 @@ def _text(value: Any) -> str:
     return f'{value:.5g}' if isinstance(value, float) else str(value)
 
 
-def read_images(path: Path, count: int) -> tuple[Tensor, Tensor]:
-    """The first images of a shard, enlarged and normalised for DeiT, and their classes.
-
-    Returns:
-        ``[N, 3, 224, 224]`` and ``[N]``.
-    """
-    with np.load(path) as shard:
-        jpeg, offsets, labels = (shard[k] for k in ('jpeg', 'offsets', 'labels'))
-    pixels = []
-    for start, stop in zip(offsets[:count], offsets[1 : count + 1], strict=True):
-        with Image.open(io.BytesIO(jpeg[start:stop].tobytes())) as image:
-            array = np.array(image.convert('RGB'))
-        pixels.append(torch.from_numpy(array).permute(2, 0, 1))
-    images = F.interpolate(
-        torch.stack(pixels).float(), (SIZE, SIZE), mode='bilinear', antialias=True
-    )
-    mean, std = (
-        torch.tensor(values).view(3, 1, 1)
-        for values in ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-    )
-    return (images - mean) / std, torch.from_numpy(labels[:count].astype('int64'))
-
-
-@torch.no_grad()
-def class_logits(model: nn.Module, images: Tensor) -> Tensor:
-    """Logits ``[N, 10]`` of Imagenette's classes."""
-    parts = [model(batch).logits for batch in images.split(BATCH)]
-    return torch.cat(parts)[:, list(IMAGENETTE_INDICES)]
-
-
 class Study:
-    """Data and teacher of the study.
+    """Data and teacher of one subject.
 
     Args:
         args: The command line.
+        subject: The subject.
     """
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.args = args
-        self.folder = args.out / 'convert_vit'
-        data = args.data / 'imagenette96'
-        self.images, self.labels = read_images(data / 'val.npz', args.images)
-        self.train, _ = read_images(data / 'train.npz', args.calibration)
-        self.teacher = load_encoder(args.data / 'deit_tiny').eval()
-        self.expected = class_logits(self.teacher, self.images)
+    def __init__(self, args: argparse.Namespace, subject: Subject) -> None:
+        self.args, self.subject = args, subject
+        self.count = args.images * subject.times
+        data = args.data / subject.images
+        self.images, self.labels = read_images(data / subject.test, self.count, subject)
+        calibration = args.calibration * subject.times
+        self.train, _ = read_images(data / subject.train, calibration, subject)
+        self.teacher_folder = subject.teacher(args)
+        self.teacher = load_encoder(self.teacher_folder).eval()
+        self.expected = self.answers(self.teacher)
+
+    def table(self, name: str) -> Table:
+        """One of the subject's tables."""
+        return Table(self.args.out / 'convert_vit', name, self.subject.prefix)
+
+    def answers(self, model: nn.Module) -> Tensor:
+        """A model's logits ``[N, 10]`` for the test images."""
+        return class_logits(model, self.images, self.subject)
 
     def score(self, logits: Tensor) -> dict[str, float]:
         """Accuracy and agreement with the teacher in percent, and divergence."""
@@ -161,14 +147,14 @@ class Study:
 
     def _fitted(self, mixer: str, seed: int) -> dict[str, Tensor]:
         """State dict of the fully converted, calibrated model."""
-        file = self.args.work_dir / f'{mixer}_{seed}.pt'
+        file = self.args.work_dir / f'{self.subject.prefix}{mixer}_{seed}.pt'
         if not file.is_file():
             hybrid, report = mmtransmamba.convert(
                 self.teacher,
                 mixer=mixer,
                 init='calibrate',
                 seed=seed,
-                calibration=self.train.split(BATCH),
+                calibration=self.train.split(BATCH * self.subject.times),
                 calibration_steps=self.args.fit_steps,
             )
             print(report.proof, flush=True)
@@ -194,38 +180,29 @@ def take_mixers(hybrid: nn.Module, weights: dict[str, Tensor]) -> None:
     hybrid.load_state_dict(hybrid.state_dict() | taken)
 
 
-def rows() -> Iterator[tuple[str, str, float]]:
-    """Mixer, initialisation and ratio of every row, the cheapest first."""
-    for init in ('mimic', 'calibrate', 'scratch'):
-        for mixer in MIXERS:
-            for ratio in RATIOS:
-                yield mixer, init, ratio
-
-
 def measure_teacher(study: Study) -> None:
     """Accuracy of the teacher, which the page needs with every part."""
-    table = Table(study.folder, 'before')
-    count = study.args.images
-    if not table.has(mixer='teacher', images=count):
-        table.add(mixer='teacher', images=count, **study.score(study.expected))
+    table = study.table('before')
+    if not table.has(mixer='teacher', images=study.count):
+        table.add(mixer='teacher', images=study.count, **study.score(study.expected))
 
 
-def measure_before(study: Study) -> None:
+def measure_before(
+    study: Study, inits: Sequence[str], mixers: Sequence[str], ratios: Sequence[float]
+) -> None:
     """Accuracy before training."""
-    table = Table(study.folder, 'before')
-    count = study.args.images
-    for mixer, init, ratio in rows():
-        seed = study.args.seed
-        key = dict(mixer=mixer, init=init, ratio=ratio, seed=seed, images=count)
-        if table.has(**key):
-            continue
-        hybrid = study.convert(mixer, init, ratio, seed)
-        table.add(**key, **study.score(class_logits(hybrid, study.images)))
+    table = study.table('before')
+    seed = study.args.seed
+    for init, mixer, ratio in product(inits, mixers, ratios):
+        key = dict(mixer=mixer, init=init, ratio=ratio, seed=seed, images=study.count)
+        if not table.has(**key):
+            hybrid = study.convert(mixer, init, ratio, seed)
+            table.add(**key, **study.score(study.answers(hybrid)))
 
 
 def measure_latency(study: Study) -> None:
     """Median time of one image."""
-    table = Table(study.folder, 'latency')
+    table = study.table('latency')
     models = {'DeiT-Tiny': study.teacher}
     for mixer in MIXERS:
         models[mixer] = study.convert(mixer, 'mimic', 1.0, study.args.seed)
@@ -245,21 +222,39 @@ def measure_latency(study: Study) -> None:
             table.add(model=name, pixels=pixels, milliseconds=milliseconds)
 
 
+def study_imagenette(args: argparse.Namespace) -> None:
+    """What is missing of DeiT-Tiny's parts."""
+    study = Study(args, IMAGENETTE)
+    measure_teacher(study)
+    if 'before' in args.parts:
+        measure_before(study, INITS, MIXERS, RATIOS)
+    if 'trained' in args.parts:
+        measure_trained(study)
+    if 'latency' in args.parts:
+        measure_latency(study)
+
+
+def study_cifar10(args: argparse.Namespace) -> None:
+    """What is missing of the part on CIFAR-10."""
+    study = Study(args, CIFAR10)
+    measure_teacher(study)
+    measure_before(study, ('mimic', 'calibrate'), args.mixers, args.ratios)
+    measure_trained(study)
+
+
 def run(args: argparse.Namespace) -> None:
     """Make the measurements that are missing, and write the page."""
     torch.set_num_threads(args.threads)
     if not args.page_only:
-        study = Study(args)
-        measure_teacher(study)
-        if 'before' in args.parts:
-            measure_before(study)
-        if 'trained' in args.parts:
-            measure_trained(
-                study,
-                Table(study.folder, 'trained'),
-                lambda hybrid: study.score(class_logits(hybrid, study.images)),
-            )
-        if 'latency' in args.parts:
-            measure_latency(study)
+        if {'before', 'trained', 'latency'} & set(args.parts):
+            study_imagenette(args)
+        if 'cifar10' in args.parts:
+            study_cifar10(args)
     folder = args.out / 'convert_vit'
-    write_page(args.out, {name: Table(folder, name).rows for name in FIELDS})
+    write_page(
+        args.out,
+        *(
+            {name: Table(folder, name, subject.prefix).rows for name in FIELDS}
+            for subject in (IMAGENETTE, CIFAR10)
+        ),
+    )

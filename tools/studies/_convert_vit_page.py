@@ -27,6 +27,19 @@ MMTRANSMAMBA_DATA=data python tools/studies/convert_vit.py
 
 ## Before training
 """
+_CIFAR10 = """\
+A ViT of six blocks for images of 32 pixels (64 patches), which
+`tools/studies/cifar10_teacher.py` trains on all 50,000 images. Both stages see 2,000 of
+them, 200 of each class: those of the transfer into a PlainMamba and of the PlainMamba
+alone, [on the same images](vision.md#the-same-on-cifar-10). Ten times as many images as
+above for calibration and test.
+
+```bash
+MMTRANSMAMBA_DATA=data python tools/studies/convert_vit.py --parts cifar10 \\
+    --mixers Mamba2 --train-steps 200 --batch 32 --seeds 0 1 2
+```
+
+"""
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
@@ -34,46 +47,87 @@ def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
     return ['| ' + ' | '.join(row) + ' |' for row in rows] + ['']
 
 
+def _before(rows: Rows) -> list[str]:
+    """The table of what the hybrids score before any training."""
+    return _table(
+        ('mixer', 'init', 'layers', 'top-1 %', 'agrees with the teacher %', 'KL'),
+        (
+            (
+                row['mixer'],
+                f'`{row["init"]}`',
+                f'{100 * float(row["ratio"]):.0f} %',
+                f'{float(row["top1"]):.1f}',
+                f'{float(row["agreement"]):.1f}',
+                f'{float(row["kl"]):.2f}',
+            )
+            for row in rows
+            if row['mixer'] != 'teacher'
+        ),
+    )
+
+
+def _lengths(rows: Rows) -> tuple[str, str]:
+    """Steps of the stages, and images in a step, in words."""
+    batches = sorted({int(row['batch']) for row in rows})
+    steps = sorted({int(row['steps']) for row in rows})
+    return ' or '.join(map(str, steps)), ' or '.join(map(str, batches))
+
+
 def _trained(rows: Rows) -> list[str]:
-    """The section on training, with the rows of each setting averaged over seeds."""
-    lengths = sorted({int(row['steps']) for row in rows})
-    (batch,) = {row['batch'] for row in rows}
+    """The table of training, with the rows of each setting averaged over seeds."""
     groups: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
     for row in rows:
         key = tuple(row[k] for k in ('steps', 'mixer', 'ratio', 'stage'))
         groups.setdefault(key, []).append(row)
-    steps = ' or '.join(map(str, lengths))
-    return [
-        '## After a short training',
-        '',
-        f'Calibrated hybrids, trained for {steps} steps of {batch} images in each of',
-        'two stages, with the configs of `configs/quickstart/hybrid_vit`: `align`',
-        'trains the mixers towards the teacher without labels, and `tune` everything',
-        "with labels and the teacher's logits. Too short to converge. Processor time",
-        'is that of the stage, on one thread of a shared core.',
-        '',
-        *_table(
-            (
-                *('mixer', 'layers', 'after', 'steps', 'seeds'),
-                *('top-1 %', 'agrees %', 'seconds'),
-            ),
-            (
-                (
-                    mixer,
-                    f'{100 * float(ratio):.0f} %',
-                    f'`{stage}`',
-                    steps,
-                    str(len(found)),
-                    _spread([float(row['top1']) for row in found]),
-                    _spread([float(row['agreement']) for row in found]),
-                    f'{mean(float(row["seconds"]) for row in found):.0f}',
-                )
-                for (steps, mixer, ratio, stage), found in sorted(
-                    groups.items(), key=lambda group: int(group[0][0])
-                )
-            ),
+    return _table(
+        (
+            *('mixer', 'layers', 'after', 'steps', 'seeds'),
+            *('top-1 %', 'agrees %', 'seconds'),
         ),
+        (
+            (
+                mixer,
+                f'{100 * float(ratio):.0f} %',
+                f'`{stage}`',
+                steps,
+                str(len(found)),
+                _spread([float(row['top1']) for row in found]),
+                _spread([float(row['agreement']) for row in found]),
+                f'{mean(float(row["seconds"]) for row in found):.0f}',
+            )
+            for (steps, mixer, ratio, stage), found in sorted(
+                groups.items(), key=lambda group: int(group[0][0])
+            )
+        ),
+    )
+
+
+def _teacher(rows: Rows) -> Mapping[str, str]:
+    return next(row for row in rows if row['mixer'] == 'teacher')
+
+
+def _cifar10(tables: Mapping[str, Rows]) -> list[str]:
+    """The section on the other teacher; empty if nothing was measured."""
+    if not tables['before']:
+        return []
+    teacher = _teacher(tables['before'])
+    lines = [
+        '## The teacher on CIFAR-10',
+        '',
+        _CIFAR10.rstrip(),
+        f'The teacher is right in {float(teacher["top1"]):.1f} % of the first '
+        f'{int(teacher["images"]):,} test images.',
+        '',
+        *_before(tables['before']),
     ]
+    if tables['trained']:
+        steps, batch = _lengths(tables['trained'])
+        lines += [
+            f'After {steps} steps of {batch} images in each stage:',
+            '',
+            *_trained(tables['trained']),
+        ]
+    return lines
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -82,15 +136,17 @@ def _spread(values: Sequence[float]) -> str:
     return text if len(values) == 1 else f'{text} ± {stdev(values):.1f}'
 
 
-def write_page(out: Path, tables: Mapping[str, Rows]) -> None:
+def write_page(
+    out: Path, tables: Mapping[str, Rows], cifar10: Mapping[str, Rows]
+) -> None:
     """Write ``convert_vit.md``.
 
     Args:
         out: Folder of the page.
         tables: Rows of the tables by name, see ``FIELDS`` of ``_convert_vit``.
+        cifar10: Those of the part on CIFAR-10.
     """
-    before = [row for row in tables['before'] if row['mixer'] != 'teacher']
-    teacher = next(row for row in tables['before'] if row['mixer'] == 'teacher')
+    teacher = _teacher(tables['before'])
     images = int(teacher['images'])
     lines = [
         '# DeiT-Tiny converted: accuracy on Imagenette',
@@ -98,28 +154,27 @@ def write_page(out: Path, tables: Mapping[str, Rows]) -> None:
         _SETTING.format(images=images, error=50 / images**0.5),
         f'The teacher is right in {float(teacher["top1"]):.1f} % of the images.',
         '',
-        *_table(
-            ('mixer', 'init', 'layers', 'top-1 %', 'agrees with the teacher %', 'KL'),
-            (
-                (
-                    row['mixer'],
-                    f'`{row["init"]}`',
-                    f'{100 * float(row["ratio"]):.0f} %',
-                    f'{float(row["top1"]):.1f}',
-                    f'{float(row["agreement"]):.1f}',
-                    f'{float(row["kl"]):.2f}',
-                )
-                for row in before
-            ),
-        ),
+        *_before(tables['before']),
     ]
     if tables['trained']:
-        lines += _trained(tables['trained'])
+        steps, batch = _lengths(tables['trained'])
+        lines += [
+            '## After a short training',
+            '',
+            f'Calibrated hybrids, trained for {steps} steps of {batch} images in each',
+            'of two stages, with the configs of `configs/quickstart/hybrid_vit`:',
+            '`align` trains the mixers towards the teacher without labels, and `tune`',
+            "everything with labels and the teacher's logits. Too short to converge.",
+            'Processor time is that of the stage, on one thread of a shared core.',
+            '',
+            *_trained(tables['trained']),
+        ]
+    lines += _cifar10(cifar10)
     if tables['latency']:
         lines += [
             '## Time of one image',
             '',
-            'Median processor time of five runs of a fully converted model on one',
+            'Median processor time of five runs of a fully converted DeiT-Tiny on one',
             'thread of a shared core, in milliseconds.',
             '',
             *_table(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from _cifar10_weights import cifar10_teacher
 from mmengine.config import Config
 
 from mmtransmamba.apis.configs import read_config
@@ -314,7 +315,7 @@ def _places(row: Row, args: argparse.Namespace) -> dict[str, str]:
     if row.has_teacher and imagenette:
         places['model.teacher.model'] = str(args.data / 'deit_tiny')
     elif row.has_teacher:
-        places['model.teacher.checkpoint'] = str(cifar10_teacher(args))
+        places['model.teacher.checkpoint'] = str(cifar10_teacher(args.out))
     return places
 
 
@@ -327,8 +328,3 @@ HELD_OUT = -1000
 def views_of(args: argparse.Namespace) -> Path:
     """Where the recorded views are."""
     return args.work_dir / 'views'
-
-
-def cifar10_teacher(args: argparse.Namespace) -> Path:
-    """The weights that ``cifar10_teacher.py`` leaves."""
-    return args.out / 'cifar10' / 'teacher.safetensors'

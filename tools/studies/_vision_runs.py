@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import torch
+from _cifar10_weights import cifar10_teacher, require_cifar10_teacher
 from _process import call_logged
 from _vision_gradients import keep_gradients, read_gradients
 from _vision_page import write_page
@@ -15,7 +16,6 @@ from _vision_plan import (
     RECORDED_LAYERS,
     TRAINING_IMAGES,
     Run,
-    cifar10_teacher,
     config_of,
     plan,
     views_of,
@@ -92,12 +92,8 @@ def prepare(missing: list[Run], args: argparse.Namespace) -> None:
     """
     if any(run.row.data == IMAGENETTE for run in missing):
         record_teacher(args)
-    others = any(run.row.data != IMAGENETTE and run.row.has_teacher for run in missing)
-    if others and not (path := cifar10_teacher(args)).is_file():
-        raise SystemExit(
-            f'vision.py: error: the part cifar10 needs {path}; '
-            'tools/studies/cifar10_teacher.py trains it'
-        )
+    if any(run.row.data != IMAGENETTE and run.row.has_teacher for run in missing):
+        require_cifar10_teacher(args.out, 'vision.py')
 
 
 def rows_file(run: Run, args: argparse.Namespace) -> Path:
@@ -180,7 +176,7 @@ def page(args: argparse.Namespace, runs: list[Run]) -> None:
 
 def cifar10_top1(args: argparse.Namespace) -> float | None:
     """What the teacher on CIFAR-10 scores, None if it has not been trained."""
-    path = cifar10_teacher(args)
+    path = cifar10_teacher(args.out)
     if not path.is_file():
         return None
     with safe_open(path, 'pt') as file:

@@ -2,8 +2,10 @@
 
 Accuracy before any training for each mixer, initialisation and share of converted
 layers; accuracy of calibrated hybrids after a short alignment and tuning; and the time
-of one image. Every measurement is a row of a table and is not made again, so the
-command can be stopped and repeated; the page is made from whatever rows there are.
+of one image. The part cifar10 repeats the first two with the teacher that
+cifar10_teacher.py trains. Every measurement is a row of a table and is not made again,
+so the command can be stopped and repeated; the page is made from whatever rows there
+are.
 
 docs/data.md says where images and teacher come from.
 """
@@ -14,7 +16,7 @@ from pathlib import Path
 
 from _tool import Parser, natural, positive, real, seed_number, tool
 
-PARTS = ('before', 'trained', 'latency')
+PARTS = ('before', 'trained', 'latency', 'cifar10')
 MIXERS = ('Mamba2', 'GatedDeltaNet')
 
 
@@ -24,8 +26,8 @@ def parse_args() -> argparse.Namespace:
         '--data',
         type=Path,
         default=Path(os.environ.get('MMTRANSMAMBA_DATA', 'data')),
-        help='folder with imagenette96 and deit_tiny; default: MMTRANSMAMBA_DATA, or '
-        'data',
+        help='folder with imagenette96, deit_tiny and cifar10; default: '
+        'MMTRANSMAMBA_DATA, or data',
     )
     parser.add_argument(
         '--work-dir',
@@ -40,9 +42,17 @@ def parse_args() -> argparse.Namespace:
         help='gets convert_vit.md, and the tables in convert_vit/',
     )
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS))
-    parser.add_argument('--images', type=positive, default=200, help='of validation')
     parser.add_argument(
-        '--calibration', type=positive, default=64, help='training images to fit to'
+        '--images',
+        type=positive,
+        default=200,
+        help='of validation; ten times as many of CIFAR-10, which are smaller',
+    )
+    parser.add_argument(
+        '--calibration',
+        type=positive,
+        default=64,
+        help='training images to fit to; ten times as many of CIFAR-10',
     )
     parser.add_argument(
         '--fit-steps', type=natural, default=40, help='of each mixer, for calibrate'
@@ -53,21 +63,21 @@ def parse_args() -> argparse.Namespace:
         type=seed_number,
         nargs='+',
         default=[0],
-        help='of the training, for the part trained',
+        help='of the training, for the parts trained and cifar10',
     )
     parser.add_argument(
         '--mixers',
         nargs='+',
         choices=MIXERS,
         default=list(MIXERS),
-        help='of the part trained',
+        help='of the parts trained and cifar10',
     )
     parser.add_argument(
         '--ratios',
         nargs='+',
         type=real(above=0, most=1),
         default=[0.5, 1.0],
-        help='of converted layers, for the part trained',
+        help='of converted layers, for the parts trained and cifar10',
     )
     parser.add_argument(
         '--train-steps', type=positive, default=20, help='of each of the two stages'

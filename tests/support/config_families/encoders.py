@@ -12,6 +12,7 @@ from mmtransmamba.transfer.convert import convert
 SUBJECTS = {
     'digits': (8, 8, dict(num_channels=1, num_labels=10)),
     'deit': (224, 32, dict(num_labels=1000)),
+    'cifar10': (32, 32, dict(num_labels=10)),
 }
 SMALL = dict(
     hidden_size=16,
