@@ -8,9 +8,11 @@ _base_ = [
 ]
 
 optim_wrapper = dict(optimizer=dict(lr=3e-4), clip_grad=dict(max_norm=5.0))
+# Three epochs of 782 steps: the blocks are pre-trained.
+train_dataloader = dict(batch_size=64)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, end=1, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-6, begin=1, convert_to_iter_based=True),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=200),
+    dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=False, begin=200, end=2346),
 ]
-train_cfg = dict(max_epochs=12, val_interval=1)
+train_cfg = dict(max_epochs=3, val_interval=1)
 default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=1))

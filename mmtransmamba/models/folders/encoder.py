@@ -10,6 +10,7 @@ from typing import Any
 import transformers
 from torch import nn
 
+from mmtransmamba.models.folders.companions import copy_companions
 from mmtransmamba.models.folders.config import read_model_config
 from mmtransmamba.models.folders.loading import load_folder
 from mmtransmamba.models.folders.sources import StateDictSource, TensorSource
@@ -151,3 +152,11 @@ class PretrainedEncoder:
     def source(self) -> TensorSource:
         """Its tensors."""
         return StateDictSource(self._model.state_dict())
+
+    def save_companions(self, folder: str | Path) -> None:
+        """Write the image processor to another folder.
+
+        A model in memory has none.
+        """
+        if self.path is not None:
+            copy_companions(self.path, folder)
