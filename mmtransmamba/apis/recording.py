@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mmtransmamba.datasets.recorded_views import (
 )
 from mmtransmamba.models.teachers import BaseTeacher
 from mmtransmamba.transfer.alignment import resample_tokens
+from mmtransmamba.utils.locks import alone_in
 from mmtransmamba.utils.recordings import check_same_recording
 
 
@@ -55,8 +57,9 @@ def record_views(
         on_image: Called with the number of complete images and their total.
 
     Raises:
-        ValueError: ``folder`` holds another recording, or the teacher has no logits
-            for the data set's classes.
+        ValueError: ``folder`` holds another recording, the teacher has no logits for
+            the data set's classes or no such layers, or a size is below 1.
+        BlockingIOError: Another process records there.
     """
     folder = Path(folder)
     classes = list(dataset.metainfo['classes'])
@@ -65,38 +68,65 @@ def record_views(
             f'record_views: the teacher knows {teacher.num_classes} classes, the data '
             f"set has {len(classes)}; choose from the teacher's (class_order)."
         )
+    for name, value in dict(size=size, teacher_size=teacher_size, views=views).items():
+        if value < 1:
+            raise ValueError(f'record_views: {name}={value} must be at least 1.')
+    known = range(len(teacher.layer_dims))
+    if wrong := [layer for layer in layers if layer not in known]:
+        raise ValueError(
+            f'record_views: layers names {wrong}; the teacher has 0 to {known[-1]}.'
+        )
     numbers = dict(size=size, teacher_size=teacher_size, grid=list(grid), seed=seed)
     record = ViewRecord(
-        source=source | numbers,
+        # As it is read from the file: with lists in place of tuples.
+        source=json.loads(json.dumps(source | numbers)),
         classes=classes,
         images=len(dataset),
         views=views,
         layers=list(layers),
     )
-    if (folder / RECORD_FILE).is_file():
-        found = read_view_record(folder)
-        same = ('source', 'classes', 'images', 'views', 'layers')
-        check_same_recording(
-            'record_views',
-            folder,
-            *({n: getattr(r, n) for n in same} for r in (found, record)),
-        )
-        record = found
-    arrays = _arrays(folder, record, teacher, size, grid)
+    with alone_in(folder, 'record_views'):
+        if (folder / RECORD_FILE).is_file():
+            found = read_view_record(folder)
+            same = ('source', 'classes', 'images', 'views', 'layers')
+            check_same_recording(
+                'record_views',
+                folder,
+                *({n: getattr(r, n) for n in same} for r in (found, record)),
+            )
+            record = found
+        arrays = _arrays(folder, record, teacher, size, grid)
+        _fill(arrays, record, folder, dataset, teacher, on_image)
+    return record
+
+
+def _fill(
+    arrays: dict[str, np.memmap],
+    record: ViewRecord,
+    folder: Path,
+    dataset: Any,
+    teacher: BaseTeacher,
+    on_image: Callable[[int, int], None] | None,
+) -> None:
+    """Record the images that are missing."""
+    numbers, views = record.source, record.views
     correct = round(record.teacher_top1 * record.done * views / 100)
     for i in range(record.done, record.images):
         sample = dataset.get_data_info(i)
-        cut = [make_view(sample['img'], (seed, i, v)) for v in range(views)]
-        shown = np.stack([resize_view(view, teacher_size) for view in cut])
+        cut = [make_view(sample['img'], (numbers['seed'], i, v)) for v in range(views)]
+        shown = np.stack([resize_view(view, numbers['teacher_size']) for view in cut])
         output = teacher(torch.from_numpy(shown).permute(0, 3, 1, 2))
         arrays['labels'][i] = sample['gt_label']
-        arrays['images'][i] = np.stack([resize_view(view, size) for view in cut])
+        arrays['images'][i] = np.stack(
+            [resize_view(view, numbers['size']) for view in cut]
+        )
         arrays['logits'][i] = output.logits.numpy()
         arrays['feature'][i] = output.feature.numpy()
-        for layer in layers:
+        grid = tuple(numbers['grid'])
+        for layer in record.layers:
             found = output.layers[layer]
             tokens = resample_tokens(found.tokens, found.grid, grid)
-            arrays[f'layer_{layer}'][i] = tokens.unflatten(1, tuple(grid)).numpy()
+            arrays[f'layer_{layer}'][i] = tokens.unflatten(1, grid).numpy()
         correct += int((output.logits.argmax(1) == sample['gt_label']).sum())
         if (i + 1) % 50 == 0 or i + 1 == record.images:
             for array in arrays.values():
@@ -106,7 +136,6 @@ def record_views(
             record.save(folder)
         if on_image is not None:
             on_image(i + 1, record.images)
-    return record
 
 
 def _arrays(
@@ -117,7 +146,6 @@ def _arrays(
     grid: tuple[int, int],
 ) -> dict[str, np.memmap]:
     """The files of a recording, open for writing; new files if no image is complete."""
-    folder.mkdir(parents=True, exist_ok=True)
     each = (record.images, record.views)
     shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
         'labels': (np.int64, (record.images,)),

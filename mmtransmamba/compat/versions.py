@@ -1,6 +1,7 @@
 """Which distributions are installed, and which releases the tests have run with."""
 
 import functools
+import re
 import warnings
 from importlib import metadata
 
@@ -86,5 +87,8 @@ def check_tested_versions() -> None:
 
 
 def release(version: str) -> tuple[int, ...]:
-    """Major and minor number of a version."""
-    return tuple(map(int, version.split('.')[:2]))
+    """Major and minor number of a version, such as 2.15rc1 or 2.14.1+cu130."""
+    numbers = re.match(r'v?(?:\d+!)?(\d+)(?:\.(\d+))?', version)
+    if numbers is None:
+        raise ValueError(f'{version!r} is not a version number')
+    return tuple(int(number or 0) for number in numbers.groups())

@@ -2,6 +2,7 @@
 
 import logging
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,6 +10,12 @@ import cv2
 import numpy as np
 from mmengine.logging import print_log
 from mmpretrain.datasets import BaseDataset
+
+_UNREADABLE = (
+    *(KeyError, ValueError, TypeError, EOFError, OSError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What numpy raises for a file that is damaged, or is no shard."""
 
 
 class ImageShards(BaseDataset):
@@ -103,9 +110,12 @@ class ImageShards(BaseDataset):
             raise FileNotFoundError(f'{self._name}: there is no file "{path}"')
         try:
             with np.load(path) as shard:
-                jpeg, offsets = shard['jpeg'].tobytes(), shard['offsets'].tolist()
-                labels, names = shard['labels'].tolist(), shard['names'].tolist()
-        except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+                jpeg, offsets, labels, names = (
+                    shard[name] for name in ('jpeg', 'offsets', 'labels', 'names')
+                )
+            jpeg, names = jpeg.tobytes(), names.tolist()
+            offsets, labels = list(offsets.tolist()), list(labels.tolist())
+        except _UNREADABLE as error:
             raise ValueError(
                 f'{self._name}: "{path}" is not a shard with the arrays jpeg, offsets, '
                 f'labels and names: {error}'
@@ -115,6 +125,12 @@ class ImageShards(BaseDataset):
                 f'{self._name}: "{path}" has {len(labels)} labels, {len(offsets)} '
                 f'offsets ending at {offsets[-1] if offsets else None} and {len(jpeg)} '
                 'bytes; N labels need N + 1 offsets ending at the number of bytes'
+            )
+        known = range(len(self.METAINFO['classes']))
+        if wrong := [label for label in labels if label not in known]:
+            raise ValueError(
+                f'{self._name}: "{path}" has the label {wrong[0]}; accepted are 0 to '
+                f'{known[-1]}'
             )
         expected = list(self.METAINFO['classes'])
         if names != expected:

@@ -101,6 +101,27 @@ def resize_view(view: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(view), (side, side), interpolation=method)
 
 
+def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """An array on disk whose shape begins with ``shape``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is cut, no array, or of another recording.
+    """
+    try:
+        array = np.load(path, mmap_mode='r')
+    except (EOFError, ValueError) as error:
+        raise ValueError(
+            f'RecordedViews: "{path}" is not a whole array ({error}); record it again'
+        ) from error
+    if array.shape[: len(shape)] != shape:
+        raise ValueError(
+            f'RecordedViews: "{path}" has the shape {array.shape}; {shape}, the images '
+            f'and views of {RECORD_FILE}, must be its first sizes; record it again'
+        )
+    return array
+
+
 @DATASETS.register_module()
 class RecordedViews(BaseDataset):
     """Views that :func:`mmtransmamba.apis.recording.record_views` has written.
@@ -119,8 +140,8 @@ class RecordedViews(BaseDataset):
 
     Raises:
         FileNotFoundError: The folder holds no recorded views.
-        ValueError: The recording has not been finished, or ``layers`` names one that
-            is not recorded.
+        ValueError: The recording has not been finished or is damaged, or ``layers``
+            names one that is not recorded.
     """
 
     def __init__(
@@ -153,12 +174,13 @@ class RecordedViews(BaseDataset):
             )
         self._metainfo.setdefault('classes', tuple(record.classes))
         self.views = record.views
-        self._images = np.load(folder / 'images.npy', mmap_mode='r')
+        each = (record.images, record.views)
+        self._images = _read_array(folder / 'images.npy', each)
         self._teacher = {
-            name: np.load(folder / f'{name}.npy', mmap_mode='r')
+            name: _read_array(folder / f'{name}.npy', each)
             for name in ('logits', 'feature', *(f'layer_{i}' for i in layers))
         }
-        labels = np.load(folder / 'labels.npy')
+        labels = _read_array(folder / 'labels.npy', each[:1])
         return [{'row': i, 'gt_label': int(y)} for i, y in enumerate(labels)]
 
     def get_data_info(self, idx: int) -> dict:

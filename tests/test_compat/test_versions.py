@@ -55,3 +55,26 @@ def test_a_release_outside_the_tested_range_is_warned_of_once(
     if warned:
         assert f'transformers {version} is outside' in told[0]
         assert '5.21 to 5.24' in told[0]
+
+
+@pytest.mark.parametrize(
+    'version, expected',
+    [
+        ('2.15.0', (2, 15)),
+        ('2.15rc1', (2, 15)),
+        ('2.15a0', (2, 15)),
+        ('2.15+cu130', (2, 15)),
+        ('2.15.0a0+git123', (2, 15)),
+        ('2.14.1.post1', (2, 14)),
+        ('1!2.15', (2, 15)),
+        ('v3', (3, 0)),
+        ('3.dev0', (3, 0)),
+    ],
+)
+def test_a_release_is_read_from_every_form_of_version(version, expected):
+    assert versions.release(version) == expected
+
+
+def test_what_is_no_version_is_named():
+    with pytest.raises(ValueError, match="'unknown' is not a version"):
+        versions.release('unknown')

@@ -88,6 +88,10 @@ def test_missing_shard(tmp_path):
     ('arrays', 'message'),
     [
         ({'offsets': None}, 'is not a shard with the arrays'),
+        ({'offsets': np.array(3)}, 'is not a shard with the arrays'),
+        ({'labels': np.array([10])}, 'has the label 10; accepted are 0 to 9'),
+        ({'labels': np.array([-1])}, 'has the label -1; accepted'),
+        ({'labels': np.array([0.5])}, r'has the label 0\.5; accepted'),
         ({'labels': np.zeros(2, np.uint8)}, '2 labels, 2 offsets'),
         ({'names': np.array(['cat', 'dog'])}, r"the classes .* are \['cat', 'dog'\]"),
     ],
@@ -101,6 +105,23 @@ def test_malformed_shard(tmp_path, arrays, message):
 def test_file_that_is_no_archive(tmp_path):
     (tmp_path / 'test.npz').write_bytes(b'not a zip file')
     with pytest.raises(ValueError, match='is not a shard with the arrays'):
+        CIFAR10Shards(tmp_path, 'test')
+
+
+def test_a_single_array_is_no_archive(tmp_path):
+    with (tmp_path / 'test.npz').open('wb') as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(ValueError, match=r'test\.npz" is not a shard with the arrays'):
+        CIFAR10Shards(tmp_path, 'test')
+
+
+def test_a_damaged_compressed_archive(tmp_path):
+    path = tmp_path / 'test.npz'
+    np.savez_compressed(path, jpeg=np.arange(5000) % 251)
+    content = bytearray(path.read_bytes())
+    content[200:260] = bytes(60)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r'test\.npz" is not a shard with the arrays'):
         CIFAR10Shards(tmp_path, 'test')
 
 

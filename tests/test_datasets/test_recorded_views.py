@@ -1,6 +1,7 @@
 """Views of images with a teacher's recorded outputs."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from tiny_imagenette import build_teacher, record, write_imagenette, write_teach
 from mmtransmamba.datasets import RecordedViews, Subset
 from mmtransmamba.datasets.recorded_views import make_view, resize_view
 from mmtransmamba.transfer.alignment import resample_tokens
+from mmtransmamba.utils.locks import alone_in
 
 
 @pytest.fixture(scope='module')
@@ -103,6 +105,27 @@ def test_a_teacher_of_other_classes_is_refused(made, tmp_path):
         record(made.data, tmp_path / 'views', teacher)
 
 
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(views=0), 'views=0 must be at least 1'),
+        (dict(size=0), 'size=0 must be at least 1'),
+        (dict(layers=(3, 12)), r'layers names \[12\]; the teacher has 0 to 11'),
+        (dict(layers=(-1,)), r'layers names \[-1\]; the teacher has 0 to 11'),
+    ],
+)
+def test_what_cannot_be_recorded(change, message, made, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        record(made.data, tmp_path / 'views', made.teacher, **change)
+    assert not (tmp_path / 'views').exists()
+
+
+def test_a_source_of_tuples_is_found_again(made, tmp_path):
+    source = dict(sizes=(1, 2))
+    first = record(made.data, tmp_path / 'views', made.teacher, source=source)
+    assert record(made.data, tmp_path / 'views', made.teacher, source=source) == first
+
+
 def test_folders_that_are_none_and_layers_that_are_missing(made, tmp_path):
     with pytest.raises(FileNotFoundError, match='holds no recorded views'):
         RecordedViews(tmp_path)
@@ -111,6 +134,32 @@ def test_folders_that_are_none_and_layers_that_are_missing(made, tmp_path):
         RecordedViews(tmp_path)
     with pytest.raises(ValueError, match=r'layers names \[5\], recorded .* \[3, 7, 11'):
         RecordedViews(made.views, layers=[5])
+
+
+def test_two_processes_do_not_record_into_one_folder(made, tmp_path):
+    folder = tmp_path / 'views'
+    with (
+        alone_in(folder, 'the other one'),
+        pytest.raises(BlockingIOError, match='another process writes to'),
+    ):
+        record(made.data, folder, made.teacher)
+    assert record(made.data, folder, made.teacher).done == 20
+
+
+@pytest.mark.parametrize('name', ['labels', 'images', 'logits', 'feature', 'layer_7'])
+def test_damaged_arrays_are_named(name, made, tmp_path):
+    folder = tmp_path / 'views'
+    shutil.copytree(made.views, folder)
+    path = folder / f'{name}.npy'
+    whole = np.load(path)
+    for size in (0, 10, path.stat().st_size - 30):
+        path.write_bytes(path.read_bytes()[:size])
+        with pytest.raises(ValueError, match=rf'{name}\.npy" is not a whole array'):
+            RecordedViews(folder)
+        np.save(path, whole)
+    np.save(path, whole[:5])
+    with pytest.raises(ValueError, match=rf'{name}\.npy" has the shape \(5,'):
+        RecordedViews(folder)
 
 
 @pytest.mark.parametrize('shape', [(24, 24, 3), (40, 9, 3), (1, 1, 3)])

@@ -1,17 +1,24 @@
 """Weights of terms by the size of their gradients."""
 
 import itertools
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 from kept_scalars import Scalars
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.optim import OptimWrapper
 from tiny_distillers import DIRECTION, FEATURE, LAYER, LOGITS, batch, build
 from torch import nn
 
-from mmtransmamba.engine.hooks import TermBalanceHook, TermDecayHook, term_gradients
+from mmtransmamba.engine.hooks import (
+    TermBalanceHook,
+    TermDecayHook,
+    TermGradientsHook,
+    term_gradients,
+)
+from mmtransmamba.transfer import LanguageDistiller
 
 TERMS = dict(logits=LOGITS, feature=FEATURE, layer=LAYER, direction=DIRECTION)
 _NUMBERS = itertools.count()
@@ -141,9 +148,13 @@ def test_a_resumed_training_goes_on_with_the_norms(measured, tmp_path):
 @pytest.mark.parametrize(
     'arguments, message',
     [
-        (dict(terms=[]), r'terms=\[\] must name one term at least'),
-        (dict(terms=['logits']), "and not to='logits'"),
-        (dict(terms=dict(feature=0)), r"terms\['feature'\]=0 must be above 0"),
+        (dict(terms=[]), r'terms=\[\] must be a list of names, one at least'),
+        (dict(terms='feature'), "terms='feature' must be a list of names"),
+        (dict(terms=None), 'terms=None must be a list of names'),
+        (dict(terms=[2]), r'terms=\[2\] must be a list of names'),
+        (dict(terms=['logits']), "must not name to='logits'"),
+        (dict(terms=dict(feature=0)), r"terms\['feature'\]=0 must be a number above"),
+        (dict(terms=dict(feature='1')), r"terms\['feature'\]='1' must be a number"),
         (dict(terms=['feature'], interval=0), 'interval=0 must be at least 1'),
         (dict(terms=['feature'], momentum=1), r'momentum=1 must be in \[0, 1\)'),
         (dict(terms=['feature'], most=0), 'most=0 must be above 0'),
@@ -159,7 +170,7 @@ def test_mistakes_at_the_start():
         TermBalanceHook(['feature']).before_train(SimpleNamespace(model=nn.Identity()))
     run = runner(build(dict(logits=LOGITS, feature=FEATURE)))
     for hook in (TermBalanceHook(['layer']), TermBalanceHook(['feature'], to='layer')):
-        with pytest.raises(ValueError, match=r"name \['layer'\], the model has"):
+        with pytest.raises(ValueError, match=r"names \['layer'\], the model has"):
             hook.before_train(run)
     run.hooks = [TermDecayHook(['feature'])]
     with pytest.raises(ValueError, match=r"\['feature'\] fade by TermDecayHook too"):
@@ -167,3 +178,62 @@ def test_mistakes_at_the_start():
     run.hooks = [TermDecayHook(['logits'])]
     with pytest.raises(ValueError, match=r"\['logits'\] fade by TermDecayHook too"):
         TermBalanceHook(['feature']).before_train(run)
+
+
+@pytest.mark.parametrize(
+    'one, other, both',
+    [
+        (dict(terms=['feature']), dict(terms=['feature'], to='task'), ['feature']),
+        (dict(terms=['feature']), dict(terms=['logits'], to='task'), ['logits']),
+        (dict(terms=['logits'], to='task'), dict(terms=['feature']), ['logits']),
+    ],
+)
+def test_two_hooks_share_no_term(one, other, both):
+    hooks = TermBalanceHook(**one), TermBalanceHook(**other)
+    run = runner(build(dict(logits=LOGITS, feature=FEATURE)), *hooks)
+    for hook in hooks:
+        with pytest.raises(ValueError, match=re.escape(f'{both} are scaled by one')):
+            hook.before_train(run)
+
+
+def test_two_hooks_of_other_terms_do_not_meet():
+    hooks = TermBalanceHook(['feature']), TermBalanceHook(['layer'])
+    run = runner(build(TERMS).eval(), *hooks)
+    for hook in hooks:
+        hook.before_train(run)
+    for hook in hooks:
+        hook.before_train_iter(run, 0, images())
+    found = norms(run.model)
+    assert found['feature'] == pytest.approx(found['logits'], rel=1e-3)
+    assert found['layer'] == pytest.approx(found['logits'], rel=1e-3)
+
+
+@pytest.mark.parametrize('hook', [TermBalanceHook(['feature']), TermGradientsHook()])
+def test_a_frozen_student_has_no_gradients(hook):
+    run = runner(build(dict(logits=LOGITS, feature=FEATURE)))
+    run.model.student.requires_grad_(False)
+    with pytest.raises(ValueError, match='parameters of the student are frozen'):
+        hook.before_train(run)
+
+
+def test_the_task_is_a_reference_where_there_is_one():
+    model = LanguageDistiller.__new__(LanguageDistiller)
+    nn.Module.__init__(model)
+    model.student, model.terms = nn.Linear(2, 2), nn.ModuleDict(dict(a=nn.Identity()))
+    run = runner(model)
+    with pytest.raises(ValueError, match=r"names \['task'\], the model has \['a'\]"):
+        TermBalanceHook(['a'], to='task').before_train(run)
+
+
+@pytest.mark.parametrize('weighed', ['feature', 'logits'])
+def test_a_term_without_gradient_is_told(weighed, caplog):
+    terms = dict(logits=LOGITS, feature=FEATURE)
+    run = runner(build(terms | {weighed: dict(terms[weighed], weight=0)}))
+    hook = TermBalanceHook(['feature'])
+    hook.before_train(run)
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    hook.before_train_iter(run, 0, images())
+    logger.removeHandler(caplog.handler)
+    assert f'{weighed} has no gradient in iteration 1' in caplog.text
+    assert run.model.terms['feature'].scale == 1

@@ -76,9 +76,6 @@ def arguments(folder: Path, part: str) -> Namespace:
         train_steps=2,
         batch=2,
         images=4,
-        calibration=4,
-        fit_steps=1,
-        seed=0,
         seeds=[0],
         threads=1,
         page_only=False,
@@ -91,6 +88,8 @@ def arguments(folder: Path, part: str) -> Namespace:
 def test_the_trained_part_has_a_row_for_each_stage_and_goes_on(tmp_path, monkeypatch):
     write_data(tmp_path / 'data')
     args = arguments(tmp_path, 'trained')
+    monkeypatch.setattr(_convert_vit, 'CALIBRATION', 4)
+    monkeypatch.setattr(_convert_vit, 'FIT_STEPS', 1)
 
     def study(*seeds: int) -> list[dict[str, str]]:
         args.seeds = seeds
@@ -136,7 +135,9 @@ def test_the_part_cifar10_converts_the_teacher_of_its_own_study(tmp_path, monkey
     args = arguments(tmp_path, 'cifar10')
     with pytest.raises(SystemExit, match=r'test\.npz has 10 images, not 40'):
         _convert_vit.run(args)
-    args.images = args.calibration = 1
+    args.images = 1
+    monkeypatch.setattr(_convert_vit, 'CALIBRATION', 1)
+    monkeypatch.setattr(_convert_vit, 'FIT_STEPS', 1)
     with pytest.raises(SystemExit, match=r'cifar10_teacher\.py trains it'):
         _convert_vit.run(args)
 

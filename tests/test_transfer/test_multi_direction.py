@@ -383,6 +383,8 @@ def test_layer_weights_are_reported():
     'arguments, message',
     [
         (dict(terms={}), 'terms is empty'),
+        (dict(terms=dict(task=LOGITS)), r"terms\['task'\] has the name of the loss"),
+        (dict(terms=dict(task_a=None, a=LOGITS)), r"terms\['task_a'\] has the name"),
         (dict(terms=dict(logits=LOGITS), alpha=1.5), r'alpha=1\.5'),
         (dict(terms=dict(logits=LOGITS), num_tokens=0), 'num_tokens=0'),
         (dict(terms=dict(logits=LOGITS), channel_order='gbr'), "channel_order='gbr'"),

@@ -26,10 +26,15 @@ from torch.nn import functional as F
 
 import mmtransmamba
 from mmtransmamba.models.folders import load_encoder
+from mmtransmamba.utils.checkpoint_files import save
 
 MIXERS = ('Mamba2', 'GatedDeltaNet')
 INITS = ('mimic', 'calibrate', 'scratch')
 RATIOS = (0.25, 0.5, 1.0)
+SEED = 0
+"""Of every conversion."""
+CALIBRATION, FIT_STEPS = 64, 40
+"""Training images to which mixers are fitted, and steps of each fit."""
 FIELDS = {
     'before': ('mixer', 'init', 'ratio', 'seed', 'images', 'top1', 'agreement', 'kl'),
     'trained': (
@@ -103,7 +108,7 @@ class Study:
         self.count = args.images * subject.times
         data = args.data / subject.images
         self.images, self.labels = read_images(data / subject.test, self.count, subject)
-        calibration = args.calibration * subject.times
+        calibration = CALIBRATION * subject.times
         self.train, _ = read_images(data / subject.train, calibration, subject)
         self.teacher_folder = subject.teacher(args)
         self.teacher = load_encoder(self.teacher_folder).eval()
@@ -132,34 +137,34 @@ class Study:
             kl=float(kl),
         )
 
-    def convert(self, mixer: str, init: str, ratio: float, seed: int) -> nn.Module:
+    def convert(self, mixer: str, init: str, ratio: float) -> nn.Module:
         """A hybrid before training.
 
         A mixer is fitted alone, so the fitted mixers of a hybrid with fewer converted
         layers are those of the whole one.
         """
-        options = dict(mixer=mixer, ratio=ratio, seed=seed)
+        options = dict(mixer=mixer, ratio=ratio, seed=SEED)
         if init != 'calibrate':
             return mmtransmamba.convert(self.teacher, init=init, **options)[0]
         hybrid, _ = mmtransmamba.convert(self.teacher, init='mimic', **options)
-        take_mixers(hybrid, self._fitted(mixer, seed))
+        take_mixers(hybrid, self._fitted(mixer))
         return hybrid
 
-    def _fitted(self, mixer: str, seed: int) -> dict[str, Tensor]:
+    def _fitted(self, mixer: str) -> dict[str, Tensor]:
         """State dict of the fully converted, calibrated model."""
-        file = self.args.work_dir / f'{self.subject.prefix}{mixer}_{seed}.pt'
+        file = self.args.work_dir / f'{self.subject.prefix}{mixer}_fitted.pt'
         if not file.is_file():
             hybrid, report = mmtransmamba.convert(
                 self.teacher,
                 mixer=mixer,
                 init='calibrate',
-                seed=seed,
+                seed=SEED,
                 calibration=self.train.split(BATCH * self.subject.times),
-                calibration_steps=self.args.fit_steps,
+                calibration_steps=FIT_STEPS,
             )
             print(report.proof, flush=True)
             file.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(hybrid.state_dict(), file)
+            save(hybrid.state_dict(), file)
         return torch.load(file, weights_only=True)
 
 
@@ -192,11 +197,10 @@ def measure_before(
 ) -> None:
     """Accuracy before training."""
     table = study.table('before')
-    seed = study.args.seed
     for init, mixer, ratio in product(inits, mixers, ratios):
-        key = dict(mixer=mixer, init=init, ratio=ratio, seed=seed, images=study.count)
+        key = dict(mixer=mixer, init=init, ratio=ratio, seed=SEED, images=study.count)
         if not table.has(**key):
-            hybrid = study.convert(mixer, init, ratio, seed)
+            hybrid = study.convert(mixer, init, ratio)
             table.add(**key, **study.score(study.answers(hybrid)))
 
 
@@ -205,7 +209,7 @@ def measure_latency(study: Study) -> None:
     table = study.table('latency')
     models = {'DeiT-Tiny': study.teacher}
     for mixer in MIXERS:
-        models[mixer] = study.convert(mixer, 'mimic', 1.0, study.args.seed)
+        models[mixer] = study.convert(mixer, 'mimic', 1.0)
     for pixels in (224, 448, 896):
         image = torch.randn(1, 3, pixels, pixels)
         for name, model in models.items():

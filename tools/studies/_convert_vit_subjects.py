@@ -117,7 +117,7 @@ def read_images(path: Path, count: int, subject: Subject) -> tuple[Tensor, Tenso
     if count > len(labels):
         raise SystemExit(
             f'convert_vit.py: error: {path} has {len(labels)} images, not {count}; '
-            'see --images and --calibration'
+            'see --images'
         )
     pixels = []
     for start, stop in zip(offsets[:count], offsets[1 : count + 1], strict=True):

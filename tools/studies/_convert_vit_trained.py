@@ -63,7 +63,7 @@ def measure_trained(study: Any) -> None:
         missing = [s for s in STAGES if not table.has(stage=s, **key)]
         start = folder / 'start'
         if missing and not start.is_dir():
-            hybrid = study.convert(mixer, 'calibrate', ratio, args.seed)
+            hybrid = study.convert(mixer, 'calibrate', ratio)
             hybrid.save_pretrained(folder / 'partial')
             (folder / 'partial').rename(start)
         for stage in STAGES:

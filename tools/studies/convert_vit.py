@@ -14,7 +14,7 @@ import argparse
 import os
 from pathlib import Path
 
-from _tool import Parser, natural, positive, real, seed_number, tool
+from _tool import Parser, positive, real, seed_number, tool
 
 PARTS = ('before', 'trained', 'latency', 'cifar10')
 MIXERS = ('Mamba2', 'GatedDeltaNet')
@@ -48,16 +48,6 @@ def parse_args() -> argparse.Namespace:
         default=200,
         help='of validation; ten times as many of CIFAR-10, which are smaller',
     )
-    parser.add_argument(
-        '--calibration',
-        type=positive,
-        default=64,
-        help='training images to fit to; ten times as many of CIFAR-10',
-    )
-    parser.add_argument(
-        '--fit-steps', type=natural, default=40, help='of each mixer, for calibrate'
-    )
-    parser.add_argument('--seed', type=seed_number, default=0, help='of a conversion')
     parser.add_argument(
         '--seeds',
         type=seed_number,

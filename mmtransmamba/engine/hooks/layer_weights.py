@@ -18,9 +18,17 @@ class LayerWeightsHook(Hook):
 
     Args:
         interval: Iterations between two records.
+
+    Raises:
+        ValueError: ``interval`` is below 1; at the start of a training also if the
+            model is not a distiller.
     """
 
     def __init__(self, interval: int = 50) -> None:
+        if interval < 1:
+            raise ValueError(
+                f'LayerWeightsHook: interval={interval} must be at least 1.'
+            )
         self.interval = interval
 
     def before_train(self, runner: Runner) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor
 
@@ -19,8 +21,10 @@ from mmtransmamba.engine.hooks.term_gradients import (
     measured_losses,
     trained_parameters,
 )
+from mmtransmamba.engine.hooks.term_names import check_known, term_names
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.registry import HOOKS
+from mmtransmamba.transfer.distillers import MultiDirectionDistiller
 
 TASK = 'task'
 NORMS = 'term_balance'
@@ -57,8 +61,8 @@ class TermBalanceHook(Hook):
 
     Raises:
         ValueError: An argument is outside its range, the distiller has no such term, or
-            a ``TermDecayHook`` scales one of them too; at the start of a training also
-            if the model is not a distiller, or is sharded.
+            another hook scales one of them too; at the start of a training also if the
+            model is not a distiller, is sharded, or has a frozen student.
     """
 
     def __init__(
@@ -69,17 +73,17 @@ class TermBalanceHook(Hook):
         momentum: float = 0.5,
         most: float = 100.0,
     ) -> None:
-        sizes = terms if isinstance(terms, Mapping) else dict.fromkeys(terms, 1.0)
+        names = term_names('TermBalanceHook', terms)
+        sizes = terms if isinstance(terms, Mapping) else dict.fromkeys(names, 1.0)
         for name, size in sizes.items():
-            if not 0 < size < math.inf:
+            if not isinstance(size, int | float) or not 0 < size < math.inf:
                 raise ValueError(
-                    f'TermBalanceHook: terms[{name!r}]={size} must be above 0 and '
-                    'finite.'
+                    f'TermBalanceHook: terms[{name!r}]={size!r} must be a number above '
+                    '0 and finite.'
                 )
-        if not sizes or to in sizes:
+        if to in sizes:
             raise ValueError(
-                f'TermBalanceHook: terms={list(sizes)} must name one term at least, '
-                f'and not to={to!r}.'
+                f'TermBalanceHook: terms={list(names)} must not name to={to!r}.'
             )
         if interval < 1:
             raise ValueError(
@@ -99,19 +103,26 @@ class TermBalanceHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         check_measurable('TermBalanceHook', runner)
-        known = set(unwrapped_model(runner).terms)
-        named = set(self.sizes) | ({self.to} - {TASK})
-        if unknown := sorted(named - known):
-            raise ValueError(
-                f'TermBalanceHook: terms={list(self.sizes)} and to={self.to!r} name '
-                f'{unknown}, the model has {sorted(known)}.'
-            )
+        model = unwrapped_model(runner)
+        known = set(model.terms)
+        if isinstance(model, MultiDirectionDistiller):
+            known.add(TASK)
+        named = {*self.sizes, self.to}
+        check_known('TermBalanceHook: terms and to', [*self.sizes, self.to], known)
         for hook in runner.hooks:
             if isinstance(hook, TermDecayHook) and (both := named & set(hook.terms)):
                 raise ValueError(
                     f'TermBalanceHook: {sorted(both)} fade by TermDecayHook too; leave '
                     'them out of one of the two.'
                 )
+            if hook is not self and isinstance(hook, TermBalanceHook):
+                theirs = {*hook.sizes, hook.to}
+                both = named & set(hook.sizes) | theirs & set(self.sizes)
+                if both:
+                    raise ValueError(
+                        f'TermBalanceHook: {sorted(both)} are scaled by one hook and '
+                        'in another one; name all terms in one hook.'
+                    )
         self._scale(runner)
 
     def before_train_iter(
@@ -122,6 +133,14 @@ class TermBalanceHook(Hook):
         measured = self._measure(runner, data_batch)
         norms = dict(runner.message_hub.get_info(NORMS, {}))
         for name, norm in measured.items():
+            if norm == 0 and name not in norms:
+                print_log(
+                    f'TermBalanceHook: {name} has no gradient in iteration '
+                    f'{runner.iter + 1} (a weight, or alpha, of 0?); nothing that it '
+                    'takes part in is scaled before it has one.',
+                    'current',
+                    logging.WARNING,
+                )
             if math.isfinite(norm) and norm > 0:
                 old = norms.get(name, norm)
                 norms[name] = self.momentum * old + (1 - self.momentum) * norm
@@ -164,7 +183,7 @@ class TermBalanceHook(Hook):
 
 def _of(losses: Mapping[str, Any], name: str) -> Tensor | list[Tensor]:
     """The loss of a term, or all losses of the task."""
-    if name != TASK:
+    if name != TASK or isinstance(losses.get('loss_task'), Tensor):
         return losses[f'loss_{name}']
     found: list[Tensor] = []
     for key, loss in losses.items():

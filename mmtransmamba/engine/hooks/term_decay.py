@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmtransmamba.engine.hooks.term_names import check_known, term_names
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.registry import HOOKS
 
@@ -25,7 +26,8 @@ class TermDecayHook(Hook):
         end: Fraction of the training, in (begin, 1], at which it ends.
 
     Raises:
-        ValueError: The range is invalid, or the distiller has no such term.
+        ValueError: The range is invalid, no term is named, or the distiller has no such
+            term.
     """
 
     def __init__(
@@ -36,18 +38,13 @@ class TermDecayHook(Hook):
                 f'TermDecayHook: begin={begin} and end={end} must satisfy '
                 '0 <= begin < end <= 1.'
             )
-        self.terms = tuple(terms)
+        self.terms = term_names('TermDecayHook', terms)
         self.begin = begin
         self.end = end
 
     def before_train(self, runner: Runner) -> None:
-        known = set(getattr(unwrapped_model(runner), 'terms', {}))
-        unknown = sorted(set(self.terms) - known)
-        if unknown:
-            raise ValueError(
-                f'TermDecayHook: terms={list(self.terms)} names {unknown}, the model '
-                f'has {sorted(known)}.'
-            )
+        known = getattr(unwrapped_model(runner), 'terms', {})
+        check_known('TermDecayHook: terms', self.terms, known)
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch=None

@@ -70,8 +70,8 @@ def check_measurable(hook: str, runner: Runner) -> None:
     """Check that gradients of single terms can be measured.
 
     Raises:
-        ValueError: The model is not a distiller, or is sharded; the message begins with
-            ``hook``.
+        ValueError: The model is not a distiller, is sharded, or trains nothing of its
+            student; the message begins with ``hook``.
     """
     model = unwrapped_model(runner)
     if not isinstance(model, Distiller):
@@ -83,6 +83,11 @@ def check_measurable(hook: str, runner: Runner) -> None:
         raise ValueError(
             f'{hook}: parameters are sharded, and no process has a whole gradient; '
             'leave the hook out, or train with DDP.'
+        )
+    if not trained_parameters(model.student):
+        raise ValueError(
+            f'{hook}: all parameters of the student are frozen, so losses have no '
+            'gradients; leave the hook out.'
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +35,9 @@ def encode_pair(
     Spaces at the end of the context count as the continuation's. Both are encoded
     together, with the special tokens that the tokenizer adds by itself; what the
     context alone has is taken off.
+
+    Raises:
+        ValueError: There is no context, and the tokenizer has no token to begin with.
     """
     kept = context.rstrip()
     continuation = context[len(kept) :] + continuation
@@ -40,9 +45,23 @@ def encode_pair(
         prefix = tokenizer.bos_token_id
         if prefix is None:
             prefix = tokenizer.eos_token_id
+        if prefix is None:
+            raise ValueError(
+                f'{type(tokenizer).__name__} has neither bos_token nor eos_token; a '
+                'question without context needs one of them'
+            )
         return [prefix], tokenizer.encode(continuation, add_special_tokens=False)
     before = tokenizer.encode(kept)
     return before, tokenizer.encode(kept + continuation)[len(before) :]
+
+
+def longest_input(model: nn.Module) -> int:
+    """Tokens that a language model sees at a time, as its config says.
+
+    A recurrent model's config says nothing, and there is no limit.
+    """
+    config = model.config.get_text_config()
+    return getattr(config, 'max_position_embeddings', None) or sys.maxsize
 
 
 @torch.inference_mode()
@@ -62,16 +81,16 @@ def log_likelihoods(
         model: A causal language model of transformers, in evaluation mode.
         pairs: Token ids of contexts and continuations, neither empty.
         batch_tokens: Tokens of a batch, padding included.
-        max_length: Tokens the model sees at a time; ``max_position_embeddings`` of
-            the config by default.
+        max_length: Tokens the model sees at a time; by default
+            ``max_position_embeddings`` of the config, without limit if it has none.
 
     Returns:
         One for each pair, in their order.
 
     Raises:
-        ValueError: A context or continuation is empty.
+        ValueError: A context or continuation is empty, or the model answers NaN.
     """
-    limit = max_length or model.config.get_text_config().max_position_embeddings
+    limit = max_length or longest_input(model)
     rows: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
     for number, (before, after) in enumerate(pairs):
         if not before or not after:
@@ -90,7 +109,14 @@ def log_likelihoods(
         batch, ordered = ordered[:count], ordered[count:]
         for row, logits in zip(batch, _logits(model, batch), strict=True):
             for number, wanted in rows[row]:
-                found[number] = _likelihood(logits[-len(wanted) :], wanted)
+                likelihood = _likelihood(logits[-len(wanted) :], wanted)
+                if math.isnan(likelihood.log):
+                    raise ValueError(
+                        f'{type(model).__name__} in {model.dtype} answers NaN to pair '
+                        f'{number}, whose likelihood then means nothing; check its '
+                        'weights, or choose a dtype with a larger range'
+                    )
+                found[number] = likelihood
     return found
 
 

@@ -117,8 +117,9 @@ def _acc(question: Question, answers: Answers) -> float:
 
 
 def _acc_norm(question: Question, answers: Answers) -> float:
+    # An empty answer is not chosen, as in lm-evaluation-harness, which divides by 0.
     logs = [
-        own.log / length
+        own.log / length if length else -math.inf
         for own, length in zip(answers.likelihoods, question.lengths, strict=True)
     ]
     return float(logs.index(max(logs)) == question.gold)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmtransmamba.evaluation.language.likelihood import longest_input
+
 EXTRA = 2
 """Tokens beyond those of the answer, so that a longer word is noticed."""
 
@@ -31,13 +33,13 @@ def write_answers(
         tokenizer: Its tokenizer.
         prompts: Token ids of a prompt, and the number of tokens of the answer.
         batch_tokens: Tokens of a batch, padding included.
-        max_length: Tokens that the model sees at a time; ``max_position_embeddings`` of
-            the config by default.
+        max_length: Tokens that the model sees at a time; by default
+            ``max_position_embeddings`` of the config, without limit if it has none.
 
     Returns:
         The text behind each prompt, in their order.
     """
-    limit = max_length or model.config.get_text_config().max_position_embeddings
+    limit = max_length or longest_input(model)
     rows: dict[tuple[tuple[int, ...], int], list[int]] = {}
     for number, (ids, count) in enumerate(prompts):
         count += EXTRA

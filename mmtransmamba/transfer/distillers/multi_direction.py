@@ -118,6 +118,12 @@ class MultiDirectionDistiller(Distiller):
                 f'MultiDirectionDistiller: channel_order={channel_order!r} must be '
                 "'rgb', 'bgr' or None."
             )
+        for name in terms:
+            if name == 'task' or name.startswith('task_'):
+                raise ValueError(
+                    f'MultiDirectionDistiller: terms[{name!r}] has the name of the '
+                    'loss of the task; give the term another one.'
+                )
         self.student_kind = student_kind
         if not isinstance(teacher, nn.Module):
             teacher = MODELS.build(teacher)

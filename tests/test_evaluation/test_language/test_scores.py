@@ -15,7 +15,9 @@ from mmtransmamba.evaluation.language import (
     log_likelihoods,
     relative_recovery,
 )
-from mmtransmamba.evaluation.language.likelihood import encode_pair
+from mmtransmamba.evaluation.language.answering import Answers
+from mmtransmamba.evaluation.language.likelihood import Likelihood, encode_pair
+from mmtransmamba.evaluation.language.scores import METRICS
 
 PAIRS = [
     ([3, 4, 5], [6]),
@@ -102,6 +104,27 @@ def test_a_long_context_loses_its_first_tokens():
     assert cut.log == pytest.approx(total, rel=1e-4)
 
 
+def test_a_model_that_answers_nan_has_no_score():
+    model = make_teacher()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(float('inf'))
+    with pytest.raises(ValueError, match=r'in torch.float32 answers NaN to pair \d'):
+        log_likelihoods(model, PAIRS)
+
+
+def test_a_model_whose_config_has_no_length_sees_everything():
+    model = make_teacher()
+    expected = log_likelihoods(model, PAIRS)
+    del model.config.max_position_embeddings
+    assert log_likelihoods(model, PAIRS) == expected
+
+
+def test_an_empty_answer_is_not_chosen_by_its_length():
+    question = Question.choose('Why?', ['', 'b'], 1)
+    answers = Answers([Likelihood(-1.0, True, 1), Likelihood(-9.0, False, 1)])
+    assert METRICS['acc_norm'](question, answers) == 1
+
+
 @pytest.mark.parametrize('pair', [([], [3]), ([3], [])])
 def test_nothing_to_score_is_refused(pair):
     with pytest.raises(ValueError, match='pair 0 has'):
@@ -125,6 +148,13 @@ def test_spaces_belong_to_the_continuation(context, continuation, expected):
 
 def test_an_empty_context_is_the_first_token():
     assert encode_pair(Letters(), '', 'a') == ([1], [3 + ord('a') % 26])
+
+
+def test_an_empty_context_needs_a_first_token():
+    letters = Letters()
+    letters.bos_token_id = letters.eos_token_id = None
+    with pytest.raises(ValueError, match='Letters has neither bos_token nor eos_token'):
+        encode_pair(letters, '', 'a')
 
 
 class Scripted(torch.nn.Module):
