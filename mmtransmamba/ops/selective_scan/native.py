@@ -139,7 +139,10 @@ def _empty_outputs(
         last_state = u_BKDL.new_empty(batch, channels, states)
     kept = (length - 1) // _chunk(states) if keep_states else 0
     padded = -(-(channels // groups) // 16) * 16
-    checkpoints = u_BKDL.new_empty(batch, directions, kept, states, groups * padded)
+    # Where channels do not fill whole vectors, the lanes that are written depend on the
+    # width of the vectors. An operator must not return what happens to be in memory.
+    new = u_BKDL.new_zeros if padded * groups > channels else u_BKDL.new_empty
+    checkpoints = new(batch, directions, kept, states, groups * padded)
     return y_BDL, taps, last_state, checkpoints
 
 
