@@ -109,24 +109,24 @@ def _fill(
     on_image: Callable[[int, int], None] | None,
 ) -> None:
     """Record the images that are missing."""
-    numbers, views = record.source, record.views
+    size, teacher_size, grid, seed = (
+        record.source[name] for name in ('size', 'teacher_size', 'grid', 'seed')
+    )
+    views = record.views
     correct = round(record.teacher_top1 * record.done * views / 100)
     for i in range(record.done, record.images):
         sample = dataset.get_data_info(i)
-        cut = [make_view(sample['img'], (numbers['seed'], i, v)) for v in range(views)]
-        shown = np.stack([resize_view(view, numbers['teacher_size']) for view in cut])
+        cut = [make_view(sample['img'], (seed, i, v)) for v in range(views)]
+        shown = np.stack([resize_view(view, teacher_size) for view in cut])
         output = teacher(torch.from_numpy(shown).permute(0, 3, 1, 2))
         arrays['labels'][i] = sample['gt_label']
-        arrays['images'][i] = np.stack(
-            [resize_view(view, numbers['size']) for view in cut]
-        )
+        arrays['images'][i] = np.stack([resize_view(view, size) for view in cut])
         arrays['logits'][i] = output.logits.numpy()
         arrays['feature'][i] = output.feature.numpy()
-        grid = tuple(numbers['grid'])
         for layer in record.layers:
             found = output.layers[layer]
             tokens = resample_tokens(found.tokens, found.grid, grid)
-            arrays[f'layer_{layer}'][i] = tokens.unflatten(1, grid).numpy()
+            arrays[f'layer_{layer}'][i] = tokens.unflatten(1, tuple(grid)).numpy()
         correct += int((output.logits.argmax(1) == sample['gt_label']).sum())
         if (i + 1) % 50 == 0 or i + 1 == record.images:
             for array in arrays.values():

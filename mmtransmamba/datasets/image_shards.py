@@ -126,13 +126,13 @@ class ImageShards(BaseDataset):
                 f'offsets ending at {offsets[-1] if offsets else None} and {len(jpeg)} '
                 'bytes; N labels need N + 1 offsets ending at the number of bytes'
             )
-        known = range(len(self.METAINFO['classes']))
+        expected = list(self.METAINFO['classes'])
+        known = range(len(expected))
         if wrong := [label for label in labels if label not in known]:
             raise ValueError(
                 f'{self._name}: "{path}" has the label {wrong[0]}; accepted are 0 to '
                 f'{known[-1]}'
             )
-        expected = list(self.METAINFO['classes'])
         if names != expected:
             raise ValueError(
                 f'{self._name}: the classes of "{path}" are {names}, expected '
