@@ -1,5 +1,6 @@
 """Weights of terms by the size of their gradients."""
 
+import dataclasses
 import itertools
 import re
 from types import SimpleNamespace
@@ -71,6 +72,41 @@ def test_gradients_become_as_large_as_is_asked(to):
     run.iter = hook.interval
     hook.before_train_iter(run, 0, images())
     assert model.terms['feature'].scale == pytest.approx(scale, rel=1e-4)
+
+
+def test_the_losses_of_a_segmentor_are_the_task():
+    model = build(TERMS).eval()
+    kind, step = model.student_kind, model.student_kind.step
+
+    def with_two_heads(*args):
+        found = step(*args)
+        loss = found.losses['loss']
+        losses = {'decode.loss_ce': 0.25 * loss, 'aux.loss_ce': [0.5 * loss, loss / 4]}
+        return dataclasses.replace(found, losses=losses)
+
+    before = norms(model)
+    kind.step = with_two_heads
+    run = runner(model)
+    hook = TermBalanceHook(['feature'], to='task')
+    hook.before_train(run)
+    hook.before_train_iter(run, 0, images())
+    del kind.step
+    assert norms(model)['feature'] == pytest.approx(before['task'], rel=1e-4)
+
+
+def test_the_loss_scale_changes_no_figure():
+    scales = {}
+    for scaler in (None, torch.amp.GradScaler('cpu', init_scale=2.0**12)):
+        torch.manual_seed(0)
+        model = build(TERMS).eval()
+        run = runner(model)
+        run.optim_wrapper.loss_scaler = scaler
+        hook = TermBalanceHook(['feature', 'layer'])
+        hook.before_train(run)
+        hook.before_train_iter(run, 0, images())
+        scales[scaler] = [model.terms[name].scale for name in hook.sizes]
+    one, other = scales.values()
+    assert one == pytest.approx(other, rel=1e-4) and one != [1, 1]
 
 
 def test_the_weight_in_the_config_cancels_out():

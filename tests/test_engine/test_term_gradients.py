@@ -1,5 +1,6 @@
 """Gradients of a distiller's terms: their figures, and that training ignores them."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -117,6 +118,44 @@ def test_closed_form():
             f'{cosine}logits,levels': -(18 + 16) / 5 / 52**0.5,
         }
     )
+
+
+@pytest.mark.parametrize(
+    'scale, norm', [(1.0, 0.0), (2.0**14, 3 * 2.0**-26), (2.0**30, math.nan)]
+)
+def test_the_scale_of_a_training_in_float16(scale, norm):
+    student = nn.Linear(2, 1, bias=False)
+    x = torch.tensor([[3.0, 0.0]])
+    with torch.autocast('cpu', torch.float16):
+        losses = dict(loss_task=student(x).sum() * 2.0**-26, loss_a=student(x).sum())
+        found = term_gradients(losses, student, scale)
+    assert found['term_gradient/norm/task'] == pytest.approx(norm, nan_ok=True)
+    # What overflows has no direction, and zero has none.
+    assert ('term_gradient/cosine/task,a' in found) == (scale == 2.0**14)
+
+
+def test_the_scale_comes_from_the_trainings_wrapper():
+    class Scaled(OptimWrapper):
+        """Of mixed precision, on a CPU."""
+
+        loss_scaler = torch.amp.GradScaler('cpu', init_scale=2.0**10)
+
+        def optim_context(self, model):
+            return torch.autocast('cpu', torch.float16)
+
+    scalars = {}
+    for wrapper in (OptimWrapper, Scaled):
+        model = distiller().eval()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        runner = SimpleNamespace(
+            model=model, visualizer=Scalars(), optim_wrapper=wrapper(optimizer), iter=0
+        )
+        torch.manual_seed(0)
+        TermGradientsHook().before_train_iter(runner, 0, images())
+        scalars[wrapper] = runner.visualizer.seen[1]
+    for name, value in scalars[OptimWrapper].items():
+        if '/norm/' in name:
+            assert scalars[Scaled][name] == pytest.approx(value, rel=0.02), name
 
 
 def test_mistakes():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,7 @@ class Subject:
         classes: The teacher's number of each class.
         configs: What the names of the stages' configs begin with.
         times: How many times as many images it has as the command line says.
+        teacher: Gives the folder of the teacher from the command line.
     """
 
     prefix: str
@@ -53,36 +54,12 @@ class Subject:
     classes: Sequence[int]
     configs: str
     times: int
-
-    def teacher(self, args: argparse.Namespace) -> Path:
-        """Folder of the teacher."""
-        return cifar10_folder(args) if self is CIFAR10 else args.data / 'deit_tiny'
+    teacher: Callable[[argparse.Namespace], Path]
 
 
-IMAGENETTE = Subject(
-    prefix='',
-    images='imagenette96',
-    train='train.npz',
-    test='val.npz',
-    size=224,
-    mean=(123.675, 116.28, 103.53),
-    std=(58.395, 57.12, 57.375),
-    classes=IMAGENETTE_INDICES,
-    configs='deit_half',
-    times=1,
-)
-CIFAR10 = Subject(
-    prefix='cifar10_',
-    images='cifar10',
-    train='train_0.npz',
-    test='test.npz',
-    size=32,
-    mean=(125.307, 122.961, 113.8575),
-    std=(51.5865, 50.847, 51.255),
-    classes=range(10),
-    configs='cifar10_vit',
-    times=10,
-)
+def deit_folder(args: argparse.Namespace) -> Path:
+    """DeiT-Tiny among the data."""
+    return args.data / 'deit_tiny'
 
 
 def cifar10_folder(args: argparse.Namespace) -> Path:
@@ -101,6 +78,34 @@ def cifar10_folder(args: argparse.Namespace) -> Path:
         as_transformers(model.eval()).save_pretrained(partial)
         partial.rename(folder)
     return folder
+
+
+IMAGENETTE = Subject(
+    prefix='',
+    images='imagenette96',
+    train='train.npz',
+    test='val.npz',
+    size=224,
+    mean=(123.675, 116.28, 103.53),
+    std=(58.395, 57.12, 57.375),
+    classes=IMAGENETTE_INDICES,
+    configs='deit_half',
+    times=1,
+    teacher=deit_folder,
+)
+CIFAR10 = Subject(
+    prefix='cifar10_',
+    images='cifar10',
+    train='train_0.npz',
+    test='test.npz',
+    size=32,
+    mean=(125.307, 122.961, 113.8575),
+    std=(51.5865, 50.847, 51.255),
+    classes=range(10),
+    configs='cifar10_vit',
+    times=10,
+    teacher=cifar10_folder,
+)
 
 
 def read_images(path: Path, count: int, subject: Subject) -> tuple[Tensor, Tensor]:

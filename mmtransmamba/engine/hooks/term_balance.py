@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from mmtransmamba.engine.hooks.term_decay import TermDecayHook
 from mmtransmamba.engine.hooks.term_gradients import (
     check_measurable,
     gradient_of,
+    loss_scale,
     measured_losses,
     trained_parameters,
 )
@@ -157,8 +158,10 @@ class TermBalanceHook(Hook):
         parameters = trained_parameters(model.student)
         names = [self.to, *self.sizes]
         with measured_losses(runner, data_batch) as losses:
+            scale = loss_scale(runner)
             found = [
-                gradient_of(_of(losses, name), parameters).norm() for name in names
+                gradient_of(_of(losses, name, model.terms), parameters, scale).norm()
+                for name in names
             ]
         norms = torch.stack(found)
         all_reduce(norms, 'mean')
@@ -181,12 +184,15 @@ class TermBalanceHook(Hook):
         return scales
 
 
-def _of(losses: Mapping[str, Any], name: str) -> Tensor | list[Tensor]:
-    """The loss of a term, or all losses of the task."""
-    if name != TASK or isinstance(losses.get('loss_task'), Tensor):
+def _of(
+    losses: Mapping[str, Any], name: str, terms: Container[str]
+) -> Tensor | list[Tensor]:
+    """The loss of a term; for a name that is none, all losses of the task."""
+    if name in terms:
         return losses[f'loss_{name}']
     found: list[Tensor] = []
     for key, loss in losses.items():
-        if key.startswith(f'loss_{TASK}'):
+        # Heads of segmentors and of DETR name theirs ``decode.loss_task_ce``.
+        if f'loss_{TASK}' in key:
             found += [loss] if isinstance(loss, Tensor) else loss
     return found

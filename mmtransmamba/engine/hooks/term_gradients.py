@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import combinations
@@ -32,7 +33,7 @@ class TermGradientsHook(Hook):
       has faded out;
     - ``term_gradient/cosine/TERM,TERM``: the cosine between two of them, in [-1, 1];
       below 0, one undoes part of what the other does. Without a gradient of one of
-      them there is no such scalar.
+      them, or where one overflows, there is no such scalar.
 
     Training is the same with and without the hook. An iteration that is recorded takes
     an additional forward pass, and a backward pass for each loss, and memory for the
@@ -62,7 +63,8 @@ class TermGradientsHook(Hook):
         if runner.iter % self.interval:
             return
         with measured_losses(runner, data_batch) as losses:
-            scalars = term_gradients(losses, unwrapped_model(runner).student)
+            student = unwrapped_model(runner).student
+            scalars = term_gradients(losses, student, loss_scale(runner))
         runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
 
 
@@ -100,18 +102,29 @@ def measured_losses(runner: Runner, data_batch: Any) -> Iterator[dict[str, Any]]
         yield model(**data, mode='loss')
 
 
+def loss_scale(runner: Runner) -> float:
+    """The factor by which the training multiplies losses before they are
+    differentiated, so that float16 holds their gradients; 1 without one."""
+    scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+    return 1.0 if scaler is None else scaler.get_scale()
+
+
 def trained_parameters(student: nn.Module) -> list[Tensor]:
     """The parameters with respect to which losses are differentiated."""
     return [p for p in student.parameters() if p.requires_grad]
 
 
-def term_gradients(losses: Mapping[str, Any], student: nn.Module) -> dict[str, float]:
+def term_gradients(
+    losses: Mapping[str, Any], student: nn.Module, scale: float = 1.0
+) -> dict[str, float]:
     """Norms of the gradients of losses, and the cosines between them.
 
     Args:
         losses: As the distiller returns them, with their graphs; entries without
             ``loss`` in their name are no losses.
         student: Its trained parameters are differentiated.
+        scale: Losses are multiplied by it and their gradients divided, as a training
+            in float16 does. A gradient that overflows has the norm infinity or NaN.
 
     Returns:
         The scalars of :class:`TermGradientsHook`.
@@ -121,10 +134,11 @@ def term_gradients(losses: Mapping[str, Any], student: nn.Module) -> dict[str, f
     for name, loss in losses.items():
         if 'loss' in name:
             term = name.removeprefix('loss_')
-            gradients[term] = gradient_of(loss, parameters)
+            gradients[term] = gradient_of(loss, parameters, scale)
             norms[term] = float(gradients[term].norm())
     scalars = {f'term_gradient/norm/{term}': norm for term, norm in norms.items()}
-    for one, other in combinations((term for term, norm in norms.items() if norm), 2):
+    directed = [t for t, norm in norms.items() if norm and math.isfinite(norm)]
+    for one, other in combinations(directed, 2):
         product = float(gradients[one] @ gradients[other])
         scalars[f'term_gradient/cosine/{one},{other}'] = product / (
             norms[one] * norms[other]
@@ -132,13 +146,18 @@ def term_gradients(losses: Mapping[str, Any], student: nn.Module) -> dict[str, f
     return scalars
 
 
-def gradient_of(loss: Tensor | list[Tensor], parameters: list[Tensor]) -> Tensor:
-    """The gradient of a loss in float32, flat; zero where the loss does not reach."""
+def gradient_of(
+    loss: Tensor | list[Tensor], parameters: list[Tensor], scale: float = 1.0
+) -> Tensor:
+    """The gradient of a loss in float32, flat; zero where the loss does not reach.
+
+    The loss is multiplied by ``scale``, and the gradient divided.
+    """
     # As mmengine adds up a detector's losses of several levels.
     total = loss.mean() if isinstance(loss, Tensor) else sum(x.mean() for x in loss)
     if total.requires_grad:
         found = torch.autograd.grad(
-            total, parameters, retain_graph=True, allow_unused=True
+            total * scale, parameters, retain_graph=True, allow_unused=True
         )
     else:
         found = [None] * len(parameters)
@@ -146,7 +165,7 @@ def gradient_of(loss: Tensor | list[Tensor], parameters: list[Tensor]) -> Tensor
         (torch.zeros_like(p) if gradient is None else gradient).float().flatten()
         for p, gradient in zip(parameters, found, strict=True)
     ]
-    return torch.cat(parts)
+    return torch.cat(parts) / scale
 
 
 @contextmanager
