@@ -105,27 +105,46 @@ def test_the_trained_part_has_a_row_for_each_stage_and_goes_on(tmp_path, monkeyp
     monkeypatch.delattr(_convert_vit_trained, 'run_experiment')
     assert study(0) == rows
     page = (tmp_path / 'out' / 'convert_vit.md').read_text()
-    assert '| GatedDeltaNet | 50 % | `align` | 2 | 1 |' in page
+    assert '| GatedDeltaNet | 50 % | `align` | 2 | 2 | 1 |' in page
 
 
-def test_trainings_of_other_lengths_are_other_rows(tmp_path):
-    def row(steps, seed, top1, stage='align'):
-        values = dict(mixer='Mamba2', ratio='1', seed=seed, steps=steps, batch='16')
-        return values | dict(stage=stage, top1=top1, agreement=top1, seconds='9')
+def test_other_lengths_batches_and_tests_are_no_seeds(tmp_path):
+    def row(steps, seed, top1, batch='16', images='200'):
+        values = dict(mixer='Mamba2', ratio='1', seed=seed, steps=steps, batch=batch)
+        results = dict(stage='align', top1=top1, agreement=top1, seconds='9')
+        return values | results | dict(images=images)
 
-    before = dict(mixer='teacher', images='200', top1='90')
-    rows = [row('100', '0', '80'), row('20', '0', '60'), row('20', '1', '62')]
+    def before(mixer, images, top1):
+        values = dict(mixer=mixer, init='mimic', ratio='1', images=images)
+        return values | dict(top1=top1, agreement=top1, kl='1')
+
+    rows = [
+        *(row('100', '0', '80'), row('20', '0', '60'), row('20', '1', '62')),
+        *(row('20', '0', '70', batch='32'), row('20', '2', '99', images='100')),
+    ]
     _convert_vit_page.write_page(
         tmp_path,
-        dict(before=[before], trained=rows, latency=[]),
+        dict(
+            before=[
+                *(before('teacher', '100', '95'), before('teacher', '200', '90')),
+                *(before('Mamba2', '200', '8'), before('Mamba2', '100', '9')),
+            ],
+            trained=rows,
+            latency=[],
+        ),
         dict(before=[], trained=[]),
     )
     page = (tmp_path / 'convert_vit.md').read_text()
-    assert 'trained for 20 or 100 steps of 16 images in each\n' in page
-    table = page[page.index('| mixer | layers | after') :].splitlines()[2:]
-    assert table == [
-        '| Mamba2 | 100 % | `align` | 20 | 2 | 61.0 ± 1.4 | 61.0 ± 1.4 | 9 |',
-        '| Mamba2 | 100 % | `align` | 100 | 1 | 80.0 | 80.0 | 9 |',
+    assert 'The teacher is right in 90.0 % of the images.' in page
+    assert 'the same 200 images' in page
+    lines = page.splitlines()
+    heads = [i for i, line in enumerate(lines) if line.startswith('| ---')]
+    one, other = (lines[i + 1 : i + 4] for i in heads)
+    assert one[0] == '| Mamba2 | `mimic` | 100 % | 8.0 | 8.0 | 1.00 |' and not one[1]
+    assert other == [
+        '| Mamba2 | 100 % | `align` | 20 | 16 | 2 | 61.0 ± 1.4 | 61.0 ± 1.4 | 9 |',
+        '| Mamba2 | 100 % | `align` | 20 | 32 | 1 | 70.0 | 70.0 | 9 |',
+        '| Mamba2 | 100 % | `align` | 100 | 16 | 1 | 80.0 | 80.0 | 9 |',
     ]
 
 
@@ -172,4 +191,4 @@ def test_the_part_cifar10_converts_the_teacher_of_its_own_study(tmp_path, monkey
     _, section = page.split('## The teacher on CIFAR-10')
     assert '% of the first 10 test images.' in section
     assert '| GatedDeltaNet | `calibrate` | 50 % |' in section
-    assert '| GatedDeltaNet | 50 % | `tune` | 2 | 1 |' in section
+    assert '| GatedDeltaNet | 50 % | `tune` | 2 | 2 | 1 |' in section

@@ -78,7 +78,7 @@ def test_a_study_goes_on_with_the_next_run(arguments, monkeypatch):
     arguments.max_runs = 0
     runs.run(arguments)
     page = (arguments.out / 'mqar.md').read_text()
-    assert '**2 of 12 runs are done.**' in page
+    assert '**2 of 12 runs of the first command are done.**' in page
     assert '1 seed, 2 of 3 rates' in page
 
 
@@ -102,7 +102,7 @@ def test_the_best_rate_is_chosen_among_those_of_all_seeds(tmp_path):
         runs.add_rows(tmp_path / 'mqar' / 'students.csv', runs.STUDENTS, row)
     write_page(tmp_path, planned[:1])
     page = (tmp_path / 'mqar.md').read_text()
-    assert '**0 of 1 runs are done.**' in page
+    assert '**0 of 1 runs of the first command are done.**' in page
     assert '| KDA | 60.0 (50.0 to 70.0), 0.001, 2 seeds, 1 of 3 rates |' in page
     assert '| Mamba2 | – |' in page
     assert '| KDA | 16 | 0.003 | 0 | 0.0 % | 90.0 % |' in page

@@ -13,6 +13,7 @@ import _vision_runs as runs
 import pytest
 import torch
 import vision
+from _spread import t_interval
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from safetensors.torch import save_file
@@ -265,7 +266,7 @@ def test_differences_are_paired_by_seed_with_students_interval():
     found = finished('logits', (0, 50.0), (1, 60.0), (2, 70.0))
     found += finished('full', (2, 73.0), (0, 51.0), (1, 62.0), (5, 99.0))
     assert sorted(page.differences(found, 'full', 'logits')) == [1.0, 2.0, 3.0]
-    mean, width = page.t_interval([1.0, 2.0, 3.0])
+    mean, width = t_interval([1.0, 2.0, 3.0])
     # Of three values: 4.303 standard errors.
     assert (mean, width) == (2.0, pytest.approx(4.303 / 3**0.5))
     assert page.difference(found, 'full', 'logits') == '+2.00 ± 2.48'
@@ -297,7 +298,7 @@ def test_norms_and_agreement_of_the_terms():
 def test_the_interval_covers_the_mean_as_often_as_it_says(count):
     generator = torch.Generator().manual_seed(0)
     samples = torch.randn(2000, count, generator=generator, dtype=torch.float64)
-    intervals = [page.t_interval(row.tolist()) for row in samples]
+    intervals = [t_interval(row.tolist()) for row in samples]
     covered = statistics.mean(abs(mean) <= width for mean, width in intervals)
     assert covered == pytest.approx(0.95, abs=0.015)
 
@@ -338,6 +339,19 @@ def test_the_page_says_what_is_there(tmp_path):
     assert '**0 of 81 runs**' in text
     letters = [line for line in text.splitlines() if len(line) == 1]
     assert not letters, 'a paragraph is written letter by letter'
+
+
+def test_how_much_sooner_has_no_mean_without_the_seeds_that_do_not_arrive():
+    curve = {50: 20.0, 100: 40.0}
+    found = finished('baseline', (0, 40.0), (1, 40.0), curve=curve)
+    found += finished('logits', (0, 45.0), curve={50: 45.0})
+    rows = [plan.BY_NAME['logits']]
+    late = finished('logits', (1, 45.0), curve=curve)
+    lines = page._sooner([*found, *late], rows)
+    assert lines[2] == '| logits | 50, 100 | 1.50 ± 0.71 | – |'
+    never = finished('logits', (1, 30.0), curve={100: 30.0})
+    lines = page._sooner([*found, *never], rows)
+    assert lines[2] == '| logits | 50, – | – | – |'
 
 
 def test_the_teacher_is_recorded_and_scored_once(arguments, tmp_path, monkeypatch):

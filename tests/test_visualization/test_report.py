@@ -12,7 +12,7 @@ import pytest
 from mmtransmamba.transfer.subclone import Entry, SubcloneReport, Unused
 from mmtransmamba.visualization.report import read_run, write_report
 from mmtransmamba.visualization.report.charts import heat_map, line_chart, number
-from mmtransmamba.visualization.report.reading import best
+from mmtransmamba.visualization.report.reading import best, lower_is_better
 
 CONFIG = """model = dict(
     student=dict(backbone=dict(type='mmtransmamba.PlainMamba'), type='ImageClassifier'),
@@ -161,6 +161,23 @@ def test_the_counts_are_those_of_the_transfers_own_totals(tmp_path):
         *(('copied', 1, 20), ('block', 2, 120), ('fresh', 1, 0), ('kept', 1, 0))
     ]
     assert (found.unused.tensors, found.unused.values) == (2, 98)
+
+
+@pytest.mark.parametrize(
+    'name, lower',
+    [
+        *(('retrieval/t2v_R@1', False), ('retrieval/t2v_MeanR', True)),
+        *(('retrieval/v2t_MdR', True), ('t2v_MnR', True), ('medianR', True)),
+        *(('token/kl', True), ('token/kl_reverse', True), ('weekly/score', False)),
+        *(('token/nll', True), ('loss_task', True), ('accuracy/top1', False)),
+        *(('answers/malformed', True), ('pope/unread', True), ('mme/total', False)),
+        *(('reasoning/truncated', True), ('error/accuracy', False)),
+    ],
+)
+def test_which_metrics_fall(name, lower):
+    assert lower_is_better(name) == lower
+    points = [(1, 3.0), (2, 2.0), (3, 4.0)]
+    assert best(name, points) == points[1 if lower else 2]
 
 
 def test_a_language_run_counts_iterations_and_knows_that_perplexity_falls(tmp_path):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
+
+from _spread import mean_and_spread
 
 Rows = Sequence[Mapping[str, str]]
 
@@ -15,14 +17,17 @@ Mixers have the attention's v, k, q and output projection; with `scratch` they h
 nothing from it. `calibrate` fits each mixer alone to the attention, on training images
 without labels. Before training, all other weights are the teacher's. Mixers from
 `scratch` have almost closed gates, so their layers nearly keep their input: these rows
-show what the model does without the attention. Layers are spread evenly. One seed,
-unless stated otherwise; with {images} images, the standard error of an accuracy is up
-to {error:.1f} points.
+show what the model does without the attention. Layers are spread evenly. There is one
+conversion and one calibration; seeds are those of a training's order and augmentation
+of images. All are tested on the same {images} images: the standard error that comes
+with so few is up to {error:.1f} points, and is not in the spread over seeds.
 
 The tables are written by
 
 ```bash
-MMTRANSMAMBA_DATA=data python tools/studies/convert_vit.py
+MMTRANSMAMBA_DATA=data python tools/studies/convert_vit.py --seeds 0 1 2
+MMTRANSMAMBA_DATA=data python tools/studies/convert_vit.py --parts trained \\
+    --mixers Mamba2 --ratios 1 --train-steps 200 --seeds 0 1 2
 ```
 
 ## Before training
@@ -66,22 +71,15 @@ def _before(rows: Rows) -> list[str]:
     )
 
 
-def _lengths(rows: Rows) -> tuple[str, str]:
-    """Steps of the stages, and images in a step, in words."""
-    batches = sorted({int(row['batch']) for row in rows})
-    steps = sorted({int(row['steps']) for row in rows})
-    return ' or '.join(map(str, steps)), ' or '.join(map(str, batches))
-
-
 def _trained(rows: Rows) -> list[str]:
     """The table of training, with the rows of each setting averaged over seeds."""
     groups: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
     for row in rows:
-        key = tuple(row[k] for k in ('steps', 'mixer', 'ratio', 'stage'))
+        key = tuple(row[k] for k in ('steps', 'batch', 'mixer', 'ratio', 'stage'))
         groups.setdefault(key, []).append(row)
     return _table(
         (
-            *('mixer', 'layers', 'after', 'steps', 'seeds'),
+            *('mixer', 'layers', 'after', 'steps', 'images a step', 'seeds'),
             *('top-1 %', 'agrees %', 'seconds'),
         ),
         (
@@ -90,20 +88,28 @@ def _trained(rows: Rows) -> list[str]:
                 f'{100 * float(ratio):.0f} %',
                 f'`{stage}`',
                 steps,
+                batch,
                 str(len(found)),
-                _spread([float(row['top1']) for row in found]),
-                _spread([float(row['agreement']) for row in found]),
+                mean_and_spread([float(row['top1']) for row in found], 1),
+                mean_and_spread([float(row['agreement']) for row in found], 1),
                 f'{mean(float(row["seconds"]) for row in found):.0f}',
             )
-            for (steps, mixer, ratio, stage), found in sorted(
-                groups.items(), key=lambda group: int(group[0][0])
+            for (steps, batch, mixer, ratio, stage), found in sorted(
+                groups.items(), key=lambda group: (int(group[0][0]), int(group[0][1]))
             )
         ),
     )
 
 
 def _teacher(rows: Rows) -> Mapping[str, str]:
-    return next(row for row in rows if row['mixer'] == 'teacher')
+    """The teacher's row on most images."""
+    teachers = [row for row in rows if row['mixer'] == 'teacher']
+    return max(teachers, key=lambda row: int(row['images']))
+
+
+def _tested_as(teacher: Mapping[str, str], rows: Rows) -> Rows:
+    """The rows that were measured on as many images as the teacher's."""
+    return [row for row in rows if row['images'] == teacher['images']]
 
 
 def _cifar10(tables: Mapping[str, Rows]) -> list[str]:
@@ -118,22 +124,11 @@ def _cifar10(tables: Mapping[str, Rows]) -> list[str]:
         f'The teacher is right in {float(teacher["top1"]):.1f} % of the first '
         f'{int(teacher["images"]):,} test images.',
         '',
-        *_before(tables['before']),
+        *_before(_tested_as(teacher, tables['before'])),
     ]
-    if tables['trained']:
-        steps, batch = _lengths(tables['trained'])
-        lines += [
-            f'After {steps} steps of {batch} images in each stage:',
-            '',
-            *_trained(tables['trained']),
-        ]
+    if trained := _tested_as(teacher, tables['trained']):
+        lines += ['After both stages:', '', *_trained(trained)]
     return lines
-
-
-def _spread(values: Sequence[float]) -> str:
-    """Mean, and with several values the standard deviation."""
-    text = f'{mean(values):.1f}'
-    return text if len(values) == 1 else f'{text} ± {stdev(values):.1f}'
 
 
 def write_page(
@@ -154,20 +149,19 @@ def write_page(
         _SETTING.format(images=images, error=50 / images**0.5),
         f'The teacher is right in {float(teacher["top1"]):.1f} % of the images.',
         '',
-        *_before(tables['before']),
+        *_before(_tested_as(teacher, tables['before'])),
     ]
-    if tables['trained']:
-        steps, batch = _lengths(tables['trained'])
+    if trained := _tested_as(teacher, tables['trained']):
         lines += [
             '## After a short training',
             '',
-            f'Calibrated hybrids, trained for {steps} steps of {batch} images in each',
-            'of two stages, with the configs of `configs/quickstart/hybrid_vit`:',
-            '`align` trains the mixers towards the teacher without labels, and `tune`',
-            "everything with labels and the teacher's logits. Too short to converge.",
-            'Processor time is that of the stage, on one thread of a shared core.',
+            'Calibrated hybrids, trained in two stages of as many steps each with the',
+            'configs of `configs/quickstart/hybrid_vit`: `align` trains the mixers',
+            'towards the teacher without labels, and `tune` everything with labels and',
+            "the teacher's logits. Too short to converge. Seconds are processor time",
+            'of the stage, on one thread of a shared core.',
             '',
-            *_trained(tables['trained']),
+            *_trained(trained),
         ]
     lines += _cifar10(cifar10)
     if tables['latency']:

@@ -51,8 +51,8 @@ def write_page(out: Path, runs: list[Run]) -> None:
     done = [_run_of(row) for row in rows.values()]
     missing = len(set(runs) - set(done))
     text = HEAD + (
-        f'\n**{len(runs) - missing} of {len(runs)} runs are done.** The command goes '
-        'on with the others.\n'
+        f'\n**{len(runs) - missing} of {len(runs)} runs of the first command are '
+        'done.** It goes on with the others.\n'
         if missing
         else ''
     )

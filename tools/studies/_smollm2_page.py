@@ -213,8 +213,8 @@ def beside_the_window(rows: list[dict[str, str]]) -> str:
         '\nThe window is the baseline that a linear mixer must beat: the attention of '
         'the teacher,\ncut to the last tokens. Closer to the teacher than a window in '
         f'as many layers: {", ".join(closer) or "none of them"}.\nThe likelihood of '
-        'blocks of 512 tokens asks for little that is further away;\n[recall](mqar.md) '
-        'does.\n'
+        'blocks of 512 tokens asks for little that is further away;\n[questions about '
+        'a long text](#recall) do.\n'
     )
 
 

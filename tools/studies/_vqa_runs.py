@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import statistics
 from pathlib import Path
 
 import _tables
 import torch
 from _process import call_logged
+from _spread import mean_and_spread, paired
 from _tables import read_table
 from mmengine.registry import DefaultScope
 
@@ -35,8 +35,9 @@ HEAD = """# Questions about pictures, with seeds
 Correct answers to all test questions in percent, mean ± standard deviation over the
 seeds; each seed draws other weights for tower, teacher, students and control, and the
 questions stay the same. Settings, and what they were chosen by, are on the pages of the
-[shapes](shapes_vqa.md) and of [easy-VQA](easy_vqa.md). Differences are paired by seed.
-A seed of the shapes is what `tools/quickstart_vqa.py --seed` trains.
+[shapes](shapes_vqa.md) and of [easy-VQA](easy_vqa.md). Differences are paired by seed,
+with the half width of their 95 % t-interval; **bold** ones exclude zero. A seed of the
+shapes is what `tools/quickstart_vqa.py --seed` trains.
 
 ```bash
 MMTRANSMAMBA_DATA=data python tools/studies/vqa.py
@@ -179,12 +180,7 @@ def section(heading: str, rows: list[dict[str, str]]) -> str:
             for s in seeds
             if (model, s) in found and ('scratch', s) in found
         ]
-        gain = '–' if model == 'scratch' or not gains else spread(gains, '+')
-        text += f'| {title} | {" | ".join(cells)} | {spread(values)} | {gain} |\n'
+        gain = '–' if model == 'scratch' else paired(gains, digits=1)
+        score = mean_and_spread(values, digits=1)
+        text += f'| {title} | {" | ".join(cells)} | {score} | {gain} |\n'
     return text
-
-
-def spread(values: list[float], sign: str = '') -> str:
-    """Mean and standard deviation, or the value if there is only one."""
-    mean = f'{statistics.mean(values):{sign}.1f}'
-    return mean if len(values) == 1 else f'{mean} ± {statistics.stdev(values):.1f}'

@@ -68,13 +68,17 @@ def _from_problem(pid: str, problem: Row) -> VLMSample:
 
 
 def chosen_letter(text: str) -> str | None:
-    """The letter alone, one the answer starts with (``B.``), or "The answer is B."."""
+    """The letter that LLaVA's evaluation reads.
+
+    It is the answer alone, or what the answer starts with (``B. a dog``), or the one
+    letter after "The answer is" that another character follows.
+    """
     text = text.strip()
     if len(text) == 1:
         return text if text in _LETTERS else None
-    if re.match(rf'[{_LETTERS}]\.', text):
+    if re.match(rf'[{_LETTERS}]\. ', text):
         return text[0]
-    found = re.findall(r'The answer is ([A-Z])\.', text)
+    found = re.findall(r'The answer is ([A-Z]).', text)
     return found[0] if len(found) == 1 else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,11 @@ Points = list[tuple[int, float]]
 
 TEACHER = 'teacher/'
 _NO_METRICS = {'step', 'epoch', 'iter', 'time', 'data_time', 'memory'}
-_LOWER = ('loss', 'nll', 'ppl', 'perplexity', 'error', 'mdr', 'mnr')
+_LOWER = re.compile(
+    # Losses, shares of what went wrong, and as whole words a distance and ranks.
+    'loss|nll|ppl|perplexity|error|malformed|unread|truncated|'
+    '(^|_)(kl|mdr|mnr|meanr|medianr)($|_)'
+)
 # With fewer epochs than this, curves are drawn over iterations.
 _EPOCHS = 5
 
@@ -92,7 +97,7 @@ class Run:
 
 def lower_is_better(metric: str) -> bool:
     """Whether lower values of the metric with this name are better."""
-    return any(word in metric.lower().rpartition('/')[2] for word in _LOWER)
+    return _LOWER.search(metric.lower().rpartition('/')[2]) is not None
 
 
 def best(metric: str, points: Points) -> tuple[int, float] | None:
