@@ -237,6 +237,56 @@ def test_sequences_may_be_packed(recipe, masked):
         assert totals[1] == pytest.approx(totals[0], rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    'positions',
+    [
+        [0, 1, 2, *range(3, 12), *range(9), 0],
+        [7, 7, 7, *range(9), *range(9), 9],
+        [*range(12), *range(9), 9],
+        [-3, -2, -1, *range(9), *range(9), 1],
+    ],
+)
+def test_the_teacher_keeps_padding_out_of_packed_sequences(positions):
+    distiller = distill(dict(kl=KL, task=TASK))
+    rows = tokens(batch=2)
+    packed = {key: value.reshape(1, -1).clone() for key, value in rows.items()}
+    packed['labels'][0, 9] = -100
+    packed = padded(padded(packed, 3, 'left'), 1, 'right')
+    packed['position_ids'] = torch.tensor([positions])
+    expected, found = loss_of(distiller, rows), loss_of(distiller, packed)
+    for key, value in expected.items():
+        assert found[key].item() == pytest.approx(value.item(), rel=1e-4), key
+
+
+def test_the_teacher_does_not_split_where_positions_jump():
+    distiller = distill(dict(kl=KL, task=TASK))
+    batch = tokens(batch=2)
+    batch['position_ids'] = torch.tensor([[0, 1, 2, 3, 9, 10, 11, 12, 13]]).repeat(2, 1)
+    masked = loss_of(distiller, batch)
+    del batch['attention_mask']
+    for key, value in loss_of(distiller, batch).items():
+        assert value.item() == pytest.approx(masked[key].item(), rel=1e-6), key
+    calls = []
+    distiller.teacher.register_forward_pre_hook(
+        lambda module, args, kwargs: calls.append(kwargs), with_kwargs=True
+    )
+    loss_of(distiller, batch)
+    assert calls[0]['attention_mask'].all()
+
+
+@pytest.mark.parametrize('kind', ['a jump', 'padding'])
+def test_packed_sequences_that_the_teacher_cannot_read_are_named(kind):
+    distiller = distill(dict(kl=KL, task=TASK))
+    batch = {k: v.reshape(1, -1).clone() for k, v in tokens(batch=2).items()}
+    batch['position_ids'] = torch.arange(9).repeat(2)[None]
+    if kind == 'a jump':
+        batch['position_ids'][0, 4:9] += 5
+    else:
+        batch['attention_mask'][0, 4] = 0
+    with pytest.raises(ValueError, match='position_ids of a packed sequence jump'):
+        loss_of(distiller, batch)
+
+
 def test_long_batches_are_compared_in_chunks(monkeypatch):
     distiller = distill(dict(kl=KL, task=TASK))
     results = []

@@ -68,6 +68,22 @@ def test_relations_are_distances_and_angles():
     assert torch.isfinite(student.grad).all() and student.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_relations_of_features_that_are_alike_survive_autocast(dtype):
+    batch = SimpleNamespace(
+        feature=features(0, 6, 768) + 10,
+        teacher=SimpleNamespace(feature=features(1, 6, 512) + 20),
+    )
+    expected = loss_of('RelationTerm', batch, distance=1.0, angle=2.0)
+    with torch.autocast('cpu', dtype):
+        found = loss_of('RelationTerm', batch, distance=1.0, angle=2.0)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    moved = SimpleNamespace(feature=batch.feature - 10, teacher=batch.teacher)
+    assert loss_of('RelationTerm', moved, distance=1.0, angle=2.0).item() == (
+        pytest.approx(expected.item(), rel=1e-3)
+    )
+
+
 @pytest.mark.parametrize('kind', ['same', 'moved'])
 def test_relations_ignore_where_the_features_lie_and_how_large_they_are(kind):
     teacher = features(1, 5, 4)

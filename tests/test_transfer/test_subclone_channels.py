@@ -8,6 +8,7 @@ from mmtransmamba.transfer.subclone.channels import (
     describe,
     spread,
 )
+from mmtransmamba.transfer.subclone.options import SubcloneOptions
 from mmtransmamba.transfer.weight_maps import EXACT, Rule, Space, WeightMap
 
 STREAM = Space('stream', (('norm', 0), ('blocks.{i}.out', 0)), ('norm', 0))
@@ -68,6 +69,17 @@ def test_given_importance_has_the_last_word():
     matcher = ChannelMatcher(MAP, state(3, 2), state(6, 2), {'stream': scores})
     chosen = matcher.select('stream', 'importance', (6, 3), (0, 0))
     assert chosen.take.tolist() == [1, 3, 5]
+
+
+def test_given_importance_fits_the_map():
+    with pytest.raises(ValueError, match=r"\['streams'\] are no spaces .*'stream'"):
+        ChannelMatcher(MAP, state(3, 2), state(6, 2), {'streams': torch.ones(6)})
+    matcher = ChannelMatcher(MAP, state(3, 2), state(6, 2), {'stream': torch.ones(5)})
+    with pytest.raises(ValueError, match=r"\['stream'\] has the shape \[5\].* 6 chan"):
+        matcher.select('stream', 'importance', (6, 3), (0, 0))
+    with pytest.raises(ValueError, match=r"goes with width='importance'.*'block'"):
+        SubcloneOptions(importance={'stream': torch.ones(6)})
+    SubcloneOptions(importance={'stream': torch.ones(6)}, rules={'a*': 'importance'})
 
 
 @pytest.mark.parametrize('width', ['block', 'uniform', 'importance'])

@@ -246,7 +246,9 @@ def test_a_mambas_mixers_go_to_both_directions():
     with torch.no_grad():
         out = model.layers[0].mixer(x, (5, 1))
         back = model.layers[0].mixer(x.flip(1), (5, 1))
-    torch.testing.assert_close(out.flip(1), back, rtol=1e-4, atol=1e-4)
+    # The numbers are in the millions: a small one is a difference of large ones.
+    atol = 1e-6 * out.abs().max().item()
+    torch.testing.assert_close(out.flip(1), back, rtol=1e-4, atol=atol)
 
 
 def test_a_narrower_mixer_by_parts():

@@ -106,6 +106,21 @@ class KeyValueStates(LinearAttentionAndFullAttentionLayer):
             self.is_token = self.is_token.index_select(0, rows)
         super().reorder_cache(beam_idx)
 
+    # transformers' own change keys and values, and leave the states as they were.
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep rows of the batch, given by index or by a bool mask ``[B]``."""
+        if indices.dtype == torch.bool:
+            indices = indices.nonzero()[:, 0]
+        if self.get_seq_length():
+            self.reorder_cache(indices)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat each row of the batch."""
+        if self.get_seq_length():
+            rows = torch.arange(len(self.keys), device=self.keys.device)
+            self.reorder_cache(rows.repeat_interleave(repeats))
+
 
 def make_room(cache: Cache | None, layers: Sequence[int]) -> None:
     """Give layers of an unused cache room for keys and values beside their states.

@@ -309,15 +309,15 @@ class HybridModelMixin(HybridInitMixin):
     ) -> dict[str, Tensor | None]:
         """The masks by layer type.
 
-        transformers detects packed sequences only without a padding mask, and treats
-        any jump of the positions as a new sequence, so it is done here instead.
+        transformers treats any jump of the positions as a new sequence where it has no
+        mask of pairs of tokens, which it leaves out where all are tokens. So packed
+        sequences are detected here, and with jumps there is always a mask.
         """
         visible = None
         if packing is not None:
             visible = packing.same_sequence
         elif (
             cache is None
-            and attention_mask is None
             and position_ids is not None
             and inputs_embeds.shape[1] > 1
             and has_jumps(position_ids)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmtransmamba.compat import is_fully_sharded
 from mmtransmamba.models.folders.companions import Companions
 from mmtransmamba.models.generation import repair_generation_config
-from mmtransmamba.models.language.packing import Packing, find_packing
+from mmtransmamba.models.language.packing import Packing, find_packing, has_jumps
 from mmtransmamba.models.language.padding import has_gaps
 from mmtransmamba.models.teachers import CachedTeacher
 from mmtransmamba.models.token_losses import score_tokens
@@ -338,6 +338,8 @@ class LanguageDistiller(Distiller):
         packing = _find_packing(inputs)
         if packing is not None:
             rows['packing'] = packing
+        if inputs.get('position_ids') is not None:
+            rows['position_ids'] = inputs['position_ids']
         teacher_hidden: dict[int, Tensor] = {}
         teacher_layers = {i for term in free.values() for i in term.teacher_layers}
 
@@ -459,6 +461,32 @@ def _find_packing(inputs: dict[str, Tensor | None]) -> Packing | None:
 def _for_teacher(
     inputs: dict[str, Tensor | None], packing: Packing | None
 ) -> dict[str, Tensor | None]:
-    """The inputs for a model of transformers, which detects packed sequences only
-    without a mask; padding is then treated as a further sequence."""
-    return inputs if packing is None else dict(inputs, attention_mask=None)
+    """The inputs for a model of transformers, which must see what the student sees.
+
+    Without a mask it begins a new sequence at each jump of the positions, with one
+    never. So it gets no mask with packed sequences, and padding is made a jump; and a
+    mask otherwise, if positions jump.
+
+    Raises:
+        ValueError: Positions jump within a packed sequence, or there is padding in it.
+    """
+    positions, mask = inputs.get('position_ids'), inputs.get('attention_mask')
+    if positions is None:
+        return inputs
+    if packing is None:
+        if mask is None and has_jumps(positions):
+            return dict(inputs, attention_mask=torch.ones_like(inputs['input_ids']))
+        return inputs
+    token, ids = packing.is_token, packing.ids
+    # No token follows the highest position, so padding that has it ends a sequence.
+    highest = positions.masked_fill(~token, 0).amax(-1, keepdim=True)
+    positions = torch.where(token, positions, highest)
+    split = positions.diff(dim=-1) != 1
+    inside = token[:, 1:] & (ids[:, 1:] == ids[:, :-1])
+    inside &= token.cumsum(-1)[:, :-1] > 0
+    if (split & inside).any():
+        raise ValueError(
+            'LanguageDistiller: position_ids of a packed sequence jump, or it has '
+            'padding between its tokens; the teacher would read it as two sequences.'
+        )
+    return dict(inputs, position_ids=positions, attention_mask=None)

@@ -90,6 +90,9 @@ class ChannelMatcher:
         source: Weights of the source.
         importance: Importance of the channels of a space, by the space's name, if it
             is given rather than computed from the weights.
+
+    Raises:
+        ValueError: It names a space that the map does not have.
     """
 
     def __init__(
@@ -101,6 +104,11 @@ class ChannelMatcher:
     ) -> None:
         self._importance = importance or {}
         self._spaces = {space.name: space for space in weight_map.spaces}
+        if unknown := sorted(set(self._importance) - set(self._spaces)):
+            raise ValueError(
+                f'importance: {unknown} are no spaces of the map, which has '
+                f'{sorted(self._spaces)}.'
+            )
         self._target = target
         self._source = source
         self._depth = count_layers(source, weight_map.source_layer)
@@ -166,10 +174,10 @@ class ChannelMatcher:
         if width == 'uniform':
             return Selection(spread(count, size), spread(count, wanted))
         if width == 'importance' and count < size:
-            return Selection(self._most_important(space, count, layer), ends)
+            return Selection(self._most_important(space, size, count, layer), ends)
         return Selection(ends, ends)
 
-    def _most_important(self, space: str, count: int, layer: int) -> Tensor:
+    def _most_important(self, space: str, size: int, count: int, layer: int) -> Tensor:
         definition = self._spaces[space]
         key = (space, count, layer if definition.per_layer else None)
         if key not in self._chosen:
@@ -177,6 +185,11 @@ class ChannelMatcher:
             if importance is None:
                 layers = [layer] if definition.per_layer else range(self._depth)
                 importance = channel_importance(self._source, definition, layers)
+            elif importance.shape != (size,):
+                raise ValueError(
+                    f'importance[{space!r}] has the shape {list(importance.shape)}, '
+                    f'and the source {size} channels there.'
+                )
             self._chosen[key] = importance.topk(count).indices.sort().values
         return self._chosen[key]
 

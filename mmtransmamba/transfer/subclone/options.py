@@ -69,3 +69,9 @@ class SubcloneOptions:
                 raise ValueError(
                     f'rules[{pattern!r}]={how!r} must be one of {(*WIDTHS, SKIP)}.'
                 )
+        used = {self.width, *(self.rules or {}).values()}
+        if self.importance is not None and 'importance' not in used:
+            raise ValueError(
+                "importance goes with width='importance', or with a rule that says so, "
+                f'not width={self.width!r} alone.'
+            )

@@ -42,13 +42,15 @@ class RelationTerm(Term):
 
     def forward(self, batch: DistillBatch) -> dict[str, Tensor]:
         student, teacher = batch.feature.float(), batch.teacher.feature.float()
-        loss = self.distance * F.smooth_l1_loss(
-            _distances(student), _distances(teacher)
-        )
-        if self.angle:
-            loss = loss + self.angle * F.smooth_l1_loss(
-                _angles(student), _angles(teacher)
+        # Products in half precision lose the differences of features that are alike.
+        with torch.autocast(student.device.type, enabled=False):
+            loss = self.distance * F.smooth_l1_loss(
+                _distances(student), _distances(teacher)
             )
+            if self.angle:
+                loss = loss + self.angle * F.smooth_l1_loss(
+                    _angles(student), _angles(teacher)
+                )
         return {'': self.weight * loss}
 
 
@@ -73,6 +75,7 @@ class AttentionMapTerm(Term):
 
 def _distances(features: Tensor) -> Tensor:
     """Distances ``[B, B]`` of rows ``[B, C]``, divided by the mean over pairs."""
+    features = features - features.mean(0)
     squares = features.square().sum(1)
     between = squares[:, None] + squares - 2 * features @ features.T
     # The square root has no gradient at the zeros of the diagonal.

@@ -6,7 +6,7 @@ from sequence_contract import check_sequences
 from tiny_decoders import tiny_teacher, tokens
 from torch.nn import functional as F
 
-from mmtransmamba.models.language.cache_names import returned_cache
+from mmtransmamba.models.language.cache_names import as_argument, returned_cache
 from mmtransmamba.models.language.mixers import head_mixer, mixer_class
 from mmtransmamba.models.language.mixers.fields import fields_of
 from mmtransmamba.transfer.convert import convert
@@ -176,6 +176,31 @@ def test_padding_between_pieces_is_remembered():
     with torch.no_grad():
         again = model(ids, past_key_values=cache).logits
     torch.testing.assert_close(again, whole, rtol=1e-3, atol=1e-4)
+
+
+def test_rows_of_a_cache_are_chosen_and_repeated_whole():
+    model = converted('HeadsMamba2', (0,), layers=(0, 1, 2))
+    ids = tokens(3, 10)
+    mask = torch.ones(3, 9, dtype=torch.int64)
+    mask[1, :4] = 0
+    more = F.pad(mask, (0, 1), value=1)
+
+    def follow(change, rows):
+        with torch.no_grad():
+            output = model(ids[:, :9], attention_mask=mask, use_cache=True)
+            cache = returned_cache(output)
+            change(cache)
+            options = dict(attention_mask=more[rows]) | as_argument(cache)
+            found = model(ids[rows, 9:], **options).logits
+            whole = model(ids[rows], attention_mask=more[rows]).logits[:, 9:]
+        torch.testing.assert_close(found, whole, rtol=1e-3, atol=1e-4)
+
+    for rows in ([2, 0], [1], [0, 1, 2]):
+        index = torch.tensor(rows)
+        follow(lambda cache, index=index: cache.batch_select_indices(index), rows)
+    chosen = torch.tensor([True, False, True])
+    follow(lambda cache: cache.batch_select_indices(chosen), [0, 2])
+    follow(lambda cache: cache.batch_repeat_interleave(2), [0, 0, 1, 1, 2, 2])
 
 
 def cache_of(model, length=9):

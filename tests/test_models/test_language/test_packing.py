@@ -161,8 +161,17 @@ def test_a_jump_ahead_begins_no_sequence(make_hybrid, sequences):
     with torch.no_grad():
         cached = model(ids, position_ids=positions)
         plain = model(ids, position_ids=positions, use_cache=False)
+        rows = dict(position_ids=positions, attention_mask=torch.ones_like(ids))
+        masked = model(ids, **rows, use_cache=False)
+        # And beside padding, whose position is no jump of a sequence.
+        rows = {key: F.pad(value, (2, 0)) for key, value in rows.items()}
+        padded = model(F.pad(ids, (2, 0)), **rows, use_cache=False)
     assert returned_cache(cached) is not None
     torch.testing.assert_close(plain.logits, cached.logits)
+    torch.testing.assert_close(masked.logits, cached.logits)
+    torch.testing.assert_close(
+        padded.logits[:, 2:], cached.logits, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_gradient_checkpointing(make_hybrid, sequences):

@@ -126,6 +126,56 @@ def test_padded_prompts_are_continued_as_alone(mixer, layers, tmp_path):
     assert torch.equal(padded, alone)
 
 
+@pytest.mark.parametrize('length', [12, 40])
+@pytest.mark.parametrize(
+    'rope',
+    [
+        dict(rope_type='dynamic', factor=4.0, rope_theta=1e4),
+        dict(
+            rope_type='longrope',
+            factor=4.0,
+            short_factor=[1.0, 1.1, 1.2, 1.3],
+            long_factor=[1.5, 2.0, 3.0, 4.0],
+            original_max_position_embeddings=16,
+            rope_theta=1e4,
+        ),
+    ],
+    ids=lambda rope: rope['rope_type'],
+)
+def test_frequencies_follow_the_length_as_the_decoders_do(rope, length):
+    model = tiny_teacher(rope_parameters=rope, max_position_embeddings=24)
+    positions = torch.arange(length)[None]
+    x = torch.zeros(1, length, 8)
+    expected = model.model.rotary_emb(x, positions)
+    torch.testing.assert_close(
+        rotary_tables(model.config, positions, torch.float32), expected
+    )
+    mixer = dict(type='Mamba2', rope=True)
+    own = convert(model, [0], init='vkq', mixer=mixer)[0].model.layers[0].self_attn
+    hidden = torch.randn(1, length, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            own(hidden)[0], own(hidden, position_embeddings=expected)[0]
+        )
+
+
+@pytest.mark.parametrize('given', ['position_ids', 'position_embeddings'])
+def test_given_positions_count(given):
+    own = converted('Mamba2').model.layers[0].self_attn
+    hidden = torch.randn(1, 6, 32, generator=torch.Generator().manual_seed(0))
+    positions = torch.tensor([[0, 1, 2, 7, 8, 20]])
+    value = positions
+    if given == 'position_embeddings':
+        value = rotary_tables(own.config, positions, torch.float32)
+    with torch.no_grad():
+        found = own(hidden, **{given: value})[0]
+        tables = rotary_tables(own.config, positions + 3, torch.float32)
+        moved = own(hidden, position_embeddings=tables)[0]
+        counted = own(hidden)[0]
+    torch.testing.assert_close(found, moved)
+    assert (found - counted).abs().max() > 1e-4
+
+
 def test_a_mixer_alone_counts_tokens_and_not_padding():
     own = converted('GatedDeltaNet').model.layers[0].self_attn
     hidden = torch.randn(1, 6, 32, generator=torch.Generator().manual_seed(0))

@@ -20,7 +20,17 @@ ROPES = [
         original_max_position_embeddings=16,
         rope_theta=1e4,
     ),
+    dict(rope_type='dynamic', factor=4.0, rope_theta=1e4),
+    dict(
+        rope_type='longrope',
+        factor=4.0,
+        short_factor=[1.0, 1.1, 1.2, 1.3],
+        long_factor=[1.5, 2.0, 3.0, 4.0],
+        original_max_position_embeddings=16,
+        rope_theta=1e4,
+    ),
 ]
+KINDS = ['default', 'linear', 'llama3', 'dynamic', 'longrope']
 
 
 def converted(family='llama', layers=(0, 2), **mixer):
@@ -42,14 +52,48 @@ def test_it_is_the_teacher_while_the_context_fits(family, layers):
     assert difference[:, 14:].abs().max() > 1e-3
 
 
-@pytest.mark.parametrize('rope', ROPES[1:], ids=['linear', 'llama3'])
+@pytest.mark.parametrize('rope', ROPES[1:], ids=KINDS[1:])
 def test_other_rotary_embeddings_are_the_teachers(rope):
-    teacher = tiny_teacher(rope_parameters=rope)
+    teacher = tiny_teacher(rope_parameters=rope, max_position_embeddings=24)
     model, report = convert(teacher, [0, 1, 2], mixer='SlidingWindow')
     ids = tokens(2, 40)
+    mask = torch.ones_like(ids)
+    mask[0, :7] = 0
+    positions = (mask.cumsum(-1) - 1).clamp_min(0)
     with torch.no_grad():
         torch.testing.assert_close(model(ids).logits, teacher(ids).logits)
+        short = model(ids[:, :12]).logits
+        torch.testing.assert_close(short, teacher(ids[:, :12]).logits)
+        expected = teacher(ids, attention_mask=mask, position_ids=positions).logits
+        found = model(ids, attention_mask=mask).logits
+        torch.testing.assert_close(found[0, 7:], expected[0, 7:])
     assert not report.unused
+
+
+@pytest.mark.parametrize('rope', ROPES[3:], ids=KINDS[3:])
+@pytest.mark.parametrize('packed', [False, True])
+def test_frequencies_are_those_of_what_a_window_sees(rope, packed):
+    teacher = tiny_teacher(rope_parameters=rope, max_position_embeddings=24)
+    mixer = dict(type='SlidingWindow', window=26, sinks=2)
+    model = convert(teacher, [0, 1, 2], mixer=mixer)[0]
+    ids = tokens(2, 60)
+    with torch.no_grad():
+        whole = model(ids).logits
+        if packed:
+            both = dict(
+                input_ids=torch.cat((ids[:1], ids[1:, :40]), dim=1),
+                position_ids=torch.cat((torch.arange(60), torch.arange(40)))[None],
+            )
+            found = model(**both).logits
+            torch.testing.assert_close(found[:, :60], whole[:1], rtol=1e-3, atol=1e-4)
+            short = model(ids[1:, :40]).logits
+            torch.testing.assert_close(found[:, 60:], short, rtol=1e-3, atol=1e-4)
+            return
+        output = model(ids[:, :40], use_cache=True)
+        given = as_argument(returned_cache(output))
+        rest = model(ids[:, 40:], **given).logits
+    torch.testing.assert_close(output.logits, whole[:, :40], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(rest, whole[:, 40:], rtol=1e-3, atol=1e-4)
 
 
 def slow(own, hidden):

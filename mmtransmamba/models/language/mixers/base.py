@@ -79,7 +79,7 @@ class DecoderMixer(AttentionMixer):
             position_embeddings: Cosines and sines ``[B or 1, L, R]`` of the decoder's
                 rotary embedding, for mixers that rotate.
             position_ids: Positions ``[B or 1, L]``, for attention with logits that grow
-                with them.
+                with them and, without ``position_embeddings``, for mixers that rotate.
 
         Returns:
             Mixed tokens ``[B, L, C]``, and None in place of attention weights.
@@ -139,15 +139,17 @@ class DecoderMixer(AttentionMixer):
         """Cosines and sines ``[B, L, R]`` for mixers that rotate, else nothing.
 
         They are further arguments of :meth:`recur`, behind those of :meth:`mix`.
-        Without ``position_embeddings``, the tokens that are not padding are counted.
-        Only differences of positions matter, so packed sequences need not start at 0.
+        Without ``position_embeddings`` they follow from ``position_ids``, and without
+        these the tokens that are not padding are counted.
         """
         if not self.rope:
             return ()
         batch = len(hidden_states)
         if position_embeddings is not None:
             return tuple(x.expand(batch, -1, -1) for x in position_embeddings)
-        positions = self.count_positions(hidden_states, padding_mask, cache)
+        if position_ids is None:
+            position_ids = self.count_positions(hidden_states, padding_mask, cache)
+        positions = position_ids.clamp_min(0)
         cos, sin = rotary_tables(self.config, positions, hidden_states.dtype)
         return cos.expand(batch, -1, -1), sin.expand(batch, -1, -1)
 

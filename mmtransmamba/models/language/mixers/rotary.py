@@ -9,12 +9,26 @@ from torch import Tensor
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 
-def frequencies(config: Any, device: torch.device) -> tuple[Tensor, float]:
-    """Frequencies of a decoder's rotary embedding, and the factor of cos and sin."""
+def depends_on_length(config: Any) -> bool:
+    """Whether the frequencies are others for texts beyond a length."""
+    return config.rope_parameters.get('rope_type') in ('dynamic', 'longrope')
+
+
+def frequencies(
+    config: Any, device: torch.device, length: int | None = None
+) -> tuple[Tensor, float]:
+    """Frequencies of a decoder's rotary embedding, and the factor of cos and sin.
+
+    Args:
+        config: Config of the decoder.
+        device: Of the frequencies.
+        length: Tokens of the longest text in the batch; read if the frequencies
+            depend on it.
+    """
     rope = config.rope_parameters
     kind = rope.get('rope_type', 'default')
     if kind != 'default':
-        return ROPE_INIT_FUNCTIONS[kind](config, device)
+        return ROPE_INIT_FUNCTIONS[kind](config, device, length)
     heads = config.num_attention_heads
     size = getattr(config, 'head_dim', None) or config.hidden_size // heads
     size = int(size * rope.get('partial_rotary_factor', 1.0))
@@ -29,13 +43,14 @@ def rotary_tables(
 
     Args:
         config: Config of the decoder.
-        positions: ``[B, L]``.
+        positions: ``[B, L]``; the highest one tells how long the text is.
         dtype: Type of the result.
 
     Returns:
         Two tensors ``[B, L, R]``, both halves of the R rotated channels alike.
     """
-    rates, scale = frequencies(config, positions.device)
+    length = int(positions.max()) + 1 if depends_on_length(config) else None
+    rates, scale = frequencies(config, positions.device, length)
     angles = positions[..., None].float() * rates
     angles = torch.cat((angles, angles), dim=-1)
     return (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)

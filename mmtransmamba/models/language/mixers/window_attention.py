@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from mmtransmamba.models.language.mixers.rotary import frequencies
+from mmtransmamba.models.language.mixers.rotary import depends_on_length, frequencies
 
 
 class WindowAttention:
@@ -18,6 +18,9 @@ class WindowAttention:
     For a :class:`DecoderMixer` with the sizes of :meth:`DecoderMixer.take_heads`. See
     :class:`~mmtransmamba.models.language.mixers.sliding_window.SlidingWindowMixer` for
     the definition and the state.
+
+    Rotary frequencies that depend on the length (``dynamic``, ``longrope``) are those
+    of the text, up to ``window + sinks`` tokens, since no token sees more.
 
     Attributes:
         window: Number of visible last tokens.
@@ -54,8 +57,8 @@ class WindowAttention:
             return self._attend_packed(q, kv, begins), None
         steps = torch.arange(length, device=q.device)
         if state is None and padding_mask is None:
-            y = self._attend(q, kv, steps[None], before=0)
             taken = torch.ones_like(kv[..., 0], dtype=torch.bool)
+            y = self._attend(q, kv, steps[None], self._turns(taken), before=0)
             return y, self._keep(kv, taken) if cache is not None else None
         if padding_mask is None:
             padding_mask = torch.ones_like(kv[..., 0], dtype=torch.bool)
@@ -71,11 +74,29 @@ class WindowAttention:
             together = (~taken).int().argsort(dim=-1, stable=True)
             kv, taken = _pick(kv, together), taken.gather(1, together)
             positions = count + steps
-        y = self._attend(q, kv, positions, before)
+        y = self._attend(q, kv, positions, self._turns(taken), before)
         kept = self._keep(kv, taken) if cache is not None else None
         return _pick(y, order.argsort(dim=-1)), kept
 
-    def _attend(self, q: Tensor, kv: Tensor, positions: Tensor, before: int) -> Tensor:
+    def _turns(self, taken: Tensor) -> tuple[Tensor, float]:
+        """Rotary frequencies, and the factor of cos and sin.
+
+        Args:
+            taken: Bool ``[B, T]``, True for tokens.
+        """
+        length = None
+        if depends_on_length(self.config):
+            length = min(int(taken.sum(-1).max()), self.window + self.sinks)
+        return frequencies(self.config, taken.device, length)
+
+    def _attend(
+        self,
+        q: Tensor,
+        kv: Tensor,
+        positions: Tensor,
+        turns: tuple[Tensor, float],
+        before: int,
+    ) -> Tensor:
         """Attention in blocks, so that the cost is linear in the length.
 
         Args:
@@ -83,6 +104,7 @@ class WindowAttention:
             kv: ``[B, before + L, 2 * G * K]``; a token's index is its position.
             positions: Positions of the queries, ``[B or 1, L]``; each at most
                 ``before`` more than its index.
+            turns: See :meth:`_turns`.
             before: Number of slots that may precede the queries.
         """
         q = self._heads(q)
@@ -108,6 +130,7 @@ class WindowAttention:
                     values,
                     positions[:, a:b],
                     places[None],
+                    turns,
                     far=before + b > full,
                 )
             )
@@ -120,8 +143,10 @@ class WindowAttention:
         k, v = (self._repeated(part) for part in kv.chunk(2, dim=-1))
         own = starts[:, :, None] == starts[:, None, :]
         positions = steps - starts
+        # The longest sequence has as many tokens as its last position says.
+        turns = self._turns(steps <= positions.max(-1, keepdim=True).values)
         y = self._softmax(
-            self._heads(q), k, v, positions, positions, far=True, visible=own
+            self._heads(q), k, v, positions, positions, turns, far=True, visible=own
         )
         return y.flatten(-2)
 
@@ -132,6 +157,7 @@ class WindowAttention:
         v: Tensor,
         positions: Tensor,
         places: Tensor,
+        turns: tuple[Tensor, float],
         far: bool,
         visible: Tensor | None = None,
     ) -> Tensor:
@@ -141,6 +167,7 @@ class WindowAttention:
             q: ``[B, L, H, K]``.
             k, v: ``[B, M, H, K]``.
             positions, places: Positions of queries and keys, ``[B or 1, L or M]``.
+            turns: See :meth:`_turns`.
             far: Whether a sink's distance may exceed the limit.
             visible: Further mask, bool ``[B, L, M]``.
 
@@ -151,8 +178,8 @@ class WindowAttention:
         sink = places[:, None, :] < self.sinks
         seen = (distance >= 0) & ((distance < self.window) | sink)
         seen = (seen if visible is None else seen & visible)[:, None]
-        keys = self._rotate(k, places).transpose(1, 2)
-        near = self._rotate(q, positions).transpose(1, 2)
+        keys = _rotate(k, places, turns).transpose(1, 2)
+        near = _rotate(q, positions, turns).transpose(1, 2)
         dropout = self.config.attention_dropout if self.training else 0.0
         v = v.transpose(1, 2)
         if not far:
@@ -163,7 +190,7 @@ class WindowAttention:
         capped = positions.clamp_max(self.slots)
         scores = torch.where(
             sink[:, None],
-            self._rotate(q, capped).transpose(1, 2) @ keys.transpose(2, 3),
+            _rotate(q, capped, turns).transpose(1, 2) @ keys.transpose(2, 3),
             near @ keys.transpose(2, 3),
         )
         scores = (scores.float() * self.head_dim**-0.5).masked_fill(
@@ -196,21 +223,17 @@ class WindowAttention:
         """Heads ``[B, T, H, K]`` of keys or values ``[B, T, G * K]``."""
         return self.repeated(self._heads(x))
 
-    def _rotate(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Rotary embedding of heads ``[B, L, H, K]``, paired by halves."""
-        rates, scale = frequencies(self.config, x.device)
-        angles = positions[:, :, None, None].float() * rates
-        cos, sin = ((f(angles) * scale).to(x.dtype) for f in (torch.cos, torch.sin))
-        half = len(rates)
-        first, second = x[..., :half], x[..., half : 2 * half]
-        return torch.cat(
-            (
-                first * cos - second * sin,
-                second * cos + first * sin,
-                x[..., 2 * half :],
-            ),
-            dim=-1,
-        )
+
+def _rotate(x: Tensor, positions: Tensor, turns: tuple[Tensor, float]) -> Tensor:
+    """Rotary embedding of heads ``[B, L, H, K]``, paired by halves."""
+    rates, scale = turns
+    angles = positions[:, :, None, None].float() * rates
+    cos, sin = ((f(angles) * scale).to(x.dtype) for f in (torch.cos, torch.sin))
+    half = len(rates)
+    first, second = x[..., :half], x[..., half : 2 * half]
+    rest = x[..., 2 * half :]
+    turned = first * cos - second * sin, second * cos + first * sin
+    return torch.cat((*turned, rest), dim=-1)
 
 
 def _pick(x: Tensor, places: Tensor) -> Tensor:
