@@ -49,6 +49,8 @@ def prepare_config(args: argparse.Namespace) -> Config:
     cfg = launch.load_config(args.config, args.work_dir)
     launch.override(cfg, args.cfg_options)
     cfg.load_from = launch.check_checkpoint_file(args.checkpoint)
+    # The config that a resumed run wrote says True, and would resume the training.
+    cfg.resume = False
     missing = [
         name
         for name in ('test_cfg', 'test_dataloader', 'test_evaluator')

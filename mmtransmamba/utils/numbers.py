@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
 
 
 def whole(least: int | None = None, most: int | None = None) -> Callable[[str], int]:
@@ -51,10 +52,11 @@ def count(text: str) -> int:
     units = {'K': 10**3, 'M': 10**6, 'B': 10**9}
     unit = units.get(text[-1:].upper(), 1)
     try:
-        value = float(text if unit == 1 else text[:-1]) * unit
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 1 and value == int(value)):
+        # Exact, as 4.1 * 10**6 is not in floats.
+        value = Decimal(text if unit == 1 else text[:-1]) * unit
+    except InvalidOperation:
+        value = Decimal('nan')
+    if not (value.is_finite() and value >= 1 and value == int(value)):
         raise argparse.ArgumentTypeError(
             f'"{text}" must be a whole number, 1 at least, possibly with K, M or B'
         )

@@ -65,6 +65,13 @@ def check_fsdp(cfg: Config) -> None:
             'mmtransmamba.ScaledOptimWrapper, and with --strategy fsdp AmpOptimWrapper '
             "of dtype='bfloat16' or 'float16'"
         )
+    clip = wrapper.get('clip_grad') or {}
+    others = set(clip) - {'type', 'max_norm', 'norm_type'}
+    if clip.get('type', 'norm') == 'norm' and others:
+        raise ValueError(
+            f'optim_wrapper.clip_grad.{min(others)} does not work with FSDP; accepted: '
+            'max_norm, norm_type'
+        )
 
 
 def _check_whole(cfg: Config, name: str) -> None:
@@ -131,7 +138,8 @@ def _use_deepspeed(cfg: Config) -> None:
             "DeepSpeed; accepted: 'bfloat16'"
         )
     clip = optim.get('clip_grad') or {}
-    if clip.get('type', 'norm') != 'norm' or clip.get('norm_type', 2) != 2:
+    others = set(clip) - {'type', 'max_norm', 'norm_type'}
+    if clip.get('type', 'norm') != 'norm' or clip.get('norm_type', 2) != 2 or others:
         raise ValueError(
             f'optim_wrapper.clip_grad={dict(clip)} does not work with DeepSpeed, which '
             'clips the norm of order 2; accepted: dict(max_norm=…)'

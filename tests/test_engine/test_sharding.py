@@ -198,6 +198,10 @@ def test_ddp_changes_nothing():
         (dict(optim_wrapper=dict(type='ApexOptimWrapper')), 'ApexOptimWrapper" does'),
         (dict(compile=True), 'compile does not work with FSDP'),
         (
+            dict(optim_wrapper=dict(clip_grad=dict(max_norm=1.0, foreach=True))),
+            r'optim_wrapper.clip_grad.foreach does not work with FSDP; accepted: max_n',
+        ),
+        (
             dict(custom_hooks=[dict(type='NumClassCheckHook'), dict(type='EMAHook')]),
             'custom_hooks.1: EMAHook does not work with FSDP',
         ),
@@ -309,6 +313,10 @@ def precision(**optim):
         ),
         (
             precision(clip_grad=dict(max_norm=1.0, norm_type=1)),
+            'clips the norm of order 2',
+        ),
+        (
+            precision(clip_grad=dict(max_norm=1.0, error_if_nonfinite=True)),
             'clips the norm of order 2',
         ),
         (

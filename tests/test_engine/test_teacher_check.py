@@ -2,6 +2,7 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from tiny_teachers import NORMALISATION
 
+from mmtransmamba.engine.hooks import TeacherCheckHook
 from mmtransmamba.models.teachers import TransformersTeacher
 from mmtransmamba.models.teachers.class_order import ClassOrderError, order_of_classes
 from mmtransmamba.registry import MODELS
@@ -98,6 +100,34 @@ def test_its_accuracy_is_logged_once(config, tmp_path):
     assert logged['teacher/accuracy/top1'] == pytest.approx(100 * right / total)
     log = next((tmp_path / 'run').glob('*/*.log')).read_text()
     assert 'by chance it would be in 10 %' in log  # its weights are random
+
+
+def test_metrics_of_each_class_are_told_and_logged_where_they_are_numbers(
+    config, tmp_path
+):
+    single = dict(type='SingleLabelMetric', average=None, items=('recall',))
+    config.val_evaluator = [config.val_evaluator, single]
+    config.custom_hooks = [dict(type='mmtransmamba.ProgressBarHook')]
+    train(config, 10)
+    (logged,) = scalars(tmp_path / 'run')
+    assert 'teacher/accuracy/top1' in logged
+    assert not any('recall' in name for name in logged if name.startswith('teacher/'))
+
+
+@pytest.mark.parametrize(
+    'classes, accuracy, warns',
+    [(2, 97, False), (2, 56, False), (2, 54, True), (3, 65, False), (3, 35, True)]
+    + [(1000, 0.19, True), (1000, 0.21, False), (10, 18, True), (10, 20, False)],
+)
+def test_hardly_better_than_chance(classes, accuracy, warns):
+    said = []
+    runner = SimpleNamespace(
+        logger=SimpleNamespace(log=lambda level, text: said.append(text))
+    )
+    model = SimpleNamespace(teacher=SimpleNamespace(num_classes=classes))
+    found = {'accuracy/top1': accuracy}
+    TeacherCheckHook._warn_of_chance(runner, model, found)
+    assert len(said) == warns
 
 
 @pytest.mark.parametrize('same', [DIGITS, [f'Digit {d}, {d}' for d in DIGITS]])
@@ -199,8 +229,6 @@ def test_order_of_classes(teacher, dataset, expected):
 
 @pytest.mark.parametrize('batches', [0, -1])
 def test_no_batches_are_refused(batches):
-    from mmtransmamba.engine.hooks import TeacherCheckHook
-
     with pytest.raises(ValueError, match='batches=.* must be at least 1'):
         TeacherCheckHook(batches)
 

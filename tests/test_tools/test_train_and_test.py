@@ -44,10 +44,13 @@ def test_resume_continues_and_test_repeats_the_result(
     assert 'Epoch(train) [1]' not in done.stdout
     trained_accuracy = last_accuracy(done.stdout)
 
+    assert 'resume = True' in (work_dir / 'tiny_vit.py').read_text()
     done = run_tool(
         'test.py',
         tiny_config,
         work_dir / 'epoch_2.pth',
+        '--cfg-options',
+        'resume=True',  # as the resumed run's own config says
         '--out',
         'metrics.json',
         '--out-item',
@@ -57,6 +60,7 @@ def test_resume_continues_and_test_repeats_the_result(
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     assert abs(metrics['accuracy/top1'] - trained_accuracy) < 1e-3
+    assert 'resumed' not in done.stdout
     # Without --work-dir the log goes where OpenMMLab users look for it.
     assert (tmp_path / 'work_dirs' / 'tiny_vit').is_dir()
 

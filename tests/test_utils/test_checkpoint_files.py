@@ -51,3 +51,23 @@ def test_folder_that_is_replaced_is_never_gone(tmp_path, monkeypatch, step):
         checkpoint_files.put_in_place(tmp_path / 'student.partial', folder)
     assert read(folder) == 'new'
     assert sorted(path.name for path in tmp_path.iterdir()) == ['student']
+
+
+@pytest.mark.parametrize('there', [True, False])
+def test_a_link_stays_and_its_target_is_replaced(tmp_path, there):
+    link, target = tmp_path / 'run' / 'student', tmp_path / 'disk' / 'weights'
+    link.parent.mkdir()
+    link.symlink_to(target)
+    if there:
+        target.mkdir(parents=True)
+        (target / 'old').touch()
+    for text in ('one', 'two', 'three'):
+        partial = link.with_name('student.partial')
+        partial.mkdir()
+        (partial / 'weights').write_text(text)
+        checkpoint_files.put_in_place(partial, link)
+        assert link.is_symlink()
+        assert [path.name for path in target.iterdir()] == ['weights']
+        assert (link / 'weights').read_text() == text
+    for folder, name in ((link.parent, 'student'), (target.parent, 'weights')):
+        assert [path.name for path in folder.iterdir()] == [name]

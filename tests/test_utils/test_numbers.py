@@ -63,7 +63,17 @@ def test_every_number_of_a_tool_has_bounds(repo_dir):
 
 
 @pytest.mark.parametrize(
-    ('text', 'value'), [('1', 1), ('500K', 500_000), ('1.5m', 1_500_000), ('1B', 10**9)]
+    ('text', 'value'),
+    [
+        *(
+            ('1', 1),
+            ('500K', 500_000),
+            ('1.5m', 1_500_000),
+            ('1B', 10**9),
+            ('1e6', 10**6),
+        ),
+        *(('4.1M', 4_100_000), ('8.2M', 8_200_000), ('1.001K', 1001)),
+    ],
 )
 def test_counts_may_have_units(text, value):
     assert count(text) == value

@@ -46,7 +46,8 @@ def measure(
         conversion: Arguments of :class:`Conversion`.
     """
     device = torch.device(get_device())
-    plan.device = 'CPU' if device.type == 'cpu' else torch.cuda.get_device_name()
+    cuda = device.type == 'cuda'
+    plan.device = torch.cuda.get_device_name() if cuda else device.type.upper()
     quiet = at_level(logging.ERROR, MMLogger.get_current_instance())
     with quiet, torch.random.fork_rng():
         model = load_lm(teacher).to(device)

@@ -15,6 +15,7 @@ from mmtransmamba.apis.recipes.request import (
     scaled_lr,
 )
 from mmtransmamba.apis.recipes.text import TransferText
+from mmtransmamba.engine.schedulers.wsd import phases
 from mmtransmamba.transfer.convert.calibration import TOKENS as FIT_TOKENS
 
 READINGS = 3
@@ -125,7 +126,8 @@ class TransferPlan:
         if self.peak is not None:
             lines += [
                 f'Minutes: by three steps of each stage on the {self.device}, without '
-                'loading and validation.',
+                f'loading{", calibration" if self.calibration_steps else ""} and '
+                'validation.',
                 'Memory: both models, gradients and optimizer, without activations; '
                 f'the process took {self.peak / 2**30:.1f} GB in those steps.',
             ]
@@ -183,12 +185,23 @@ def make_plan(
                 )
             )
             text.train(length)  # that there is such a sequence
+            _check_schedule(recipe, stage, plan.stages[-1])
     return plan
 
 
 def _lengths(stage: Stage, block: int, context: int) -> Sequence[int]:
     """The curriculum of a stage, cut at the teacher's context."""
     return list(dict.fromkeys(min(n, context) for n in stage.lengths)) or [block]
+
+
+def _check_schedule(recipe: Recipe, stage: Stage, planned: PlannedStage) -> None:
+    given = {k: v for k, v in stage.schedule.items() if k in ('warmup', 'decay')}
+    try:
+        phases(planned.steps * planned.accumulate, **given)
+    except ValueError as error:
+        raise ValueError(
+            f'the recipe "{recipe.name}", stage {planned.name}, schedule: {error}'
+        ) from None
 
 
 def _accumulate(rows: int, length: int) -> int:

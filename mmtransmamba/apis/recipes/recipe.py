@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmtransmamba.apis.configs import config_folder
+from mmtransmamba.engine.schedulers.wsd import check_form
 from mmtransmamba.models.trainable.stages import GROUPS
 from mmtransmamba.utils.choices import RECIPES
 
@@ -125,15 +126,29 @@ def read_recipe(recipe: str | Path) -> Recipe:
     names = [stage.name for stage in stages]
     if not names or len(set(names)) != len(names):
         raise ValueError(f'{where} needs stages with different names, not {names}')
-    calibration = dict(share=0.1, steps=300) | given.get('calibration', {})
     return Recipe(
         path.stem,
         found.pretty_text,
         given['width'],
         given['convert'],
         stages,
-        calibration,
+        _calibration(given.get('calibration', {}), where),
     )
+
+
+def _calibration(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    found = dict(share=0.1, steps=300)
+    if unknown := sorted(set(given) - set(found)):
+        raise ValueError(
+            f'{where}: calibration has {unknown[0]}; accepted: {", ".join(found)}'
+        )
+    found |= given
+    share, steps = found['share'], found['steps']
+    if not isinstance(share, int | float) or not 0 < share < 1:
+        raise ValueError(f'{where}: calibration.share={share!r} must be in (0, 1)')
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f'{where}: calibration.steps={steps!r} must be at least 1')
+    return found
 
 
 def _stage(given: Any, recipe: Mapping[str, Any], where: str) -> Stage:
@@ -165,6 +180,13 @@ def _stage(given: Any, recipe: Mapping[str, Any], where: str) -> Stage:
             f'{where}: schedule has {sorted(wrong)[0]}; accepted: warmup, decay, form, '
             'end'
         )
+    try:
+        check_form(schedule.get('form', 'linear'))
+    except ValueError as error:
+        raise ValueError(f'{where}: schedule: {error}') from None
+    end = schedule.get('end', 0.0)
+    if not isinstance(end, int | float) or not 0 <= end <= 1:
+        raise ValueError(f'{where}: schedule.end={end!r} must be in [0, 1]')
     optim_wrapper = Config(dict(recipe['optim_wrapper']))
     optim_wrapper.merge_from_dict(dict(given.get('optim_wrapper', {})))
     return Stage(

@@ -11,12 +11,14 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
+from mmengine.device import get_device
+
 from mmtransmamba.apis.experiment import ExperimentResult, run_experiment
 from mmtransmamba.apis.recipes.measure import measure
 from mmtransmamba.apis.recipes.plan import PlannedStage, TransferPlan, make_plan
 from mmtransmamba.apis.recipes.recipe import Recipe, read_recipe
 from mmtransmamba.apis.recipes.report import write_transfer_report
-from mmtransmamba.apis.recipes.request import Request
+from mmtransmamba.apis.recipes.request import FILE, Request
 from mmtransmamba.apis.recipes.text import TransferText
 from mmtransmamba.apis.recipes.training import stage_config
 from mmtransmamba.models.folders.lm import load_lm, read_lm
@@ -100,7 +102,7 @@ def transfer_lm(
         ... )
     """
     request = Request(str(teacher), str(data), str(out), recipe, tokens, **options)
-    before = Path(out).is_dir()
+    before, claimed = Path(out).is_dir(), (Path(out) / FILE).is_file()
     config = _check_teacher(request)
     recipe = request.claim()
     try:
@@ -108,6 +110,8 @@ def transfer_lm(
     except Exception:
         if not before:
             shutil.rmtree(out)
+        elif not claimed:  # it was empty
+            _empty(Path(out))
         raise
     show(str(plan))
     if only_plan:
@@ -258,11 +262,22 @@ class _Transfer:
         """Compare a student with the teacher on held-out text, once."""
         record = self._record()
         if step not in record['scores']:
-            models = (load_lm(path).eval() for path in (folder, self.request.teacher))
+            models = (
+                load_lm(path).eval().to(get_device())
+                for path in (folder, self.request.teacher)
+            )
             proof = prove(*models, self.text.held_out_batches())
             record['scores'][step] = asdict(proof)
             self._save(record)
         self.show(f'{step}: {Proof(**record["scores"][step])}')
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _seconds(result: ExperimentResult, work_dir: Path) -> float:

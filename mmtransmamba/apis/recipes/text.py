@@ -103,6 +103,13 @@ class TransferText:
 
     def _of(self, file: str, length: int, completion_only: bool) -> dict[str, Any]:
         if Path(file).suffix == '.npz':
+            for name, default in (('text_key', 'text'), ('prompt_key', None)):
+                value = getattr(self.request, name)
+                if value != default:
+                    raise ValueError(
+                        f'{name}={value!r} goes with texts in a .jsonl file; {file} '
+                        'has token ids.'
+                    )
             return dict(type='mmtransmamba.TokenSamples', file=file, length=length)
         prompts = {}
         if self.request.prompt_key is not None:

@@ -30,6 +30,9 @@ GROUPED_SINCE = (5, 23)
 TOLERANCE = 1e-4
 PROMPT, ANSWER = 33, 16  # numbers of tokens in the check
 
+MARK = 'mmtransmamba_export'
+"""Entry in the config of what is written here, by which it may be replaced."""
+
 _NOTE = """# {name}
 
 A hybrid of {mamba} Mamba-2 and {attention} attention layers, converted from `{base}`
@@ -150,7 +153,7 @@ def _check_replaceable(out: Path, overwrite: bool) -> None:
         raise FileExistsError(f'{out} exists; give another folder, or overwrite it')
     config = out / 'config.json'
     text = config.read_text('utf-8') if config.is_file() else ''
-    if not any(f'"model_type": "{kind}"' in text for kind in FORMATS.values()):
+    if f'"{MARK}": true' not in text:
         raise FileExistsError(
             f'{out} is not an earlier export, so it is not replaced; give another '
             'folder'
@@ -178,6 +181,7 @@ def _write_config(path: Path) -> None:
     """Write settings in plain JSON, under names that every reader supports."""
     fields = json.loads(path.read_text(encoding='utf-8'))
     fields.pop('time_step_limit', None)  # the default; infinity is not JSON
+    fields[MARK] = True
     if 'layer_types' in fields:
         _rename_fields(fields)
     path.write_text(json.dumps(fields, indent=2, sort_keys=True) + '\n', 'utf-8')

@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from tqdm import tqdm
 
+from mmtransmamba.engine.hooks.metric_values import single_numbers
 from mmtransmamba.registry import HOOKS
 
 
@@ -52,7 +53,7 @@ class ProgressBarHook(Hook):
     def after_val_epoch(
         self, runner: Runner, metrics: dict[str, float] | None = None
     ) -> None:
-        for name, value in (metrics or {}).items():
+        for name, value in single_numbers(metrics or {}).items():
             self._shown[name.split('/')[-1]] = f'{value:.1f}'
 
     def after_train(self, runner: Runner) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from itertools import islice
+from typing import Any
 
 import torch
 from mmengine.dist import get_world_size
@@ -14,6 +15,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
+from mmtransmamba.engine.hooks.metric_values import in_words, single_numbers
 from mmtransmamba.engine.random_state import kept_generators
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.models.teachers import CachedTeacher
@@ -103,16 +105,18 @@ class TeacherCheckHook(Hook):
                 'validation could be computed of.'
             )
             return
-        figures = ', '.join(f'{name}: {value:.4g}' for name, value in found.items())
+        figures = ', '.join(
+            f'{name}: {in_words(value)}' for name, value in found.items()
+        )
         runner.logger.info(f'The teacher itself at this validation: {figures}')
         runner.visualizer.add_scalars(
-            {f'teacher/{name}': value for name, value in found.items()},
+            {f'teacher/{name}': value for name, value in single_numbers(found).items()},
             step=runner.iter,
         )
         self._warn_of_chance(runner, model, found)
 
     @torch.no_grad()
-    def _measure(self, runner: Runner, model: nn.Module) -> dict[str, float] | None:
+    def _measure(self, runner: Runner, model: nn.Module) -> dict[str, Any] | None:
         loop = runner.val_loop
         own: Evaluator = loop.evaluator
         evaluator = Evaluator(
@@ -133,11 +137,15 @@ class TeacherCheckHook(Hook):
     def _warn_of_chance(runner: Runner, model: nn.Module, found: dict) -> None:
         classes = getattr(model.teacher, 'num_classes', None)
         accuracy = found.get('accuracy/top1')
-        if classes and accuracy is not None and accuracy < 200 / classes:
+        if not classes or not isinstance(accuracy, int | float):
+            return
+        # Twice as often as by chance where there are many classes.
+        chance = 100 / classes
+        if accuracy < chance + min(chance, 0.1 * (100 - chance)):
             runner.logger.log(
                 logging.WARNING,
                 f'The teacher is right in {accuracy:.3g} % of the validation set, by '
-                f'chance it would be in {100 / classes:.3g} %: are its classes in '
+                f'chance it would be in {chance:.3g} %: are its classes in '
                 "another order (model.teacher.class_order), its weights this task's, "
                 'its mean and std its own?',
             )

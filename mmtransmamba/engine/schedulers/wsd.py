@@ -66,8 +66,7 @@ class WSDParamScheduler(_ParamScheduler):
         by_epoch: bool = True,
         verbose: bool = False,
     ) -> None:
-        if form not in FORMS:
-            raise ValueError(f'WSD: form={form!r} must be one of {", ".join(FORMS)}.')
+        check_form(form)
         if by_epoch:
             # mmengine's default; with it, `end` would be a number of epochs, which is 1
             # in a loop over iterations.
@@ -82,14 +81,7 @@ class WSDParamScheduler(_ParamScheduler):
             )
         self.form = form
         self.eta_min = eta_min
-        length = end - begin
-        self.warmup = _iterations('warmup', warmup, length)
-        self.decay = max(_iterations('decay', decay, length), 1)
-        if self.warmup + self.decay > length:
-            raise ValueError(
-                f'WSD: warmup={warmup} and decay={decay} are {self.warmup} + '
-                f'{self.decay} iterations, more than the {length} of the schedule.'
-            )
+        self.warmup, self.decay = phases(end - begin, warmup, decay)
         super().__init__(
             optimizer,
             param_name,
@@ -173,9 +165,42 @@ class WSD(LRSchedulerMixin, WSDParamScheduler):
     """:class:`WSDParamScheduler` of the learning rate."""
 
 
+def check_form(form: str) -> None:
+    """Check the form of a decay.
+
+    Raises:
+        ValueError: It is unknown.
+    """
+    if form not in FORMS:
+        raise ValueError(f'WSD: form={form!r} must be one of {", ".join(FORMS)}.')
+
+
+def phases(
+    length: int, warmup: float | int = 0.1, decay: float | int = 0.1
+) -> tuple[int, int]:
+    """Iterations of warm-up and decay in a schedule of a length.
+
+    Raises:
+        ValueError: One is out of its range, or both do not fit.
+    """
+    first = _iterations('warmup', warmup, length)
+    last = max(_iterations('decay', decay, length), 1)
+    if first + last > length:
+        raise ValueError(
+            f'WSD: warmup={warmup} and decay={decay} are {first} + {last} iterations, '
+            f'more than the {length} of the schedule.'
+        )
+    return first, last
+
+
 def _iterations(name: str, value: float | int, length: int) -> int:
     """Convert a fraction of the schedule, or a number of iterations, to iterations."""
-    if isinstance(value, bool) or value < 0 or isinstance(value, float) and value >= 1:
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not value >= 0
+        or (isinstance(value, float) and value >= 1)
+    ):
         raise ValueError(
             f'WSD: {name}={value!r} must be a part of the training as a float in '
             '[0, 1), or a number of iterations as an int.'

@@ -132,10 +132,12 @@ class Pretrained:
             self.generation_config.save_pretrained(folder)
 
     def load(self) -> nn.Module:
-        """The model; a model in a folder is read anew by every call."""
+        """The model; one in a folder is read anew by every call, to a GPU if there is
+        one."""
         if self._model is not None:
             return self._model
-        return (load_vlm if self.is_vision_language else load_lm)(self.path)
+        model = (load_vlm if self.is_vision_language else load_lm)(self.path)
+        return model.to('cuda' if torch.cuda.is_available() else 'cpu')
 
     @cached_property
     def language(self) -> Pretrained:

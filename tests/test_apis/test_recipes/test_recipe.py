@@ -146,6 +146,11 @@ STAGE = 'dict(name="a", share=1, lr=1e-3, trains=["ssm"], terms={}'
         ),
         (BASE + f'stages = [dict({STAGE}), trains="ssm")]\n', "trains='ssm' must be"),
         (BASE + 'schedule = dict(warm=1)\n', 'schedule has warm'),
+        (BASE + 'schedule = dict(form="cos")\n', "form='cos' must be one of linear"),
+        (BASE + 'schedule = dict(end=2)\n', r'schedule.end=2 must be in \[0, 1\]'),
+        (BASE + 'calibration = dict(shares=0.5)\n', 'calibration has shares; accepted'),
+        (BASE + 'calibration = dict(share=1.5)\n', 'calibration.share=1.5 must be in'),
+        (BASE + 'calibration = dict(steps=0.5)\n', 'calibration.steps=0.5 must be at'),
         ('stages = [\n', 'cannot read the recipe'),
     ],
 )

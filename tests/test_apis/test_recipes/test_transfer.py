@@ -139,6 +139,37 @@ def test_another_request_is_refused(files, tmp_path):
         transfer(files, tmp_path / 'full', 'matvlm')
 
 
+@pytest.mark.parametrize(
+    'schedule, words',
+    [
+        ('warmup=100', r'stage stage1, schedule: WSD: warmup=100 and decay=0.1 are 100'),
+        ('warmup=0.6, decay=0.6', 'schedule: WSD: warmup=0.6 and decay=0.6'),
+        ('warmup="x"', "WSD: warmup='x' must be a part of the training"),
+    ],
+)
+def test_a_schedule_that_does_not_fit_is_told_before_anything_is_done(
+    files, tmp_path, schedule, words
+):
+    file = tmp_path / 'short.py'
+    base = config_folder() / '_base_' / 'recipes' / 'language' / 'mmmamba.py'
+    file.write_text(f'_base_ = {str(base)!r}\nschedule = dict({schedule})\n')
+    (tmp_path / 'empty').mkdir()
+    for out in ('new', 'empty'):
+        with pytest.raises(ValueError, match=words):
+            transfer(files, tmp_path / out, str(file))
+    assert not (tmp_path / 'new').exists()
+    # What failed did not claim the folder.
+    assert not list((tmp_path / 'empty').iterdir())
+    file.write_text(f'_base_ = {str(base)!r}\nschedule = dict(warmup=0.1)\n')
+    transfer(files, tmp_path / 'empty', str(file), only_plan=True)
+
+
+def test_keys_of_texts_are_refused_with_token_ids(files, tmp_path):
+    for options in (dict(prompt_key='question'), dict(text_key='body')):
+        with pytest.raises(ValueError, match='goes with texts in a .jsonl file; .*npz'):
+            transfer(files, tmp_path / 'out', 'matvlm', **options)
+
+
 def test_text_is_learned_with_its_prompts_masked(files, tmp_path):
     recipe = tmp_path / 'both.py'
     recipe.write_text(

@@ -228,9 +228,16 @@ def test_only_an_earlier_export_is_replaced(tmp_path):
     with pytest.raises(FileExistsError, match='overwrite'):
         export_language_model(hybrid, out)
     export_language_model(hybrid, out, overwrite=True, check=False)
-    (out / 'config.json').unlink()
-    with pytest.raises(FileExistsError, match='not an earlier export'):
-        export_language_model(hybrid, out, overwrite=True)
+    # A model of the same kind from elsewhere.
+    config = json.loads((out / 'config.json').read_text())
+    assert config.pop('mmtransmamba_export') is True
+    for text in (json.dumps(config, indent=2), None):
+        (out / 'config.json').unlink()
+        if text is not None:
+            (out / 'config.json').write_text(text)
+        with pytest.raises(FileExistsError, match='not an earlier export'):
+            export_language_model(hybrid, out, overwrite=True)
+        assert (out / 'model.safetensors').is_file()
 
 
 def test_unknown_format(tmp_path):
