@@ -258,6 +258,16 @@ def test_the_teacher_keeps_padding_out_of_packed_sequences(positions):
         assert found[key].item() == pytest.approx(value.item(), rel=1e-4), key
 
 
+def test_rows_may_share_their_positions():
+    distiller = distill(dict(kl=KL, task=TASK))
+    batch = tokens(batch=2)
+    batch['position_ids'] = torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2, 3]]).repeat(2, 1)
+    expected = loss_of(distiller, batch)
+    batch['position_ids'] = batch['position_ids'][:1]
+    for key, value in loss_of(distiller, batch).items():
+        assert value.item() == pytest.approx(expected[key].item(), rel=1e-6), key
+
+
 def test_the_teacher_does_not_split_where_positions_jump():
     distiller = distill(dict(kl=KL, task=TASK))
     batch = tokens(batch=2)

@@ -463,9 +463,9 @@ def _for_teacher(
 ) -> dict[str, Tensor | None]:
     """The inputs for a model of transformers, which must see what the student sees.
 
-    Without a mask it begins a new sequence at each jump of the positions, with one
-    never. So it gets no mask with packed sequences, and padding is made a jump; and a
-    mask otherwise, if positions jump.
+    Without a mask it begins a new sequence at each jump of the positions, with a mask
+    nowhere. So packed sequences have no mask, and padding positions that jump; a single
+    sequence that jumps has one.
 
     Raises:
         ValueError: Positions jump within a packed sequence, or there is padding in it.
@@ -478,6 +478,7 @@ def _for_teacher(
             return dict(inputs, attention_mask=torch.ones_like(inputs['input_ids']))
         return inputs
     token, ids = packing.is_token, packing.ids
+    positions = positions.expand_as(ids)
     # No token follows the highest position, so padding that has it ends a sequence.
     highest = positions.masked_fill(~token, 0).amax(-1, keepdim=True)
     positions = torch.where(token, positions, highest)
