@@ -79,7 +79,7 @@ def test_a_study_goes_on_with_the_next_run(arguments, monkeypatch):
     runs.run(arguments)
     page = (arguments.out / 'mqar.md').read_text()
     assert '**2 of 12 runs of the first command are done.**' in page
-    assert '1 seed, 2 of 3 rates' in page
+    assert ', 2 of 3 rates |' in page
 
 
 def test_a_student_learns_from_its_teacher(arguments, monkeypatch):
@@ -100,10 +100,15 @@ def test_the_best_rate_is_chosen_among_those_of_all_seeds(tmp_path):
         row = dict.fromkeys(runs.STUDENTS, '0') | vars(run) | dict(accuracy=score)
         row |= dict(key=run.key)
         runs.add_rows(tmp_path / 'mqar' / 'students.csv', runs.STUDENTS, row)
+    for seed, score in ((0, 0.9), (1, 0.95)):
+        teacher = dict.fromkeys(runs.TEACHERS, '0') | dict(accuracy=score)
+        teacher |= dict(key=f't{seed}', head_dim=16, seed=seed)
+        runs.add_rows(tmp_path / 'mqar' / 'teachers.csv', runs.TEACHERS, teacher)
     write_page(tmp_path, planned[:1])
     page = (tmp_path / 'mqar.md').read_text()
     assert '**0 of 1 runs of the first command are done.**' in page
-    assert '| KDA | 60.0 (50.0 to 70.0), 0.001, 2 seeds, 1 of 3 rates |' in page
+    assert '| KDA | 60.0 (50.0 to 70.0), 2 seeds, at 0.001, 1 of 3 rates |' in page
+    assert '| the teacher | 92.5 (90.0 to 95.0), 2 seeds |' in page
     assert '| Mamba2 | – |' in page
     assert '| KDA | 16 | 0.003 | 0 | 0.0 % | 90.0 % |' in page
 

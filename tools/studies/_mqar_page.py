@@ -34,7 +34,7 @@ elapsed time and include waiting for a busy core.
 
 ```bash
 python tools/studies/mqar.py
-python tools/studies/mqar.py --head-dims 16 --seeds 0    # all linear mixers recall all
+python tools/studies/mqar.py --head-dims 8 --seeds 0 1    # smaller states
 ```
 """
 
@@ -69,7 +69,7 @@ def write_page(out: Path, runs: list[Run]) -> None:
                 f'| {float(row["seconds"]) / 60:.1f} |\n'
             )
     if done:
-        text += _best(done, rows) + _all(done, rows)
+        text += _best(done, rows, teachers) + _all(done, rows)
     path = out / 'mqar.md'
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -80,7 +80,9 @@ def _run_of(row: dict[str, str]) -> Run:
     return Run(row['mixer'], int(size), float(rate), int(seed))
 
 
-def _best(done: list[Run], rows: dict[str, dict[str, str]]) -> str:
+def _best(
+    done: list[Run], rows: dict[str, dict[str, str]], teachers: list[dict[str, str]]
+) -> str:
     """Accuracy by size of the state and mixer, at the best learning rate."""
     sizes = sorted({run.head_dim for run in done})
     found: dict[tuple, dict[float, dict[int, float]]] = defaultdict(
@@ -96,6 +98,11 @@ def _best(done: list[Run], rows: dict[str, dict[str, str]]) -> str:
         f'among the values of a row is right in {100 / PAIRS:.1f} %.\n\n'
         f'| mixer | {heads} |\n' + '|---' * (1 + len(sizes)) + '|\n'
     )
+    learned = defaultdict(list)
+    for row in teachers:
+        learned[int(row['head_dim'])].append(float(row['accuracy']))
+    cells = [_range(learned[size]) if learned[size] else '–' for size in sizes]
+    text += f'| the teacher | {" | ".join(cells)} |\n'
     for mixer in MIXERS:
         cells = []
         for size in sizes:
@@ -114,13 +121,17 @@ def _cell(rates: dict[float, dict[int, float]]) -> str:
         if len(seeds) == most
     }
     best = max(means, key=means.get)
-    scores = rates[best].values()
-    text = f'{100 * means[best]:.1f}'
-    if most > 1:
-        text += f' ({100 * min(scores):.1f} to {100 * max(scores):.1f})'
-    seeds = f'{most} seed{"s" if most > 1 else ""}'
     tried = f', {len(means)} of {len(LEARNING_RATES)} rates'
-    return f'{text}, {best:g}, {seeds}{tried if len(means) < 3 else ""}'
+    scores = _range(list(rates[best].values()))
+    return f'{scores}, at {best:g}{tried if len(means) < 3 else ""}'
+
+
+def _range(scores: list[float]) -> str:
+    """Mean of accuracies in percent, lowest to highest, and how many seeds."""
+    text, count = f'{100 * statistics.mean(scores):.1f}', len(scores)
+    if count > 1:
+        text += f' ({100 * min(scores):.1f} to {100 * max(scores):.1f})'
+    return f'{text}, {count} seed{"s" if count > 1 else ""}'
 
 
 def _all(done: list[Run], rows: dict[str, dict[str, str]]) -> str:

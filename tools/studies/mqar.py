@@ -1,4 +1,4 @@
-"""Convert an attention model that recalls perfectly, and see what its students recall.
+"""Convert an attention model that has learned recall, and see what its students recall.
 
 A Transformer of two layers learns multi-query associative recall. All of its attention
 is replaced by a mixer, and the student is distilled with three learning rates. Sizes of
@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--seeds', nargs='+', type=seed_number, default=[0, 1, 2])
     parser.add_argument(
-        '--head-dims', nargs='+', type=positive, default=[8], help='in order'
+        '--head-dims', nargs='+', type=positive, default=[16], help='in order'
     )
     parser.add_argument(
         '--teacher-steps', type=positive, default=2000, help='at most, of a teacher'

@@ -144,7 +144,7 @@ def test_another_request_is_refused(files, tmp_path):
     [
         (
             'warmup=100',
-            r'stage stage1, schedule: WSD: warmup=100 and decay=0.1 are 100',
+            'stage stage1, schedule: WSD: warmup=100 and decay=0.1 are 100',
         ),
         ('warmup=0.6, decay=0.6', 'schedule: WSD: warmup=0.6 and decay=0.6'),
         ('warmup="x"', "WSD: warmup='x' must be a part of the training"),
