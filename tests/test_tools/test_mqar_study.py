@@ -20,6 +20,7 @@ def arguments(tmp_path, monkeypatch):
     """Arguments of a study whose runs are few steps."""
     monkeypatch.setattr(runs, 'BATCH', 2)
     monkeypatch.setattr(runs, 'TESTED', 4)
+    monkeypatch.setattr(runs, 'SOLVED', 0.0)
     return argparse.Namespace(
         work_dir=tmp_path / 'work',
         out=tmp_path / 'out',
@@ -53,6 +54,7 @@ def test_all_mixers_keep_equally_many_numbers(mixer, head_dim, tmp_path, monkeyp
     run = plan.Run(mixer, head_dim, 1e-3, 0)
     monkeypatch.setattr(runs, 'TESTED', 2)
     monkeypatch.setattr(runs, 'BATCH', 2)
+    monkeypatch.setattr(runs, 'SOLVED', 0.0)
     args = argparse.Namespace(work_dir=tmp_path, out=tmp_path, teacher_steps=1)
     teacher, _ = runs.teacher_of(run, args)
     student, _ = runs.convert(teacher, 'evenly', 1.0, mixer=run.fields)
@@ -82,9 +84,31 @@ def test_a_study_goes_on_with_the_next_run(arguments, monkeypatch):
     assert ', 2 of 3 rates |' in page
 
 
+def test_a_teacher_that_does_not_learn_starts_again_with_a_lower_rate(
+    arguments, monkeypatch
+):
+    tried = []
+
+    def train_teacher(run, rate, steps):
+        tried.append(rate)
+        return torch.nn.Linear(1, 1), steps, 0.3 + 0.4 * len(tried)
+
+    monkeypatch.setattr(runs, 'SOLVED', 0.9)
+    monkeypatch.setattr(runs, 'train_teacher', train_teacher)
+    monkeypatch.setattr(torch.nn.Linear, 'save_pretrained', print, raising=False)
+    _, score = runs.teacher_of(plan.Run('KDA', 8, 1e-3, 0), arguments)
+    assert (tried, score) == ([5e-3, 2e-3], 0.3 + 0.8)
+    (row,) = rows_of(arguments, 'teachers')
+    assert (row['rate'], row['steps']) == ('0.002', '2')
+    monkeypatch.setattr(runs, 'SOLVED', 9.0)
+    with pytest.raises(SystemExit, match='teacher_k8_seed1 answers 230.0 %'):
+        runs.teacher_of(plan.Run('KDA', 8, 1e-3, 1), arguments)
+
+
 def test_a_student_learns_from_its_teacher(arguments, monkeypatch):
     """With one pair the value is the only one that there is."""
-    for name, value in dict(LENGTH=4, PAIRS=1, BATCH=16, TESTED=32, CHECK=20).items():
+    sizes = dict(LENGTH=4, PAIRS=1, BATCH=16, TESTED=32, CHECK=20, SOLVED=0.5)
+    for name, value in sizes.items():
         monkeypatch.setattr(runs, name, value)
     arguments.teacher_steps, arguments.steps = 100, 40
     row = runs.distil(plan.Run('GatedDeltaNet', 8, 1e-2, 0), arguments)

@@ -24,7 +24,8 @@ HEAD = f"""# Recall after conversion
 
 A Llama of {LAYERS} layers (hidden size {HIDDEN}, {HEADS} heads of size K) learns
 multi-query associative recall (`MQARTokens`): {PAIRS} pairs, {LENGTH} tokens, {VOCAB}
-ids. The attention of all layers is then replaced (`init='mimic'`), and the student is
+ids. A teacher that has not learned it in 2,000 steps starts again with a lower rate.
+The attention of all layers is then replaced (`init='mimic'`), and the student is
 distilled on fresh sequences, {BATCH} a step, with KL and forced layers; all parameters
 are trained. A layer's state has {HEADS} K² numbers for each mixer, so the window keeps
 K / 2 tokens. Recurrent models learn recall only in a narrow band of learning rates
@@ -34,7 +35,6 @@ elapsed time and include waiting for a busy core.
 
 ```bash
 python tools/studies/mqar.py
-python tools/studies/mqar.py --head-dims 8 --seeds 0 1    # smaller states
 ```
 """
 
@@ -58,13 +58,13 @@ def write_page(out: Path, runs: list[Run]) -> None:
     )
     if teachers:
         text += (
-            '\n## Teachers\n\n| K | seed | steps | accuracy | minutes |\n'
-            + '|---' * 5
+            '\n## Teachers\n\n| K | seed | rate | steps | accuracy | minutes |\n'
+            + '|---' * 6
             + '|\n'
         )
         for row in teachers:
             text += (
-                f'| {row["head_dim"]} | {row["seed"]} | {row["steps"]} '
+                f'| {row["head_dim"]} | {row["seed"]} | {row["rate"]} | {row["steps"]} '
                 f'| {100 * float(row["accuracy"]):.1f} % '
                 f'| {float(row["seconds"]) / 60:.1f} |\n'
             )

@@ -9,7 +9,8 @@ LENGTH, PAIRS, VOCAB = 32, 8, 32
 HIDDEN, LAYERS, HEADS = 64, 2, 2
 BATCH = 32
 LEARNING_RATES = (1e-3, 3e-3, 1e-2)
-TEACHER_RATE = 5e-3
+TEACHER_RATES = (5e-3, 2e-3, 1e-3)
+"""Tried in turn until a teacher has learned its task."""
 MIXERS = ('Mamba2', 'GatedDeltaNet', 'KDA', 'SlidingWindow')
 TEST_FIRST = 10**8
 """Index of the first test sequence, far behind those of any training."""

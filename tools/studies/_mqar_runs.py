@@ -16,7 +16,7 @@ from _mqar_plan import (
     LAYERS,
     LENGTH,
     PAIRS,
-    TEACHER_RATE,
+    TEACHER_RATES,
     TEST_FIRST,
     TESTED,
     VOCAB,
@@ -44,7 +44,7 @@ STUDENTS = (
     *('key', 'mixer', 'head_dim', 'state', 'rate', 'seed', 'steps'),
     *('before', 'accuracy', 'teacher', 'seconds'),
 )
-TEACHERS = ('key', 'head_dim', 'seed', 'steps', 'accuracy', 'seconds')
+TEACHERS = ('key', 'head_dim', 'seed', 'rate', 'steps', 'accuracy', 'seconds')
 
 
 def batch(first: int, size: int, seed: int) -> dict[str, Tensor]:
@@ -87,12 +87,43 @@ def train(model: nn.Module, loss_of, rate: float, steps: int, seed: int):
 
 
 def teacher_of(run: Run, args: argparse.Namespace) -> tuple[nn.Module, float]:
-    """The teacher of a run, trained at its first use, and its accuracy."""
+    """The teacher of a run, trained at its first use, and its accuracy.
+
+    Raises:
+        SystemExit: It did not learn the task.
+    """
     folder = args.work_dir / f'teacher_k{run.head_dim}_seed{run.seed}'
     table = args.out / 'mqar' / 'teachers.csv'
     known = {row['key']: row for row in read_table(table)}
     if folder.is_dir() and folder.name in known:
         return load_lm(folder).eval(), float(known[folder.name]['accuracy'])
+    start = time.perf_counter()
+    for rate in TEACHER_RATES:
+        model, step, score = train_teacher(run, rate, args.teacher_steps)
+        if score >= SOLVED:
+            break
+    else:
+        raise SystemExit(
+            f'mqar.py: error: {folder.name} answers {100 * score:.1f} % after '
+            f'{args.teacher_steps} steps at each of the rates {TEACHER_RATES}; a '
+            'student of it would show nothing'
+        )
+    model.save_pretrained(folder)
+    row = dict(
+        key=folder.name,
+        head_dim=run.head_dim,
+        seed=run.seed,
+        rate=f'{rate:g}',
+        steps=step,
+        accuracy=f'{score:.4f}',
+        seconds=f'{time.perf_counter() - start:.0f}',
+    )
+    add_rows(table, TEACHERS, row)
+    return model.eval(), score
+
+
+def train_teacher(run: Run, rate: float, steps: int) -> tuple[nn.Module, int, float]:
+    """A teacher, the step at which its training ended, and its accuracy there."""
     torch.manual_seed(run.seed)
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -111,24 +142,18 @@ def teacher_of(run: Run, args: argparse.Namespace) -> tuple[nn.Module, float]:
     def loss_of(data: dict[str, Tensor]) -> Tensor:
         return model(**data).loss
 
-    start, score = time.perf_counter(), 0.0
-    for step in train(model, loss_of, TEACHER_RATE, args.teacher_steps, run.seed):
-        if step % CHECK == 0 or step == args.teacher_steps:
+    score = 0.0
+    for step in train(model, loss_of, rate, steps, run.seed):
+        if step % CHECK == 0 or step == steps:
             score = accuracy(model, run.seed)
-            print(f'{folder.name}: step {step}, {score:.3f}', flush=True)
+            print(
+                f'teacher, K = {run.head_dim}, seed {run.seed}, rate {rate:g}: '
+                f'step {step}, {score:.3f}',
+                flush=True,
+            )
             if score >= SOLVED:
                 break
-    model.save_pretrained(folder)
-    row = dict(
-        key=folder.name,
-        head_dim=run.head_dim,
-        seed=run.seed,
-        steps=step,
-        accuracy=f'{score:.4f}',
-        seconds=f'{time.perf_counter() - start:.0f}',
-    )
-    add_rows(table, TEACHERS, row)
-    return model.eval(), score
+    return model, step, score
 
 
 def distil(run: Run, args: argparse.Namespace) -> dict[str, Any]:
