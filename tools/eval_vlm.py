@@ -167,7 +167,12 @@ def answers_of_model(args: argparse.Namespace) -> Callable:
             model=[
                 str(Path(p).resolve()) if Path(p).exists() else p for p in args.model
             ],
-            files=[describe_files(p) for p in args.model if Path(p).exists()],
+            processor=args.processor and str(Path(args.processor).resolve()),
+            files=[
+                describe_files(p)
+                for p in (*args.model, args.processor)
+                if p is not None and Path(p).exists()
+            ],
             dtype=args.dtype,
             head=args.head,
             template=args.template,

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,12 +176,13 @@ class LanguageComparison:
         folder, drawn = Path(folder), []
         folder.mkdir(parents=True, exist_ok=True)
         first = next(iter(self.results.values()))
+        names = distinct_names(list(self.results))
         panels = {
             task: (
                 benchmark(task).unit,
                 benchmark(task).chance,
                 {
-                    (Path(model).name, metric): [
+                    (names[model], metric): [
                         (length, scores[metric].value)
                         for length, scores in results[task].by_length.items()
                     ]
@@ -198,9 +200,22 @@ class LanguageComparison:
         if others:
             drawn.append(folder / 'tolerance.png')
             plot_tolerance(
-                {Path(n).name: self.win_and_tie_curve(n) for n in others}, drawn[-1]
+                {names[n]: self.win_and_tie_curve(n) for n in others}, drawn[-1]
             )
         return drawn
+
+
+def distinct_names(paths: Sequence[str]) -> dict[str, str]:
+    """The shortest ends of different paths, from one part on, that tell them apart."""
+    parts = {path: Path(path).parts for path in paths}
+    names = {}
+    for path, own in parts.items():
+        others = [other for key, other in parts.items() if key != path]
+        count = 1
+        while count < len(own) and any(o[-count:] == own[-count:] for o in others):
+            count += 1
+        names[path] = str(Path(*own[-count:]))
+    return names
 
 
 def benchmark(name: str) -> Task | GeneratedTask:

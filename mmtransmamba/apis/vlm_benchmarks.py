@@ -17,6 +17,7 @@ from mmtransmamba.evaluation.vlm import (
     find_images,
     from_model,
 )
+from mmtransmamba.models.folders.companions import COMPANIONS
 from mmtransmamba.models.multimodal.heads import AnswerHead
 from mmtransmamba.utils.text_files import read_json
 
@@ -114,7 +115,7 @@ def claim_folder(folder: str | Path, model: dict[str, Any]) -> None:
 
 
 def describe_files(path: str | Path) -> dict[str, list[int]]:
-    """Size and modification time of weight files, to detect other weights.
+    """Size and modification time of files, to detect other weights and settings.
 
     Args:
         path: A checkpoint, or the folder of a model.
@@ -122,5 +123,6 @@ def describe_files(path: str | Path) -> dict[str, list[int]]:
     path = Path(path)
     files = [path]
     if path.is_dir():
-        files = sorted(f for pattern in _WEIGHTS for f in path.glob(pattern))
+        patterns = (*_WEIGHTS, *COMPANIONS)
+        files = sorted({f for p in patterns for f in path.glob(p) if f.is_file()})
     return {f.name: [f.stat().st_size, f.stat().st_mtime_ns] for f in files}

@@ -249,8 +249,9 @@ def load_pretrained(
             A backbone adds its own (``allowed_left_over``), and may lack tensors it
             creates for other uses (``allowed_missing``).
         container: See :func:`read_state_dict`.
-        pos_embed_grid: Rows and columns of the checkpoint's position embedding, by
-            default assumed to be square.
+        pos_embed_grid: Rows and columns of the checkpoint's position embedding. By
+            default one of the model's shape has the model's grid, any other a square
+            one; give it if both have as many positions in another shape.
 
     Returns:
         The report. Tensors changed by the model's own loading hooks (a resampled

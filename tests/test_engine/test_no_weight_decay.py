@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
+from tiny_backbones import BACKBONES, make_backbone
 
 from mmtransmamba.models import PlainMamba
 
@@ -60,6 +61,32 @@ def test_exactly_what_the_backbone_names_is_spared():
     spared = {name for name, value in decay.items() if value == 0}
     assert spared == {f'backbone.{name}' for name in model.backbone.no_weight_decay()}
     assert all(value in (0, 0.1) for value in decay.values())
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_names_that_contain_a_spared_one_are_not_spared(name):
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = make_backbone(name)
+
+    model = Model()
+    spared = {n for n, value in decays(model).items() if value == 0}
+    names = model.backbone.no_weight_decay()
+    known = {n for n, _ in model.named_parameters()}
+    assert spared == {f'backbone.{n}' for n in names} & known
+    # With norms spared, all of them are, whoever wrote them.
+    norms = {
+        f'{prefix}.{n}'
+        for prefix, module in model.named_modules()
+        if 'Norm' in type(module).__name__
+        for n, _ in module.named_parameters(recurse=False)
+    }
+    more = {n for n, v in decays(model, norm_decay_mult=0.0).items() if v == 0}
+    assert norms and more == spared | norms
+    key = {'backbone': dict(decay_mult=0.5)}
+    own = decays(model, norm_decay_mult=0.0, custom_keys=key)
+    assert all(own[n] == 0.05 for n in norms)
 
 
 def test_the_configs_own_keys_go_first():

@@ -3,6 +3,7 @@ import socket
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from processes import spawn_ranks
 from subclone_runs import (
     TEACHER,
@@ -59,6 +60,45 @@ def test_a_plain_student_inherits_from_a_file_or_a_teacher_of_its_own(tmp_path):
         runner, watch = make_runner(folder, student(), hook_of(**source))
         runner.train()
         assert torch.equal(watch.seen['backbone.ln1.weight'], expected)
+
+
+def test_the_head_is_inherited_in_the_order_of_the_students_classes(tmp_path):
+    teacher = dict(TEACHER, class_order=[2, 0, 1])
+    runner, watch = make_runner(
+        tmp_path, distiller() | dict(teacher=teacher), hook_of()
+    )
+    runner.train()
+    own = runner.model.teacher.model.state_dict()
+    canonical = runner.model.teacher.canonical_state_dict()
+    for name in ('weight', 'bias'):
+        head = own[f'head.{name}'][[2, 0, 1]]
+        assert torch.equal(watch.seen[f'student.head.fc.{name}'], head)
+        assert torch.equal(canonical[f'head.{name}'], head)
+
+
+@pytest.mark.parametrize(
+    'channel_order, to_rgb, flipped',
+    [(None, True, False), (None, False, True), ('rgb', False, False)],
+)
+def test_a_student_of_bgr_images_inherits_reversed_channels(
+    channel_order, to_rgb, flipped
+):
+    config = distiller() | dict(channel_order=channel_order)
+    config['student']['data_preprocessor']['to_rgb'] = to_rgb
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(config)
+    hook = SubcloneInitializer('vit_to_vim')
+    [(_, state)], _ = hook._sources(model, model.student)
+    pixels = model.teacher.model.state_dict()['patch_embed.proj.weight']
+    found = state['patch_embed.proj.weight']
+    assert torch.equal(found, pixels.flip(1) if flipped else pixels)
+
+
+def test_an_order_of_names_that_nobody_resolved_is_not_inherited():
+    teacher = MODELS.build(TEACHER)
+    teacher.ordered_by_names = True
+    with pytest.raises(ValueError, match="class_order='names' is not resolved"):
+        teacher.canonical_state_dict()
 
 
 def test_options_reach_the_transfer(tmp_path):

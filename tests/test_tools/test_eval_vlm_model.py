@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -179,6 +180,12 @@ def test_answers_of_another_model(evaluate, model, data, tmp_path_factory):
         evaluate(other, *BOTH, *FAST)
     with pytest.raises(SystemExit, match='max_new_tokens: 4, now 3'):
         evaluate(model, *BOTH, *FAST, '--max-new-tokens', 3)
+    with pytest.raises(SystemExit, match='processor: None, now '):
+        evaluate(model, *BOTH, *FAST, '--processor', other)
+    settings = next(Path(model).glob('*processor_config.json'))
+    settings.write_text(settings.read_text() + '\n')
+    with pytest.raises(SystemExit, match='files: .*processor_config.json'):
+        evaluate(model, *BOTH, *FAST)
     # The same folder with other weights.
     save_tiny_llava(model, seed=0)
     with pytest.raises(SystemExit, match='files: '):

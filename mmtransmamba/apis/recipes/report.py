@@ -60,7 +60,7 @@ def write_transfer_report(
     lead = (
         f'{Path(teacher).name} became a hybrid by the recipe {recipe}. On '
         f'{last.tokens:,} tokens of text that was held out, its divergence from the '
-        f'teacher fell from {number(first.kl)} to {number(last.kl)} nats per token.'
+        f'teacher {_change(first.kl, last.kl, len(scores))} nats per token.'
     )
     sections = [
         ('results', 'Before and after', _results(plan, scores, seconds)),
@@ -149,3 +149,13 @@ def _over_tokens(points, stage, at: int) -> list[tuple[int, float]]:
 
 def _environment() -> str:
     return f'<div class="card">{table(["", ""], this_machine().items())}</div>'
+
+
+def _change(first: float, last: float, scores: int) -> str:
+    """What became of a figure, in words."""
+    if scores == 1:
+        return f'is {number(last)}'
+    if last == first:
+        return f'stayed {number(last)}'
+    verb = 'fell' if last < first else 'rose'
+    return f'{verb} from {number(first)} to {number(last)}'

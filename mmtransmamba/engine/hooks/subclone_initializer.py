@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mmtransmamba.engine.student import trained_part
 from mmtransmamba.engine.unwrap import unwrapped_model
+from mmtransmamba.models.teachers import BaseTeacher
 from mmtransmamba.registry import HOOKS, MODELS
 from mmtransmamba.transfer.subclone import (
     Source,
@@ -28,6 +29,8 @@ from mmtransmamba.transfer.subclone import (
 from mmtransmamba.transfer.weight_maps import get_weight_map
 
 REPORT_FILE = 'subclone_report.json'
+PIXELS = 'patch_embed.proj.weight'
+"""The canonical name of the tensor that reads the image's channels."""
 
 
 @HOOKS.register_module()
@@ -40,7 +43,9 @@ class SubcloneInitializer(Hook):
     work directory.
 
     The student is the Runner's model, or the ``student`` of a distiller. In the latter
-    case, the distiller's ``teacher`` is the source unless another one is given.
+    case, the distiller's ``teacher`` is the source unless another one is given. A
+    teacher's head is inherited in the order of its ``class_order``, and the patch
+    embedding with its channels reversed if the distiller's student sees BGR.
 
     Args:
         weight_map: Name in :data:`mmtransmamba.registry.WEIGHT_MAPS`.
@@ -157,6 +162,7 @@ class SubcloneInitializer(Hook):
             teacher = self._find_teacher(model)
             state = self.weight_map.rename(teacher.model.state_dict())
             state = {name: tensor.cpu() for name, tensor in state.items()}
+            state = _as_the_student_is(state, teacher, model)
             sources = [(self.weight_map, state)]
             if options.source_grid is None:
                 options = replace(options, source_grid=teacher.native_grid)
@@ -196,3 +202,17 @@ class SubcloneInitializer(Hook):
                 total = total + layer.tokens.abs().mean((0, 1))
         all_reduce(total)
         return total.cpu()
+
+
+def _as_the_student_is(
+    state: dict[str, Tensor], teacher: nn.Module, model: nn.Module
+) -> dict[str, Tensor]:
+    """A teacher's weights, for the order of classes and channels of a student."""
+    if isinstance(teacher, BaseTeacher):
+        state = teacher.in_class_order(state)
+    # A teacher sees RGB; a distiller knows what its student sees.
+    pixels = state.get(PIXELS)
+    bgr = getattr(model, 'channel_order', None) == 'bgr'
+    if bgr and pixels is not None and pixels.shape[1] == 3:
+        state = state | {PIXELS: pixels.flip(1)}
+    return state

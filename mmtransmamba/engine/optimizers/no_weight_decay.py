@@ -14,20 +14,47 @@ class NoWeightDecayConstructor(DefaultOptimWrapperConstructor):
 
     Every parameter that a module's ``no_weight_decay()`` names gets ``decay_mult=0`` in
     addition to its settings in ``paramwise_cfg``. A matching ``decay_mult`` in
-    ``custom_keys`` takes precedence.
+    ``custom_keys`` takes precedence. ``norm_decay_mult`` goes for ``nn.RMSNorm`` too.
     """
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         model = getattr(model, 'module', model)
         given = dict(self.paramwise_cfg.get('custom_keys', {}))
-        custom_keys = dict(given)
-        for prefix, module in model.named_modules():
-            if callable(getattr(module, 'no_weight_decay', None)):
-                for name in sorted(module.no_weight_decay()):
-                    full_name = f'{prefix}.{name}' if prefix else name
-                    # mmengine applies only one key to a parameter, the longest match.
-                    fitting = [key for key in given if key in full_name]
-                    longest = given[max(fitting, key=len)] if fitting else {}
-                    custom_keys[full_name] = dict(decay_mult=0.0) | dict(longest)
+
+        def settings(name: str) -> dict[str, float] | None:
+            """Those of the config for a parameter."""
+            # mmengine applies only one key to a parameter, the longest match.
+            fitting = [key for key in given if key in name]
+            return dict(given[max(fitting, key=len)]) if fitting else None
+
+        exempt = {
+            f'{prefix}.{name}' if prefix else name
+            for prefix, module in model.named_modules()
+            if callable(getattr(module, 'no_weight_decay', None))
+            for name in module.no_weight_decay()
+        }
+        custom_keys = given | {
+            name: dict(decay_mult=0.0) | (settings(name) or {}) for name in exempt
+        }
+        for name, _ in model.named_parameters():
+            # A key goes for all names that contain it, such as time_decay_w1.
+            if name not in exempt and any(part in name for part in exempt):
+                custom_keys[name] = settings(name) or {}
+        custom_keys |= {
+            name: dict(decay_mult=self.paramwise_cfg['norm_decay_mult'])
+            for name in self._rms_norms(model)
+            if name not in custom_keys and settings(name) is None
+        }
         self.paramwise_cfg['custom_keys'] = custom_keys
         return super().__call__(model)
+
+    def _rms_norms(self, model: nn.Module) -> list[str]:
+        """Parameters of norms that mmengine does not know as such."""
+        if 'norm_decay_mult' not in self.paramwise_cfg:
+            return []
+        return [
+            f'{prefix}.{name}' if prefix else name
+            for prefix, module in model.named_modules()
+            if isinstance(module, nn.RMSNorm)
+            for name, _ in module.named_parameters(recurse=False)
+        ]

@@ -16,9 +16,11 @@ COMPANIONS = (
     'added_tokens.json',
     '*.model',
     'chat_template*',
+    'additional_chat_templates/*.jinja',
     'generation_config.json',
     'processor_config.json',
     'preprocessor_config.json',
+    'video_preprocessor_config.json',
     'image_processor_config.json',
 )
 """Patterns of tokenizer, processor, chat template and generation settings."""
@@ -35,8 +37,9 @@ def copy_companions(source: str | Path, target: str | Path) -> None:
     """
     for pattern in COMPANIONS:
         for file in sorted(Path(source).glob(pattern)):
-            copy = Path(target) / file.name
+            copy = Path(target) / file.relative_to(source)
             if file.is_file() and not copy.exists():
+                copy.parent.mkdir(exist_ok=True)
                 shutil.copy2(file, copy)
 
 

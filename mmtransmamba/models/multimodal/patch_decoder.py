@@ -289,6 +289,7 @@ class PatchDecoderForConditionalGeneration(
                 logits=logits,
                 labels=labels,
                 vocab_size=self.config.text_config.vocab_size,
+                **kwargs,
             )
         return CausalLMOutputWithPast(
             loss=loss,

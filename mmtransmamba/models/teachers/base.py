@@ -26,6 +26,9 @@ from mmtransmamba.models.teachers.vit_names import to_canonical
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
 HALF = (torch.float16, torch.bfloat16)
 
+HEADS = ('head.weight', 'head.bias', 'head_dist.weight', 'head_dist.bias')
+"""Canonical names of tensors with a row for each class."""
+
 
 @dataclass
 class TeacherOutput:
@@ -51,7 +54,7 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
     It always stays in eval mode, even after ``train()``, none of its parameters
     requires a gradient, and :meth:`forward` records none. It normalises images by its
     own mean and standard deviation, not by the student's. At construction it runs on
-    one grey image, so an unsupported model fails there.
+    one image twice, so an unsupported model fails there.
 
     Args:
         model: The library's model.
@@ -126,7 +129,11 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         self.eval()
 
         size = self.input_size or self.native_size
-        output = self(probe_image(self.in_channels, size, self.mean))
+        # From dark to bright, so that no two columns of patches are alike.
+        grey = probe_image(self.in_channels, size, self.mean)
+        image = grey * torch.linspace(0, 2, size[1], device=grey.device)
+        output = self(image)
+        self._check_repeats(output, self(image))
         self.num_layers = len(output.layers)
         self.layer_dims = tuple(layer.tokens.shape[-1] for layer in output.layers)
         self.layer_grids = tuple(layer.grid for layer in output.layers)
@@ -141,6 +148,19 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             )
         if class_order is not None and not self.ordered_by_names:
             self._order_classes(class_order)
+
+    def _check_repeats(self, output: TeacherOutput, again: TeacherOutput) -> None:
+        """Refuse a model that looks at random parts of an image, such as a ViT-MAE."""
+        one, other = output.layers[-1].tokens, again.layers[-1].tokens
+        if one.shape == other.shape:
+            tolerance = 0.05 * float(one.abs().max())
+            if torch.allclose(one, other, rtol=0, atol=tolerance, equal_nan=True):
+                return
+        raise ValueError(
+            f'{type(self).__name__}: {type(self.model).__name__} has other outputs '
+            'each time it sees an image, as models do that mask patches at random; '
+            'load its encoder as a plain ViT.'
+        )
 
     def order_by_names(self, classes: Sequence[str] | None) -> None:
         """Reorder the logits to the classes of a data set.
@@ -291,4 +311,23 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         Raises:
             ValueError: The model is not a plain ViT.
         """
-        return to_canonical(self.model.state_dict())
+        return self.in_class_order(to_canonical(self.model.state_dict()))
+
+    def in_class_order(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights under canonical names, with the head's rows as the logits are.
+
+        Raises:
+            ValueError: The order is that of names, which are not known yet.
+        """
+        if self.ordered_by_names and any(name in state for name in HEADS):
+            raise ValueError(
+                f"{type(self).__name__}: class_order='names' is not resolved, so its "
+                'head cannot be inherited: keep TeacherCheckHook among the default '
+                "hooks, or give a list with the teacher's number of each class."
+            )
+        if self._class_order is None:
+            return dict(state)
+        return {
+            name: tensor[self._class_order] if name in HEADS else tensor
+            for name, tensor in state.items()
+        }

@@ -21,7 +21,8 @@ from mmtransmamba.models.teachers.loading import (
 )
 from mmtransmamba.registry import MODELS
 
-FINAL_NORMS = ('layernorm', 'post_layernorm', 'norm', 'model.norm')
+# Of BEiT and Data2Vec, the pooler's norm, which their classifier reads.
+FINAL_NORMS = ('pooler.layernorm', 'layernorm', 'post_layernorm', 'norm', 'model.norm')
 
 
 def _classifier_class(config: Any, has_labels: bool) -> type[nn.Module] | None:

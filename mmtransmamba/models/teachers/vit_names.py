@@ -122,7 +122,9 @@ TRANSFORMERS: dict[str, tuple[Alias, ...]] = {
 
 TABLES = {'timm': TIMM, 'mmpretrain': MMPRETRAIN, 'transformers': TRANSFORMERS}
 
-_WRAPPER = re.compile(r'^(?:(?:module|backbone|vit|deit|dinov2|vision_model)\.)+')
+_WRAPPER = re.compile(
+    r'^(?:(?:module|backbone|vit|deit|dinov2(?:_with_registers)?|vision_model)\.)+'
+)
 # Not used when a plain ViT classifier computes its logits.
 _IGNORED = re.compile(
     r'(?:^|\.)(?:pooler\..*|mask_token|position_ids|text_model\..*|'

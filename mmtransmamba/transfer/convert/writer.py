@@ -28,7 +28,7 @@ _OWN = (
     REPORT_FILE,
     RANKING_FILE,
     CARD,
-    *COMPANIONS,
+    *(pattern.partition('/')[0] for pattern in COMPANIONS),
 )
 
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 import mmtransmamba
 from mmtransmamba.apis.configs import config_folder
 from mmtransmamba.apis.recipes import run as module
+from mmtransmamba.apis.recipes.report import _change
 from mmtransmamba.visualization.report.reading import read_run
 
 
@@ -165,6 +166,17 @@ def test_a_schedule_that_does_not_fit_is_told_before_anything_is_done(
     assert not list((tmp_path / 'empty').iterdir())
     file.write_text(f'_base_ = {str(base)!r}\nschedule = dict(warmup=0.1)\n')
     transfer(files, tmp_path / 'empty', str(file), only_plan=True)
+
+
+@pytest.mark.parametrize(
+    'first, last, scores, words',
+    [
+        *((2, 1, 3, 'fell from 2'), (1, 2, 3, 'rose from 1'), (1, 1, 1, 'is 1')),
+        (1, 1, 2, 'stayed 1'),
+    ],
+)
+def test_the_report_says_what_became_of_the_divergence(first, last, scores, words):
+    assert _change(first, last, scores).startswith(words)
 
 
 def test_keys_of_texts_are_refused_with_token_ids(files, tmp_path):

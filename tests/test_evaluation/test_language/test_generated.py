@@ -11,6 +11,7 @@ from byte_tokenizer import write_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.modeling_outputs import CausalLMOutput
 
+from mmtransmamba.apis import lm_comparison
 from mmtransmamba.apis.lm_benchmarks import evaluate_lm
 from mmtransmamba.evaluation.language import (
     GENERATED,
@@ -23,6 +24,7 @@ from mmtransmamba.evaluation.language import (
     write_answers,
 )
 from mmtransmamba.evaluation.language.generated.task import QUESTIONS
+from mmtransmamba.evaluation.language.scores import Score, TaskResult
 from mmtransmamba.utils.choices import LM_GENERATED, LM_GROUPS
 
 
@@ -296,6 +298,27 @@ def test_a_comparison_is_a_table_a_csv_and_plots(letters, tmp_path):
     drawn = comparison.plot(tmp_path / 'plots')
     assert [path.name for path in drawn] == ['by_length.png', 'tolerance.png']
     assert all(path.read_bytes().startswith(b'\x89PNG') for path in drawn)
+
+
+def test_models_in_folders_of_one_name_stay_apart(tmp_path, monkeypatch):
+    paths = ['hub/lm', 'runs/a/student', 'runs/b/student', 'old/runs/b/student']
+    names = lm_comparison.distinct_names(paths)
+    assert list(names.values()) == ['lm', 'a/student', 'runs/b/student', paths[3]]
+    assert lm_comparison.distinct_names(['a', 'x/a']) == {'a': 'a', 'x/a': 'x/a'}
+
+    def result(value):
+        scores = dict(acc=Score(value, 0.0), generated=Score(value, 0.0))
+        return TaskResult(scores, 2, (True, False), {4: scores, 8: scores})
+
+    drawn = []
+    monkeypatch.setattr(lm_comparison, 'plot_by_length', lambda p, _: drawn.append(p))
+    monkeypatch.setattr(lm_comparison, 'plot_tolerance', lambda c, _: drawn.append(c))
+    values = dict(zip(paths, (0.9, 0.8, 0.2, 0.1), strict=True))
+    results = {path: {'passkey': result(value)} for path, value in values.items()}
+    lm_comparison.LanguageComparison(results).plot(tmp_path)
+    panels, curves = drawn
+    assert len(panels['passkey'][2]) == 2 * 4
+    assert list(curves) == list(names.values())[1:]
 
 
 @pytest.mark.parametrize(

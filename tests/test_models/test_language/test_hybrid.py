@@ -224,6 +224,12 @@ def test_padding_does_not_reach_the_state(make_hybrid):
     torch.testing.assert_close(out[:, 2:], alone, rtol=1e-4, atol=1e-5)
 
 
+def test_another_depth_than_that_of_the_layer_types_is_refused(make_hybrid, tmp_path):
+    make_hybrid('llama', 'pure').save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match='layer_types names 3 .*num_hidden_layers=2'):
+        AutoModelForCausalLM.from_pretrained(tmp_path, num_hidden_layers=2)
+
+
 def test_beam_search_reorders_a_pure_models_states(make_hybrid, prompt):
     model = make_hybrid('llama', 'pure')
     with torch.no_grad():

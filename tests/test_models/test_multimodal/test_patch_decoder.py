@@ -302,6 +302,26 @@ def test_saves_and_loads(layout, family, tmp_path):
         assert kinds == [kind == MAMBA for kind in LAYOUTS[layout]]
 
 
+def test_the_loss_is_that_of_the_whole_step():
+    """A Trainer that accumulates gradients tells how many tokens a step has."""
+    model, batch = tiny_patch_decoder(), image_text_batch()
+    labels = batch['input_ids'].clone()
+    labels[0, :-3] = -100
+    counts = (labels[:, 1:] != -100).sum(1)
+    whole = model(**batch, labels=labels).loss
+    given = dict(labels=labels, num_items_in_batch=2 * counts.sum())
+    torch.testing.assert_close(model(**batch, **given).loss, whole / 2)
+    shifted = F.pad(labels[:, 1:], (0, 1), value=-100)
+    torch.testing.assert_close(
+        model(**batch, labels=labels, shift_labels=shifted).loss, whole
+    )
+    others = labels.masked_fill(labels == -100, 5)
+    found = model(**batch, labels=others, ignore_index=5).loss
+    torch.testing.assert_close(
+        found, model(**batch, labels=others.where(others != 5, -100)).loss
+    )
+
+
 def test_tied_embeddings(tmp_path):
     model = tiny_patch_decoder('attention first', tie_word_embeddings=True)
     assert model.lm_head.weight is model.get_input_embeddings().weight

@@ -57,6 +57,30 @@ VITS = {
 }
 
 
+@pytest.mark.parametrize(
+    'kind, fields',
+    [
+        *((kind, dict(use_mean_pooling=True)) for kind in ('beit', 'data2vec-vision')),
+        *((kind, dict(use_mean_pooling=False)) for kind in ('beit', 'data2vec-vision')),
+        ('vit', {}),
+    ],
+)
+@torch.no_grad()
+def test_the_feature_is_what_the_classifier_reads(kind, fields):
+    config = dict(model_type=kind, num_labels=NUM_CLASSES, **HF_SIZES, **fields)
+    teacher = build(config)
+    for parameter in teacher.model.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    output = teacher(images())
+    logits = teacher.model.classifier(output.feature)
+    torch.testing.assert_close(logits, output.logits)
+
+
+def test_a_model_that_masks_at_random_is_refused():
+    with pytest.raises(ValueError, match='ViTMAEModel has other outputs each time'):
+        build(dict(model_type='vit_mae', **HF_SIZES))
+
+
 @pytest.mark.parametrize('name', VITS)
 @torch.no_grad()
 def test_vit_against_hidden_states(name):

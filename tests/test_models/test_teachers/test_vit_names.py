@@ -50,6 +50,7 @@ def test_canonical_names_are_timms():
     'config',
     [
         dict(model_type='dinov2', num_labels=3, **HF_SIZES),
+        dict(model_type='dinov2_with_registers', num_labels=3, **HF_SIZES),
         dict(model_type='clip_vision_model', **HF_SIZES),
         dict(model_type='vit', **HF_SIZES),
     ],
