@@ -303,6 +303,15 @@ def test_the_interval_covers_the_mean_as_often_as_it_says(count):
     assert covered == pytest.approx(0.95, abs=0.015)
 
 
+def test_the_figure_has_rows_of_one_set_of_images(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(page, 'plot_accuracies', lambda rows, path: drawn.append(rows))
+    found = finished('baseline', (0, 48.0), curve={50: 48.0})
+    found += finished('cifar10_baseline', (0, 36.0)) + finished('vim_baseline', (0, 40))
+    page.write_page(tmp_path, found, [], [], 81, None)
+    assert drawn == [dict(baseline=[48.0], vim_baseline=[40])]
+
+
 def test_the_page_says_what_is_there(tmp_path):
     curve = {50: 20.0, 100: 40.0, 150: 50.0}
     found = finished('baseline', (0, 48.0), (1, 50.0), curve=curve, seconds=100.0)

@@ -198,7 +198,12 @@ def write_page(
         *_compared(runs, [*decisive, *terms]),
     ]
     if runs:
-        accuracies = {name: [r.top1 for r in _of(runs, name)] for name in BY_NAME}
+        elsewhere = {row.name for row in ROWS['cifar10']}
+        accuracies = {
+            name: [r.top1 for r in _of(runs, name)]
+            for name in BY_NAME
+            if name not in elsewhere
+        }
         plot_accuracies(
             {n: v for n, v in accuracies.items() if v}, pictures / 'accuracy.png'
         )
