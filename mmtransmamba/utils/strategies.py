@@ -44,6 +44,10 @@ def use_strategy(cfg: Config, name: str, launcher: str) -> None:
         _use_deepspeed(cfg)
 
 
+_CLIP_NORM = {'type', 'max_norm', 'norm_type'}
+"""Arguments of ``clip_grad`` that models in parts support for the norm."""
+
+
 def check_fsdp(cfg: Config) -> None:
     """Check a config whose model is sharded by FSDP.
 
@@ -66,7 +70,7 @@ def check_fsdp(cfg: Config) -> None:
             "of dtype='bfloat16' or 'float16'"
         )
     clip = wrapper.get('clip_grad') or {}
-    others = set(clip) - {'type', 'max_norm', 'norm_type'}
+    others = set(clip) - _CLIP_NORM
     if clip.get('type', 'norm') == 'norm' and others:
         raise ValueError(
             f'optim_wrapper.clip_grad.{min(others)} does not work with FSDP; accepted: '
@@ -138,7 +142,7 @@ def _use_deepspeed(cfg: Config) -> None:
             "DeepSpeed; accepted: 'bfloat16'"
         )
     clip = optim.get('clip_grad') or {}
-    others = set(clip) - {'type', 'max_norm', 'norm_type'}
+    others = set(clip) - _CLIP_NORM
     if clip.get('type', 'norm') != 'norm' or clip.get('norm_type', 2) != 2 or others:
         raise ValueError(
             f'optim_wrapper.clip_grad={dict(clip)} does not work with DeepSpeed, which '

@@ -26,6 +26,18 @@ FAMILIES = {
     'qwen2': dict(num_key_value_heads=2),
     'qwen3': dict(num_key_value_heads=2, head_dim=8),
 }
+# Their frequencies depend on the length of the text; for heads of eight channels.
+LENGTH_ROPES = [
+    dict(rope_type='dynamic', factor=4.0, rope_theta=1e4),
+    dict(
+        rope_type='longrope',
+        factor=4.0,
+        short_factor=[1.0, 1.1, 1.2, 1.3],
+        long_factor=[1.5, 2.0, 3.0, 4.0],
+        original_max_position_embeddings=16,
+        rope_theta=1e4,
+    ),
+]
 
 MIXERS = (
     *('Mamba', 'Mamba2', 'GatedDeltaNet', 'KDA', 'SlidingWindow'),

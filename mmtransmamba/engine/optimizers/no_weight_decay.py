@@ -36,25 +36,16 @@ class NoWeightDecayConstructor(DefaultOptimWrapperConstructor):
         custom_keys = given | {
             name: dict(decay_mult=0.0) | (settings(name) or {}) for name in exempt
         }
+        norms = self.paramwise_cfg.get('norm_decay_mult')
         for name, _ in model.named_parameters():
+            if name in exempt:
+                continue
+            own, module = settings(name), model.get_submodule(name.rpartition('.')[0])
             # A key goes for all names that contain it, such as time_decay_w1.
-            if name not in exempt and any(part in name for part in exempt):
-                custom_keys[name] = settings(name) or {}
-        custom_keys |= {
-            name: dict(decay_mult=self.paramwise_cfg['norm_decay_mult'])
-            for name in self._rms_norms(model)
-            if name not in custom_keys and settings(name) is None
-        }
+            if any(part in name for part in exempt):
+                custom_keys[name] = own or {}
+            # mmengine does not know it as a norm.
+            elif norms is not None and own is None and isinstance(module, nn.RMSNorm):
+                custom_keys[name] = dict(decay_mult=norms)
         self.paramwise_cfg['custom_keys'] = custom_keys
         return super().__call__(model)
-
-    def _rms_norms(self, model: nn.Module) -> list[str]:
-        """Parameters of norms that mmengine does not know as such."""
-        if 'norm_decay_mult' not in self.paramwise_cfg:
-            return []
-        return [
-            f'{prefix}.{name}' if prefix else name
-            for prefix, module in model.named_modules()
-            if isinstance(module, nn.RMSNorm)
-            for name, _ in module.named_parameters(recurse=False)
-        ]

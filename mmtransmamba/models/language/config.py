@@ -65,11 +65,7 @@ class HybridFields:
             self.layer_types = [kind] * self.num_hidden_layers
         self._check_attention()
         self.mixer = complete(self.mixer or old or DEFAULT, self.mixers)
-        if len(self.layer_types) != self.num_hidden_layers:
-            raise ValueError(
-                f'layer_types names {len(self.layer_types)} layers, but '
-                f'num_hidden_layers={self.num_hidden_layers}.'
-            )
+        self.check_depth()
         kinds = sorted(set(self.layer_types) - {MAMBA})
         if len(kinds) > 1 and not self.mixes_attention:
             raise ValueError(
@@ -99,6 +95,20 @@ class HybridFields:
     def mixer_of(self, layer: int) -> dict[str, Any]:
         """Copy of the type and fields of one layer's mixer."""
         return dict((self.layer_mixers or {}).get(str(layer), self.mixer))
+
+    def check_depth(self) -> None:
+        """Check that every layer has a type.
+
+        ``from_pretrained`` sets its overrides after the config is made.
+
+        Raises:
+            ValueError: There are more or fewer types than layers.
+        """
+        if len(self.layer_types) != self.num_hidden_layers:
+            raise ValueError(
+                f'layer_types names {len(self.layer_types)} layers, but '
+                f'num_hidden_layers={self.num_hidden_layers}.'
+            )
 
     def _check_attention(self) -> None:
         if not isinstance(self.attention_rope, bool):

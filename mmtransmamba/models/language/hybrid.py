@@ -60,11 +60,7 @@ class HybridModelMixin(HybridInitMixin):
 
     def post_init(self) -> None:
         kept = set(self._keep_in_fp32_modules_strict or ())
-        if len(self.layers) != len(self.config.layer_types):
-            raise ValueError(
-                f'layer_types names {len(self.config.layer_types)} layers, but '
-                f'num_hidden_layers={len(self.layers)}.'
-            )
+        self.config.check_depth()
         self._key_layers = self.config.key_layers
         for i in self.config.mamba_layers:
             mixer = build_mixer(self.config, i)

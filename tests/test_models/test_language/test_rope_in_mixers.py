@@ -3,7 +3,7 @@
 import pytest
 import torch
 from sequence_contract import check_sequences
-from tiny_decoders import FAMILIES, SIZES, tiny_teacher, tokens
+from tiny_decoders import FAMILIES, LENGTH_ROPES, SIZES, tiny_teacher, tokens
 from torch.nn import functional as F
 from transformers import DynamicCache
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
@@ -127,21 +127,7 @@ def test_padded_prompts_are_continued_as_alone(mixer, layers, tmp_path):
 
 
 @pytest.mark.parametrize('length', [12, 40])
-@pytest.mark.parametrize(
-    'rope',
-    [
-        dict(rope_type='dynamic', factor=4.0, rope_theta=1e4),
-        dict(
-            rope_type='longrope',
-            factor=4.0,
-            short_factor=[1.0, 1.1, 1.2, 1.3],
-            long_factor=[1.5, 2.0, 3.0, 4.0],
-            original_max_position_embeddings=16,
-            rope_theta=1e4,
-        ),
-    ],
-    ids=lambda rope: rope['rope_type'],
-)
+@pytest.mark.parametrize('rope', LENGTH_ROPES, ids=lambda rope: rope['rope_type'])
 def test_frequencies_follow_the_length_as_the_decoders_do(rope, length):
     model = tiny_teacher(rope_parameters=rope, max_position_embeddings=24)
     positions = torch.arange(length)[None]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_decoders import FAMILIES, tiny_teacher, tokens
+from tiny_decoders import FAMILIES, LENGTH_ROPES, tiny_teacher, tokens
 from torch.nn import functional as F
 
 from mmtransmamba.models.language.cache_names import as_argument, returned_cache
@@ -20,15 +20,7 @@ ROPES = [
         original_max_position_embeddings=16,
         rope_theta=1e4,
     ),
-    dict(rope_type='dynamic', factor=4.0, rope_theta=1e4),
-    dict(
-        rope_type='longrope',
-        factor=4.0,
-        short_factor=[1.0, 1.1, 1.2, 1.3],
-        long_factor=[1.5, 2.0, 3.0, 4.0],
-        original_max_position_embeddings=16,
-        rope_theta=1e4,
-    ),
+    *LENGTH_ROPES,
 ]
 KINDS = ['default', 'linear', 'llama3', 'dynamic', 'longrope']
 

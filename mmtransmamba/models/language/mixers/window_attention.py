@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -58,7 +59,8 @@ class WindowAttention:
         steps = torch.arange(length, device=q.device)
         if state is None and padding_mask is None:
             taken = torch.ones_like(kv[..., 0], dtype=torch.bool)
-            y = self._attend(q, kv, steps[None], self._turns(taken), before=0)
+            turns = self._turns(q.device, lambda: length)
+            y = self._attend(q, kv, steps[None], turns, before=0)
             return y, self._keep(kv, taken) if cache is not None else None
         if padding_mask is None:
             padding_mask = torch.ones_like(kv[..., 0], dtype=torch.bool)
@@ -74,20 +76,24 @@ class WindowAttention:
             together = (~taken).int().argsort(dim=-1, stable=True)
             kv, taken = _pick(kv, together), taken.gather(1, together)
             positions = count + steps
-        y = self._attend(q, kv, positions, self._turns(taken), before)
+        turns = self._turns(q.device, lambda: taken.sum(-1).max())
+        y = self._attend(q, kv, positions, turns, before)
         kept = self._keep(kv, taken) if cache is not None else None
         return _pick(y, order.argsort(dim=-1)), kept
 
-    def _turns(self, taken: Tensor) -> tuple[Tensor, float]:
+    def _turns(
+        self, device: torch.device, longest: Callable[[], Tensor | int]
+    ) -> tuple[Tensor, float]:
         """Rotary frequencies, and the factor of cos and sin.
 
         Args:
-            taken: Bool ``[B, T]``, True for tokens.
+            device: Of the frequencies.
+            longest: Gives the tokens of the longest text; called if they depend on it.
         """
         length = None
         if depends_on_length(self.config):
-            length = min(int(taken.sum(-1).max()), self.window + self.sinks)
-        return frequencies(self.config, taken.device, length)
+            length = min(int(longest()), self.window + self.sinks)
+        return frequencies(self.config, device, length)
 
     def _attend(
         self,
@@ -143,8 +149,7 @@ class WindowAttention:
         k, v = (self._repeated(part) for part in kv.chunk(2, dim=-1))
         own = starts[:, :, None] == starts[:, None, :]
         positions = steps - starts
-        # The longest sequence has as many tokens as its last position says.
-        turns = self._turns(steps <= positions.max(-1, keepdim=True).values)
+        turns = self._turns(q.device, lambda: positions.max() + 1)
         y = self._softmax(
             self._heads(q), k, v, positions, positions, turns, far=True, visible=own
         )
