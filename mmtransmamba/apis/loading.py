@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, Registry
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mmtransmamba.apis.configs import read_config
 from mmtransmamba.engine.student import student_config
-from mmtransmamba.models.checkpoint import load_pretrained
+from mmtransmamba.models.checkpoint import load_pretrained, read_state_dict
 from mmtransmamba.models.folders import (
     is_encoder,
     is_vision_language,
@@ -22,6 +22,7 @@ from mmtransmamba.models.folders import (
 )
 from mmtransmamba.models.language import cast_parameters
 from mmtransmamba.models.trainable import EncoderClassifier
+from mmtransmamba.models.trainable.adapters import ALPHA, merged_state
 from mmtransmamba.registry import DATASETS, MODELS
 from mmtransmamba.utils.config_data import read_dumped_config
 from mmtransmamba.utils.launch import find_resumable
@@ -147,10 +148,21 @@ def load_trained(
             inner = getattr(model, 'lm', model)
             if isinstance(model, EncoderClassifier):
                 inner = model.encoder
-            load_pretrained(inner, checkpoint)
+            load_pretrained(
+                inner, _trained_state(config, checkpoint), name=str(checkpoint)
+            )
         model._config = config
         model._dataset_meta = _metainfo(config)
     return model
+
+
+def _trained_state(config: Config, checkpoint: str | Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint, with the adapters of its training merged."""
+    state = read_state_dict(checkpoint)
+    adapters = (config.get('model') or {}).get('adapters')
+    if adapters is None:
+        return state
+    return merged_state(state, adapters.get('alpha', ALPHA))
 
 
 def _check_file(checkpoint: Path) -> None:

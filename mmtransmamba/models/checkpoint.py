@@ -236,6 +236,7 @@ def load_pretrained(
     allow_left_over: tuple[str, ...] = ('head.', 'neck.', 'distiller.'),
     container: str | None = None,
     pos_embed_grid: tuple[int, int] | None = None,
+    name: str = 'the state dict',
 ) -> LoadReport:
     """Load a released or trained checkpoint, refusing any silent mismatch.
 
@@ -252,6 +253,7 @@ def load_pretrained(
         pos_embed_grid: Rows and columns of the checkpoint's position embedding. By
             default one of the model's shape has the model's grid, any other a square
             one; give it if both have as many positions in another shape.
+        name: What errors call a state dict; a file has its own name.
 
     Returns:
         The report. Tensors changed by the model's own loading hooks (a resampled
@@ -264,7 +266,7 @@ def load_pretrained(
     """
     own = model.state_dict()
     if isinstance(checkpoint, Mapping):
-        name, state = 'the state dict', dict(checkpoint)
+        state = dict(checkpoint)
     else:
         name, state = str(checkpoint), read_state_dict(checkpoint, container)
     try:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from mmtransmamba.models.trainable.stages import (
     StageError,
@@ -14,11 +14,18 @@ from mmtransmamba.models.trainable.stages import (
 )
 
 
+ALPHA = 16.0
+"""Strength of adapters whose config names none."""
+
+_DOWN, _UP = '.lora_A.default.weight', '.lora_B.default.weight'
+_BASE = '.base_layer.'
+
+
 def add_adapters(
     model: nn.Module,
     trains: Sequence[str] | None,
     rank: int = 8,
-    alpha: float = 16.0,
+    alpha: float = ALPHA,
     dropout: float = 0.0,
 ) -> str:
     """Freeze a model, and train low-rank updates of some of its linear layers.
@@ -96,4 +103,27 @@ def without_adapters(model: nn.Module) -> nn.Module:
         layer.merge(safe_merge=True)
         owner, _, child = name.rpartition('.')
         setattr(merged.get_submodule(owner), child, layer.get_base_layer())
+    return merged
+
+
+def merged_state(
+    state: Mapping[str, Tensor], alpha: float = ALPHA
+) -> dict[str, Tensor]:
+    """The tensors of a training of adapters as those of the model without them.
+
+    Args:
+        state: Tensors by name; those without adapters are returned as they are.
+        alpha: As in :func:`add_adapters`; the rank is that of the tensors.
+
+    Returns:
+        :math:`W + (alpha / rank) B A` under the name of W.
+    """
+    merged = {name.replace(_BASE, '.'): value for name, value in state.items()}
+    for layer in [n.removesuffix(_DOWN) for n in state if n.endswith(_DOWN)]:
+        # A half of a pair stays, as a name that no model has.
+        if {f'{layer}{_UP}', f'{layer}{_BASE}weight'} <= state.keys():
+            down, up = (merged.pop(f'{layer}{end}').float() for end in (_DOWN, _UP))
+            weight = merged[f'{layer}.weight']
+            whole = weight.float() + alpha / len(down) * (up @ down)
+            merged[f'{layer}.weight'] = whole.to(weight.dtype)
     return merged

@@ -5,13 +5,17 @@ import sys
 import pytest
 import torch
 from language_models import make_hybrid, make_teacher, tokens
+from mmengine.config import Config
 
+from mmtransmamba.apis.loading import load_trained
+from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.trainable.adapters import (
     add_adapters,
     has_adapters,
     without_adapters,
 )
 from mmtransmamba.models.trainable.stages import StageError
+from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer import LanguageDistiller
 
 KL = dict(kl=dict(type='mmtransmamba.TokenKLTerm'))
@@ -86,3 +90,44 @@ def test_a_missing_peft_is_named(student, monkeypatch):
     monkeypatch.setitem(sys.modules, 'peft', None)
     with pytest.raises(ImportError, match='pip install peft'):
         add_adapters(student, None)
+
+
+@pytest.mark.parametrize('alpha', [None, 3.0], ids=['default', 'given'])
+def test_a_checkpoint_of_their_training_is_loaded_without_them(alpha, tmp_path):
+    make_teacher().save_pretrained(tmp_path / 'teacher')
+    lm = dict(type='mmtransmamba.CausalLM', path=str(tmp_path / 'teacher'))
+    adapters = dict(rank=2) if alpha is None else dict(rank=2, alpha=alpha)
+    settings = dict(
+        type='mmtransmamba.LanguageDistiller',
+        student=dict(lm, convert=dict(layers='interleaved')),
+        teacher=lm,
+        terms=KL,
+        trains=['qkv', 'out_proj'],
+        adapters=adapters,
+    )
+    config = Config(dict(model=settings))
+    distiller = MODELS.build(settings).eval()
+    with torch.no_grad():
+        for name, parameter in distiller.student.named_parameters():
+            if 'lora_B' in name:
+                parameter.normal_(std=0.2)
+    state = distiller.state_dict()
+    torch.save({'state_dict': state}, tmp_path / 'trained.pth')
+    ids = tokens()['input_ids']
+    expected = distiller.student(ids).logits
+
+    loaded = load_trained(config, tmp_path / 'trained.pth').lm
+    assert not has_adapters(loaded)
+    torch.testing.assert_close(loaded(ids).logits, expected, rtol=1e-4, atol=1e-4)
+
+    # A student whose adapters were merged before has nothing to merge.
+    torch.save(loaded.state_dict(), tmp_path / 'merged.pth')
+    again = load_trained(config, tmp_path / 'merged.pth').lm
+    torch.testing.assert_close(again(ids).logits, loaded(ids).logits)
+
+    half = next(name for name in state if 'lora_B' in name)
+    torch.save(
+        {k: v for k, v in state.items() if k != half}, tmp_path / 'half_of_one.pth'
+    )
+    with pytest.raises(CheckpointError, match='half_of_one.*lora_A'):
+        load_trained(config, tmp_path / 'half_of_one.pth')
