@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from mmtransmamba.apis.vlm_streaming import stream_text, until_stop
 from mmtransmamba.datasets.conversations import (
     IMAGE,
     Conversation,
+    ConversationEncoder,
     Turn,
     chat_template,
     collate_conversations,
-    encode_prompt,
 )
 from mmtransmamba.datasets.conversations.conversation import ImageSource
 from mmtransmamba.models.folders.companions import Companions
@@ -55,6 +55,8 @@ class VisionLanguageChat:
         template: Chat template, as a name in
             :data:`~mmtransmamba.datasets.conversations.templates.TEMPLATES` or as
             Jinja; by default that of the processor.
+        template_variables, system, image_place: How conversations become prompts, see
+            :class:`~mmtransmamba.datasets.conversations.ConversationEncoder`.
 
     Raises:
         FileNotFoundError: Neither the folder nor a model on the hub exists.
@@ -71,6 +73,9 @@ class VisionLanguageChat:
         dtype: str | torch.dtype | None = None,
         head: dict | nn.Module | None = None,
         template: str | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+        system: str | None = None,
+        image_place: str = 'as written',
     ) -> None:
         device, dtype = choose_device(device), choose_dtype(dtype)
         folder = None
@@ -84,9 +89,16 @@ class VisionLanguageChat:
             cast_parameters(model, dtype)
         self.model = model.to(device).eval()
         self.processor = processor
-        self.template = template
+        self.encoder = ConversationEncoder(
+            processor,
+            template,
+            template_variables,
+            system,
+            max_length=None,
+            image_place=image_place,
+        )
         # Check now rather than at the first question.
-        chat_template(processor, template)
+        chat_template(processor, template, template_variables)
         self.head = _build_head(head)
 
     @classmethod
@@ -105,15 +117,17 @@ class VisionLanguageChat:
                 :func:`~mmtransmamba.apis.loading.load_trained`.
             head: By default the head of the config.
             template: By default that of the config's data, or the processor's.
-            **kwargs: Other arguments of the class.
+            **kwargs: Other arguments of the class; those about prompts are by default
+                the options of the config's data.
         """
-        model, processor, own_head, own_template = load_chat_parts(config, checkpoint)
+        model, processor, own_head, prompts = load_chat_parts(config, checkpoint)
+        if template is not None:
+            prompts['template'] = template
         return cls(
             model,
             kwargs.pop('processor', None) or processor,
             head=own_head if head is None else head,
-            template=own_template if template is None else template,
-            **kwargs,
+            **(prompts | kwargs),
         )
 
     def answer(
@@ -183,10 +197,7 @@ class VisionLanguageChat:
 
     def _batch(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
         """Prompts padded on the left, on the model's device."""
-        samples = [
-            encode_prompt(self.processor, conversation, self.template)
-            for conversation in conversations
-        ]
+        samples = [self.encoder.encode_prompt(each) for each in conversations]
         tokenizer = getattr(self.processor, 'tokenizer', self.processor)
         # The padding value does not matter, because padding is masked.
         batch = collate_conversations(samples, tokenizer.pad_token_id or 0, 'left')

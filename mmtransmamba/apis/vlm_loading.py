@@ -13,6 +13,7 @@ from mmtransmamba.apis.loading import load_trained
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.utils.dtypes import floating_dtype
 
+_PROMPTS = ('template', 'template_variables', 'system', 'image_place')
 _LOADERS = ('test_dataloader', 'val_dataloader', 'train_dataloader')
 
 
@@ -38,7 +39,7 @@ def load_model(folder: str | Path) -> nn.Module:
 
 def load_chat_parts(
     config: str | Path | Config, checkpoint: str | Path | None = None
-) -> tuple[nn.Module, Any, nn.Module, str | None]:
+) -> tuple[nn.Module, Any, nn.Module, dict[str, Any]]:
     """The parts of a trained vision-language model that are needed for answers.
 
     Args:
@@ -47,8 +48,9 @@ def load_chat_parts(
             ``LanguageDistiller``.
 
     Returns:
-        The transformers model, its processor, its head, and the chat template of the
-        config's data, if the config names one.
+        The transformers model, its processor, its head, and the options of
+        :class:`~mmtransmamba.datasets.conversations.ConversationEncoder` by which the
+        config's data become prompts.
 
     Raises:
         FileNotFoundError: A file does not exist.
@@ -58,19 +60,20 @@ def load_chat_parts(
     from mmtransmamba.models.trainable import VisionLanguageModel
 
     model = load_trained(config, checkpoint, VisionLanguageModel)
-    template = _template_of(model._config)
-    return model.lm, model.companions.processor, model.head, template
+    prompts = _prompts_of(model._config)
+    return model.lm, model.companions.processor, model.head, prompts
 
 
-def _template_of(config: Config) -> str | None:
-    """The chat template that the config's data use."""
+def _prompts_of(config: Config) -> dict[str, Any]:
+    """How the first data set of the config that sets any of it makes prompts."""
     for name in _LOADERS:
         dataset = (config.get(name) or {}).get('dataset') or {}
         while 'dataset' in dataset:
             dataset = dataset['dataset']
-        if dataset.get('template'):
-            return dataset['template']
-    return None
+        found = {key: dataset[key] for key in _PROMPTS if dataset.get(key)}
+        if found:
+            return found
+    return {}
 
 
 def choose_device(device: str | torch.device) -> torch.device:

@@ -21,7 +21,13 @@ from mmtransmamba.apis import VisionLanguageChat
 from mmtransmamba.apis.loading import load
 from mmtransmamba.apis.vlm import conversation_of, sampling_settings
 from mmtransmamba.apis.vlm_streaming import until_stop
-from mmtransmamba.datasets.conversations import BadSampleError, Conversation, Turn
+from mmtransmamba.datasets.conversations import (
+    IMAGE,
+    BadSampleError,
+    Conversation,
+    ConversationEncoder,
+    Turn,
+)
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.trainable import VisionLanguageModel
 from mmtransmamba.registry import MODELS
@@ -335,9 +341,35 @@ class TestFromConfig:
         data = dict(dataset=dict(dataset=dict(template='llava_v1')))
         config = Config(dict(model=model, train_dataloader=data))
         chat = VisionLanguageChat.from_config(config, device='cpu')
-        assert chat.template == 'llava_v1'
+        assert chat.encoder.template == 'llava_v1'
         other = VisionLanguageChat.from_config(config, template='llava_plain')
-        assert other.template == 'llava_plain'
+        assert other.encoder.template == 'llava_plain'
+
+    def test_prompts_are_made_as_those_of_the_data(self, folders, tmp_path):
+        _, model = self.config(folders, tmp_path)
+        jinja = (
+            "{{ tone }}{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}\n"
+            '{% endfor %}'
+        )
+        settings = dict(
+            template=jinja,
+            template_variables=dict(tone='red '),
+            system='blue',
+            image_place='first',
+        )
+        data = dict(dataset=dict(dataset=dict(settings)))
+        config = Config(dict(model=model, train_dataloader=data))
+        chat = VisionLanguageChat.from_config(config, device='cpu')
+        asked = Conversation([Turn('user', f'what {IMAGE} is')], [IMAGES[0]])
+        wanted = ConversationEncoder(
+            chat.processor, **settings, max_length=None
+        ).encode_prompt(asked)
+        (got,) = chat._batch([asked])['input_ids']
+        assert got.tolist() == wanted['input_ids'].tolist()
+        assert asked.turns == [Turn('user', f'what {IMAGE} is')]
+        without = VisionLanguageChat.from_config(config, template_variables={})
+        (other,) = without._batch([asked])['input_ids']
+        assert other.tolist() != got.tolist()
 
     def test_a_key_that_nobody_reads_is_named(self, folders, tmp_path):
         path, _ = self.config(folders, tmp_path)

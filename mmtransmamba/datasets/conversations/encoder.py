@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,8 @@ class ConversationEncoder:
             conversation = image_first(conversation)
         turns = conversation.turns
         if self.system is not None and turns and turns[0].role != 'system':
-            conversation.turns = [Turn('system', self.system), *turns]
-        return conversation
+            turns = [Turn('system', self.system), *turns]
+        return replace(conversation, turns=turns)
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker process loads the processor itself.

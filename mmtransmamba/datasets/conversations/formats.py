@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from mmtransmamba.datasets.conversations.conversation import (
@@ -119,8 +120,7 @@ def image_first(conversation: Conversation) -> Conversation:
             words = turn.text.replace(IMAGE, '').strip()
             turn = Turn(turn.role, (f'{IMAGE}\n' * count + words).strip())
         turns.append(turn)
-    conversation.turns = turns
-    return conversation
+    return replace(conversation, turns=turns)
 
 
 def row_name(row: Row, default: str = '') -> str:
