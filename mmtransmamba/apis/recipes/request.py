@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,27 @@ class Request:
                 given[name] = getattr(self, name)
         return given | dict(seed=self.seed)
 
+    def check_files(self) -> None:
+        """Check the names of the texts, and that one of them has the keys to read.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: A key is given, and there are token ids only.
+        """
+        files = [file for file in (self.data, self.val) if file is not None]
+        for file in files:
+            if not glob(file, recursive=True):
+                raise FileNotFoundError(f'There is no text at {file}.')
+        if not all(map(has_token_ids, files)):
+            return
+        for name, default in (('text_key', 'text'), ('prompt_key', None)):
+            value = getattr(self, name)
+            if value != default:
+                raise ValueError(
+                    f'{name}={value!r} goes with texts in a .jsonl file; '
+                    f'{" and ".join(files)} has token ids.'
+                )
+
     def claim(self) -> Recipe:
         """Record the request in its folder, or check that it is the same.
 
@@ -102,6 +124,11 @@ class Request:
         else:
             write(path, (json.dumps(record, indent=1) + '\n').encode())
         return recipe
+
+
+def has_token_ids(file: str) -> bool:
+    """Whether a file of a request has token ids instead of text."""
+    return Path(file).suffix == '.npz'
 
 
 def rows_of(tokens: int, block: int) -> int:

@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +100,8 @@ def transfer_lm(
         ...     'checkpoints/smollm2', 'text.jsonl', 'out', recipe='mmmamba'
         ... )
     """
+    # The request is recorded as JSON.
+    options = {n: str(v) if isinstance(v, Path) else v for n, v in options.items()}
     request = Request(str(teacher), str(data), str(out), recipe, tokens, **options)
     before, claimed = Path(out).is_dir(), (Path(out) / FILE).is_file()
     config = _check_teacher(request)
@@ -126,9 +127,7 @@ def _check_teacher(request: Request) -> Any:
             f'{request.teacher} is a vision-language model; recipes are for language '
             'models. See docs/vision_language.md.'
         )
-    for file in (request.data, request.val):
-        if file is not None and not glob(file, recursive=True):
-            raise FileNotFoundError(f'There is no text at {file}.')
+    request.check_files()
     config, _ = read_lm(request.teacher)
     given = request.conversion(read_recipe(request.recipe))
     spec = Conversion(**given, calibration=Path(request.data))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtransmamba.apis.recipes.request import BLOCK, Request
+from mmtransmamba.apis.recipes.request import BLOCK, Request, has_token_ids
 from mmtransmamba.datasets import PackedText, Slice, TokenSamples, collate_tokens
 
 HELD_OUT = 64
@@ -34,7 +34,7 @@ class TransferText:
 
     def __init__(self, request: Request, config: Any) -> None:
         self.request = request
-        self._is_array = Path(request.data).suffix == '.npz'
+        self._is_array = has_token_ids(request.data)
         context = config.max_position_embeddings
         self.block = min(BLOCK, context)
         if self._is_array:
@@ -102,14 +102,7 @@ class TransferText:
         return self._of(self.request.val, length, True)
 
     def _of(self, file: str, length: int, completion_only: bool) -> dict[str, Any]:
-        if Path(file).suffix == '.npz':
-            for name, default in (('text_key', 'text'), ('prompt_key', None)):
-                value = getattr(self.request, name)
-                if value != default:
-                    raise ValueError(
-                        f'{name}={value!r} goes with texts in a .jsonl file; {file} '
-                        'has token ids.'
-                    )
+        if has_token_ids(file):
             return dict(type='mmtransmamba.TokenSamples', file=file, length=length)
         prompts = {}
         if self.request.prompt_key is not None:

@@ -185,6 +185,16 @@ def test_keys_of_texts_are_refused_with_token_ids(files, tmp_path):
             transfer(files, tmp_path / 'out', 'matvlm', **options)
 
 
+def test_keys_of_texts_are_read_where_one_of_two_files_has_texts(files, tmp_path):
+    plan = transfer(
+        *(files, tmp_path / 'out', 'matvlm'),
+        val=files / 'text.jsonl',
+        prompt_key='question',
+        only_plan=True,
+    )
+    assert plan.held_out > 0
+
+
 def test_text_is_learned_with_its_prompts_masked(files, tmp_path):
     recipe = tmp_path / 'both.py'
     recipe.write_text(
