@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,6 +96,8 @@ def print_tables(records: list[dict]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from mmtransmamba.utils.seed_statistics import mean_and_spread
+
     console = Console()
     for direction, title in DIRECTIONS.items():
         table = Table(title=title)
@@ -107,20 +108,14 @@ def print_tables(records: list[dict]) -> None:
             chosen = [
                 r for r in records if (r['direction'], r['model']) == (direction, name)
             ]
-            table.add_row(name, *(summary([r[m] for r in chosen]) for m in METRICS))
+            values = ([record[metric] for record in chosen] for metric in METRICS)
+            table.add_row(name, *(mean_and_spread(each, 1) for each in values))
         console.print(table)
     for record in records:
         if record['direction'] == 't2v':
             seconds = record['seconds']
             time = f'{seconds} s' if seconds else 'interrupted'
             print(f'{record["run"]}: {record["parameters"]:,} parameters, {time}')
-
-
-def summary(values: list[float]) -> str:
-    """Mean, and with several seeds the standard deviation."""
-    if len(values) == 1:
-        return f'{values[0]:.1f}'
-    return f'{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}'
 
 
 def draw_answers(config: Path, checkpoint: str, path: Path) -> None:

@@ -172,6 +172,44 @@ class TestVisionBackbone:
         pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'net.pth'))
         assert torch.equal(net(init_cfg=pretrained).norm.weight, model.norm.weight)
 
+    def test_a_part_of_a_file_is_loaded_by_its_prefix(self, tmp_path):
+        one, other = net(), net()
+        torch.nn.init.constant_(other.norm.weight, 3.0)
+        state = {f'image.encoder.{n}': v for n, v in one.state_dict().items()}
+        state |= {f'video.encoder.{n}': v for n, v in other.state_dict().items()}
+        state['text.norm.weight'] = one.norm.weight
+        torch.save(state, tmp_path / 'both.pth')
+        pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'both.pth'))
+        for prefix in ('video.encoder', 'video.encoder.'):
+            loaded = net(init_cfg=dict(pretrained, prefix=prefix))
+            assert torch.equal(loaded.norm.weight, other.norm.weight)
+        with pytest.raises(ValueError, match='with which no tensor of .*both.pth'):
+            net(init_cfg=dict(pretrained, prefix='audio'))
+        with pytest.raises(CheckpointError, match='both.pth does not fit'):
+            net(init_cfg=dict(pretrained, prefix='text'))
+
+    def test_a_url_means_the_file_in_torchs_folder(self, tmp_path, monkeypatch):
+        monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+        folder = tmp_path / 'hub' / 'checkpoints'
+        folder.mkdir(parents=True)
+        model = net()
+        torch.nn.init.constant_(model.norm.weight, 3.0)
+        torch.save(model.state_dict(), folder / 'net.pth')
+        pretrained = dict(type='Pretrained', checkpoint='https://a.invalid/net.pth')
+        assert torch.equal(net(init_cfg=pretrained).norm.weight, model.norm.weight)
+
+    @pytest.mark.parametrize(
+        ('given', 'message'),
+        [
+            (dict(), 'needs checkpoint, and accepts prefix.$'),
+            (dict(checkpoint='a.pth', revise_keys=[]), 'revise_keys is unknown'),
+        ],
+        ids=str,
+    )
+    def test_keys_that_nobody_reads_are_refused(self, given, message):
+        with pytest.raises(ValueError, match=message):
+            net(init_cfg=dict(type='Pretrained', **given))
+
     def test_a_backbone_must_say_how_it_begins(self):
         with pytest.raises(NotImplementedError):
             VisionBackbone().init_weights()

@@ -132,7 +132,7 @@ class TestInitCfg:
         assert model.init_cfg == [other, pretrained]
 
     def test_without_a_file(self):
-        with pytest.raises(ValueError, match=r"'Pretrained'\) needs checkpoint"):
+        with pytest.raises(ValueError, match='needs checkpoint, and accepts prefix'):
             backbone(init_cfg=dict(type='Pretrained'))
 
 

@@ -13,7 +13,6 @@ import _vision_runs as runs
 import pytest
 import torch
 import vision
-from _spread import t_interval
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from safetensors.torch import save_file
@@ -22,6 +21,7 @@ from tiny_imagenette import record, write_cifar10, write_imagenette, write_teach
 from mmtransmamba.apis.configs import read_config
 from mmtransmamba.datasets import ImagenetteShards, Subset
 from mmtransmamba.registry import MODELS
+from mmtransmamba.utils.seed_statistics import t_interval
 
 ALL = [*plan.ROWS, 'sweep']
 TINY_VIT = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)

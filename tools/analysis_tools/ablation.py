@@ -95,14 +95,6 @@ def train_in_process(args: argparse.Namespace, config: Path, seed: int) -> None:
 METRICS = {'accuracy/top1': 'top-1', 'coco/bbox_mAP': 'mAP'}
 
 
-def spread(values: list[float], digits: int = 2) -> str:
-    """Mean and standard deviation, or the value if there is only one."""
-    mean = statistics.mean(values)
-    if len(values) == 1:
-        return f'{mean:.{digits}f}'
-    return f'{mean:.{digits}f} ± {statistics.stdev(values):.{digits}f}'
-
-
 def _seconds(runs: list[ExperimentResult]) -> str:
     values = [run.seconds for run in runs if run.seconds is not None]
     return f'{statistics.median(values):.0f}' if values else '-'
@@ -110,6 +102,8 @@ def _seconds(runs: list[ExperimentResult]) -> str:
 
 def tabulate(args: argparse.Namespace) -> str:
     """Markdown table with a row per config."""
+    from mmtransmamba.utils.seed_statistics import mean_and_spread
+
     rows = {
         config.stem: [train(args, config, seed) for seed in args.seeds]
         for config in args.configs
@@ -131,8 +125,8 @@ def tabulate(args: argparse.Namespace) -> str:
     for name, runs in rows.items():
         epochs = [run.scalars.epochs_to(target) for run in runs] if target else []
         lines.append(
-            f'| {name} | {spread([run.scalars.final for run in runs])} '
-            f'| {spread([run.scalars.best for run in runs])} '
+            f'| {name} | {mean_and_spread([run.scalars.final for run in runs])} '
+            f'| {mean_and_spread([run.scalars.best for run in runs])} '
             f'| {", ".join("-" if e is None else str(e) for e in epochs)} '
             f'| {_seconds(runs)} |'
         )

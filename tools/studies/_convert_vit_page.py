@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from _spread import mean_and_spread
+from mmtransmamba.utils.seed_statistics import mean_and_spread
 
 Rows = Sequence[Mapping[str, str]]
 

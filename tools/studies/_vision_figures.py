@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from pathlib import Path
 
 import matplotlib
@@ -10,10 +9,7 @@ import matplotlib
 matplotlib.use('Agg')
 from matplotlib import pyplot
 
-
-def _mean_and_spread(values: list[float]) -> tuple[float, float]:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return statistics.mean(values), spread
+from mmtransmamba.utils.seed_statistics import mean_and_deviation
 
 
 def _save(figure: pyplot.Figure, path: Path) -> None:
@@ -26,7 +22,7 @@ def plot_accuracies(rows: dict[str, list[float]], path: Path) -> None:
     """Accuracy of each row: its seeds, their mean and standard deviation."""
     figure, axes = pyplot.subplots(figsize=(8, 0.8 + 0.3 * len(rows)))
     for place, values in enumerate(rows.values()):
-        mean, spread = _mean_and_spread(values)
+        mean, spread = mean_and_deviation(values)
         axes.errorbar(mean, place, xerr=spread, fmt='o', color='C0', capsize=3)
         axes.plot(values, [place] * len(values), '|', color='0.4')
         axes.annotate(
@@ -46,7 +42,7 @@ def plot_curves(rows: dict[str, list[dict[int, float]]], path: Path) -> None:
         if not curves:
             continue
         steps = sorted(set.intersection(*(set(curve) for curve in curves)))
-        points = [_mean_and_spread([c[step] for c in curves]) for step in steps]
+        points = [mean_and_deviation([c[step] for c in curves]) for step in steps]
         low = [mean - spread for mean, spread in points]
         high = [mean + spread for mean, spread in points]
         axes.plot(steps, [p[0] for p in points], label=f'{label} (n={len(curves)})')
@@ -63,7 +59,7 @@ def plot_weights(seeds: list[dict[str, float]], path: Path) -> None:
     for term in sorted({name.rsplit('/', 1)[0] for name in seeds[0]}):
         names = [n for n in seeds[0] if n.rsplit('/', 1)[0] == term]
         names.sort(key=lambda name: int(name.rsplit('/', 1)[1]))
-        points = [_mean_and_spread([seed[n] for seed in seeds]) for n in names]
+        points = [mean_and_deviation([seed[n] for seed in seeds]) for n in names]
         blocks = [int(name.rsplit('/', 1)[1]) + 1 for name in names]
         means, spreads = zip(*points, strict=True)
         axes.errorbar(blocks, means, yerr=spreads, capsize=3, marker='o', label=term)
@@ -81,7 +77,7 @@ def plot_lines(
     figure, axes = pyplot.subplots(1, len(panels), figsize=(5.5 * len(panels), 4))
     for panel, (label, lines) in zip(axes, panels.items(), strict=True):
         for name, points in lines.items():
-            means, spreads = zip(*map(_mean_and_spread, points.values()), strict=True)
+            means, spreads = zip(*map(mean_and_deviation, points.values()), strict=True)
             panel.errorbar(
                 list(points), means, yerr=spreads, capsize=2, marker='.', label=name
             )

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from _spread import mean_and_spread, paired
 from _vision_figures import plot_accuracies, plot_curves, plot_weights
 from _vision_gradients import Series, gradient_rows, plot_gradients
 from _vision_plan import BY_NAME, FAMILIES, ROWS, Row
 from _vision_rows import Finished
+
+from mmtransmamba.utils.seed_statistics import mean_and_spread, paired
 
 COMMAND = 'MMTRANSMAMBA_DATA=data nice python tools/studies/vision.py'
 

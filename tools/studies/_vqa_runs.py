@@ -8,7 +8,6 @@ from pathlib import Path
 import _tables
 import torch
 from _process import call_logged
-from _spread import mean_and_spread, paired
 from _tables import read_table
 from mmengine.registry import DefaultScope
 
@@ -19,6 +18,7 @@ from mmtransmamba.datasets.easy_vqa import words_of
 from mmtransmamba.datasets.shapes_vqa import words
 from mmtransmamba.models.folders import load_vlm
 from mmtransmamba.registry import DATASETS, MODELS
+from mmtransmamba.utils.seed_statistics import mean_and_spread, paired
 
 CONFIGS = Path(__file__).absolute().parents[2] / 'configs'
 COLUMNS = ('set', 'seed', 'model', 'accuracy', 'agreement', 'questions')

@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmtransmamba.engine.unwrap import unwrapped_model
+from mmtransmamba.engine.unwrap import loss_scaler, unwrapped_model
 from mmtransmamba.models.values import first_fault_in
 from mmtransmamba.registry import HOOKS
 
@@ -118,8 +118,7 @@ class NonFiniteHook(Hook):
         if not bad.item():
             self._skipped = 0
             return
-        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
-        if scaler is not None and scaler.is_enabled() and self._skipped < self.patience:
+        if loss_scaler(runner) is not None and self._skipped < self.patience:
             self._skipped += 1
             return
         # Every process looks for the origin: layers may wait for each other.
@@ -261,7 +260,7 @@ def _bad_tensors(data: Any) -> str:
 def _bad_terms(log_vars: dict[str, Any]) -> str:
     """The non-finite terms of a loss."""
     terms = [
-        f'{name}={float(value):g}'
+        f'{name}={float(value.detach()):g}'
         for name, value in log_vars.items()
         if name != 'loss'
         and isinstance(value, Tensor)

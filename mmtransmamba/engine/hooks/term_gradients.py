@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mmtransmamba.compat import is_fully_sharded
 from mmtransmamba.engine.random_state import kept_generators
-from mmtransmamba.engine.unwrap import unwrapped_model
+from mmtransmamba.engine.unwrap import loss_scaler, unwrapped_model
 from mmtransmamba.registry import HOOKS
 from mmtransmamba.transfer.distillers.base import Distiller
 
@@ -105,7 +105,7 @@ def measured_losses(runner: Runner, data_batch: Any) -> Iterator[dict[str, Any]]
 def loss_scale(runner: Runner) -> float:
     """The factor by which the training multiplies losses before they are
     differentiated, so that float16 holds their gradients; 1 without one."""
-    scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+    scaler = loss_scaler(runner)
     return 1.0 if scaler is None else scaler.get_scale()
 
 

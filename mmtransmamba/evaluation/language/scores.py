@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ from mmtransmamba.evaluation.language.likelihood import Likelihood
 from mmtransmamba.evaluation.language.questions import Question
 from mmtransmamba.evaluation.language.tasks import Task
 from mmtransmamba.evaluation.language.writing import same_words
+from mmtransmamba.utils.seed_statistics import mean_and_deviation
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,8 @@ WRITTEN = {'generated', 'gap'}
 
 def mean_score(metric: str, values: Sequence[float]) -> Score:
     """Mean of a metric over questions, with its standard error."""
-    mean = statistics.fmean(values)
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    error = spread / math.sqrt(len(values))
+    mean, deviation = mean_and_deviation(values)
+    error = deviation / math.sqrt(len(values))
     if metric != 'perplexity':
         return Score(mean, error)
     perplexity = math.exp(min(-mean, 700.0))

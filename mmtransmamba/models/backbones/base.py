@@ -15,10 +15,14 @@ from torch.utils.checkpoint import checkpoint
 from mmtransmamba.models.checkpoint import (
     find_state_dict,
     load_pretrained,
+    read_state_dict,
 )
 from mmtransmamba.models.pos_embed import resize_pos_embed
+from mmtransmamba.utils.downloads import fetch
 
 CONVS = (nn.Conv2d, nn.Conv3d)
+PRETRAINED_KEYS = {'type', 'checkpoint', 'prefix', 'map_location'}
+"""What mmengine's ``Pretrained`` accepts; tensors are read onto the CPU anyway."""
 
 
 class VisionBackbone(BaseModule):
@@ -181,7 +185,9 @@ class VisionBackbone(BaseModule):
         """Initialise like the official code, then apply ``init_cfg``.
 
         Raises:
-            ValueError: A ``Pretrained`` does not name a checkpoint.
+            CheckpointError: The checkpoint of a ``Pretrained`` does not fit.
+            FileNotFoundError: It does not exist.
+            ValueError: A ``Pretrained`` names none, or has an unknown key.
         """
         self.reset_parameters()
         given = self.init_cfg
@@ -193,9 +199,36 @@ class VisionBackbone(BaseModule):
             super().init_weights()
             self.init_cfg = given
         for config in files:
-            if not config.get('checkpoint'):
-                raise self._error("init_cfg=dict(type='Pretrained') needs checkpoint.")
-            load_pretrained(self, config['checkpoint'])
+            self._load_initial(config)
+
+    def _load_initial(self, config: Mapping[str, Any]) -> None:
+        """Load the file or URL of mmengine's ``Pretrained``, or a part of it."""
+        unknown = sorted(set(config) - PRETRAINED_KEYS)
+        if unknown or not config.get('checkpoint'):
+            raise self._error(
+                f'init_cfg={dict(config)} needs checkpoint, and accepts prefix'
+                + (f'; {", ".join(unknown)} is unknown.' if unknown else '.')
+            )
+        checkpoint, prefix = str(config['checkpoint']), config.get('prefix')
+        if checkpoint.startswith(('http://', 'https://')):
+            checkpoint = fetch(checkpoint)
+        if prefix is None:
+            load_pretrained(self, checkpoint)
+            return
+        prefix = prefix.removesuffix('.') + '.'
+        state = read_state_dict(checkpoint)
+        part = {
+            name.removeprefix(prefix): value
+            for name, value in state.items()
+            if name.startswith(prefix)
+        }
+        if not part:
+            first = sorted({name.split('.')[0] for name in state})
+            raise self._error(
+                f'init_cfg has prefix={prefix!r}, with which no tensor of {checkpoint} '
+                f'begins; they begin with {", ".join(first)}.'
+            )
+        load_pretrained(self, part, name=checkpoint)
 
     def _fit_pos_embed(self, state_dict: dict[str, Tensor], prefix: str, *_) -> None:
         """Resample a loaded pos_embed from another grid to this one's.

@@ -13,7 +13,6 @@ from mmtransmamba.models.trainable.stages import (
     group_of_parameters,
 )
 
-
 ALPHA = 16.0
 """Strength of adapters whose config names none."""
 

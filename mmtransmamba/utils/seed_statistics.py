@@ -1,4 +1,4 @@
-"""Figures of several seeds as they stand in the pages."""
+"""Figures of several seeds, and how tables write them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ T_95 = (
 )
 
 
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation, which is 0 for a single value."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return statistics.fmean(values), deviation
+
+
 def mean_and_spread(values: Sequence[float], digits: int = 2) -> str:
     """Mean ± standard deviation; the value alone if there is one; '–' for none."""
     if not values:
         return '–'
-    mean = f'{statistics.mean(values):.{digits}f}'
-    if len(values) == 1:
-        return mean
-    return f'{mean} ± {statistics.stdev(values):.{digits}f}'
+    mean, deviation = mean_and_deviation(values)
+    spread = f' ± {deviation:.{digits}f}' if len(values) > 1 else ''
+    return f'{mean:.{digits}f}{spread}'
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
