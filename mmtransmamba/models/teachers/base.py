@@ -265,6 +265,17 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
                 f'{self.native_size} to have them resized.'
             ) from error
 
+    def _check_ran(self, outputs: Mapping[nn.Module, Tensor]) -> None:
+        """Refuse to read modules that a forward pass does not run."""
+        read = {self.layout.patch_conv, *self.layout.blocks} - outputs.keys()
+        if read:
+            names = [name for name, m in self.model.named_modules() if m in read]
+            raise ValueError(
+                f'{type(self).__name__}: {type(self.model).__name__} does not run '
+                f'{", ".join(names)} as a whole. Name the submodules whose outputs are '
+                "the layers with layers=['...', ...]."
+            )
+
     @torch.no_grad()
     def forward(self, images: Tensor) -> TeacherOutput:
         """Features and logits of images.
@@ -291,12 +302,15 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
         )
         with own_precision, recorded_outputs(self.layout) as outputs:
             logits = self._run(images)
+        self._check_ran(outputs)
         patch_grid = tuple(outputs[self.layout.patch_conv].shape[-2:])
         layers = tuple(
             split_tokens(outputs[block], patch_grid, self.layout)
             for block in self.layout.blocks
         )
         final = outputs.get(self.layout.final_norm, outputs[self.layout.blocks[-1]])
+        if self.layout.head in outputs:
+            final = outputs[self.layout.head]
         if logits is not None and self._class_order is not None:
             logits = logits[:, self._class_order]
         return TeacherOutput(

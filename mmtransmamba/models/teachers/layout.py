@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -40,7 +40,10 @@ class Layout:
         final_norm: The norm before the head, None if there is none. One that a
             forward pass does not run is treated as none.
         has_cls: Whether the first of the extra tokens is a class token.
-        channels_last: Whether 4-D outputs are ``[B, H, W, C]``.
+        channels_last: Whether 4-D outputs are ``[B, H, W, C]``, if the patch grid does
+            not tell.
+        head: The classifier, whose input is the final feature; None to take that of
+            ``final_norm``.
     """
 
     blocks: tuple[nn.Module, ...]
@@ -48,6 +51,7 @@ class Layout:
     final_norm: nn.Module | None
     has_cls: bool
     channels_last: bool = False
+    head: nn.Module | None = None
 
 
 def _get(root: nn.Module, path: str) -> nn.Module | None:
@@ -59,9 +63,18 @@ def _get(root: nn.Module, path: str) -> nn.Module | None:
     return module
 
 
-def _flatten_stages(modules: Sequence[nn.Module]) -> list[nn.Module]:
-    blocks: list[nn.Module] = []
+def _flatten_lists(modules: Iterable[nn.Module]) -> list[nn.Module]:
+    """The modules, those in a list, which does not run as a whole, one by one."""
+    found: list[nn.Module] = []
     for module in modules:
+        inner = isinstance(module, nn.ModuleList)
+        found.extend(_flatten_lists(module) if inner else (module,))
+    return found
+
+
+def _flatten_stages(modules: Iterable[nn.Module]) -> list[nn.Module]:
+    blocks: list[nn.Module] = []
+    for module in _flatten_lists(modules):
         inner = next(
             (
                 getattr(module, name)
@@ -95,7 +108,7 @@ def find_blocks(root: nn.Module, names: Sequence[str] | None) -> list[nn.Module]
                 f'{unknown}. Its children are '
                 f'{[name for name, _ in root.named_children()]}.'
             )
-        return [modules[name] for name in names]
+        return _flatten_lists(modules[name] for name in names)
     for path in BLOCK_ATTRIBUTES:
         found = _get(root, path)
         if isinstance(found, nn.ModuleList | nn.Sequential) and len(found):
@@ -113,6 +126,7 @@ def find_layout(
     layers: Sequence[str] | None,
     norm_names: Sequence[str],
     channels_last: bool = False,
+    head: nn.Module | None = None,
 ) -> Layout:
     """Find the modules to read in a backbone.
 
@@ -121,7 +135,7 @@ def find_layout(
         layers: See :func:`find_blocks`.
         norm_names: Possible dotted names of the final norm; the first one that exists
             and is not an identity is used.
-        channels_last: See :class:`Layout`.
+        channels_last, head: See :class:`Layout`.
 
     Raises:
         ValueError: There are no blocks, or no convolution that creates patches.
@@ -145,12 +159,13 @@ def find_layout(
         final_norm=final_norm,
         has_cls=has_cls,
         channels_last=channels_last,
+        head=head,
     )
 
 
 @contextmanager
 def recorded_outputs(layout: Layout) -> Iterator[dict[nn.Module, Tensor]]:
-    """Collect the outputs of a layout's modules during the block.
+    """Collect the outputs of a layout's modules, and the head's input.
 
     Hooks exist only during the block, so copies of the model never share a recording.
     """
@@ -159,10 +174,15 @@ def recorded_outputs(layout: Layout) -> Iterator[dict[nn.Module, Tensor]]:
     def keep(module: nn.Module, _, output) -> None:
         outputs[module] = output if isinstance(output, Tensor) else output[0]
 
+    def keep_input(module: nn.Module, inputs: tuple) -> None:
+        outputs[module] = inputs[0]
+
     modules = [*layout.blocks, layout.patch_conv]
     if layout.final_norm is not None:
         modules.append(layout.final_norm)
     handles = [module.register_forward_hook(keep) for module in modules]
+    if layout.head is not None:
+        handles.append(layout.head.register_forward_pre_hook(keep_input))
     try:
         yield outputs
     finally:
@@ -190,7 +210,7 @@ def split_tokens(
     """
     output = output.float()
     if output.ndim == 4:
-        if not layout.channels_last:
+        if not _channels_last(output, patch_grid, layout):
             output = output.permute(0, 2, 3, 1)
         return LayerFeature(output.flatten(1, 2), (output.shape[1], output.shape[2]))
     if output.ndim == 3:
@@ -212,6 +232,21 @@ def split_tokens(
     )
 
 
+def _channels_last(output: Tensor, patch_grid: tuple[int, int], layout: Layout) -> bool:
+    """Whether a map is ``[B, H, W, C]``; a model may have maps of both kinds."""
+
+    def fits(grid: Sequence[int]) -> bool:
+        """Whether it is the patch grid, merged by a power of two."""
+        strides = (2**i for i in range(MAX_STRIDE.bit_length()))
+        return any(
+            all(-(-n // s) == m for n, m in zip(patch_grid, grid, strict=True))
+            for s in strides
+        )
+
+    first, last = fits(output.shape[1:3]), fits(output.shape[2:])
+    return layout.channels_last if first == last else first
+
+
 def pooled_feature(output: Tensor, last: LayerFeature, layout: Layout) -> Tensor:
     """The model's final feature ``[B, C]`` in float32.
 
@@ -225,10 +260,12 @@ def pooled_feature(output: Tensor, last: LayerFeature, layout: Layout) -> Tensor
     if output.ndim == 2:
         return output.float()
     if output.ndim == 4:
-        return output.float().mean((1, 2) if layout.channels_last else (2, 3))
-    if last.cls is not None:
-        return output[:, 0].float()
+        rows_first = _channels_last(output, last.grid, layout)
+        return output.float().mean((1, 2) if rows_first else (2, 3))
     patches = last.grid[0] * last.grid[1]
+    # A class token may come after the blocks.
+    if layout.has_cls and output.shape[1] > patches:
+        return output[:, 0].float()
     return output[:, -patches:].float().mean(1)
 
 

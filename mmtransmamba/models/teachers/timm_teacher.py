@@ -52,6 +52,12 @@ def _layers(model: nn.Module) -> list[str] | None:
     return [entry['module'] for entry in table] if table else None
 
 
+def _classifier(model: nn.Module) -> nn.Module | None:
+    """The last module of a model's head; of a distilled one, that of the labels."""
+    head = model.get_classifier()
+    return head[0] if isinstance(head, (tuple, list)) else head
+
+
 def _class_names(model: nn.Module) -> list[str] | None:
     """The class names in a model's ``pretrained_cfg``, None if it has none."""
     names = (getattr(model, 'pretrained_cfg', None) or {}).get('label_names')
@@ -111,6 +117,7 @@ class TimmTeacher(BaseTeacher):
             _layers(built) if layers is None else layers,
             FINAL_NORMS,
             channels_last=getattr(built, 'output_fmt', None) == 'NHWC',
+            head=_classifier(built),
         )
         super().__init__(
             model=built,

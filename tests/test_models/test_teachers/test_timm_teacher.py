@@ -79,6 +79,66 @@ def test_average_pooled_vit_gives_the_feature_its_head_reads(num_classes):
     )
 
 
+SMALL = dict(embed_dim=16, depth=2, num_heads=2, img_size=IMAGE_SIZE, patch_size=8)
+OF_MANY_KINDS = {
+    'class token after the blocks': dict(SMALL, model_name='cait_xxs24_224'),
+    'cross-covariance': dict(SMALL, model_name='xcit_nano_12_p8_224'),
+    'lists of lists of blocks': dict(
+        model_name='twins_svt_small',
+        img_size=64,
+        depths=(1, 1, 1, 1),
+        embed_dims=(8, 16, 24, 32),
+        num_heads=(1, 2, 3, 4),
+        mlp_ratios=(2, 2, 2, 2),
+        wss=(2, 2, 2, 2),
+        sr_ratios=(2, 2, 1, 1),
+    ),
+    'lists of blocks': dict(
+        model_name='coat_lite_tiny',
+        embed_dims=(8, 16, 24, 32),
+        serial_depths=(1, 1, 1, 1),
+    ),
+    'maps of both kinds': dict(
+        model_name='tiny_vit_5m_224',
+        embed_dims=(8, 16, 24, 32),
+        depths=(1, 1, 1, 1),
+        num_heads=(1, 2, 3, 4),
+        window_sizes=(2, 2, 2, 2),
+    ),
+    'a convolution before the classifier': dict(model_name='gernet_s'),
+}
+
+
+@pytest.mark.parametrize('num_classes', [0, 5])
+@pytest.mark.parametrize('model', OF_MANY_KINDS.values(), ids=OF_MANY_KINDS)
+@torch.no_grad()
+def test_the_feature_is_what_the_head_reads(model, num_classes):
+    teacher = TimmTeacher(dict(model, num_classes=num_classes), checkpoint='random')
+    x = images(teacher.native_size)
+    features = teacher.model.forward_features(teacher.preprocess(x))
+    expected = teacher.model.forward_head(features, pre_logits=True)
+    output = teacher(x)
+    torch.testing.assert_close(output.feature, expected)
+    for layer, width in zip(output.layers, teacher.layer_dims, strict=True):
+        assert layer.tokens.shape == (2, layer.grid[0] * layer.grid[1], width)
+
+
+@torch.no_grad()
+def test_maps_of_both_kinds_against_forward_intermediates():
+    teacher = TimmTeacher(OF_MANY_KINDS['maps of both kinds'], checkpoint='random')
+    x = images(teacher.native_size)
+    output = teacher(x)
+    _, stages = teacher.model.forward_intermediates(teacher.preprocess(x))
+    for feature, stage in zip(output.layers, stages, strict=True):
+        assert feature.grid == tuple(stage.shape[-2:])
+        assert torch.equal(feature.tokens, stage.flatten(2).transpose(1, 2))
+
+
+def test_a_module_that_does_not_run_is_named():
+    with pytest.raises(ValueError, match='not run blocks.0.attn.attn_drop as a'):
+        TimmTeacher(TIMM_VIT, checkpoint='random', layers=['blocks.0.attn.attn_drop'])
+
+
 @torch.no_grad()
 def test_convolutional_models_go_by_feature_info():
     teacher = TimmTeacher(
