@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from torch import nn
 
@@ -138,6 +140,12 @@ class PretrainedEncoder:
     def load(self) -> nn.Module:
         """The model, read once."""
         return self._model
+
+    def on_its_device(self) -> nn.Module:
+        """The model to run: of one in a folder a copy on the GPU, if there is one."""
+        if self.path is None or not torch.cuda.is_available():
+            return self._model
+        return copy.deepcopy(self._model).to('cuda')
 
     @cached_property
     def _model(self) -> nn.Module:

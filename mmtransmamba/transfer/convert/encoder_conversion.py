@@ -150,7 +150,7 @@ def _calibrate(
 ) -> None:
     """Fit the mixers to images if requested, and compare the hybrid on the rest."""
     fit, held = split_images(conversion.calibration)
-    model, hybrid = encoder.load(), encoder.hybrid
+    model, hybrid = encoder.on_its_device(), encoder.hybrid
     training = model.training
     model.eval()
     try:

@@ -7,6 +7,7 @@ import torch
 from tiny_encoders import images, tiny_encoder
 
 import mmtransmamba
+from mmtransmamba.models.folders.encoder import PretrainedEncoder
 from mmtransmamba.models.vision import EncoderMixer
 from mmtransmamba.transfer.convert.calibrating import MixerFit
 from mmtransmamba.transfer.convert.encoder_conversion import ImageFit
@@ -102,3 +103,19 @@ def test_distances_are_those_between_patches_in_front_and_behind():
     fit.see_weights(weights)
     spans = fit.distance / fit.mass.clamp_min(1e-9)
     assert spans.tolist() == [[3, 0], [0, 2]]
+
+
+def test_a_teacher_in_a_folder_runs_on_the_gpu_as_a_copy(tmp_path, monkeypatch):
+    model = tiny_encoder('ViTModel')
+    model.save_pretrained(tmp_path)
+    moved = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(
+        torch.nn.Module, 'to', lambda self, device: moved.append(device) or self
+    )
+    opened = PretrainedEncoder(tmp_path)
+    assert opened.on_its_device() is not opened.load()
+    assert moved == ['cuda']
+    # The caller says where a model in memory is.
+    assert PretrainedEncoder(model).on_its_device() is model
+    assert moved == ['cuda']
