@@ -300,13 +300,15 @@ class BaseTeacher(nn.Module, metaclass=ABCMeta):
             if images.dtype not in HALF
             else torch.autocast(images.device.type, dtype=images.dtype)
         )
-        with own_precision, recorded_outputs(self.layout) as outputs:
+        with own_precision, recorded_outputs(self.layout, len(images)) as outputs:
             logits = self._run(images)
         self._check_ran(outputs)
         patch_grid = tuple(outputs[self.layout.patch_conv].shape[-2:])
         layers = tuple(
-            split_tokens(outputs[block], patch_grid, self.layout)
-            for block in self.layout.blocks
+            split_tokens(
+                self.layout.in_raster_order(i, outputs[block]), patch_grid, self.layout
+            )
+            for i, block in enumerate(self.layout.blocks)
         )
         final = outputs.get(self.layout.final_norm, outputs[self.layout.blocks[-1]])
         if self.layout.head in outputs:

@@ -44,6 +44,10 @@ class Layout:
             not tell.
         head: The classifier, whose input is the final feature; None to take that of
             ``final_norm``.
+        reroll: Of a Hiera, which keeps the tokens of a window together: the module that
+            is or has ``reroll``, which brings them into raster order.
+        places: Its second argument for each of ``blocks``: the number of the block, or
+            of its stage.
     """
 
     blocks: tuple[nn.Module, ...]
@@ -52,6 +56,15 @@ class Layout:
     has_cls: bool
     channels_last: bool = False
     head: nn.Module | None = None
+    reroll: nn.Module | None = None
+    places: tuple[int, ...] = ()
+
+    def in_raster_order(self, index: int, output: Tensor) -> Tensor:
+        """The output of a block, with its tokens in raster order."""
+        if self.reroll is None:
+            return output
+        reroll = getattr(self.reroll, 'reroll', self.reroll)
+        return reroll(output, self.places[index])
 
 
 def _get(root: nn.Module, path: str) -> nn.Module | None:
@@ -121,6 +134,33 @@ def find_blocks(root: nn.Module, names: Sequence[str] | None) -> list[nn.Module]
     )
 
 
+def _find_reroll(
+    root: nn.Module, blocks: Sequence[nn.Module]
+) -> tuple[nn.Module | None, tuple[int, ...]]:
+    """``Layout.reroll`` and ``Layout.places`` of timm's Hiera and of transformers'.
+
+    Raises:
+        ValueError: Modules are to be read whose order is not known.
+    """
+    for owner, name in ((root, 'blocks'), (_get(root, 'encoder'), 'stages')):
+        reroll, parts = getattr(owner, 'reroll', None), getattr(owner, name, None)
+        if reroll is None or parts is None:
+            continue
+        places = {
+            module: place
+            for place, part in enumerate(parts)
+            for module in (part, *_flatten_stages([part]))
+        }
+        if any(block not in places for block in blocks):
+            raise ValueError(
+                f'layers: of a {type(root).__name__} only the {name} and the blocks in '
+                'them can be read; the order of the tokens elsewhere is not known.'
+            )
+        owner = reroll if isinstance(reroll, nn.Module) else owner
+        return owner, tuple(places[block] for block in blocks)
+    return None, ()
+
+
 def find_layout(
     root: nn.Module,
     layers: Sequence[str] | None,
@@ -138,7 +178,8 @@ def find_layout(
         channels_last, head: See :class:`Layout`.
 
     Raises:
-        ValueError: There are no blocks, or no convolution that creates patches.
+        ValueError: There are no blocks or no convolution that creates patches, or the
+            order of the tokens in a layer is not known.
     """
     convs = {n: m for n, m in root.named_modules() if isinstance(m, nn.Conv2d)}
     if not convs:
@@ -153,26 +194,37 @@ def find_layout(
         name.split('.')[-1] in ('cls_token', 'class_embedding')
         for name, _ in root.named_parameters()
     )
+    blocks = find_blocks(root, layers)
+    reroll, places = _find_reroll(root, blocks)
     return Layout(
-        blocks=tuple(find_blocks(root, layers)),
+        blocks=tuple(blocks),
         patch_conv=patch_conv,
         final_norm=final_norm,
         has_cls=has_cls,
         channels_last=channels_last,
         head=head,
+        reroll=reroll,
+        places=places,
     )
 
 
 @contextmanager
-def recorded_outputs(layout: Layout) -> Iterator[dict[nn.Module, Tensor]]:
+def recorded_outputs(layout: Layout, batch: int) -> Iterator[dict[nn.Module, Tensor]]:
     """Collect the outputs of a layout's modules, and the head's input.
 
     Hooks exist only during the block, so copies of the model never share a recording.
+
+    Args:
+        layout: The modules.
+        batch: Number of images. Of several outputs the first with as many rows is kept:
+            TNT's blocks also have one with a row for each patch.
     """
     outputs: dict[nn.Module, Tensor] = {}
 
     def keep(module: nn.Module, _, output) -> None:
-        outputs[module] = output if isinstance(output, Tensor) else output[0]
+        several = (output,) if isinstance(output, Tensor) else output
+        tensors = [each for each in several if isinstance(each, Tensor)]
+        outputs[module] = next((t for t in tensors if len(t) == batch), tensors[0])
 
     def keep_input(module: nn.Module, inputs: tuple) -> None:
         outputs[module] = inputs[0]

@@ -112,6 +112,8 @@ class TimmTeacher(BaseTeacher):
             accept_random('TimmTeacher', checkpoint)
         cfg = built.pretrained_cfg
         size = getattr(getattr(built, 'patch_embed', None), 'img_size', None)
+        if size is None and not isinstance(model, str):
+            size = model.get('img_size')
         layout = find_layout(
             built,
             _layers(built) if layers is None else layers,
@@ -125,7 +127,9 @@ class TimmTeacher(BaseTeacher):
             layout=layout,
             mean=[255 * m for m in cfg['mean']] if mean is None else mean,
             std=[255 * s for s in cfg['std']] if std is None else std,
-            native_size=tuple(size or cfg['input_size'][-2:]),
+            native_size=(size, size)
+            if isinstance(size, int)
+            else tuple(size or cfg['input_size'][-2:]),
             input_size=input_size,
             dtype=dtype,
             class_order=class_order,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from mmengine.logging import print_log
@@ -198,10 +199,14 @@ class TransformersTeacher(BaseTeacher):
         self._resamples = (
             'interpolate_pos_encoding' in inspect.signature(root.forward).parameters
         )
+        layout = find_layout(root, layers, FINAL_NORMS)
+        if layout.final_norm is None:
+            # Its classifier pools, and has the norm or convolution before that.
+            layout = replace(layout, head=getattr(kept, 'classifier', None))
         super().__init__(
             model=kept,
             root=root,
-            layout=find_layout(root, layers, FINAL_NORMS),
+            layout=layout,
             mean=own[0] if mean is None else mean,
             std=own[1] if std is None else std,
             native_size=(size, size) if isinstance(size, int) else tuple(size),

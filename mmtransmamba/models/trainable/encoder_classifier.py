@@ -174,7 +174,7 @@ class EncoderClassifier(BaseModel):
             if isinstance(module, EncoderMixer):
                 module.grid = grid
         options = {'interpolate_pos_encoding': True} if self._resamples else {}
-        with recorded_outputs(self._layout) as outputs:
+        with recorded_outputs(self._layout, len(inputs)) as outputs:
             logits = self.encoder(inputs, **options).logits
         features = [split_tokens(outputs[b], grid, self._layout) for b in self._blocks]
         for tap, feature in zip(self.layer_taps, features, strict=True):

@@ -108,7 +108,7 @@ def test_hooks_are_gone_after_recording_even_after_an_error():
     model = Model()
     found = find_layout(model, None, ('ln1',))
     with pytest.raises(RuntimeError, match='on purpose'):
-        with recorded_outputs(found) as outputs:
+        with recorded_outputs(found, 1) as outputs:
             model.ln1(torch.ones(1, 4))
             assert set(outputs) == {model.ln1}
             raise RuntimeError('on purpose')

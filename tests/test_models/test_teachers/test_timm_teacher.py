@@ -134,6 +134,50 @@ def test_maps_of_both_kinds_against_forward_intermediates():
         assert torch.equal(feature.tokens, stage.flatten(2).transpose(1, 2))
 
 
+HIERA = dict(
+    model_name='hiera_tiny_224',
+    img_size=(64, 64),
+    embed_dim=8,
+    num_heads=1,
+    stages=(1, 2, 1, 1),
+)
+
+
+@pytest.mark.parametrize('layers', [None, ['blocks.0', 'blocks.2', 'blocks.3']])
+@torch.no_grad()
+def test_windows_of_hiera_become_rows(layers):
+    teacher = TimmTeacher(HIERA, checkpoint='random', layers=layers)
+    x = images((64, 64))
+    _, expected = teacher.model.forward_intermediates(teacher.preprocess(x))
+    ends = [0, 2, 3, 4] if layers is None else [0, 1, 2]
+    for i, stage in zip(ends, expected, strict=False):
+        feature = teacher(x).layers[i]
+        assert feature.grid == tuple(stage.shape[-2:])
+        assert torch.equal(feature.tokens, stage.flatten(2).transpose(1, 2))
+    with pytest.raises(ValueError, match='order of the tokens elsewhere'):
+        TimmTeacher(HIERA, checkpoint='random', layers=['blocks.0.mlp'])
+
+
+@torch.no_grad()
+def test_of_two_outputs_of_a_block_that_of_the_image_is_read():
+    model = dict(
+        model_name='tnt_s_patch16_224',
+        img_size=IMAGE_SIZE,
+        embed_dim=16,
+        inner_dim=4,
+        depth=2,
+        num_heads_outer=2,
+        num_heads_inner=1,
+    )
+    teacher = TimmTeacher(model, checkpoint='random')
+    output = teacher(x := images())
+    _, expected = teacher.model.forward_intermediates(
+        teacher.preprocess(x), output_fmt='NLC'
+    )
+    for feature, tokens in zip(output.layers, expected, strict=True):
+        assert torch.equal(feature.tokens, tokens)
+
+
 def test_a_module_that_does_not_run_is_named():
     with pytest.raises(ValueError, match='not run blocks.0.attn.attn_drop as a'):
         TimmTeacher(TIMM_VIT, checkpoint='random', layers=['blocks.0.attn.attn_drop'])

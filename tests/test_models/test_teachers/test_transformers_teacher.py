@@ -76,6 +76,75 @@ def test_the_feature_is_what_the_classifier_reads(kind, fields):
     torch.testing.assert_close(logits, output.logits)
 
 
+STAGES = dict(num_labels=NUM_CLASSES, depths=[1, 1], image_size=IMAGE_SIZE)
+WITHOUT_FINAL_NORM = {
+    'a convolution, then the mean': dict(
+        model_type='mobilevit',
+        num_labels=NUM_CLASSES,
+        hidden_sizes=[8, 12, 16],
+        neck_hidden_sizes=[4, 4, 8, 8, 8, 8, 24],
+        num_attention_heads=2,
+        image_size=64,
+    ),
+    'a norm over every stage': dict(
+        STAGES,
+        model_type='pvt_v2',
+        num_encoder_blocks=2,
+        hidden_sizes=[8, 16],
+        num_attention_heads=[1, 2],
+        sr_ratios=[2, 1],
+        mlp_ratios=[2, 2],
+        strides=[4, 2],
+        patch_sizes=[7, 3],
+    ),
+    'stages with norms': dict(
+        STAGES,
+        model_type='segformer',
+        num_encoder_blocks=2,
+        hidden_sizes=[8, 16],
+        num_attention_heads=[1, 2],
+        sr_ratios=[2, 1],
+        mlp_ratios=[2, 2],
+        strides=[4, 2],
+        patch_sizes=[7, 3],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    'config', WITHOUT_FINAL_NORM.values(), ids=list(WITHOUT_FINAL_NORM)
+)
+@torch.no_grad()
+def test_without_a_final_norm_the_feature_is_the_classifiers_too(config):
+    teacher = build(config)
+    for parameter in teacher.model.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    output = teacher(images((config['image_size'],) * 2))
+    logits = teacher.model.classifier(output.feature)
+    torch.testing.assert_close(logits, output.logits)
+
+
+@torch.no_grad()
+def test_windows_of_hiera_become_rows():
+    teacher = build(
+        dict(
+            model_type='hiera',
+            num_labels=NUM_CLASSES,
+            image_size=[64, 64],
+            embed_dim=8,
+            depths=[1, 2, 1, 1],
+            num_heads=[1, 2, 4, 8],
+        )
+    )
+    x = images((64, 64))
+    states = teacher.model.hiera(teacher.preprocess(x), output_hidden_states=True)
+    ends, output = [0, 2, 3, 4], teacher(x)
+    for i, expected in zip(ends, states.reshaped_hidden_states[1:], strict=True):
+        assert output.layers[i].grid == tuple(expected.shape[1:3])
+        assert torch.equal(output.layers[i].tokens, expected.flatten(1, 2))
+    torch.testing.assert_close(output.feature, states.pooler_output)
+
+
 def test_a_model_that_masks_at_random_is_refused():
     with pytest.raises(ValueError, match='ViTMAEModel has other outputs each time'):
         build(dict(model_type='vit_mae', **HF_SIZES))
