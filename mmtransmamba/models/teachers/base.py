@@ -38,8 +38,8 @@ class TeacherOutput:
         layers: Tokens after each block, before the final norm; for a recorded output,
             those of the recorded blocks by their index.
         feature: Final feature ``[B, C]``: the class token after the final norm, the
-            mean of the patch tokens in a model without class token, or the input of
-            the head in a model that pools before its norm.
+            mean of the patch tokens in a model without class token, or, where that
+            is something else, what the classifier reads.
         logits: ``[B, num_classes]``, None without a classifier.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -69,7 +70,14 @@ def _final_norms(backbone: nn.Module) -> list[str]:
     names = [f'norm{i}' for i in reversed(getattr(backbone, 'out_indices', ()))]
     if getattr(backbone, 'out_type', None) == 'avg_featmap':
         names.append('ln2')
-    return [*names, 'ln1']
+    return [*names, 'ln1', 'norm']
+
+
+def _classifier(model: nn.Module) -> nn.Module | None:
+    """The last linear layer of a model's head, None if there is none."""
+    modules = getattr(model, 'head', None) or nn.Module()
+    linear = [m for m in modules.modules() if isinstance(m, nn.Linear)]
+    return linear[-1] if linear else None
 
 
 def _normalisation(model: nn.Module) -> tuple[list[float], list[float]] | None:
@@ -141,10 +149,14 @@ class MMPretrainTeacher(BaseTeacher):
         if size is None and hasattr(backbone, 'patch_embed'):
             size = getattr(backbone.patch_embed, 'init_input_size', None)
         size = size or 224
+        layout = find_layout(backbone, layers, _final_norms(backbone))
+        if layout.final_norm is None:
+            # What is between the last block and the head belongs to the feature.
+            layout = replace(layout, head=_classifier(built))
         super().__init__(
             model=built,
             root=backbone,
-            layout=find_layout(backbone, layers, _final_norms(backbone)),
+            layout=layout,
             mean=own[0] if mean is None else mean,
             std=own[1] if std is None else std,
             native_size=(size, size) if isinstance(size, int) else tuple(size),

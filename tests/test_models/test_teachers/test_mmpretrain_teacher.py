@@ -76,6 +76,60 @@ def test_pooled_backbone_gives_the_feature_its_head_reads():
     torch.testing.assert_close(teacher(x).feature, teacher.model(normalised(x))[0])
 
 
+WITHOUT_FINAL_NORM = {
+    'a norm after the stage': (
+        dict(
+            type='PCPVT',
+            arch=dict(
+                embed_dims=[8, 16, 24, 32],
+                depths=[1, 1, 1, 1],
+                num_heads=[1, 2, 3, 4],
+                patch_sizes=[4, 2, 2, 2],
+                strides=[4, 2, 2, 2],
+                mlp_ratios=[2, 2, 2, 2],
+                sr_ratios=[2, 2, 1, 1],
+            ),
+            norm_after_stage=[False, False, False, True],
+        ),
+        32,
+    ),
+    'a norm of the class token': (
+        dict(
+            type='TNT',
+            arch=dict(
+                embed_dims_outer=16,
+                embed_dims_inner=4,
+                num_layers=2,
+                num_heads_outer=2,
+                num_heads_inner=1,
+            ),
+            img_size=64,
+        ),
+        16,
+    ),
+    'a convolution': (dict(type='MobileViT', arch='xx_small'), 320),
+}
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'width'), WITHOUT_FINAL_NORM.values(), ids=list(WITHOUT_FINAL_NORM)
+)
+@torch.no_grad()
+def test_the_feature_is_what_the_head_reads(backbone, width):
+    tokens = backbone['type'] == 'TNT'
+    model = dict(
+        type='ImageClassifier',
+        backbone=backbone,
+        neck=None if tokens else dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=5, in_channels=width),
+    )
+    teacher = MMPretrainTeacher(model, 'random', input_size=64, **NORMALISATION)
+    for parameter in teacher.model.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    output = teacher(images((64, 64)))
+    torch.testing.assert_close(teacher.model.head.fc(output.feature), output.logits)
+
+
 def test_another_image_size_resamples_the_position_embedding():
     output = MMPretrainTeacher(MM_VIT, 'random')(images((24, 48)))
     assert output.layers[0].grid == (3, 6)
