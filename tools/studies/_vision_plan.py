@@ -161,6 +161,12 @@ ROWS: dict[str, list[Row]] = {
         Row('subclone', 'inherited weights alone', subclone=True),
         Row('logits_subclone', 'logits, inherited weights', LOGITS, subclone=True),
         Row('full_subclone', 'full, inherited weights', FULL, subclone=True),
+        Row(
+            'hook_balanced_subclone',
+            f'{BEST_TITLE}, inherited weights',
+            subclone=True,
+            **BEST,
+        ),
     ],
     'rivals': [
         Row('hard_label', "DeiT's hard labels", extra=_rival('HardLabelTerm')),
