@@ -65,15 +65,14 @@ def load_chat_parts(
 
 
 def _prompts_of(config: Config) -> dict[str, Any]:
-    """How the first data set of the config that sets any of it makes prompts."""
+    """How the config's data make prompts; the first data set that says so counts."""
+    found: dict[str, Any] = {}
     for name in _LOADERS:
         dataset = (config.get(name) or {}).get('dataset') or {}
         while 'dataset' in dataset:
             dataset = dataset['dataset']
-        found = {key: dataset[key] for key in _PROMPTS if dataset.get(key)}
-        if found:
-            return found
-    return {}
+        found = {key: dataset[key] for key in _PROMPTS if dataset.get(key)} | found
+    return found
 
 
 def choose_device(device: str | torch.device) -> torch.device:

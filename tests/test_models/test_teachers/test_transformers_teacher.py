@@ -76,7 +76,18 @@ def test_the_feature_is_what_the_classifier_reads(kind, fields):
     torch.testing.assert_close(logits, output.logits)
 
 
-STAGES = dict(num_labels=NUM_CLASSES, depths=[1, 1], image_size=IMAGE_SIZE)
+PYRAMID = dict(
+    num_labels=NUM_CLASSES,
+    image_size=IMAGE_SIZE,
+    num_encoder_blocks=2,
+    depths=[1, 1],
+    hidden_sizes=[8, 16],
+    num_attention_heads=[1, 2],
+    sr_ratios=[2, 1],
+    mlp_ratios=[2, 2],
+    strides=[4, 2],
+    patch_sizes=[7, 3],
+)
 WITHOUT_FINAL_NORM = {
     'a convolution, then the mean': dict(
         model_type='mobilevit',
@@ -86,28 +97,8 @@ WITHOUT_FINAL_NORM = {
         num_attention_heads=2,
         image_size=64,
     ),
-    'a norm over every stage': dict(
-        STAGES,
-        model_type='pvt_v2',
-        num_encoder_blocks=2,
-        hidden_sizes=[8, 16],
-        num_attention_heads=[1, 2],
-        sr_ratios=[2, 1],
-        mlp_ratios=[2, 2],
-        strides=[4, 2],
-        patch_sizes=[7, 3],
-    ),
-    'stages with norms': dict(
-        STAGES,
-        model_type='segformer',
-        num_encoder_blocks=2,
-        hidden_sizes=[8, 16],
-        num_attention_heads=[1, 2],
-        sr_ratios=[2, 1],
-        mlp_ratios=[2, 2],
-        strides=[4, 2],
-        patch_sizes=[7, 3],
-    ),
+    'a norm over every stage': dict(PYRAMID, model_type='pvt_v2'),
+    'stages with norms': dict(PYRAMID, model_type='segformer'),
 }
 
 
