@@ -13,17 +13,15 @@ from mmtransmamba.registry import MODEL_WRAPPERS
 
 @MODEL_WRAPPERS.register_module()
 class PartwiseDataParallel(ModelWrapper):
-    """Data-parallel wrapper for models whose ``train_step`` averages gradients itself.
+    """Data-parallel wrapper that exchanges gradients once, before the optimizer's step.
 
     PyTorch's DDP exchanges gradients during the single backward pass that it expects.
     Under DDP, a :class:`~mmtransmamba.transfer.LanguageDistiller` must therefore keep
     the graphs of all layers. Under this wrapper, it runs one backward pass per layer,
-    as in a single process, and exchanges the gradients once, before the optimizer's
-    step.
+    as in a single process. Other models gain nothing, and train as under DDP.
 
     Args:
-        module: A model that trains with
-            :class:`~mmtransmamba.models.trainable.partial_backward.PartialBackward`.
+        module: Any model of mmengine.
         device_ids: Ignored; mmengine passes it to every wrapper.
     """
 

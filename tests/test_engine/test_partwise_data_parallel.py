@@ -1,6 +1,7 @@
-"""A distiller in two processes, with a backward pass per layer in each."""
+"""Models in two processes that exchange their gradients once."""
 
 import language_ranks
+import partwise_ranks
 import torch
 from mmengine.model import is_model_wrapper
 from processes import spawn_ranks
@@ -19,6 +20,18 @@ def test_processes_learn_what_one_with_all_batches_does(tmp_path):
     for key, value in expected.items():
         assert torch.equal(first[key], second[key]), key
         torch.testing.assert_close(first[key], value, msg=key)
+
+
+def test_models_of_a_single_backward_pass_are_averaged_too(tmp_path):
+    spawn_ranks(partwise_ranks.run, 2, str(tmp_path))
+    first, second = (torch.load(tmp_path / f'{rank}.pth') for rank in range(2))
+    for kind, state in first.items():
+        start = partwise_ranks.model_of(kind).state_dict()
+        expected = partwise_ranks.train(kind, None, 2)
+        assert any(not torch.equal(expected[key], start[key]) for key in start)
+        for key, value in expected.items():
+            assert torch.equal(state[key], second[kind][key]), (kind, key)
+            torch.testing.assert_close(state[key], value, msg=f'{kind} {key}')
 
 
 def test_known_as_a_wrapper():

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
-from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
-from torch import Tensor, nn
+from torch import nn
 
 from mmtransmamba.engine.model_wrapper import ModelWrapper
-from mmtransmamba.models.trainable.partial_backward import PartialBackward
 from mmtransmamba.models.trainable.stages import group_of_parameters
-from mmtransmamba.models.trainable.step_average import StepAverage
 
 
 class ShardedModel(ModelWrapper):
@@ -40,20 +36,6 @@ class ShardedModel(ModelWrapper):
 
         All processes must enter it.
         """
-
-    def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
-        """The model's ``train_step``; whole parameters' gradients are averaged too."""
-        module = self.module
-        if isinstance(module, StepAverage) or not isinstance(module, BaseModel):
-            return module.train_step(data, optim_wrapper)
-        backward = PartialBackward(optim_wrapper, mean_of_batches=True)
-        with optim_wrapper.optim_context(module):
-            data = module.data_preprocessor(data, True)
-            losses = module._run_forward(data, mode='loss')
-        loss, logs = module.parse_losses(losses)
-        backward(loss)
-        backward.step()
-        return logs
 
 
 def parameters_with_images(part: nn.Module | None) -> set[nn.Parameter]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmengine.dist import get_world_size
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
@@ -192,8 +193,13 @@ class MultiDirectionDistiller(Distiller):
     def train_step(
         self, data: dict | tuple | list, optim_wrapper: OptimWrapper
     ) -> dict[str, Tensor]:
-        """See :class:`StepAverage`; mmengine's own if nothing is accumulated."""
-        if accumulated_batches(optim_wrapper) == 1 and not is_fully_sharded(self):
+        """See :class:`StepAverage`; mmengine's own for a batch that is the whole step.
+
+        Of several processes, only wrappers that leave the averaging to the model call
+        this method.
+        """
+        whole = accumulated_batches(optim_wrapper) == 1 and get_world_size() == 1
+        if whole and not is_fully_sharded(self):
             return super(StepAverage, self).train_step(data, optim_wrapper)
         return super().train_step(data, optim_wrapper)
 
@@ -264,7 +270,7 @@ class MultiDirectionDistiller(Distiller):
             else:
                 losses[name] = value
         for key, term in self.terms.items():
-            if term.scale == 0:
+            if not term.is_active:
                 zero = zero_of(term.parameters(), inputs.device)
                 losses[f'loss_{key}'] = zero
                 continue
