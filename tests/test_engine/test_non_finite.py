@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmtransmamba.engine.hooks import NonFiniteError, NonFiniteHook
+from mmtransmamba.models.trainable.step_average import StepAverage, times
 from mmtransmamba.registry import HOOKS
 
 
@@ -64,6 +65,20 @@ class Model(BaseModel):
         y = self.blocks(x)
         target = 0 if self.teacher is None else self.teacher(x).detach()
         return dict(loss_task=y.pow(2).mean(), loss_kl=self.term * (y - target).mean())
+
+
+class LanguageLike(Model, StepAverage):
+    """Computes the losses of all batches of a step at its end."""
+
+    def __init__(self):
+        super().__init__()
+        self._average_over('rows', 'rows')
+
+    def forward(self, x, mode='loss', share=None):
+        return {k: times(share, 'rows', v) for k, v in super().forward(x).items()}
+
+    def count_units(self, data):
+        return dict(rows=len(data['x']))
 
 
 def run(tmp_path, model, data=None, hooks=None, wrapper=None, iters=4, **kwargs):
@@ -178,17 +193,20 @@ class Scaler:
         return True
 
 
+class Skipping(OptimWrapper):
+    """Leaves out what is not finite, as a scaler does."""
+
+    loss_scaler = Scaler()
+
+    def update_params(self, loss):
+        if loss.isfinite():
+            super().update_params(loss)
+
+
 @pytest.mark.parametrize('patience, ends', [(2, False), (1, True)])
 def test_steps_that_a_gradient_scaler_skips_are_no_error(tmp_path, patience, ends):
     data = torch.randn(8, 3)
     data[2:6] = torch.inf  # the second and the third batch
-
-    class Skipping(OptimWrapper):
-        loss_scaler = Scaler()
-
-        def update_params(self, loss):
-            if loss.isfinite():
-                super().update_params(loss)
 
     model = Model()
     wrapper = Skipping(torch.optim.SGD(model.parameters(), lr=0.01))
@@ -198,6 +216,40 @@ def test_steps_that_a_gradient_scaler_skips_are_no_error(tmp_path, patience, end
             run(tmp_path, model, data, hooks, wrapper)
     else:
         assert run(tmp_path, model, data, hooks, wrapper).iter == 4
+
+
+@pytest.mark.parametrize('spoilt', ['first', 'last', 'both'])
+def test_patience_counts_steps_not_batches(tmp_path, spoilt):
+    """Of two batches each, all of which overflow in one batch at least."""
+    rows = dict(first=[0, 1], last=[2, 3], both=[0, 1, 2, 3])[spoilt]
+    data = torch.randn(20, 3)
+    data.view(5, 4, 3)[:, rows] = torch.inf
+
+    model = Model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    wrapper = Skipping(optimizer, accumulative_counts=2)
+    # Three steps are skipped, and the fourth is one too many.
+    end = 8 if spoilt == 'last' else 7
+    with pytest.raises(NonFiniteError, match=f'Iteration {end}'):
+        run(tmp_path, model, data, [NonFiniteHook(patience=3)], wrapper, iters=10)
+
+
+def test_a_batch_that_spoils_statistics_is_named_itself(tmp_path):
+    data = torch.randn(8, 3)
+    data[1, 1] = torch.nan
+    with pytest.raises(NonFiniteError, match='Iteration 1: .* batch is so already: x'):
+        run(tmp_path, Model([nn.BatchNorm1d(3)]), data)
+
+
+def test_every_batch_of_a_step_is_looked_at(tmp_path):
+    data = torch.randn(8, 3)
+    data[1, 1] = torch.nan
+    distiller = LanguageLike()
+    wrapper = OptimWrapper(
+        torch.optim.SGD(distiller.parameters(), lr=0.1), accumulative_counts=2
+    )
+    with pytest.raises(NonFiniteError, match='Iteration 2: .* batch is so already: x'):
+        run(tmp_path, distiller, data, wrapper=wrapper)
 
 
 def test_the_model_is_left_as_it_was(tmp_path):

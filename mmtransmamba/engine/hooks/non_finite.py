@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmtransmamba.compat import accumulated_batches
 from mmtransmamba.engine.unwrap import loss_scaler, unwrapped_model
 from mmtransmamba.models.values import first_fault_in
 from mmtransmamba.registry import HOOKS
@@ -49,8 +50,11 @@ class NonFiniteHook(Hook):
                 f'NonFiniteHook: patience={patience} must not be negative.'
             )
         self.patience = patience
+        # Steps in a row that were skipped; the step that runs, and whether it is one.
         self._skipped = 0
-        self._batch: Any = None
+        self._step: int | None = None
+        self._overflows = False
+        self._batches: list[Any] = []
 
     def before_train(self, runner: Runner) -> None:
         model = unwrapped_model(runner)
@@ -73,13 +77,15 @@ class NonFiniteHook(Hook):
         """
         model = unwrapped_model(runner)
         vars(model).pop('parse_losses', None)
-        self._batch = None
+        self._batches = []
         self._check_weights(runner, 'The training ends with')
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
-        self._batch = data_batch
+        if runner.iter % accumulated_batches(runner.optim_wrapper) == 0:
+            self._batches = []
+        self._batches.append(data_batch)
 
     def after_train_iter(
         self,
@@ -115,11 +121,16 @@ class NonFiniteHook(Hook):
         bad = (~torch.isfinite(total.detach())).any().float().reshape(1)
         if get_world_size() > 1:
             all_reduce(bad)
-        if not bad.item():
-            self._skipped = 0
+        step = runner.iter // accumulated_batches(runner.optim_wrapper)
+        if step != self._step:
+            if not self._overflows:
+                self._skipped = 0
+            self._step, self._overflows = step, False
+        if not bad.item() or self._overflows:
             return
         if loss_scaler(runner) is not None and self._skipped < self.patience:
             self._skipped += 1
+            self._overflows = True
             return
         # Every process looks for the origin: layers may wait for each other.
         origin = self._origin(runner)
@@ -140,22 +151,27 @@ class NonFiniteHook(Hook):
         model = unwrapped_model(runner)
         teacher = getattr(model, 'teacher', None)
         parts = {'teacher': teacher} if isinstance(teacher, nn.Module) else {}
+        # First: a forward pass of such a batch spoils the statistics of a BatchNorm.
+        try:
+            batches = [model.data_preprocessor(each, True) for each in self._batches]
+        except Exception as error:  # the loss is what the user must know about
+            return f'To prepare the batch once more fails: {error}'
+        named = next(filter(None, map(_bad_tensors, batches)), None)
+        if named:
+            return f'The batch is so already: {named}.'
         for owner, part in {'model': model, **parts}.items():
             fault = first_fault_in(part)
             if fault is not None:
                 began = '' if runner.iter else ' from the beginning'
                 return f'In the {owner} the weight {fault}{began}.'
         watched = {'': model, **{f'{name}.': part for name, part in parts.items()}}
-        try:
-            data = model.data_preprocessor(self._batch, True)
-            named = _bad_tensors(data)
-            if named:
-                return f'The batch is so already: {named}.'
-            found = first_output(watched, lambda: _compute(model, data))
-        except Exception as error:  # the loss is what the user must know about
-            return f'To compute it once more fails: {error}'
-        if found is not None:
-            return f'The first to be so is {found}.'
+        for data in batches:
+            try:
+                found = first_output(watched, lambda data=data: _compute(model, data))
+            except Exception as error:
+                return f'To compute it once more fails: {error}'
+            if found is not None:
+                return f'The first to be so is {found}.'
         return (
             'All weights and outputs of layers are finite: it comes about in the loss, '
             'or not again.'
