@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from language_models import teacher_config
 from mmengine.optim import build_optim_wrapper
 from tiny_backbones import BACKBONES, make_backbone
 
 from mmtransmamba.models import PlainMamba
+from mmtransmamba.models.trainable import CausalLM, EncoderClassifier
 
 
 class Outer(torch.nn.Module):
@@ -93,3 +95,44 @@ def test_the_configs_own_keys_go_first():
     decay = decays(Outer(), custom_keys={'backbone.pos_embed': dict(decay_mult=0.5)})
     assert decay['backbone.pos_embed'] == 0.05
     assert decay['backbone.layers.0.mamba.A_log'] == 0
+
+
+@pytest.mark.parametrize(
+    'model',
+    [
+        CausalLM(
+            config=teacher_config(tie_word_embeddings=False), convert=dict(layers=[0])
+        ),
+        EncoderClassifier(
+            config=dict(
+                model_type='vit',
+                image_size=16,
+                patch_size=8,
+                hidden_size=16,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=32,
+                num_labels=3,
+            ),
+            convert=dict(layers=[0]),
+        ),
+    ],
+    ids=['language', 'vision'],
+)
+def test_of_a_converted_model_matrices_decay(model):
+    decay = decays(model)
+    spared = {n for n, p in model.named_parameters() if p.ndim < 2}
+    spared |= {n for n in decay if n.endswith('A_log')}
+    assert any(n.endswith('A_log') for n in spared)
+    assert {n for n, value in decay.items() if value == 0} == spared
+
+
+def test_a_spared_bias_keeps_the_rate_of_biases():
+    model = CausalLM(config=teacher_config('phi'))
+    wrapper = build(model, bias_lr_mult=2.0)
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = {names[id(g['params'][0])]: g for g in wrapper.optimizer.param_groups}
+    biases = [n for n in groups if n.endswith('proj.bias')]
+    assert biases
+    for name in biases:
+        assert (groups[name]['lr'], groups[name]['weight_decay']) == (2e-3, 0)

@@ -24,6 +24,18 @@ from mmtransmamba.models.trainable.token_check import TokenCheck
 from mmtransmamba.utils.dtypes import floating_dtype
 
 
+def exempt_from_decay(model: nn.Module) -> set[str]:
+    """Names of parameters exempt from weight decay: A and all that are not matrices.
+
+    This follows Mamba's training; the papers on distillation do not specify it.
+    """
+    return {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.ndim < 2 or name.endswith('.A_log')
+    }
+
+
 class TransformersModel(StepAverage):
     """A transformers model with a language-modelling head, in training or in test.
 
@@ -72,6 +84,10 @@ class TransformersModel(StepAverage):
         mmengine would call transformers' method of this name, which reinitialises all
         weights that it has not loaded itself.
         """
+
+    def no_weight_decay(self) -> set[str]:
+        """See :func:`exempt_from_decay`."""
+        return exempt_from_decay(self)
 
     def count_units(self, data: dict[str, Any]) -> dict[str, Tensor]:
         """Numbers of predicted tokens and of non-padding tokens in a batch."""

@@ -19,6 +19,7 @@ from mmtransmamba.models.teachers.layout import (
     recorded_outputs,
     split_tokens,
 )
+from mmtransmamba.models.trainable.base import exempt_from_decay
 from mmtransmamba.models.trainable.naming import use_names_of
 from mmtransmamba.models.trainable.origin import ENCODER, Origin
 from mmtransmamba.models.trainable.stages import STAGES, check_history, freeze_all_but
@@ -146,6 +147,10 @@ class EncoderClassifier(BaseModel):
 
     def init_weights(self) -> None:
         """Do nothing: the model already has its weights."""
+
+    def no_weight_decay(self) -> set[str]:
+        """See :func:`~mmtransmamba.models.trainable.base.exempt_from_decay`."""
+        return exempt_from_decay(self)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth for layer-wise learning rate decay: 0 for embeddings, the last for the
