@@ -220,9 +220,12 @@ def accept_released_checkpoints(cfg: Config) -> None:
         FileNotFoundError: ``load_from`` is a path where there is no file.
         ValueError: It is a folder.
     """
-    hook = dict(type='mmtransmamba.ReleasedCheckpointHook')
     if not cfg.get('load_from') and not cfg.get('resume'):
         return
+    hook = dict(type='mmtransmamba.ReleasedCheckpointHook')
+    if not cfg.get('resume'):
+        # Before an EMAHook, which copies the weights that the file begins with.
+        hook['priority'] = 'VERY_HIGH'
     if not cfg.get('resume') and '://' not in cfg.load_from:
         path = Path(cfg.load_from).expanduser()
         if not path.exists():

@@ -84,8 +84,11 @@ class Watch(Hook):
             self.seen = copy.deepcopy(dict(model.named_parameters()))
 
 
-def make_runner(tmp_path, model, hook, **kwargs):
+def make_runner(tmp_path, model, hook, sampler='DefaultSampler', **kwargs):
     watch = Watch()
+    train_cfg = dict(by_epoch=True, max_epochs=kwargs.pop('max_epochs', 1))
+    if sampler == 'InfiniteSampler':
+        train_cfg = dict(type='IterBasedTrainLoop', max_iters=2)
     runner = Runner(
         model=model,
         work_dir=str(tmp_path),
@@ -93,10 +96,10 @@ def make_runner(tmp_path, model, hook, **kwargs):
             dataset=Noise(),
             batch_size=2,
             num_workers=0,
-            sampler=dict(type='DefaultSampler', shuffle=False),
+            sampler=dict(type=sampler, shuffle=False),
             collate_fn=dict(type='pseudo_collate'),
         ),
-        train_cfg=dict(by_epoch=True, max_epochs=kwargs.pop('max_epochs', 1)),
+        train_cfg=train_cfg,
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
         custom_hooks=[watch, hook],
         experiment_name=f'{tmp_path.name}_{len(list(tmp_path.iterdir()))}',

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.hooks import EMAHook
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
@@ -9,6 +11,7 @@ from torch.utils.data import DataLoader
 from mmtransmamba.engine.hooks import ReleasedCheckpointHook
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.registry import MODELS
+from mmtransmamba.utils.launch import accept_released_checkpoints
 
 
 def classifier(width=8, classes=3, depth=1, kind='VisionTransformer'):
@@ -23,21 +26,23 @@ def classifier(width=8, classes=3, depth=1, kind='VisionTransformer'):
         return MODELS.build(model)
 
 
-def load(tmp_path, model, file, resume=False, **config):
+def load(tmp_path, model, file, resume=False, hooks=None, **config):
     runner = Runner(
         model,
         str(tmp_path / 'run'),
         train_dataloader=DataLoader([0], 1),
         train_cfg=dict(by_epoch=True, max_epochs=2),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-        custom_hooks=[ReleasedCheckpointHook()],
+        custom_hooks=[ReleasedCheckpointHook()] if hooks is None else hooks,
         load_from=str(file),
         resume=resume,
         log_level='ERROR',
         cfg=config,
         experiment_name=tmp_path.name,
     )
+    runner.call_hook('before_run')
     runner.load_or_resume()
+    return runner
 
 
 def saved(tmp_path, model, wrapper='state_dict', change=lambda state: None):
@@ -92,6 +97,23 @@ def test_another_number_of_classes_is_loaded_when_the_config_says_so(tmp_path):
     assert torch.equal(model.head.fc.weight, head)
     weight = 'backbone.ln1.weight'
     assert torch.equal(model.state_dict()[weight], source.state_dict()[weight])
+
+
+@pytest.mark.parametrize(
+    ('wrapper', 'classes'), [('state_dict', 3), ('model', 3), ('model', 5)]
+)
+def test_averages_begin_with_the_loaded_weights(tmp_path, wrapper, classes):
+    source, model = classifier(classes=classes), classifier()
+    file = saved(tmp_path, source, wrapper)
+    cfg = Config(dict(load_from=str(file), custom_hooks=[dict(type='EMAHook')]))
+    accept_released_checkpoints(cfg)
+    skip = [] if classes == 3 else ['head.']
+    runner = load(tmp_path, model, file, hooks=cfg.custom_hooks, load_skip=skip)
+    average = next(h for h in runner.hooks if isinstance(h, EMAHook)).ema_model.module
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(average.state_dict()[name], tensor), name
+        if not (skip and name.startswith('head.')):
+            assert torch.equal(source.state_dict()[name], tensor), name
 
 
 def test_skipping_permits_nothing_else(tmp_path):

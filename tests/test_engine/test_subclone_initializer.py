@@ -80,14 +80,19 @@ def test_the_head_is_inherited_in_the_order_of_the_students_classes(tmp_path):
     'channel_order, to_rgb, flipped',
     [(None, True, False), (None, False, True), ('rgb', False, False)],
 )
+@pytest.mark.parametrize('from_file', [False, True])
 def test_a_student_of_bgr_images_inherits_reversed_channels(
-    channel_order, to_rgb, flipped
+    channel_order, to_rgb, flipped, from_file, tmp_path
 ):
     config = distiller() | dict(channel_order=channel_order)
     config['student']['data_preprocessor']['to_rgb'] = to_rgb
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(config)
-    hook = SubcloneInitializer('vit_to_vim')
+    source = {}
+    if from_file:
+        source['checkpoint'] = str(tmp_path / 'vit.pth')
+        torch.save(model.teacher.model.state_dict(), source['checkpoint'])
+    hook = SubcloneInitializer('vit_to_vim', **source)
     [(_, state)], _ = hook._sources(model, model.student)
     pixels = model.teacher.model.state_dict()['patch_embed.proj.weight']
     found = state['patch_embed.proj.weight']
@@ -131,7 +136,8 @@ def test_options_reach_the_transfer(tmp_path):
     assert seen['layers.0.norm.weight'][-1] == norm1[-1]
 
 
-def test_importance_from_activations(tmp_path):
+@pytest.mark.parametrize('sampler', ['DefaultSampler', 'InfiniteSampler'])
+def test_importance_from_activations(tmp_path, sampler):
     model = MODELS.build(distiller(dim=8))
     with torch.no_grad():  # these channels of the stream are loud, though light
         model.teacher.model.pos_embed[..., 1::2] += 100
@@ -139,8 +145,9 @@ def test_importance_from_activations(tmp_path):
             if name == 'norm.bias':
                 p.copy_(torch.arange(16.0))
     hook = hook_of(width='importance', importance_batches=2)
-    runner, watch = make_runner(tmp_path, model, hook)
+    runner, watch = make_runner(tmp_path, model, hook, sampler=sampler)
     runner.train()
+    assert runner.iter > 1
     taken = watch.seen['student.backbone.ln1.bias']
     assert taken.tolist() == [1.0, 3, 5, 7, 9, 11, 13, 15]
 

@@ -39,7 +39,8 @@ class ReleasedCheckpointHook(Hook):
     else must fit.
     """
 
-    # After hooks that swap in the averaged weights of a checkpoint.
+    # After an EMAHook, which exchanges averaged weights of a run that is resumed. The
+    # tools put it before all others for ``load_from``.
     priority = 'LOW'
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:

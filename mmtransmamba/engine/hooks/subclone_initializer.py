@@ -9,10 +9,12 @@ from itertools import islice
 from typing import Any
 
 import torch
+from mmengine.dataset import DefaultSampler
 from mmengine.dist import all_reduce, broadcast, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from mmtransmamba.engine.student import trained_part
 from mmtransmamba.engine.unwrap import unwrapped_model
@@ -157,7 +159,8 @@ class SubcloneInitializer(Hook):
     ) -> tuple[list[Source], SubcloneOptions]:
         options = with_target_grid(self.options, student)
         if self.checkpoint is not None:
-            sources = [read_source(self.weight_map, self.checkpoint)]
+            weight_map, state = read_source(self.weight_map, self.checkpoint)
+            sources = [(weight_map, _as_the_student_is(state, None, model))]
         else:
             teacher = self._find_teacher(model)
             state = self.weight_map.rename(teacher.model.state_dict())
@@ -196,7 +199,8 @@ class SubcloneInitializer(Hook):
                 f'not {teacher.layer_dims}.'
             )
         total = 0
-        for batch in islice(runner.train_dataloader, self.importance_batches):
+        batches = _own_loader(runner.train_dataloader, runner.seed)
+        for batch in islice(batches, self.importance_batches):
             inputs = model.data_preprocessor(batch)['inputs']
             for layer in teacher(model.teacher_images(inputs)).layers:
                 total = total + layer.tokens.abs().mean((0, 1))
@@ -204,10 +208,24 @@ class SubcloneInitializer(Hook):
         return total.cpu()
 
 
+def _own_loader(loader: DataLoader, seed: int) -> DataLoader:
+    """Batches of a loader's data in an order of their own.
+
+    Leaving a loop over the loader itself would close the generator of an
+    ``InfiniteSampler``, and the training would have no batch.
+    """
+    return DataLoader(
+        loader.dataset,
+        loader.batch_size or 1,
+        sampler=DefaultSampler(loader.dataset, shuffle=True, seed=seed),
+        collate_fn=loader.collate_fn,
+    )
+
+
 def _as_the_student_is(
-    state: dict[str, Tensor], teacher: nn.Module, model: nn.Module
+    state: dict[str, Tensor], teacher: nn.Module | None, model: nn.Module
 ) -> dict[str, Tensor]:
-    """A teacher's weights, for the order of classes and channels of a student."""
+    """A source's weights, for the order of classes and channels of a student."""
     if isinstance(teacher, BaseTeacher):
         state = teacher.in_class_order(state)
     # A teacher sees RGB; a distiller knows what its student sees.
