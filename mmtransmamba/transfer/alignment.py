@@ -76,10 +76,10 @@ def match_layers(
     if choice == 'last':
         choice = num_teacher - 1
     if choice == 'uniform':
+        # Rounded up: each block with the end of its part of the teacher.
         choice = [
-            round((i + 1) * num_teacher / num_student) - 1 for i in range(num_student)
+            -(-i * num_teacher // num_student) - 1 for i in range(1, num_student + 1)
         ]
-        choice = [max(i, 0) for i in choice]
     if isinstance(choice, int):
         choice = [choice] * num_student
     if isinstance(choice, str) or len(choice) != num_student:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtransmamba.transfer.frozen import FrozenReference
+
 _SCALES: dict[str, Callable[[float], float]] = {
     'logits_scaling': lambda value: 1 / value,
     'logit_scale': lambda value: value,
@@ -39,13 +41,14 @@ class HeadInputs:
 
     Args:
         model: Causal language model of transformers.
+        shared: A copy of this object runs the same model, not a copy of it.
 
     Raises:
         ValueError: Its logits are not a linear function of its last hidden states.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    def __init__(self, model: nn.Module, shared: bool = False) -> None:
+        self._held = FrozenReference(model) if shared else model
         head_of(model)
         self.scale = 1.0
         for config in {id(c): c for c in _configs(model)}.values():
@@ -58,6 +61,12 @@ class HeadInputs:
                 if field in _SCALES and value is not None:
                     self.scale = _SCALES[field](value)
         self._compared = False
+
+    @property
+    def model(self) -> nn.Module:
+        """The model."""
+        held = self._held
+        return held.module if isinstance(held, FrozenReference) else held
 
     def __call__(self, inputs: dict[str, Any]) -> Tensor:
         """Hidden states ``[B, L, C]``; multiplied by the head's weight, the logits.

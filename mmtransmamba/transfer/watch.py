@@ -42,15 +42,16 @@ def layers_of(model: nn.Module) -> nn.ModuleList:
     return model.get_decoder().layers
 
 
-def output_projection(mixer: nn.Module) -> nn.Linear:
-    """The last linear layer of an attention or a mixer.
+def output_projection(mixer: nn.Module) -> nn.Module:
+    """The last linear layer of an attention or a mixer, perhaps with adapters.
 
     Raises:
         ValueError: It has none under a known name.
     """
     for name in _OUTPUT_PROJECTIONS:
-        if isinstance(getattr(mixer, name, None), nn.Linear):
-            return getattr(mixer, name)
+        layer = getattr(mixer, name, None)
+        if isinstance(getattr(layer, 'base_layer', layer), nn.Linear):
+            return layer
     raise ValueError(
         f'{type(mixer).__name__} has no output projection under one of '
         f'{", ".join(_OUTPUT_PROJECTIONS)}.'

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmtransmamba.transfer.alignment import resample_tokens
+from mmtransmamba.transfer.alignment import match_layers, resample_tokens
 
 
 def ramp(*grid):
@@ -65,3 +65,17 @@ def test_an_image_supervises_every_frame(size):
 def test_a_video_does_not_supervise_an_image():
     with pytest.raises(ValueError, match=r'\(2, 4, 4\).*single image grid \(4, 4\)'):
         resample_tokens(torch.zeros(1, 32, 5), (2, 4, 4), (4, 4))
+
+
+@pytest.mark.parametrize(
+    ('students', 'teachers', 'expected'),
+    [
+        (24, 12, [i // 2 for i in range(24)]),
+        (36, 12, [i // 3 for i in range(36)]),
+        (6, 12, [1, 3, 5, 7, 9, 11]),
+        (3, 3, [0, 1, 2]),
+        (1, 12, [11]),
+    ],
+)
+def test_uniform_uses_all_layers_alike(students, teachers, expected):
+    assert match_layers(students, teachers, 'uniform') == expected

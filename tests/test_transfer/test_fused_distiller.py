@@ -1,10 +1,14 @@
 """The fused term of a distiller beside the plain ones."""
 
+import copy
+from types import SimpleNamespace
+
 import pytest
 import torch
 from language_models import make_hybrid, make_teacher, padded, tokens
 from torch import nn
 
+from mmtransmamba.engine.hooks import TermBalanceHook, TermGradientsHook
 from mmtransmamba.models import fused_linear
 from mmtransmamba.models.divergence import DIVERGENCES
 from mmtransmamba.models.trainable.step_average import BATCHES, KEPT, PREDICTED
@@ -179,3 +183,40 @@ def test_both_parts_are_means_over_predicted_tokens():
     part = distiller.losses(inputs, batch['labels'], share=share)
     for name, loss in whole.items():
         assert part[name].item() == pytest.approx(loss.item() / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize('scale', [0.0, 0.3, 1.0])
+def test_a_schedule_scales_the_divergence_and_not_the_task(scale):
+    teacher, student = make_teacher(), make_hybrid(make_teacher())
+    kl, batch = dict(KL, weight=0.7, task_weight=0.4), learned_batch()
+    apart = dict(kl=dict(KL, weight=0.7 * scale), kl_task=dict(TASK, weight=0.4))
+    expected, wanted = losses_and_gradients(
+        distiller_of(apart, teacher=teacher, student=copy.deepcopy(student)), batch
+    )
+    for fused in (False, True):
+        distiller = distiller_of(
+            dict(kl=dict(kl, fused=fused)),
+            teacher=teacher,
+            student=copy.deepcopy(student),
+        )
+        distiller.terms['kl'].scale = scale
+        found, gradients = losses_and_gradients(distiller, batch)
+        for name, loss in expected.items():
+            torch.testing.assert_close(found[name], loss)
+        for name, gradient in wanted.items():
+            torch.testing.assert_close(gradients[name], gradient)
+
+
+def test_a_copy_shares_the_teacher_and_not_the_student():
+    distiller = distiller_of(dict(kl=dict(KL, fused=True)))
+    copied = copy.deepcopy(distiller)
+    assert copied._teacher_last.model is distiller.teacher is copied.teacher
+    assert copied._student_last.model is copied.student is not distiller.student
+
+
+@pytest.mark.parametrize('hook', [TermGradientsHook(), TermBalanceHook(['kl'], 'l')])
+def test_hooks_on_gradients_refuse_a_term_with_one_for_two_losses(hook):
+    terms = dict(kl=dict(KL, fused=True, task_weight=1.0), l=LAYER)
+    runner = SimpleNamespace(model=distiller_of(terms), hooks=[hook])
+    with pytest.raises(ValueError, match='terms.kl computes the gradients of diver'):
+        hook.before_train(runner)

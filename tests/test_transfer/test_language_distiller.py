@@ -662,3 +662,13 @@ def test_other_vocabulary():
             teacher=make_teacher(vocab_size=31),
             student=make_hybrid(make_teacher()),
         )
+
+
+def test_without_a_stage_what_the_student_has_frozen_stays_frozen():
+    student = make_hybrid(make_teacher())
+    student.get_input_embeddings().requires_grad_(False)
+    distiller = distill(dict(kl=KL), student=student)
+    frozen = {n for n, p in distiller.student.named_parameters() if not p.requires_grad}
+    assert frozen == {'model.embed_tokens.weight'}
+    distill(dict(kl=KL), student=student, trains=['embeddings'])
+    assert student.get_input_embeddings().weight.requires_grad

@@ -7,6 +7,7 @@ from language_models import VOCAB, make_hybrid, make_teacher, teacher_config, to
 from mmtransmamba.models.token_losses import predicted
 from mmtransmamba.models.trainable import CausalLM
 from mmtransmamba.transfer import LanguageDistiller
+from mmtransmamba.transfer.terms.language import token_mean
 
 TERMS = dict(
     kl=dict(type='mmtransmamba.TokenKLTerm'),
@@ -73,3 +74,18 @@ def test_a_token_of_another_vocabulary(who, mode, token):
         ValueError, match=f'token id {token}; .* knows the ids 0 to {VOCAB - 1}'
     ):
         model(**batch, mode=mode)
+
+
+@pytest.mark.parametrize('half', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('shape', [(8, 2048), (8, 2048, 3)])
+def test_means_over_tokens_are_sums_in_float32(shape, half):
+    values = 10 + torch.randn(shape)
+    mask = torch.rand(8, 2048) < 0.9
+    expected = values[mask].double().mean(0).float()
+    with torch.autocast('cpu', dtype=half):
+        found = token_mean(values, mask)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+    # Not what half precision cannot hold either, and in the type that was given.
+    found = token_mean(values.to(half), mask)
+    assert found.dtype == half
+    torch.testing.assert_close(found.float(), expected, rtol=5e-3, atol=0)

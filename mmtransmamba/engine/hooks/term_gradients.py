@@ -72,8 +72,9 @@ def check_measurable(hook: str, runner: Runner) -> None:
     """Check that gradients of single terms can be measured.
 
     Raises:
-        ValueError: The model is not a distiller, is sharded, or trains nothing of its
-            student; the message begins with ``hook``.
+        ValueError: The model is not a distiller, is sharded, trains nothing of its
+            student, or has a term with one gradient for two losses; the message begins
+            with ``hook``.
     """
     model = unwrapped_model(runner)
     if not isinstance(model, Distiller):
@@ -85,6 +86,16 @@ def check_measurable(hook: str, runner: Runner) -> None:
         raise ValueError(
             f'{hook}: parameters are sharded, and no process has a whole gradient; '
             'leave the hook out, or train with DDP.'
+        )
+    joined = [
+        name
+        for name, term in model.terms.items()
+        if getattr(term, 'joins_gradients', False)
+    ]
+    if joined:
+        raise ValueError(
+            f'{hook}: terms.{joined[0]} computes the gradients of divergence and '
+            'cross-entropy as one; leave the hook out, or set fused=False.'
         )
     if not trained_parameters(model.student):
         raise ValueError(

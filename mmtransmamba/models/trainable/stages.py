@@ -234,18 +234,23 @@ def freeze_all_but(model: nn.Module, trains: Sequence[str] | None) -> str:
             f'{", ".join(GROUPS)}.'
         )
     groups = group_of_parameters(model)
-    counts = {group: [0, 0] for group in GROUPS}
     for name, parameter in model.named_parameters():
-        group = groups[name]
-        trained = trains is None or group in trains
-        parameter.requires_grad_(trained)
-        counts[group][0 if trained else 1] += parameter.numel()
-    trained, frozen = (sum(column) for column in zip(*counts.values(), strict=True))
-    if not trained:
+        parameter.requires_grad_(trains is None or groups[name] in trains)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
         raise StageError(
             f'The student has no parameters in {list(trains)}; nothing would be '
             'trained.'
         )
+    return table_of_trained(model)
+
+
+def table_of_trained(model: nn.Module) -> str:
+    """Numbers of trained and frozen parameters by group."""
+    groups = group_of_parameters(model)
+    counts = {group: [0, 0] for group in GROUPS}
+    for name, parameter in model.named_parameters():
+        counts[groups[name]][0 if parameter.requires_grad else 1] += parameter.numel()
+    trained, frozen = (sum(column) for column in zip(*counts.values(), strict=True))
     lines = [f'{"group":12}{"trained":>16}{"frozen":>16}']
     lines += [
         f'{group:12}{on:>16,}{off:>16,}  {GROUPS[group]}'

@@ -107,7 +107,7 @@ class Distiller(StepAverage):
         return {
             key: term
             for key, term in self.terms.items()
-            if isinstance(term, kind) and term.scale > 0
+            if isinstance(term, kind) and term.is_active
         }
 
     @torch.no_grad()
@@ -147,4 +147,8 @@ def scaled_losses(
         loss) and the loss.
     """
     for part, loss in term(batch).items():
-        yield f'loss_{key}_{part}' if part else f'loss_{key}', part, term.scale * loss
+        yield (
+            f'loss_{key}_{part}' if part else f'loss_{key}',
+            part,
+            term.scaled(part, loss),
+        )

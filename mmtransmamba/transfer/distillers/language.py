@@ -19,12 +19,17 @@ from mmtransmamba.models.teachers import CachedTeacher
 from mmtransmamba.models.token_losses import score_tokens
 from mmtransmamba.models.trainable.adapters import add_adapters
 from mmtransmamba.models.trainable.answering import answer, build_head
-from mmtransmamba.models.trainable.base import TransformersModel, count_tokens
+from mmtransmamba.models.trainable.base import (
+    TransformersModel,
+    count_tokens,
+    exempt_from_decay,
+)
 from mmtransmamba.models.trainable.partial_backward import PartialBackward
 from mmtransmamba.models.trainable.stages import (
     check_history,
     freeze_all_but,
     parameters_for_images,
+    table_of_trained,
     touch_image_parameters,
     trained_in,
 )
@@ -85,7 +90,7 @@ class LanguageDistiller(Distiller):
             are trained, from any student.
         trains: Groups of parameters
             (:data:`~mmtransmamba.models.trainable.stages.GROUPS`) instead of the
-            stage's own.
+            stage's own; without either, what the student has not frozen itself.
         adapters: Train low-rank adapters of the linear layers in these groups, and
             nothing else: a dict with ``rank`` and optionally ``alpha`` and
             ``dropout``, see
@@ -153,6 +158,9 @@ class LanguageDistiller(Distiller):
             trains = trained_in(stage)
         if adapters is not None:
             table = add_adapters(self.student, trains, **adapters)
+        elif trains is None and stage is None:
+            # What the student's own config has frozen stays frozen.
+            table = table_of_trained(self.student)
         else:
             table = freeze_all_but(self.student, trains)
         name = 'no stage' if stage is None else f'stage {stage!r}'
@@ -202,7 +210,7 @@ class LanguageDistiller(Distiller):
         try:
             self._student_last = HeadInputs(self.student)
             if not self._cached:
-                self._teacher_last = HeadInputs(self.teacher)
+                self._teacher_last = HeadInputs(self.teacher, shared=True)
         except ValueError as error:
             raise ValueError(
                 f'LanguageDistiller: terms.{fused[0]}.fused=True cannot be used: '
@@ -213,15 +221,8 @@ class LanguageDistiller(Distiller):
         """Do nothing; see :meth:`CausalLM.init_weights`."""
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters exempt from weight decay: A and all that are not matrices.
-
-        This follows Mamba's training; the papers on distillation do not specify it.
-        """
-        return {
-            name
-            for name, parameter in self.named_parameters()
-            if parameter.ndim < 2 or name.endswith('.A_log')
-        }
+        """See :func:`~mmtransmamba.models.trainable.base.exempt_from_decay`."""
+        return exempt_from_decay(self)
 
     def forward(
         self,

@@ -170,6 +170,15 @@ class Term(nn.Module):
             ValueError: The term does not support this pair.
         """
 
+    @property
+    def is_active(self) -> bool:
+        """Whether it has not faded out."""
+        return self.scale > 0
+
+    def scaled(self, part: str, loss: Tensor) -> Tensor:
+        """A loss that the term returned under a name, times :attr:`scale`."""
+        return self.scale * loss
+
     def unit_of(self, part: str) -> str:
         """Unit over which the loss with a given name is averaged.
 

@@ -160,10 +160,14 @@ class ForcedLayer:
 
 
 def token_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the tokens that are not padding, of ``[B, L]`` or ``[B, L, C]``."""
-    weights = mask.to(values.dtype)
-    count = weights.sum().clamp_min(1)
-    return torch.einsum('bl...,bl->...', values, weights) / count
+    """Mean over the tokens that are not padding, of ``[B, L]`` or ``[B, L, C]``.
+
+    The sum is one in float32, also under autocast: float16 holds none above 65,504.
+    """
+    weights = mask.float()
+    with torch.autocast(values.device.type, enabled=False):
+        total = torch.einsum('bl...,bl->...', values.float(), weights)
+    return (total / weights.sum().clamp_min(1)).to(values.dtype)
 
 
 class ModelTerm(Term):

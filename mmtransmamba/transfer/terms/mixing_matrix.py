@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from mmtransmamba.models.language.mixers import DecoderMixer
@@ -67,5 +66,5 @@ class MixingMatrixTerm(ForcedTerm):
         normed = batch.layer.input_layernorm(batch.input)
         matrix = batch.layer.self_attn.mixing_matrix(normed, **batch.rows)
         difference = matrix.float() - batch.call.weights.float()
-        error = torch.einsum('bhts,bhts->bth', difference, difference)
-        return {'': self.weight * token_mean(error.mean(-1), batch.mask)}
+        error = difference.square().sum(-1).mean(1)
+        return {'': self.weight * token_mean(error, batch.mask)}

@@ -23,6 +23,8 @@ from mmtransmamba.transfer.terms.language import (
 from mmtransmamba.transfer.vocabulary import check_shared_tokens, read_tokens
 
 VOCABULARIES = ('checked', 'shared')
+TASK = 'task'
+"""Name of the cross-entropy among the losses."""
 
 
 @MODELS.register_module()
@@ -160,8 +162,24 @@ class TokenKLTerm(ModelTerm):
         losses = {'': self.weight * kl}
         if self.task_weight:
             task = mean_over_tokens(token_nll, batch.rows, batch.targets)
-            losses['task'] = self.task_weight * task
+            losses[TASK] = self.task_weight * task
         return losses
+
+    @property
+    def is_active(self) -> bool:
+        """Whether one of its losses is left: the cross-entropy does not fade."""
+        return super().is_active or self.task_weight > 0
+
+    def scaled(self, part: str, loss: Tensor) -> Tensor:
+        """The divergence times the scale, the cross-entropy as it is."""
+        if part == TASK or self.joins_gradients:
+            return loss
+        return super().scaled(part, loss)
+
+    @property
+    def joins_gradients(self) -> bool:
+        """Whether the gradients of both losses are computed as one."""
+        return self.fused and self.task_weight > 0
 
     def unit_of(self, part: str) -> str:
         """The predicted tokens, for the cross-entropy as well."""
@@ -191,8 +209,11 @@ class TokenKLTerm(ModelTerm):
             def compare(student: Tensor, states: Tensor) -> Tensor:
                 return self._divergence(student, F.linear(states, weight, bias))
 
+        # Where the losses have one gradient, the scale of one belongs in here.
+        weight_of_kl = self.weight * (self.scale if self.joins_gradients else 1.0)
+
         def loss(logits: Tensor, targets: Tensor, *teacher: Tensor) -> Tensor:
-            parts = [self.weight * compare(logits, *teacher)]
+            parts = [weight_of_kl * compare(logits, *teacher)]
             if self.task_weight:
                 parts.append(self.task_weight * token_nll(logits, targets))
             return torch.stack(parts, -1)
@@ -203,4 +224,4 @@ class TokenKLTerm(ModelTerm):
         if not self.task_weight:
             return {'': total}
         # The gradients are computed together: the first loss carries both.
-        return {'': total - parts[1], 'task': parts[1]}
+        return {'': total - parts[1], TASK: parts[1]}

@@ -56,6 +56,28 @@ def test_merged_they_are_the_same_model_without_their_names(student):
     )
 
 
+@pytest.mark.parametrize(
+    'term',
+    [
+        dict(type='mmtransmamba.HiddenStatesTerm'),
+        dict(type='mmtransmamba.ForcedLayerTerm'),
+        dict(type='mmtransmamba.MixerOutputTerm', at='heads'),
+        dict(type='mmtransmamba.MixerOutputTerm'),
+    ],
+    ids=lambda term: ' '.join(term.values()),
+)
+def test_terms_see_projections_with_adapters(student, term):
+    """Which start as zero: the losses are those without them."""
+    expected = LanguageDistiller(student, make_teacher(), dict(term=term))
+    expected = expected(**tokens(), mode='loss')
+    adapted = LanguageDistiller(
+        student, make_teacher(), dict(term=term), adapters=dict(rank=2)
+    )
+    losses = adapted(**tokens(), mode='loss')
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, expected[name])
+
+
 def test_a_distiller_trains_them(student):
     distiller = LanguageDistiller(
         student, make_teacher(), KL, trains=['qkv'], adapters=dict(rank=2)
