@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -24,9 +25,10 @@ from mmtransmamba.models.language import cast_parameters
 from mmtransmamba.models.trainable import EncoderClassifier
 from mmtransmamba.models.trainable.adapters import ALPHA, merged_state
 from mmtransmamba.registry import DATASETS, MODELS
-from mmtransmamba.utils.config_data import read_dumped_config
+from mmtransmamba.utils.config_data import only_registered, read_dumped_config
 from mmtransmamba.utils.launch import find_resumable
 
+_LOADERS = ('test_dataloader', 'val_dataloader', 'train_dataloader')
 _MODEL_FOLDERS = ('student', 'model')
 """Where a training of language models saves the folder of the trained one."""
 
@@ -105,9 +107,22 @@ def _from_checkpoint(path: Path, config: str | Path | Config | None) -> nn.Modul
                 'complete checkpoint, as the folder of a training run has'
             )
         checkpoint = Path(found)
-    if config is None:
-        config = read_dumped_config(_config_in(work_dir))
-    return load_trained(config, checkpoint)
+    if config is not None:
+        return load_trained(config, checkpoint)
+    config = read_dumped_config(_config_in(work_dir))
+    with only_registered(_built(config)):
+        return load_trained(config, checkpoint)
+
+
+def _built(config: Config) -> dict[str, Any]:
+    """The parts of a config that :func:`load_trained` builds or looks up."""
+    sets = ((config.get(name) or {}).get('dataset') or {} for name in _LOADERS)
+    return dict(
+        default_scope=config.get('default_scope', ''),
+        model=student_config(config.get('model') or {}),
+        data_preprocessor=config.get('data_preprocessor'),
+        datasets=[dict(type=each.get('type') or '') for each in sets],
+    )
 
 
 def load_trained(
@@ -202,7 +217,7 @@ def _config_in(work_dir: Path) -> Path:
 
 def _metainfo(config: Config) -> dict:
     """Names of the classes, if the config's data set has them without its files."""
-    for name in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
+    for name in _LOADERS:
         dataset = (config.get(name) or {}).get('dataset') or {}
         kind = _registered(DATASETS, dataset.get('type'))
         metainfo = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}

@@ -16,11 +16,13 @@ from .private import (
     is_partitioned,
     is_resuming,
     is_sharded,
+    known_scopes,
     model_classes,
     normalizes,
     run_load_hooks,
     set_inner_count,
     swaps_channels,
+    unregistered_names,
 )
 from .quiet import quiet_logger
 from .versions import TESTED, check_distributions, check_tested_versions, release
@@ -37,6 +39,7 @@ __all__ = [
     'is_partitioned',
     'is_resuming',
     'is_sharded',
+    'known_scopes',
     'mmaction',
     'mmengine',
     'mmpretrain',
@@ -48,4 +51,5 @@ __all__ = [
     'run_load_hooks',
     'set_inner_count',
     'swaps_channels',
+    'unregistered_names',
 ]

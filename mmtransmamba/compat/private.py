@@ -1,5 +1,8 @@
 """State of libraries that has no public name."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 
@@ -73,3 +76,24 @@ def model_classes(auto_class: Any) -> Any | None:
         None for the class of a model.
     """
     return getattr(auto_class, '_model_mapping', None)
+
+
+def known_scopes() -> set[str]:
+    """The scopes of mmengine's registries that have been imported."""
+    return set(import_module('mmengine.registry').MODELS._children)
+
+
+@contextmanager
+def unregistered_names(find: Callable[[str], Any]) -> Iterator[None]:
+    """Replace mmengine's import of a ``type`` that is not registered.
+
+    Args:
+        find: Gives the object of a name, None if there is none.
+    """
+    module = import_module('mmengine.registry.registry')
+    original = module.get_object_from_string
+    module.get_object_from_string = find
+    try:
+        yield
+    finally:
+        module.get_object_from_string = original

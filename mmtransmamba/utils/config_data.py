@@ -2,22 +2,36 @@
 
 A config is a program, so one that a Runner has written is parsed, not run. A registry
 of mmengine gives whatever a ``type`` names: ``subprocess.call`` too, and it imports the
-package of a scope. So settings from a file are looked through before they are built.
+package of a scope. Some models run a file that they are given as their config. So
+settings from a file are looked through before they are built.
 """
 
 from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from torch import nn
 
+from mmtransmamba.compat import known_scopes, unregistered_names
 from mmtransmamba.registry import MODELS, SCOPE, TASK_UTILS
 
 _NAMES = {'inf': float('inf'), 'nan': float('nan')}
+_SCOPES = {
+    '',
+    SCOPE,
+    'torch.nn',
+    'mmengine',
+    'mmpretrain',
+    'mmaction',
+    'mmseg',
+    'mmdet',
+}
 _LEFT_OUT = ('init_cfg',)  # what a model starts from is in its checkpoint
 
 
@@ -91,6 +105,60 @@ def _called_dict(node: ast.Call) -> dict:
     return value | {keyword.arg: _value(keyword.value) for keyword in node.keywords}
 
 
+@contextmanager
+def only_registered(settings: Mapping[str, Any]) -> Iterator[None]:
+    """A context in which parts of a config can be built that may come from anywhere.
+
+    Within it, a ``type`` names what is registered, or a layer of torch; nothing is
+    imported for any other.
+
+    Args:
+        settings: All that is going to be built, with ``default_scope``.
+
+    Raises:
+        ValueError: They name an unknown package, a program, or code from the hub.
+    """
+    _check_sources(settings, {*_SCOPES, *known_scopes()})
+
+    def layer_of_torch(name: str) -> Any:
+        found = getattr(nn, name.removeprefix('torch.nn.'), None)
+        is_layer = isinstance(found, type) and issubclass(found, nn.Module)
+        return found if name.startswith('torch.nn.') and is_layer else None
+
+    with unregistered_names(layer_of_torch):
+        yield
+
+
+def _check_sources(settings: Any, scopes: Collection[str], key: str = '') -> None:
+    """Refuse what a registered class would take from outside.
+
+    Raises:
+        ValueError: There is something.
+    """
+    if isinstance(settings, Mapping):
+        for name, value in settings.items():
+            _check_sources(value, scopes, name)
+        return
+    if isinstance(settings, (list, tuple)):
+        for value in settings:
+            _check_sources(value, scopes, key)
+        return
+    what = None
+    if key == 'trust_remote_code' and settings:
+        what = 'code from the hub'
+    elif isinstance(settings, str):
+        scope = settings.rpartition('.')[0] if key == 'type' else settings
+        if key in ('type', '_scope_', 'default_scope') and scope not in scopes:
+            what = 'another package'
+        elif settings.endswith('.py'):
+            what = 'a program'
+    if what is not None:
+        raise ValueError(
+            f'The config has {key}={settings!r}, {what}, and making the model could run '
+            'it. If you trust the config, give its file as config='
+        )
+
+
 def check_data(settings: Any) -> None:
     """Check that settings are plain data and name parts of this package alone.
 
@@ -107,6 +175,8 @@ def check_data(settings: Any) -> None:
             if key == 'type':
                 _check_type(value)
             check_data(value)
+    elif isinstance(settings, str) and settings.endswith('.py'):
+        raise ValueError(f'The settings of the model name a program, {settings!r}.')
     elif not (settings is None or isinstance(settings, (str, int, float))):
         raise ValueError(
             f'The settings of the model have an object of {type(settings).__name__}.'
