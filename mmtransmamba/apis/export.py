@@ -237,16 +237,22 @@ class _Encoder(nn.Module):
     Args:
         model: The encoder.
         features: Return the last tokens ``[B, L, C]`` even if there is a classifier.
+        classes: The encoder's number of each class of the file; None for all.
     """
 
-    def __init__(self, model: nn.Module, features: bool) -> None:
+    def __init__(
+        self, model: nn.Module, features: bool, classes: list[int] | None = None
+    ) -> None:
         super().__init__()
+        self.classes = classes
         self.classifies = hasattr(model, 'classifier') and not features
         self.model = model if self.classifies else model.base_model
 
     def forward(self, images: Tensor) -> Tensor:
         output = self.model(images)
-        return output.logits if self.classifies else output.last_hidden_state
+        if not self.classifies:
+            return output.last_hidden_state
+        return output.logits if self.classes is None else output.logits[:, self.classes]
 
 
 def _deployed(
@@ -258,8 +264,9 @@ def _deployed(
         ExportError: Models of this kind cannot be exported.
     """
     model = trained_part(model)
+    preprocessor, classes = getattr(model, 'data_preprocessor', None), None
     if isinstance(model, EncoderClassifier):
-        model = model.encoder
+        model, classes = model.encoder, model.head.classes
     kind = type(model).__name__
     backbone = getattr(model, 'backbone', None)
     head = getattr(model, 'cls_head', None) or getattr(model, 'head', None)
@@ -279,13 +286,12 @@ def _deployed(
                 'models in float32 on the CPU: model.float().cpu()'
             )
     metadata: dict[str, Any] = dict(model=kind, mmtransmamba=__version__)
-    preprocessor = getattr(model, 'data_preprocessor', None)
     for name in ('mean', 'std'):
         values = getattr(preprocessor, name, None)
         if isinstance(values, Tensor):
             metadata[name] = values.flatten().tolist()
     if is_encoder(model):
-        part = _Encoder(model, features)
+        part = _Encoder(model, features, classes)
         return part, metadata, 'logits' if part.classifies else 'features'
     if backbone is None or features:
         metadata['model'] = type(backbone or model).__name__
