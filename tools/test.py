@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from _tool import Parser, out_file, out_folder, parse_run, tool
@@ -19,7 +20,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--work-dir',
         type=out_folder,
-        help='folder for logs and metrics (default: work_dirs/NAME-OF-THE-CONFIG)',
+        help='its folder test gets logs and metrics (default: '
+        'work_dirs/NAME-OF-THE-CONFIG)',
     )
     parser.add_argument(
         '--out', type=out_file, help='file for the results: .pkl, .json or .yml'
@@ -47,6 +49,8 @@ def prepare_config(args: argparse.Namespace) -> Config:
     from mmtransmamba.utils import launch
 
     cfg = launch.load_config(args.config, args.work_dir)
+    # The Runner writes its config, which is not that of the training run.
+    cfg.work_dir = str(Path(cfg.work_dir) / 'test')
     launch.override(cfg, args.cfg_options)
     cfg.load_from = launch.check_checkpoint_file(args.checkpoint)
     # The config that a resumed run wrote says True, and would resume the training.

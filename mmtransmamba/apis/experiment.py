@@ -65,7 +65,8 @@ def run_experiment(
         metric: Name of the validation metric that is the curve's accuracy.
 
     Raises:
-        ValueError: The run in ``work_dir`` has another config.
+        ValueError: The run in ``work_dir`` has another config, or has finished without
+            the checkpoint that ``test`` needs.
     """
     work_dir = Path(work_dir)
     cfg = read_config(config).copy()
@@ -78,10 +79,13 @@ def run_experiment(
         # Earlier versions kept a copy of the curves.
         record.pop('scalars', None)
         scalars = read_scalars(work_dir, metric)
+        if test and record['tested'] is None:
+            record['tested'] = _test(cfg, work_dir)
+            _write(result_path, json.dumps(record))
         return ExperimentResult(work_dir=work_dir, scalars=scalars, **record)
 
     cfg.work_dir = str(work_dir)
-    checkpoint = launch.find_resumable(cfg.work_dir)
+    checkpoint = launch.find_resumable(cfg.work_dir, launch.checkpoints_outside(cfg))
     cfg.resume = checkpoint is not None
     if checkpoint is not None:
         cfg.load_from = checkpoint
@@ -105,6 +109,26 @@ def run_experiment(
     del record['work_dir'], record['scalars']
     _write(result_path, json.dumps(record))
     return result
+
+
+def _test(cfg: Config, work_dir: Path) -> dict[str, Any]:
+    """Metrics of a finished run on its test set.
+
+    Raises:
+        ValueError: It has no checkpoint.
+    """
+    cfg.load_from = launch.find_resumable(
+        str(work_dir), launch.checkpoints_outside(cfg)
+    )
+    if cfg.load_from is None:
+        raise ValueError(
+            f'{work_dir} holds a finished run without a checkpoint, which cannot be '
+            'tested; remove it, and train with test=True.'
+        )
+    cfg.work_dir = str(work_dir / 'test')
+    cfg.resume, cfg.log_level = False, 'WARNING'
+    launch.prepare(cfg)
+    return _plain(build_runner(cfg).test())
 
 
 def _plain(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from mmtransmamba.models.trainable import EncoderClassifier
 from mmtransmamba.models.trainable.adapters import ALPHA, merged_state
 from mmtransmamba.registry import DATASETS, MODELS
 from mmtransmamba.utils.config_data import only_registered, read_dumped_config
-from mmtransmamba.utils.launch import find_resumable
+from mmtransmamba.utils.launch import checkpoints_outside, find_resumable
 
 _LOADERS = ('test_dataloader', 'val_dataloader', 'train_dataloader')
 _MODEL_FOLDERS = ('student', 'model')
@@ -100,7 +100,11 @@ def find_model_folder(path: Path) -> Path | None:
 def _from_checkpoint(path: Path, config: str | Path | Config | None) -> nn.Module:
     work_dir, checkpoint = (path, None) if path.is_dir() else (path.parent, path)
     if checkpoint is None:
-        found = find_resumable(str(work_dir))
+        own = config
+        if config is None and any(work_dir.glob('*.py')):
+            own = read_dumped_config(_config_in(work_dir))
+        outside = None if own is None else checkpoints_outside(read_config(own))
+        found = find_resumable(str(work_dir), outside)
         if found is None:
             raise FileNotFoundError(
                 f'"{path}" has neither a config.json, as a model folder has, nor a '

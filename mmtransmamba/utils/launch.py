@@ -152,6 +152,12 @@ def _has_other_format(path: Path) -> bool:
         return file.read(2)[:1] == b'\x80'
 
 
+def checkpoints_outside(cfg: Config) -> str | None:
+    """The ``out_dir`` of a run's checkpoints, None if they are in its folder."""
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    return hook.get('out_dir')
+
+
 def resume(cfg: Config) -> None:
     """Resume a run from its last complete checkpoint.
 
@@ -160,8 +166,7 @@ def resume(cfg: Config) -> None:
     Raises:
         ValueError: All checkpoints in its ``work_dir`` are damaged.
     """
-    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    found = find_resumable(cfg.work_dir, hook.get('out_dir'))
+    found = find_resumable(cfg.work_dir, checkpoints_outside(cfg))
     if found is None:
         print(f'no checkpoint in "{cfg.work_dir}", training from the start')
     else:

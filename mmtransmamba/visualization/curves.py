@@ -6,7 +6,11 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmtransmamba.visualization.records import LAYER_WEIGHT, read_records
+from mmtransmamba.visualization.records import (
+    LAYER_WEIGHT,
+    lower_is_better,
+    read_records,
+)
 
 RETRIEVAL = 'retrieval/'
 TOP1 = 'accuracy/top1'
@@ -24,17 +28,21 @@ class RunScalars:
         layer_weights: ``(iteration, weight)`` of each layer, by scalar name.
         retrieval: ``(epoch, value)`` of each validation, by the name of the metric
             of text-video retrieval.
+        lower_is_better: Whether lower values of ``accuracy`` are better, as of a
+            perplexity.
     """
 
     accuracy: list[tuple[int, float]] = field(default_factory=list)
     loss: list[tuple[int, float]] = field(default_factory=list)
     layer_weights: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     retrieval: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    lower_is_better: bool = False
 
     @property
     def best(self) -> float:
         """Best value of a validation."""
-        return max(value for _, value in self.accuracy)
+        pick = min if self.lower_is_better else max
+        return pick(value for _, value in self.accuracy)
 
     @property
     def final(self) -> float:
@@ -43,7 +51,9 @@ class RunScalars:
 
     def epochs_to(self, accuracy: float) -> int | None:
         """First validated epoch (or iteration) that reaches it, None if none does."""
-        return next((e for e, value in self.accuracy if value >= accuracy), None)
+        sign = -1 if self.lower_is_better else 1
+        reached = (e for e, v in self.accuracy if sign * v >= sign * accuracy)
+        return next(reached, None)
 
 
 def read_scalars(work_dir: str | Path, metric: str = TOP1) -> RunScalars:
@@ -82,6 +92,7 @@ def read_scalars(work_dir: str | Path, metric: str = TOP1) -> RunScalars:
         loss=[(e, sum(v.values()) / len(v)) for e, v in sorted(losses.items())],
         layer_weights={name: sorted(v.items()) for name, v in weights.items()},
         retrieval={name: sorted(v.items()) for name, v in retrieval.items()},
+        lower_is_better=lower_is_better(metric),
     )
 
 

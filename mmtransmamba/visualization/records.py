@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 LAYER_WEIGHT = 'layer_weight/'
+_LOWER = re.compile(
+    # Losses, shares of what went wrong, and as whole words a distance and ranks.
+    'loss|nll|ppl|perplexity|error|malformed|unread|truncated|'
+    '(^|_)(kl|mdr|mnr|meanr|medianr)($|_)'
+)
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether lower values of the metric with this name are better."""
+    return _LOWER.search(metric.lower().rpartition('/')[2]) is not None
 
 
 def scalar_files(work_dir: str | Path) -> list[Path]:
@@ -66,6 +77,14 @@ def _record(line: str) -> dict[str, float] | None:
     return record if 'step' in record else None
 
 
+def is_validation(record: dict[str, float]) -> bool:
+    """Whether a loop of validation wrote a record: it has the loop's times.
+
+    Hooks write records of their own, without these.
+    """
+    return 'data_time' in record and 'lr' not in record
+
+
 def validation_metrics(work_dir: str | Path) -> list[str]:
     """Names of the metrics that the validations of a run wrote, sorted.
 
@@ -74,12 +93,11 @@ def validation_metrics(work_dir: str | Path) -> list[str]:
     """
     times = {'step', 'epoch', 'time', 'data_time'}
     records, _ = read_records(work_dir)
-    # Hooks write records of their own, without the times of a loop.
     return sorted(
         {
             name
             for record in records
-            if 'data_time' in record and 'lr' not in record
+            if is_validation(record)
             for name in record.keys() - times
         }
     )

@@ -1,5 +1,6 @@
 """Experiments run once, go on after an interruption, and refuse to be confused."""
 
+import json
 import time
 
 import numpy as np
@@ -9,8 +10,10 @@ from mmengine.evaluator import BaseMetric
 from mmengine.runner import runner
 
 from mmtransmamba.apis import run_experiment
+from mmtransmamba.apis.loading import load
 from mmtransmamba.engine import run
 from mmtransmamba.registry import METRICS
+from mmtransmamba.visualization import read_scalars
 
 OPTIONS = {
     'model.backbone.arch': dict(embed_dims=16, depth=1),
@@ -46,6 +49,27 @@ def test_runs_with_visualizers_of_one_name_keep_their_own_curves(scratch, tmp_pa
     runs = [run_experiment(scratch, tmp_path / name, options) for name in 'ab']
     for run_ in runs:
         assert [epoch for epoch, _ in run_.scalars.accuracy] == [1, 2]
+
+
+def test_a_run_that_finished_without_a_test_is_tested_later(scratch, tmp_path):
+    folder, outside = tmp_path / 'run', tmp_path / 'out'
+    options = OPTIONS | {'default_hooks.checkpoint.out_dir': str(outside)}
+    trained = run_experiment(scratch, folder, options)
+    assert trained.tested is None and not list(folder.glob('*.pth'))
+    tested = run_experiment(scratch, folder, options, test=True)
+    # The quickstart tests on the images of the validation.
+    assert tested.tested['accuracy/top1'] == pytest.approx(trained.scalars.final)
+    assert run_experiment(scratch, folder, options).tested == tested.tested
+    assert read_scalars(folder).accuracy == trained.scalars.accuracy
+    assert not load(folder).training
+
+    (folder / 'last_checkpoint').unlink()
+    record = json.loads((folder / 'result.json').read_text())
+    (folder / 'result.json').write_text(json.dumps(record | dict(tested=None)))
+    for path in outside.rglob('*.pth'):
+        path.unlink()
+    with pytest.raises(ValueError, match='finished run without a checkpoint'):
+        run_experiment(scratch, folder, options, test=True)
 
 
 def test_interrupted_run_goes_on(scratch, tmp_path):

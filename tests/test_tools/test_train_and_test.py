@@ -61,8 +61,10 @@ def test_resume_continues_and_test_repeats_the_result(
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     assert abs(metrics['accuracy/top1'] - trained_accuracy) < 1e-3
     assert 'resumed' not in done.stdout
-    # Without --work-dir the log goes where OpenMMLab users look for it.
-    assert (tmp_path / 'work_dirs' / 'tiny_vit').is_dir()
+    # Without --work-dir the log goes where OpenMMLab users look for it, but not over
+    # the config of a training.
+    assert (tmp_path / 'work_dirs' / 'tiny_vit' / 'test' / 'tiny_vit.py').is_file()
+    assert not list((tmp_path / 'work_dirs' / 'tiny_vit').glob('*.py'))
 
 
 def test_dist_scripts_run_two_cpu_processes(run_tool, tiny_config, tmp_path, free_port):

@@ -67,3 +67,14 @@ def test_figures_show_every_curve(tmp_path):
     assert set(images) == {'one', 'line', 'weights'}
     assert all(image.std() > 5 for image in images.values())
     assert (images['one'] != images['line']).any()
+
+
+@pytest.mark.parametrize(
+    ('metric', 'best', 'first'),
+    [('token/perplexity', 10.0, 3), ('accuracy/top1', 50.0, 1)],
+)
+def test_the_best_value_of_a_metric_may_be_its_lowest(metric, best, first, tmp_path):
+    values = zip((1, 2, 3), (50.0, 20.0, 10.0), strict=True)
+    write(tmp_path / '20260101_000000', [{metric: v, 'step': s} for s, v in values])
+    run = read_scalars(tmp_path, metric)
+    assert (run.best, run.final, run.epochs_to(best)) == (best, 10.0, first)

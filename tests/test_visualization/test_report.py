@@ -91,7 +91,10 @@ def distillation(epochs=range(1, 9)):
             **{'loss': 4.0 / epoch, 'loss_task': 1.0, 'loss_direction': 3.0 / epoch},
             **{'epoch': epoch, 'iter': epoch * 2, 'step': epoch * 2},
         }
-        yield {'accuracy/top1': 10.0 * epoch, 'time': 0.1, 'step': epoch}
+        yield {
+            **{'accuracy/top1': 10.0 * epoch, 'data_time': 0.1, 'time': 0.1},
+            'step': epoch,
+        }
         yield {
             f'layer_weight/direction/{i}': 1 + (i - 0.5) * epoch / 10 for i in (0, 1)
         } | {'step': epoch * 2}
@@ -115,6 +118,19 @@ def transfer(folder, name='subclone_report.json'):
         ],
         unused=[Unused('blocks.0.q', (7, 7)), Unused('blocks.1.q', (7, 7))],
     ).save(folder / name)
+
+
+def test_what_hooks_record_is_no_result(tmp_path):
+    """The gradients of terms go over the epochs, beside the losses."""
+    records = [*distillation()]
+    records += [{'term_balance/feature': float(s), 'step': s} for s in range(1, 17)]
+    log(tmp_path, records)
+    run = read_run(tmp_path)
+    assert list(run.metrics) == ['accuracy/top1']
+    assert run.teacher == {'accuracy/top1': 97.5}
+    # Two iterations an epoch.
+    expected = [(e, 2 * e - 0.5) for e in range(1, 9)]
+    assert run.extras['term_balance/feature'] == expected
 
 
 def test_a_distillation_run_shows_all_its_parts(tmp_path):
@@ -184,7 +200,8 @@ def test_a_language_run_counts_iterations_and_knows_that_perplexity_falls(tmp_pa
     records = []
     for step in (10, 20, 30):
         records.append({'lr': 1e-3, 'loss': 90.0 / step, 'iter': step, 'step': step})
-        records.append({'token/ppl': {10: 900, 20: 30, 30: 40}[step], 'step': step})
+        value = {10: 900, 20: 30, 30: 40}[step]
+        records.append({'token/ppl': value, 'data_time': 0.1, 'step': step})
     config = "model = dict(type='CausalLM', path='x')\n"
     log(tmp_path, records, config)
     run = read_run(tmp_path)

@@ -7,6 +7,7 @@ and interrupted ones are resumed, so the command can be stopped and repeated.
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import statistics
 import subprocess
@@ -45,7 +46,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options', nargs='+', action=KeyValues, help='override every config'
     )
-    parser.add_argument('--one', action='store_true', help=argparse.SUPPRESS)
+    parser.add_argument('--one', type=ast.literal_eval, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -53,7 +54,7 @@ def train(args: argparse.Namespace, config: Path, seed: int) -> ExperimentResult
     from mmtransmamba.apis.experiment import run_experiment
     from mmtransmamba.visualization.records import validation_metrics
 
-    options = dict(args.cfg_options or {}) | {'randomness.seed': seed}
+    options = (args.one or args.cfg_options or {}) | {'randomness.seed': seed}
     folder = args.work_dir / f'{config.stem}_seed{seed}'
     result = run_experiment(config, folder, options, metric=args.metric)
     if not result.scalars.accuracy:
@@ -66,16 +67,9 @@ def train(args: argparse.Namespace, config: Path, seed: int) -> ExperimentResult
 
 def train_in_process(args: argparse.Namespace, config: Path, seed: int) -> None:
     """Run this script for one config and seed; its output goes to a log file."""
-    command = [sys.executable, __file__, str(config), '--one', '--seeds', str(seed)]
+    command = [sys.executable, __file__, str(config), '--seeds', str(seed)]
+    command += ['--one', repr(dict(args.cfg_options or {}))]
     command += ['--work-dir', str(args.work_dir), '--metric', args.metric]
-    if args.cfg_options:
-        start = sys.argv.index('--cfg-options') + 1
-        values = []
-        for value in sys.argv[start:]:
-            if value.startswith('--'):
-                break
-            values.append(value)
-        command += ['--cfg-options', *values]
     threads = str(max(1, len(os.sched_getaffinity(0)) // args.jobs))
     args.work_dir.mkdir(parents=True, exist_ok=True)
     log = args.work_dir / f'{config.stem}_seed{seed}.log'
@@ -135,7 +129,7 @@ def tabulate(args: argparse.Namespace) -> str:
 
 @tool(parse_args)
 def main(args: argparse.Namespace) -> None:
-    if args.one:
+    if args.one is not None:
         train(args, args.configs[0], args.seeds[0])
         return
     from mmtransmamba.utils.launch import read_config

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,8 @@ from mmtransmamba.utils.text_files import TextFileError, read_json, read_text
 from mmtransmamba.visualization.curves import read_scalars
 from mmtransmamba.visualization.records import (
     LAYER_WEIGHT,
+    is_validation,
+    lower_is_better,
     read_records,
     scalar_files,
 )
@@ -33,11 +34,6 @@ Points = list[tuple[int, float]]
 
 TEACHER = 'teacher/'
 _NO_METRICS = {'step', 'epoch', 'iter', 'time', 'data_time', 'memory'}
-_LOWER = re.compile(
-    # Losses, shares of what went wrong, and as whole words a distance and ranks.
-    'loss|nll|ppl|perplexity|error|malformed|unread|truncated|'
-    '(^|_)(kl|mdr|mnr|meanr|medianr)($|_)'
-)
 # With fewer epochs than this, curves are drawn over iterations.
 _EPOCHS = 5
 
@@ -93,11 +89,6 @@ class Run:
     pictures: list[Picture] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether lower values of the metric with this name are better."""
-    return _LOWER.search(metric.lower().rpartition('/')[2]) is not None
 
 
 def best(metric: str, points: Points) -> tuple[int, float] | None:
@@ -188,17 +179,21 @@ def _read_scalars(run: Run) -> None:
         lambda: defaultdict(dict)
     )
     validations: dict[str, dict[int, float]] = defaultdict(dict)
+    ends = sorted((r['step'], r['epoch']) for r in training if 'epoch' in r)
     for record in records:
         step = record['step']
-        is_training = bool({'iter', 'lr', 'loss'} & record.keys())
-        time = record.get('epoch', step) if run.train_axis == 'epoch' else step
+        time = step
+        if run.train_axis == 'epoch':
+            # Records of hooks have the iteration alone.
+            time = next((e for end, e in ends if end >= step), run.epochs)
+            time = record.get('epoch', time)
         for name, value in record.items():
             if name in _NO_METRICS or name.startswith(LAYER_WEIGHT):
                 continue
-            if is_training:
-                series[name][time][step] = value
-            else:
+            if is_validation(record) or name.startswith(TEACHER):
                 validations[name][step] = value
+            else:
+                series[name][time][step] = value
     for name, times in series.items():
         points = [(t, sum(v.values()) / len(v)) for t, v in sorted(times.items())]
         kind = (
