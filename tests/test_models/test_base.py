@@ -188,6 +188,18 @@ class TestVisionBackbone:
         with pytest.raises(CheckpointError, match='both.pth does not fit'):
             net(init_cfg=dict(pretrained, prefix='text'))
 
+    @pytest.mark.parametrize('prefix', [None, 'a'])
+    def test_as_many_positions_in_another_grid_are_resampled(self, tmp_path, prefix):
+        square = net(img_size=16)
+        name = '' if prefix is None else f'{prefix}.'
+        state = {f'{name}{n}': v for n, v in square.state_dict().items()}
+        torch.save(state, tmp_path / 'net.pth')
+        given = dict(type='Pretrained', checkpoint=str(tmp_path / 'net.pth'))
+        given |= dict(prefix=prefix, pos_embed_grid=(4, 4))
+        wide = net(img_size=(8, 32), init_cfg=given)
+        expected = resize_pos_embed(square.pos_embed, (4, 4), (2, 8), net().cls_at)
+        torch.testing.assert_close(wide.pos_embed, expected)
+
     def test_a_url_means_the_file_in_torchs_folder(self, tmp_path, monkeypatch):
         monkeypatch.setenv('TORCH_HOME', str(tmp_path))
         folder = tmp_path / 'hub' / 'checkpoints'
@@ -201,7 +213,7 @@ class TestVisionBackbone:
     @pytest.mark.parametrize(
         ('given', 'message'),
         [
-            (dict(), 'needs checkpoint, and accepts prefix.$'),
+            (dict(), 'needs checkpoint, and accepts prefix and pos_embed_grid.$'),
             (dict(checkpoint='a.pth', revise_keys=[]), 'revise_keys is unknown'),
         ],
         ids=str,

@@ -21,8 +21,9 @@ from mmtransmamba.models.pos_embed import resize_pos_embed
 from mmtransmamba.utils.downloads import fetch
 
 CONVS = (nn.Conv2d, nn.Conv3d)
-PRETRAINED_KEYS = {'type', 'checkpoint', 'prefix', 'map_location'}
-"""What mmengine's ``Pretrained`` accepts; tensors are read onto the CPU anyway."""
+PRETRAINED_KEYS = {'type', 'checkpoint', 'prefix', 'map_location', 'pos_embed_grid'}
+"""What mmengine's ``Pretrained`` accepts (tensors are read onto the CPU anyway), and
+``pos_embed_grid`` of :func:`load_pretrained`."""
 
 
 class VisionBackbone(BaseModule):
@@ -206,14 +207,16 @@ class VisionBackbone(BaseModule):
         unknown = sorted(set(config) - PRETRAINED_KEYS)
         if unknown or not config.get('checkpoint'):
             raise self._error(
-                f'init_cfg={dict(config)} needs checkpoint, and accepts prefix'
+                f'init_cfg={dict(config)} needs checkpoint, and accepts prefix and '
+                'pos_embed_grid'
                 + (f'; {", ".join(unknown)} is unknown.' if unknown else '.')
             )
         checkpoint, prefix = str(config['checkpoint']), config.get('prefix')
         if checkpoint.startswith(('http://', 'https://')):
             checkpoint = fetch(checkpoint)
+        grid = config.get('pos_embed_grid')
         if prefix is None:
-            load_pretrained(self, checkpoint)
+            load_pretrained(self, checkpoint, pos_embed_grid=grid)
             return
         prefix = prefix.removesuffix('.') + '.'
         state = read_state_dict(checkpoint)
@@ -228,7 +231,7 @@ class VisionBackbone(BaseModule):
                 f'init_cfg has prefix={prefix!r}, with which no tensor of {checkpoint} '
                 f'begins; they begin with {", ".join(first)}.'
             )
-        load_pretrained(self, part, name=checkpoint)
+        load_pretrained(self, part, pos_embed_grid=grid, name=checkpoint)
 
     def _fit_pos_embed(self, state_dict: dict[str, Tensor], prefix: str, *_) -> None:
         """Resample a loaded pos_embed from another grid to this one's.
