@@ -30,6 +30,7 @@ from mmtransmamba.transfer.vocabulary import read_tokens
 from mmtransmamba.utils.recordings import check_same_recording
 
 TERM = 'mmtransmamba.TokenKLTerm'
+_RECORDED = {'input_ids', 'labels', 'attention_mask'}
 
 
 def record_tokens(
@@ -72,7 +73,7 @@ def record_tokens(
         raise ValueError(f'dtype={dtype!r} must be one of {", ".join(DTYPES)}.')
     if not temperature > 0:
         raise ValueError(f'temperature={temperature} must be greater than 0.')
-    keys = [sample_key(dataset[i]['input_ids']) for i in range(len(dataset))]
+    keys = [_key_of(dataset[i], i) for i in range(len(dataset))]
     manifest = TokenManifest(
         k=k,
         dtype=dtype,
@@ -105,6 +106,22 @@ def record_tokens(
         if on_shard is not None:
             on_shard(manifest)
     return manifest
+
+
+def _key_of(sample: dict, number: int) -> str:
+    """The key of a sample, which must be tokens alone.
+
+    Raises:
+        ValueError: It has other inputs, such as images, or the positions of several
+            sequences in a row.
+    """
+    more = sorted(set(sample) - _RECORDED)
+    if more:
+        raise ValueError(
+            f'Sample {number} has {", ".join(more)}; only samples of single sequences '
+            'of tokens can be recorded.'
+        )
+    return sample_key(sample['input_ids'])
 
 
 @torch.no_grad()

@@ -144,6 +144,8 @@ class PackedText(Dataset):
                 f'PackedText: the tokenizer in "{self.tokenizer}" has neither a BOS '
                 'nor an EOS token, so documents could not be told apart.'
             )
+        if begin == end:  # one token between documents
+            begin = None
         print_log(f'PackedText: tokenising {len(self.files)} files.', logger='current')
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Write completely or not at all; one of several processes does it.

@@ -154,8 +154,8 @@ def _check_sources(settings: Any, scopes: Collection[str], key: str = '') -> Non
             what = 'a program'
     if what is not None:
         raise ValueError(
-            f'The config has {key}={settings!r}, {what}, and making the model could run '
-            'it. If you trust the config, give its file as config='
+            f'The config has {key}={settings!r}, {what}, and making the model could '
+            'run it. If you trust the config, give its file as config='
         )
 
 

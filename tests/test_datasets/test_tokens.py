@@ -232,3 +232,15 @@ def test_dataloader_of_a_runner(collate):
     first, second = loader
     assert first['input_ids'].shape == (3, 7)
     assert second['labels'].shape == (2, 7)
+
+
+def test_one_token_between_documents_is_written_once(tmp_path, tokenizer):
+    tokenizer.bos_token = tokenizer.eos_token
+    tokenizer.save_pretrained(tmp_path / 'tokenizer')
+    rows = ''.join(json.dumps(dict(text=text)) + '\n' for text in ('ab', 'cd', 'ef'))
+    (tmp_path / 'a.jsonl').write_text(rows)
+    (block,) = PackedText(
+        str(tmp_path / 'a.jsonl'), str(tmp_path / 'tokenizer'), block_size=9
+    )
+    assert tokenizer.decode(block['input_ids']) == 'ab</s>cd</s>ef</s>'
+    assert (block['labels'] >= 0).all()

@@ -217,3 +217,23 @@ def test_registered_beside_mmengines():
             dict(type='mmtransmamba.WSD', by_epoch=False, end=10, optimizer=optimizer())
         )
     assert isinstance(scheduler, WSD)
+
+
+@pytest.mark.parametrize('ratio', [0.0, 0.25, 1.0])
+def test_each_group_ends_at_a_part_of_its_own_rate(ratio):
+    groups = [dict(params=[nn.Parameter(torch.zeros(()))], lr=lr) for lr in (2, 0.1)]
+    optim = torch.optim.SGD(groups)
+    scheduler = WSD(
+        optim, by_epoch=False, end=10, warmup=0.0, decay=0.3, eta_min_ratio=ratio
+    )
+    used = []
+    for _ in range(10):
+        used.append([group['lr'] for group in optim.param_groups])
+        optim.step()
+        scheduler.step()
+    assert used[0] == [2, 0.1]
+    assert used[-1] == pytest.approx([2 * ratio, 0.1 * ratio])
+    for first, second in used:
+        assert first == pytest.approx(20 * second)
+    with pytest.raises(ValueError, match='either eta_min or eta_min_ratio'):
+        WSD(optim, by_epoch=False, end=10, eta_min=0.1, eta_min_ratio=ratio)

@@ -199,3 +199,14 @@ def test_other_heads_and_packed_rows_are_refused():
     batch['position_ids'] = torch.arange(4).repeat(2)[None]
     with pytest.raises(ValueError, match='position_ids that begin anew'):
         distiller(**batch, mode='loss')
+
+
+@each
+def test_positions_of_a_single_sequence_change_nothing(mixer):
+    teacher = make_teacher()
+    distiller = LanguageDistiller(hybrid_of(teacher, mixer), teacher, TERMS)
+    batch = tokens()
+    expected = distiller(**batch, mode='loss')['loss_matrix']
+    positions = torch.arange(batch['input_ids'].shape[1]).expand_as(batch['input_ids'])
+    found = distiller(**batch, position_ids=positions, mode='loss')['loss_matrix']
+    torch.testing.assert_close(found, expected)

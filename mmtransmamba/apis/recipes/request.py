@@ -70,6 +70,10 @@ class Request:
         for name in ('ratio', 'mixer', 'mamba_checkpoint'):
             if getattr(self, name) is not None:
                 given[name] = getattr(self, name)
+        if isinstance(self.mixer, Mapping) and 'type' not in self.mixer:
+            own = recipe.convert.get('mixer') or {}
+            own = {'type': own} if isinstance(own, str) else own
+            given['mixer'] = {**own, **self.mixer}
         return given | dict(seed=self.seed)
 
     def check_files(self) -> None:

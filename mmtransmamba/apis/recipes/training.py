@@ -76,11 +76,10 @@ def stage_config(
         val_interval=_every(planned, VALIDATIONS),
     )
     cfg.optim_wrapper = optim_wrapper_of(stage, planned, on_cpu)
-    end = stage.schedule.get('end', 0.0)
     cfg.param_scheduler = dict(
         type='mmtransmamba.WSD',
         by_epoch=False,
-        eta_min=end * planned.lr,
+        eta_min_ratio=stage.schedule.get('end', 0.0),
         **{key: value for key, value in stage.schedule.items() if key != 'end'},
     )
     cfg.merge_from_dict(

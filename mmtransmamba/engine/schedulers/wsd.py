@@ -44,6 +44,7 @@ class WSDParamScheduler(_ParamScheduler):
         form: Form of the decay: ``'linear'``, ``'cosine'`` or ``'sqrt'``, one minus the
             square root.
         eta_min: Value of the last iteration.
+        eta_min_ratio: Instead, the part of each group's own value.
         begin, end: First iteration, and the one after the last.
         last_step, by_epoch, verbose: As in mmengine's schedulers.
 
@@ -60,6 +61,7 @@ class WSDParamScheduler(_ParamScheduler):
         decay: float | int = 0.1,
         form: str = 'linear',
         eta_min: float = 0.0,
+        eta_min_ratio: float | None = None,
         begin: int = 0,
         end: int = INF,
         last_step: int = -1,
@@ -80,7 +82,9 @@ class WSDParamScheduler(_ParamScheduler):
                 'elsewhere set end to the number of iterations.'
             )
         self.form = form
-        self.eta_min = eta_min
+        if eta_min_ratio is not None and eta_min:
+            raise ValueError('WSD: give either eta_min or eta_min_ratio, not both.')
+        self.eta_min, self.eta_min_ratio = eta_min, eta_min_ratio
         self.warmup, self.decay = phases(end - begin, warmup, decay)
         super().__init__(
             optimizer,
@@ -157,7 +161,12 @@ class WSDParamScheduler(_ParamScheduler):
     def _get_value(self) -> list[float]:
         # Computed from the number of calls, so the value does not depend on the path.
         weight, rest = self.factor(self._global_step - self.begin)
-        return [weight * base + rest * self.eta_min for base in self.base_values]
+        ratio = self.eta_min_ratio
+        lasts = (self.eta_min if ratio is None else ratio * b for b in self.base_values)
+        return [
+            weight * base + rest * last
+            for base, last in zip(self.base_values, lasts, strict=True)
+        ]
 
 
 @PARAM_SCHEDULERS.register_module()

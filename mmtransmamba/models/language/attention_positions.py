@@ -34,6 +34,7 @@ class AttentionPositions:
         self.rope = rope
         self.scaling = scaling
         self._factor: Tensor | None = None
+        self._queries: nn.Module | None = None
 
     def attach(self, attention: nn.Module) -> None:
         """Change an attention module of transformers."""
@@ -41,14 +42,28 @@ class AttentionPositions:
         if self.scaling is not None:
             # Behind a norm of the queries, which would remove the factor.
             found = (n for n in _QUERIES if getattr(attention, n, None) is not None)
-            name = next(found, 'q_proj')
-            self._place = _QUERIES.get(name, (..., None))
-            getattr(attention, name).register_forward_hook(self._scale)
+            self._name = next(found, 'q_proj')
+            self._place = _QUERIES.get(self._name, (..., None))
+            self._hook_to(getattr(attention, self._name))
+
+    def _hook_to(self, queries: nn.Module) -> None:
+        """Scale what this module returns, and no longer what another one does."""
+        if self._queries is not None:
+            hooks = self._queries._forward_hooks
+            for key in [k for k, hook in hooks.items() if hook == self._scale]:
+                del hooks[key]
+        queries.register_forward_hook(self._scale)
+        self._queries = queries
 
     def _before(
         self, module: nn.Module, args: tuple, kwargs: dict[str, Any]
     ) -> tuple[tuple, dict[str, Any]]:
         if self.scaling is not None:
+            queries = getattr(module, self._name)
+            if queries is not self._queries:
+                # Adapters and quantisation put another module in its place, and add to
+                # what the old one returns.
+                self._hook_to(queries)
             positions = kwargs['position_ids'].float() + self.scaling
             self._factor = positions.log() / math.log(self.scaling)
         if not self.rope:

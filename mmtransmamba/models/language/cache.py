@@ -11,6 +11,7 @@ from transformers.cache_utils import (
     CacheLayerMixin,
     LinearAttentionAndFullAttentionLayer,
     LinearAttentionLayer,
+    StaticLayer,
 )
 
 
@@ -128,7 +129,18 @@ def make_room(cache: Cache | None, layers: Sequence[int]) -> None:
     Args:
         cache: Changed in place.
         layers: Layers whose mixers keep both.
+
+    Raises:
+        ValueError: Other layers have keys and values of a fixed length. transformers
+            makes one mask for both, of one length.
     """
+    if cache is not None and layers:
+        others = (x for i, x in enumerate(cache.layers) if i not in set(layers))
+        if any(isinstance(layer, StaticLayer) for layer in others):
+            raise ValueError(
+                'Layers that keep heads of attention beside layers of attention cannot '
+                "use a static cache; leave out cache_implementation='static'."
+            )
     for i in layers if cache is not None else ():
         layer = cache.layers[i] if i < len(cache.layers) else None
         if isinstance(layer, KeyValueStates) or not isinstance(

@@ -105,10 +105,13 @@ def group_of_parameters(model: nn.Module) -> dict[str, str]:
         for name, module in model.named_modules()
         if isinstance(module, AttentionMixer)
     }
+    # The mixers of a converted tower beside a language model are the tower's.
+    config = getattr(model, 'config', None)
+    has_tower = config is not None and config.get_text_config() is not config
     groups = {}
     for name, _ in model.named_parameters():
         owner = next((m for m in mixers if name.startswith(m + '.')), None)
-        if owner is None:
+        if owner is None or (has_tower and 'vision' in owner):
             groups[name] = _outside(name)
             continue
         groups[name] = mixers[owner].group_of(name[len(owner) + 1 :])

@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from mmtransmamba.models.divergence import kl_of_log_probs
 from mmtransmamba.models.folders.pretrained import Pretrained
+from mmtransmamba.models.language.config import SLIDING
 from mmtransmamba.transfer.convert.calibrating import CALIBRATION_STEPS, calibrate
-from mmtransmamba.transfer.convert.hybrid_config import hybrid_config
+from mmtransmamba.transfer.convert.hybrid_config import attention_kinds, hybrid_config
 from mmtransmamba.transfer.convert.plan import LanguagePlan
 from mmtransmamba.transfer.convert.probes import Probe, recall_probes
 from mmtransmamba.transfer.convert.side_by_side import Both, SharedHeads
@@ -103,8 +104,13 @@ class Candidates:
 
     @property
     def heads(self) -> list[tuple[int, int]]:
-        """The layer and the number of every key-value head that can be converted."""
-        return [(i, head) for i in self.layers for head in range(self._groups)]
+        """The layer and the number of every key-value head that can be converted.
+
+        Those of layers with a sliding window are left out: kept heads have none.
+        """
+        kinds = attention_kinds(self.config)
+        whole = [i for i in self.layers if kinds[i] != SLIDING]
+        return [(i, head) for i in whole for head in range(self._groups)]
 
     @property
     def _groups(self) -> int:

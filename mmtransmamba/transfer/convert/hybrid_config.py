@@ -36,7 +36,7 @@ def hybrid_config(teacher: Any, conversion: Conversion) -> Any:
     _check_fields(config_cls, teacher, fields)
     given = teacher.to_dict() | dict(fields)
     depth = given['num_hidden_layers']
-    kinds = (given.get('layer_types') or [_attention_of(teacher)] * depth)[:depth]
+    kinds = (given.get('layer_types') or attention_kinds(teacher))[:depth]
     chosen = choose_layers(depth, conversion.layers, conversion.ratio)
     slides = [i for i in chosen if kinds[i] == SLIDING]
     kinds = [MAMBA if i in chosen else kind for i, kind in enumerate(kinds)]
@@ -49,27 +49,47 @@ def hybrid_config(teacher: Any, conversion: Conversion) -> Any:
         qk_norm=has_qk_norm(teacher),
         norm_eps=getattr(teacher, 'rms_norm_eps', 1e-5),
     )
-    kind = mixer_class(conversion.mixer_type)
     mixer = {
-        'type': conversion.mixer_type,
-        **init.fields,
-        **{name: has[name] for name in (*kind.follows, *init.follows)},
+        **_mixer_fields(conversion.mixer_type, init, has),
         **conversion.mixer_fields,
     }
+    if given.get('layer_mixers'):
+        given['layer_mixers'] = {
+            layer: _layer_mixer(own, mixer, conversion.init, has)
+            for layer, own in given['layer_mixers'].items()
+        }
     student = config_cls(
         **(given | {'layer_types': kinds, 'mixer': mixer}),
         # A vision-language teacher's own stages come first.
         transfer_history=[*history, f'init:{conversion.init}'],
     )
-    _check_layer_mixers(student, conversion.init)
     _check_key_layers(student, slides)
     _check_heads(teacher, student)
     return student
 
 
-def _check_layer_mixers(student: Any, init: str) -> None:
-    for mixer in (student.layer_mixers or {}).values():
-        init_of(mixer['type'], init)
+def _mixer_fields(kind: str, init: Init, has: Mapping[str, Any]) -> dict[str, Any]:
+    """Type of a mixer, with the fields of its initialisation and of the teacher."""
+    follows = (*mixer_class(kind).follows, *init.follows)
+    return {'type': kind, **init.fields, **{name: has[name] for name in follows}}
+
+
+def _layer_mixer(
+    own: str | Mapping[str, Any],
+    mixer: Mapping[str, Any],
+    init: str,
+    has: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The mixer of a single layer; one of the common type has the common fields.
+
+    Raises:
+        ValueError: There is no such mixer, or it has no such initialisation.
+    """
+    own = {'type': own} if isinstance(own, str) else dict(own)
+    kind = own.get('type', mixer['type'])
+    if kind == mixer['type']:
+        return {**mixer, **own}
+    return {**_mixer_fields(kind, init_of(kind, init), has), **own}
 
 
 def _check_key_layers(student: Any, slides: list[int]) -> None:
@@ -129,10 +149,12 @@ def _check_fields(config_cls: type, teacher: Any, fields: Mapping[str, Any]) -> 
         )
 
 
-def _attention_of(teacher: Any) -> str:
-    return (
-        'sliding_attention' if getattr(teacher, 'sliding_window', None) else ATTENTION
-    )
+def attention_kinds(teacher: Any) -> list[str]:
+    """The kind of attention of each layer of a Transformer, by its config."""
+    slides = getattr(teacher, 'sliding_window', None)
+    kind = SLIDING if slides else ATTENTION
+    given = getattr(teacher, 'layer_types', None)
+    return list(given or [kind] * teacher.num_hidden_layers)
 
 
 def has_in_bias(config: Any) -> bool:

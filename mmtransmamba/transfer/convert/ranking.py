@@ -42,9 +42,10 @@ def rank_layers(
             :class:`~mmtransmamba.transfer.convert.candidates.Candidates`. A model is
             changed during the ranking, and restored afterwards.
         batches: Token ids ``[B, L]`` of calibration text, without padding.
-        conversion: How each layer would be converted; its ``layers`` and ``ratio`` are
-            ignored. If the student is shallower, only its layers are ranked, within
-            the whole teacher. Its ``ranking`` is the method:
+        conversion: How each layer would be converted, after a calibration on the text
+            with ``init='calibrate'``; its ``layers`` and ``ratio`` are ignored. If the
+            student is shallower, only its layers are ranked, within the whole teacher.
+            Its ``ranking`` is the method:
 
             * ``'single'``: each layer is converted alone, which takes one pass per
               layer;
@@ -78,6 +79,8 @@ def rank_layers(
     own = nullcontext(teacher) if prepared else Candidates(teacher, conversion)
     with own as candidates:
         check_ids(batches, candidates.vocab_size)
+        if conversion.initialisation.calibrated and not prepared:
+            candidates.fit(batches, conversion.calibration_steps, conversion.seed)
         text = text_probes(batches)
         tokens = sum(batch.numel() for batch in batches)
         needs_recall = on == 'recall' or conversion.ranking == 'recall'
@@ -87,6 +90,11 @@ def rank_layers(
             conversion.ranking, conversion.init, tokens=tokens, on=on, unit=unit
         )
         everything = candidates.layers if unit == 'layers' else candidates.heads
+        if not everything:
+            raise ValueError(
+                'The attention of all layers has a sliding window, so none of their '
+                "heads can be kept; rank whole layers, unit='layers'."
+            )
         if conversion.ranking == 'greedy':
             order: list[Unit] = []
             for _ in range(count or len(everything)):

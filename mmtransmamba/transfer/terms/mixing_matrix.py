@@ -64,7 +64,8 @@ class MixingMatrixTerm(ForcedTerm):
                 'into a row, which has no single matrix; give each its own row.'
             )
         normed = batch.layer.input_layernorm(batch.input)
-        matrix = batch.layer.self_attn.mixing_matrix(normed, **batch.rows)
+        rows = {k: batch.rows[k] for k in ('padding_mask', 'gaps') if k in batch.rows}
+        matrix = batch.layer.self_attn.mixing_matrix(normed, **rows)
         difference = matrix.float() - batch.call.weights.float()
         error = difference.square().sum(-1).mean(1)
         return {'': self.weight * token_mean(error, batch.mask)}

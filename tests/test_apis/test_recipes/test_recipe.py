@@ -160,3 +160,16 @@ def test_a_mistake_in_a_recipe_is_named(tmp_path, text, words):
     with pytest.raises(ValueError, match=words) as error:
         read_recipe(path)
     assert 'mine.py' in str(error.value) and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('name', ['radlads', 'calibrated', 'matvlm'])
+def test_fields_of_a_mixer_change_that_of_the_recipe(name):
+    recipe = read_recipe(name)
+    own = Conversion(**recipe.convert, calibration='text.txt')
+    request = Request('teacher', 'data', 'out', name, mixer=dict(d_conv=2))
+    spec = Conversion(**request.conversion(recipe), calibration='text.txt')
+    assert spec.mixer_type == own.mixer_type
+    assert spec.mixer_fields == {**own.mixer_fields, 'd_conv': 2}
+    other = Request('teacher', 'data', 'out', name, mixer=dict(type='KDA', d_conv=2))
+    spec = Conversion(**other.conversion(recipe), calibration='text.txt')
+    assert (spec.mixer_type, spec.mixer_fields) == ('KDA', {'d_conv': 2})

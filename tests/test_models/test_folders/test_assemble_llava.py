@@ -25,6 +25,7 @@ from mmtransmamba.datasets.conversations.templates import chat_template
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.folders import assemble_llava
 from mmtransmamba.models.multimodal import HybridLlavaForConditionalGeneration
+from mmtransmamba.models.trainable.stages import group_of_parameters
 from mmtransmamba.models.vision import EncoderMixer
 from mmtransmamba.transfer.convert import convert
 
@@ -129,6 +130,11 @@ def test_pixels_and_text_pass_through_linear_layers_alone(kind, mixer, tmp_path)
     assert len(mixers) == 3
     # LLaVA reads the layer before the last one.
     assert all(m.out_proj.weight.grad.abs().sum() > 0 for m in mixers[:-1])
+
+    tower_of = [n for n, _ in model.named_parameters() if 'vision_tower' in n]
+    assert {group_of_parameters(model)[name] for name in tower_of} == {'vision'}
+    alone = set(group_of_parameters(tower).values())
+    assert {'ssm', 'qkv', 'out_proj'} <= alone
 
     model.save_pretrained(tmp_path / 'llava')
     again = mmtransmamba.load(tmp_path / 'llava')

@@ -290,6 +290,16 @@ def test_it_generates_with_any_kind_of_cache(cache):
     assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize('layer', range(3))
+def test_beside_layers_of_attention_a_static_cache_is_refused(layer):
+    model, prompt = converted('HeadsMamba2', layers=(layer,)), tokens(2, 6)
+    options = dict(max_new_tokens=4, do_sample=False)
+    expected = model.generate(prompt, use_cache=False, **options)
+    assert torch.equal(model.generate(prompt, **options), expected)
+    with pytest.raises(ValueError, match="leave out cache_implementation='static'"):
+        model.generate(prompt, cache_implementation='static', **options)
+
+
 def test_layers_keep_heads_of_their_own():
     mixers = {0: dict(attention_kv_heads=[0]), 2: dict(attention_kv_heads=[1])}
     model, _ = convert(

@@ -218,3 +218,19 @@ def test_other_samples_and_inputs_are_refused(tmp_path):
     teacher.check_dataset(samples()[::-1])
     with pytest.raises(ValueError, match='recorded from another data set'):
         teacher.check_dataset(samples()[:4])
+
+
+@pytest.mark.parametrize(
+    'more',
+    [
+        dict(position_ids=torch.tensor([0, 1, 2, 0, 1])),
+        dict(pixel_values=torch.zeros(3, 8, 8)),
+    ],
+    ids=lambda more: next(iter(more)),
+)
+def test_what_cannot_be_read_again_is_not_recorded(more, tmp_path):
+    dataset = samples()
+    dataset[1] = dataset[1] | more
+    with pytest.raises(ValueError, match=f'Sample 1 has {next(iter(more))}'):
+        record(tmp_path / 'cache', dataset=dataset)
+    assert not (tmp_path / 'cache').exists()

@@ -17,6 +17,7 @@ from mmtransmamba.models.trainable.adapters import (
 from mmtransmamba.models.trainable.stages import StageError
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer import LanguageDistiller
+from mmtransmamba.transfer.convert import convert
 
 KL = dict(kl=dict(type='mmtransmamba.TokenKLTerm'))
 
@@ -76,6 +77,27 @@ def test_terms_see_projections_with_adapters(student, term):
     losses = adapted(**tokens(), mode='loss')
     for name, loss in losses.items():
         torch.testing.assert_close(loss, expected[name])
+
+
+@pytest.mark.parametrize('family', ['llama', 'qwen3', 'phi'])
+def test_growing_logits_are_scaled_with_the_adapter_and_after_it(family):
+    teacher = make_teacher(family)
+    fields = dict(attention_logit_scaling=2.0)
+    student, _ = convert(teacher, [1], **fields)
+    ids = tokens()['input_ids']
+    before = student.eval()(ids).logits
+    add_adapters(student, ['attention'], rank=4)
+    torch.testing.assert_close(student(ids).logits, before, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        for name, parameter in student.named_parameters():
+            if 'lora_B' in name:
+                parameter.normal_(std=0.3)
+    changed = student(ids).logits
+    merged = without_adapters(student)
+    torch.testing.assert_close(merged(ids).logits, changed, rtol=1e-4, atol=1e-4)
+    again, _ = convert(teacher, [1], **fields)
+    again.load_state_dict(merged.state_dict())
+    assert torch.equal(again.eval()(ids).logits, merged(ids).logits)
 
 
 def test_a_distiller_trains_them(student):

@@ -4,13 +4,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from tiny_encoders import images, tiny_encoder
+from transformers import ViTImageProcessorFast
 
 import mmtransmamba
 from mmtransmamba.models.folders.encoder import PretrainedEncoder
 from mmtransmamba.models.vision import EncoderMixer
 from mmtransmamba.transfer.convert.calibrating import MixerFit
-from mmtransmamba.transfer.convert.encoder_conversion import ImageFit
+from mmtransmamba.transfer.convert.encoder_conversion import (
+    ImageFit,
+    read_images,
+    split_images,
+)
 
 
 def errors(name, init, **options):
@@ -119,3 +125,29 @@ def test_a_teacher_in_a_folder_runs_on_the_gpu_as_a_copy(tmp_path, monkeypatch):
     # The caller says where a model in memory is.
     assert PretrainedEncoder(model).on_its_device() is model
     assert moved == ['cuda']
+
+
+@pytest.mark.parametrize(('files', 'count'), [(12, 64), (3, 20), (1, 64)])
+def test_images_are_of_all_folders_and_so_are_those_that_are_held_out(
+    files, count, tmp_path
+):
+    """Ten folders as of classes, whose images have a grey value of their own."""
+    for label in range(10):
+        folder = tmp_path / 'images' / f'class{label}'
+        folder.mkdir(parents=True)
+        for number in range(files):
+            image = Image.new('RGB', (16, 16), (20 * label, number, 0))
+            image.save(folder / f'{number:02}.png')
+    size = dict(height=16, width=16)
+    ViTImageProcessorFast(
+        size=size, do_rescale=False, do_normalize=False
+    ).save_pretrained(tmp_path)
+    pixels = torch.cat(read_images(tmp_path / 'images', tmp_path, count))
+    count = min(count, 10 * files)
+    assert len(pixels) == count
+    labels = (pixels[:, 0, 0, 0] / 20).long()
+    share = torch.bincount(labels, minlength=10)
+    assert share.max() - share.min() <= 1
+    _, held = split_images([pixels])
+    held = {int(x[0, 0, 0] / 20) for x in torch.cat(held)}
+    assert len(held) >= min(10, count // 8) - 1

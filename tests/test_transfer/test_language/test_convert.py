@@ -350,3 +350,37 @@ def test_a_family_without_hybrids():
     model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=9))
     with pytest.raises(ValueError, match="a 'gpt2'; hybrids exist of llama, mistral"):
         convert(model)
+
+
+@pytest.mark.parametrize(
+    ('family', 'fields'),
+    [
+        ('qwen2', {}),
+        ('qwen3', {}),
+        ('phi', {}),
+        ('llama', dict(attention_bias=True)),
+    ],
+)
+def test_a_layer_of_another_type_takes_over_the_attention_too(family, fields):
+    """A window that sees everything is the teacher's attention."""
+    teacher = tiny_teacher(family, **fields)
+    alone, _ = convert(teacher, [1, 2], init='mimic', mixer='SlidingWindow')
+    window = dict(type='SlidingWindow')
+    mixed, report = convert(
+        teacher, [0, 1, 2], init='mimic', layer_mixers={1: 'SlidingWindow', 2: window}
+    )
+    for layer in (1, 2):
+        own = mixed.config.mixer_of(layer)
+        assert own == alone.config.mixer_of(layer)
+        state = alone.model.layers[layer].self_attn.state_dict()
+        for name, value in mixed.model.layers[layer].self_attn.state_dict().items():
+            assert torch.equal(value, state[name]), name
+    assert not [u for u in report.unused if '.1.' in u.name or '.2.' in u.name]
+
+
+def test_a_layer_of_another_type_has_the_fields_of_the_initialisation():
+    mixers = {1: dict(type='GatedDeltaNet', norm_eps=0.5)}
+    hybrid, _ = convert(tiny_teacher(), [0, 1], init='mimic', layer_mixers=mixers)
+    alone, _ = convert(tiny_teacher(), [1], init='mimic', mixer='GatedDeltaNet')
+    expected = alone.config.mixer_of(1) | dict(norm_eps=0.5)
+    assert hybrid.config.mixer_of(1) == expected

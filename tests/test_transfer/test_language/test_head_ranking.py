@@ -204,3 +204,14 @@ def test_bad_settings_of_a_ranking(teacher):
         rank_layers(
             teacher, [tokens()], Conversion(init='scratch', mixer='Mamba'), unit='heads'
         )
+
+
+def test_heads_of_layers_with_a_window_are_not_ranked():
+    with pytest.raises(ValueError, match="have a sliding window|unit='layers'"):
+        rank_layers(
+            tiny_teacher('mistral', sliding_window=4), [tokens(2)], unit='heads'
+        )
+    fields = dict(use_sliding_window=True, sliding_window=3, max_window_layers=1)
+    teacher = tiny_teacher('qwen2', **fields)
+    ranking = rank_layers(teacher, [tokens(2)], unit='heads')
+    assert {layer for layer, _ in ranking.order} == {0}

@@ -19,6 +19,8 @@ from mmtransmamba.transfer.convert import (
     rank_layers,
     read_calibration,
 )
+from mmtransmamba.transfer.convert.candidates import Candidates
+from mmtransmamba.transfer.convert.probes import text_probes
 
 
 @pytest.fixture(scope='module')
@@ -166,3 +168,16 @@ def test_bad_settings(teacher):
         Conversion(ranking='best')
     with pytest.raises(ValueError, match='needs calibration text'):
         rank_layers(teacher, [])
+
+
+def test_calibrated_mixers_are_fitted_before_they_are_ranked(teacher):
+    text = list(tokens(8).split(2))
+    given = dict(mixer='GatedDeltaNet', calibration=text, calibration_steps=10)
+    spec = Conversion(init='calibrate', **given)
+    ranking = rank_layers(teacher, text, spec)
+    with Candidates(teacher, spec) as candidates:
+        candidates.fit(text, 10)
+        expected = candidates.costs(text_probes(text), [], candidates.layers)
+    assert dict(zip(ranking.order, ranking.kl, strict=True)) == pytest.approx(expected)
+    hybrid, _ = convert(teacher, 'auto', 1 / 3, init='calibrate', **given)
+    assert hybrid.config.mamba_layers == ranking.order[:1]
