@@ -76,6 +76,24 @@ class TorchExport:
         return _listed(torch.export.load(path).module())
 
 
+class _OfOneShape(nn.Module):
+    """A traced model that refuses inputs of another shape than it was traced with.
+
+    Its scans have the order of the traced grid, and would run on another one with as
+    many tokens.
+    """
+
+    def __init__(self, traced: nn.Module, shape: list[int]) -> None:
+        super().__init__()
+        self.traced = traced
+        self.shape = shape
+
+    def forward(self, images):  # as the traced module's; TorchScript infers the types
+        if list(images.shape[1:]) != self.shape:
+            raise ValueError('the images have another shape than the exported model')
+        return self.traced(images)
+
+
 class TorchScript:
     """``torch.jit``: a traced model, also for C++."""
 
@@ -87,6 +105,7 @@ class TorchScript:
         traced = torch.jit.trace(
             recording.module, recording.images, check_trace=False, strict=False
         )
+        traced = torch.jit.script(_OfOneShape(traced, list(recording.images.shape[1:])))
         extra = {METADATA: json.dumps(recording.metadata)}
         torch.jit.save(traced, str(path), _extra_files=extra)
 

@@ -56,6 +56,10 @@ def test_every_family_runs_from_a_file_with_any_batch(family, format, tmp_path):
             assert gap(a, b) < 1e-4
     if format == 'onnx':
         assert report.nodes < 300
+    # As many tokens on another grid.
+    turned = (*shape[:-2], 2 * shape[-2], shape[-1] // 2)
+    with pytest.raises(Exception):  # noqa: B017 (each format has its own)
+        run(torch.randn(3, *turned))
 
 
 @pytest.mark.parametrize('format', ['torchscript', 'torch_export'])
