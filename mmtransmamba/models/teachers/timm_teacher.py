@@ -44,12 +44,16 @@ def _build(model: str | dict[str, Any], pretrained: bool) -> nn.Module:
 def _layers(model: nn.Module) -> list[str] | None:
     """Modules listed in timm's own feature table, for models without blocks.
 
-    Convolutional models store their stages under many names.
+    Convolutional models store their stages under many names. Earlier versions of timm
+    have no table for CoaT.
     """
     if any(hasattr(model, name) for name in ('blocks', 'layers', 'stages')):
         return None
     table = getattr(model, 'feature_info', None)
-    return [entry['module'] for entry in table] if table else None
+    if table:
+        return [entry['module'] for entry in table]
+    serial = [n for n, _ in model.named_children() if n.startswith('serial_blocks')]
+    return serial or None
 
 
 def _classifier(model: nn.Module) -> nn.Module | None:

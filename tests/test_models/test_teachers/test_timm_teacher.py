@@ -124,11 +124,12 @@ def test_the_feature_is_what_the_head_reads(model, num_classes):
 
 
 @torch.no_grad()
-def test_maps_of_both_kinds_against_forward_intermediates():
+def test_maps_of_both_kinds_against_the_stages():
     teacher = TimmTeacher(OF_MANY_KINDS['maps of both kinds'], checkpoint='random')
-    x = images(teacher.native_size)
-    output = teacher(x)
-    _, stages = teacher.model.forward_intermediates(teacher.preprocess(x))
+    stages = []
+    for stage in teacher.model.stages:
+        stage.register_forward_hook(lambda module, args, out: stages.append(out))
+    output = teacher(images(teacher.native_size))
     for feature, stage in zip(output.layers, stages, strict=True):
         assert feature.grid == tuple(stage.shape[-2:])
         assert torch.equal(feature.tokens, stage.flatten(2).transpose(1, 2))
@@ -170,12 +171,13 @@ def test_of_two_outputs_of_a_block_that_of_the_image_is_read():
         num_heads_inner=1,
     )
     teacher = TimmTeacher(model, checkpoint='random')
-    output = teacher(x := images())
-    _, expected = teacher.model.forward_intermediates(
-        teacher.preprocess(x), output_fmt='NLC'
-    )
+    expected = []
+    for block in teacher.model.blocks:
+        block.register_forward_hook(lambda module, args, out: expected.append(out[1]))
+    output = teacher(images())
     for feature, tokens in zip(output.layers, expected, strict=True):
-        assert torch.equal(feature.tokens, tokens)
+        assert torch.equal(feature.tokens, tokens[:, 1:])
+        assert torch.equal(feature.cls, tokens[:, 0])
 
 
 def test_a_module_that_does_not_run_is_named():
