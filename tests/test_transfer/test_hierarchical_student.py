@@ -121,7 +121,7 @@ def test_teacher_is_resampled_to_each_stage():
     images, samples = batch()
     distiller = build(dict(layer=TERMS['layer']))
     distiller.alpha, distiller.distill_weight = 0.0, 1.0
-    assert distiller.layer_map == [0, 0, 1, 1, 2]
+    assert distiller.layer_map == [0, 1, 1, 2, 2]
     loss = distiller(images, samples, mode='loss')['loss_layer']
 
     seen = []
