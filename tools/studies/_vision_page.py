@@ -314,10 +314,10 @@ gradients as large as that of the logits in the first third of the steps.
 _INHERITED = """\
 Students that start from DeiT-Tiny's first six blocks
 ([subcloning](../subcloning.md)); the steps, the images and the terms are those of the
-rows above. 10.9 % of the parameters are inherited, mostly output projections, with norms
-and the position embedding; the other weights of the blocks are drawn by the rules of
-`SubcloneInitializer` instead of the backbone's. Which of both a gain is due to is not
-measured here. What is inherited was trained on ImageNet, to which these photographs
+rows above. 10.9 % of the parameters are inherited, mostly output projections, besides
+norms and the position embedding; the other weights of the blocks are drawn by the rules
+of `SubcloneInitializer` instead of the backbone's. Which of both a gain is due to is
+not measured here. What is inherited was trained on ImageNet, to which these photographs
 belong.
 """
 _FEWER = """\
