@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtransmamba.apis.recipes.recipe import Recipe, read_recipe
+from mmtransmamba.models.language.mixers.fields import as_fields
 from mmtransmamba.utils.checkpoint_files import write
 from mmtransmamba.utils.text_files import read_json
 
@@ -71,9 +72,8 @@ class Request:
             if getattr(self, name) is not None:
                 given[name] = getattr(self, name)
         if isinstance(self.mixer, Mapping) and 'type' not in self.mixer:
-            own = recipe.convert.get('mixer') or {}
-            own = {'type': own} if isinstance(own, str) else own
-            given['mixer'] = {**own, **self.mixer}
+            own = as_fields(recipe.convert.get('mixer') or {})
+            given['mixer'] = own | dict(self.mixer)
         return given | dict(seed=self.seed)
 
     def check_files(self) -> None:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mmtransmamba.models.language.mixers import complete, mixer_class_of
-from mmtransmamba.models.language.mixers.fields import DEFAULT
+from mmtransmamba.models.language.mixers.fields import DEFAULT, as_fields
 from mmtransmamba.models.language.old_fields import take_old_fields
 from mmtransmamba.registry import DECODER_MIXERS
 
@@ -85,7 +85,7 @@ class HybridFields:
                 f'layers with a mixer are {", ".join(sorted(layers)) or "none"}.'
             )
         for layer, mixer in given.items():
-            mixer = {'type': mixer} if isinstance(mixer, str) else dict(mixer)
+            mixer = as_fields(mixer)
             kind = {'type': mixer.get('type', self.mixer['type'])}
             kind = complete(kind, self.mixers)['type']
             base = self.mixer if kind == self.mixer['type'] else {}

@@ -10,6 +10,7 @@ from mmtransmamba.models.folders.config import check_sizes
 from mmtransmamba.models.language import ATTENTION, HYBRIDS, MAMBA, choose_layers
 from mmtransmamba.models.language.config import SLIDING
 from mmtransmamba.models.language.mixers import Init, mixer_class
+from mmtransmamba.models.language.mixers.fields import as_fields, name_of
 from mmtransmamba.transfer.convert.spec import Conversion, init_of
 
 # Fields not copied: the hybrid sets its own, or they point to code of the teacher.
@@ -85,8 +86,8 @@ def _layer_mixer(
     Raises:
         ValueError: There is no such mixer, or it has no such initialisation.
     """
-    own = {'type': own} if isinstance(own, str) else dict(own)
-    kind = own.get('type', mixer['type'])
+    own = as_fields(own)
+    kind = name_of(mixer_class(own.pop('type', mixer['type'])))
     if kind == mixer['type']:
         return {**mixer, **own}
     return {**_mixer_fields(kind, init_of(kind, init), has), **own}

@@ -12,7 +12,12 @@ from mmengine.registry import Registry
 from torch import Tensor
 
 from mmtransmamba.models.language.mixers import Init, mixer_class
-from mmtransmamba.models.language.mixers.fields import DEFAULT, check_fields, name_of
+from mmtransmamba.models.language.mixers.fields import (
+    DEFAULT,
+    as_fields,
+    check_fields,
+    name_of,
+)
 from mmtransmamba.registry import DECODER_MIXERS
 from mmtransmamba.utils.choices import RANKINGS
 
@@ -142,8 +147,7 @@ class Conversion:
 
     @property
     def _given_mixer(self) -> dict[str, Any]:
-        mixer = self.mixer or {}
-        return {'type': mixer} if isinstance(mixer, str) else dict(mixer)
+        return as_fields(self.mixer or {})
 
 
 def init_of(mixer: str, init: str, registry: Registry = DECODER_MIXERS) -> Init:

@@ -384,3 +384,17 @@ def test_a_layer_of_another_type_has_the_fields_of_the_initialisation():
     alone, _ = convert(tiny_teacher(), [1], init='mimic', mixer='GatedDeltaNet')
     expected = alone.config.mixer_of(1) | dict(norm_eps=0.5)
     assert hybrid.config.mixer_of(1) == expected
+
+
+@pytest.mark.parametrize('name', ['Mamba2', 'mmtransmamba.Mamba2'])
+def test_a_layer_of_the_common_type_has_the_common_fields(name):
+    mixers = {1: dict(type=name, norm_eps=0.5)}
+    hybrid, _ = convert(
+        tiny_teacher(),
+        [0, 1],
+        init='mimic',
+        mixer=dict(type='Mamba2', d_conv=3),
+        layer_mixers=mixers,
+    )
+    assert hybrid.config.mixer_of(1) == hybrid.config.mixer_of(0) | dict(norm_eps=0.5)
+    assert hybrid.config.mixer_of(1)['d_conv'] == 3

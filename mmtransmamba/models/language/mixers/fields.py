@@ -56,6 +56,11 @@ def fields_of(mixer: type[AttentionMixer]) -> dict[str, Any]:
     return fields
 
 
+def as_fields(mixer: str | Mapping[str, Any]) -> dict[str, Any]:
+    """A mixer's ``type`` and fields, where its type alone may be given."""
+    return {'type': mixer} if isinstance(mixer, str) else dict(mixer)
+
+
 def complete(
     mixer: str | Mapping[str, Any], registry: Registry = DECODER_MIXERS
 ) -> dict[str, Any]:
@@ -68,7 +73,7 @@ def complete(
     Raises:
         ValueError: The type, a field or a value is unknown.
     """
-    given = {'type': mixer} if isinstance(mixer, str) else dict(mixer)
+    given = as_fields(mixer)
     cls = mixer_class(given.pop('type', DEFAULT), registry)
     fields = fields_of(cls)
     check_fields(cls, given)
