@@ -85,7 +85,7 @@ def run_experiment(
         return ExperimentResult(work_dir=work_dir, scalars=scalars, **record)
 
     cfg.work_dir = str(work_dir)
-    checkpoint = launch.find_resumable(cfg.work_dir, launch.checkpoints_outside(cfg))
+    checkpoint = launch.last_checkpoint(cfg, work_dir)
     cfg.resume = checkpoint is not None
     if checkpoint is not None:
         cfg.load_from = checkpoint
@@ -117,9 +117,7 @@ def _test(cfg: Config, work_dir: Path) -> dict[str, Any]:
     Raises:
         ValueError: It has no checkpoint.
     """
-    cfg.load_from = launch.find_resumable(
-        str(work_dir), launch.checkpoints_outside(cfg)
-    )
+    cfg.load_from = launch.last_checkpoint(cfg, work_dir)
     if cfg.load_from is None:
         raise ValueError(
             f'{work_dir} holds a finished run without a checkpoint, which cannot be '

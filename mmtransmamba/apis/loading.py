@@ -26,9 +26,9 @@ from mmtransmamba.models.trainable import EncoderClassifier
 from mmtransmamba.models.trainable.adapters import ALPHA, merged_state
 from mmtransmamba.registry import DATASETS, MODELS
 from mmtransmamba.utils.config_data import only_registered, read_dumped_config
-from mmtransmamba.utils.launch import checkpoints_outside, find_resumable
+from mmtransmamba.utils.launch import last_checkpoint
 
-_LOADERS = ('test_dataloader', 'val_dataloader', 'train_dataloader')
+LOADERS = ('test_dataloader', 'val_dataloader', 'train_dataloader')
 _MODEL_FOLDERS = ('student', 'model')
 """Where a training of language models saves the folder of the trained one."""
 
@@ -99,28 +99,33 @@ def find_model_folder(path: Path) -> Path | None:
 
 def _from_checkpoint(path: Path, config: str | Path | Config | None) -> nn.Module:
     work_dir, checkpoint = (path, None) if path.is_dir() else (path.parent, path)
+    trusted = config is not None
+    file = None if trusted else _config_in(work_dir)
+    if file is not None:
+        config = read_dumped_config(file)
     if checkpoint is None:
-        own = config
-        if config is None and any(work_dir.glob('*.py')):
-            own = read_dumped_config(_config_in(work_dir))
-        outside = None if own is None else checkpoints_outside(read_config(own))
-        found = find_resumable(str(work_dir), outside)
+        own = Config() if config is None else read_config(config)
+        found = last_checkpoint(own, work_dir)
         if found is None:
             raise FileNotFoundError(
                 f'"{path}" has neither a config.json, as a model folder has, nor a '
                 'complete checkpoint, as the folder of a training run has'
             )
         checkpoint = Path(found)
-    if config is not None:
+    if config is None:
+        raise FileNotFoundError(
+            f'"{work_dir}" has no config (*.py), as the work directory of a training '
+            'has; give config='
+        )
+    if trusted:
         return load_trained(config, checkpoint)
-    config = read_dumped_config(_config_in(work_dir))
     with only_registered(_built(config)):
         return load_trained(config, checkpoint)
 
 
 def _built(config: Config) -> dict[str, Any]:
     """The parts of a config that :func:`load_trained` builds or looks up."""
-    sets = ((config.get(name) or {}).get('dataset') or {} for name in _LOADERS)
+    sets = ((config.get(name) or {}).get('dataset') or {} for name in LOADERS)
     return dict(
         default_scope=config.get('default_scope', ''),
         model=student_config(config.get('model') or {}),
@@ -209,19 +214,15 @@ def _registered(registry: Registry, name: str | None) -> type | None:
         return current.get(name) if name else None
 
 
-def _config_in(work_dir: Path) -> Path:
-    configs = sorted(work_dir.glob('*.py'), key=lambda path: path.stat().st_mtime)
-    if not configs:
-        raise FileNotFoundError(
-            f'"{work_dir}" has no config (*.py), as the work directory of a training '
-            'has; give config='
-        )
-    return configs[-1]
+def _config_in(work_dir: Path) -> Path | None:
+    """The newest config in a folder, None if there is none."""
+    configs = work_dir.glob('*.py')
+    return max(configs, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def _metainfo(config: Config) -> dict:
     """Names of the classes, if the config's data set has them without its files."""
-    for name in _LOADERS:
+    for name in LOADERS:
         dataset = (config.get(name) or {}).get('dataset') or {}
         kind = _registered(DATASETS, dataset.get('type'))
         metainfo = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}

@@ -9,12 +9,11 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmtransmamba.apis.loading import load_trained
+from mmtransmamba.apis.loading import LOADERS, load_trained
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.utils.dtypes import floating_dtype
 
 _PROMPTS = ('template', 'template_variables', 'system', 'image_place')
-_LOADERS = ('test_dataloader', 'val_dataloader', 'train_dataloader')
 
 
 def load_model(folder: str | Path) -> nn.Module:
@@ -67,7 +66,7 @@ def load_chat_parts(
 def _prompts_of(config: Config) -> dict[str, Any]:
     """How the config's data make prompts; the first data set that says so counts."""
     found: dict[str, Any] = {}
-    for name in _LOADERS:
+    for name in LOADERS:
         dataset = (config.get(name) or {}).get('dataset') or {}
         while 'dataset' in dataset:
             dataset = dataset['dataset']

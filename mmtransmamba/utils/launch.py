@@ -152,10 +152,14 @@ def _has_other_format(path: Path) -> bool:
         return file.read(2)[:1] == b'\x80'
 
 
-def checkpoints_outside(cfg: Config) -> str | None:
-    """The ``out_dir`` of a run's checkpoints, None if they are in its folder."""
+def last_checkpoint(cfg: Config, work_dir: str | Path) -> str | None:
+    """The last complete checkpoint of a config's run in a folder.
+
+    The run may keep its checkpoints elsewhere, see
+    :func:`~mmtransmamba.utils.checkpoint_files.find_resumable`.
+    """
     hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    return hook.get('out_dir')
+    return find_resumable(work_dir, hook.get('out_dir'))
 
 
 def resume(cfg: Config) -> None:
@@ -166,7 +170,7 @@ def resume(cfg: Config) -> None:
     Raises:
         ValueError: All checkpoints in its ``work_dir`` are damaged.
     """
-    found = find_resumable(cfg.work_dir, checkpoints_outside(cfg))
+    found = last_checkpoint(cfg, cfg.work_dir)
     if found is None:
         print(f'no checkpoint in "{cfg.work_dir}", training from the start')
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,14 +180,16 @@ def _read_scalars(run: Run) -> None:
         lambda: defaultdict(dict)
     )
     validations: dict[str, dict[int, float]] = defaultdict(dict)
-    ends = sorted((r['step'], r['epoch']) for r in training if 'epoch' in r)
+    epoch_of = sorted((r['step'], r['epoch']) for r in training if 'epoch' in r)
     for record in records:
         step = record['step']
         time = step
-        if run.train_axis == 'epoch':
+        if run.train_axis == 'epoch' and 'epoch' in record:
+            time = record['epoch']
+        elif run.train_axis == 'epoch':
             # Records of hooks have the iteration alone.
-            time = next((e for end, e in ends if end >= step), run.epochs)
-            time = record.get('epoch', time)
+            place = bisect_left(epoch_of, (step,))
+            time = epoch_of[place][1] if place < len(epoch_of) else run.epochs
         for name, value in record.items():
             if name in _NO_METRICS or name.startswith(LAYER_WEIGHT):
                 continue
