@@ -11,6 +11,7 @@ from _cifar10_weights import cifar10_teacher
 from mmengine.config import Config
 
 from mmtransmamba.apis.configs import read_config
+from mmtransmamba.transfer.weight_maps.vit_to_plainmamba import vit_to_plainmamba
 
 CONFIGS = Path(__file__).absolute().parents[2] / 'configs' / 'quickstart'
 IMAGENETTE, CIFAR10 = 'imagenette', 'cifar10'
@@ -44,6 +45,7 @@ class Row:
         proportion: Part of the images.
         teacher_layer: Layer whose tokens supervise, counted from 0; None for the last.
         subclone: Whether the student starts from the teacher's weights.
+        inherit: Options of the :class:`~mmtransmamba.SubcloneInitializer`.
         gradients: Whether the gradients of the terms are recorded, which changes
             nothing in the training.
         family: Which of the other students; None for the PlainMamba.
@@ -62,6 +64,7 @@ class Row:
     proportion: float = 1.0
     teacher_layer: int | None = None
     subclone: bool = False
+    inherit: dict[str, Any] = field(default_factory=dict)
     gradients: bool = False
     family: str | None = None
     data: str = IMAGENETTE
@@ -100,6 +103,16 @@ BEST_TITLE = 'feature + logits, none fades, `TermBalanceHook`'
 
 def _rival(kind: str, **arguments: Any) -> dict[str, Any]:
     return {'rival': dict(type=f'mmtransmamba.{kind}', **arguments)}
+
+
+FRESH_RULES = {fresh.key for fresh in vit_to_plainmamba().fresh}
+DT_RULES = {'dt_weight', 'dt_bias'}
+NOTHING = {'layers.0.norm.bias': 'whole', '*': 'skip'}
+"""What is inherited if nothing is: one bias of 192 values, since none is refused."""
+
+
+def _kept(rules: set[str]) -> dict[str, str]:
+    return dict.fromkeys(sorted(rules), 'keep')
 
 
 ROWS: dict[str, list[Row]] = {
@@ -166,6 +179,27 @@ ROWS: dict[str, list[Row]] = {
             f'{BEST_TITLE}, inherited weights',
             subclone=True,
             **BEST,
+        ),
+    ],
+    # What of the inherited weights helps: the values or the rules for the others.
+    'inherited': [
+        Row(
+            'subclone_rules',
+            "the initializer's rules for fresh weights alone",
+            subclone=True,
+            inherit=dict(rules=NOTHING),
+        ),
+        Row(
+            'subclone_dt',
+            "the initializer's rules for dt alone",
+            subclone=True,
+            inherit=dict(rules=NOTHING, fresh=_kept(FRESH_RULES - DT_RULES)),
+        ),
+        Row(
+            'subclone_values',
+            "inherited values, the others as the model's initialisation has them",
+            subclone=True,
+            inherit=dict(fresh=_kept(FRESH_RULES)),
         ),
     ],
     'rivals': [
@@ -296,7 +330,7 @@ def config_of(run: Run, args: argparse.Namespace) -> Config:
         options['val_dataloader.dataset.proportion'] = 0.5
     options |= _student_options(row)
     if row.subclone:
-        hook = dict(type='mmtransmamba.SubcloneInitializer')
+        hook = dict(type='mmtransmamba.SubcloneInitializer', **row.inherit)
         if not row.has_teacher:
             teacher = str(args.data / 'deit_tiny')
             hook['teacher'] = dict(transfer.model.teacher, model=teacher)
