@@ -18,6 +18,7 @@ from tiny_decoders import tiny_teacher
 from mmtransmamba.apis.experiment import RESULT_FILE
 
 ALL = list(smollm2.PARTS)
+WHOLE = plan.plan(ALL)
 WORDS = 'the cat sat on a mat and saw that it was good to be there again '
 
 
@@ -109,7 +110,7 @@ SPEEDS = ('tokens_per_second_8',)
 
 def do(args, *keys):
     for key in keys:
-        runs.run(argparse.Namespace(**vars(args) | dict(one=key)))
+        runs.run(argparse.Namespace(**vars(args) | dict(one=key)), WHOLE)
 
 
 def test_runs_become_rows_and_a_page(arguments, monkeypatch):
@@ -127,10 +128,14 @@ def test_runs_become_rows_and_a_page(arguments, monkeypatch):
     )['transfer_history']
     assert history == ['init:calibrate', 'matvlm']
     arguments.max_runs = 0
-    runs.run(arguments)
+    runs.run(arguments, WHOLE)
     page = (arguments.out / 'smollm2.md').read_text()
     assert f'**3 of {len(plan.plan(ALL))} runs are done.**' in page
     assert '| 50 % | GatedDeltaNet | `calibrate` |' in page
+    # The page of a command that does one part has all parts.
+    arguments.parts = ['decode']
+    runs.run(arguments, WHOLE)
+    assert (arguments.out / 'smollm2.md').read_text() == page
     assert '| 50 % | SlidingWindow | ' in page.split('## Tokens per second')[1]
     with (arguments.out / 'smollm2' / 'curves.csv').open() as file:
         points = [row for row in csv.DictReader(file) if row['key'] == done[0]]
@@ -144,7 +149,7 @@ def test_the_share_of_a_branch_beside_a_window_is_kept(arguments):
     (row,) = runs.read_table(arguments.out / 'smollm2' / 'runs.csv')
     assert 0 < float(row['branch_share']) < 1
     arguments.max_runs = 0
-    runs.run(arguments)
+    runs.run(arguments, WHOLE)
     page = (arguments.out / 'smollm2.md').read_text()
     share = f'{float(row["branch_share"]):.1%}'
     assert f'the linear branch has {share} of the norm' in ' '.join(page.split())
@@ -164,7 +169,7 @@ def test_trained_students_are_asked(arguments, capsys):
     for row in rows:
         assert 0 <= float(row['generated']) <= 100 and 0 <= float(row['acc']) <= 100
     arguments.max_runs = 0
-    runs.run(arguments)
+    runs.run(arguments, WHOLE)
     page = (arguments.out / 'smollm2.md').read_text()
     assert '| student | mqar, 1 | mqar, 2 |' in page.split('## Recall')[1]
     # In the order of the plan, whoever came first.
@@ -270,7 +275,7 @@ def test_the_next_missing_runs_are_done_in_processes(arguments, monkeypatch):
     monkeypatch.setattr(runs, 'measure_teacher', lambda args: None)
     monkeypatch.setattr(runs, 'page', lambda args, planned: None)
     arguments.max_runs = 2
-    runs.run(arguments)
+    runs.run(arguments, WHOLE)
     assert started == ['50_Mamba2_mimic', '50_Mamba2_calibrate']
 
 

@@ -174,7 +174,7 @@ def test_the_sweep_uses_neither_the_test_images_nor_the_students(arguments):
 def test_the_part_on_cifar10_needs_its_teacher(arguments, tmp_path):
     args = argparse.Namespace(**vars(arguments) | dict(out=tmp_path, parts=['cifar10']))
     with pytest.raises(SystemExit, match=r'needs .*teacher\.safetensors; tools/studi'):
-        runs.run(args)
+        runs.run(args, 138)
     assert runs.cifar10_top1(args) is None
     shrink(plan.config_of(plan.plan(['cifar10'], [0])[1], args))
     assert runs.cifar10_top1(args) == 78.9
@@ -199,12 +199,12 @@ def test_an_interrupted_study_goes_on_and_repeats_nothing(arguments, monkeypatch
 
         patch.setattr(Runner, 'test', kill)
         with pytest.raises(KeyboardInterrupt):
-            runs.run(arguments)
+            runs.run(arguments, 138)
     assert not runs.rows_file(plan.plan(ALL, [0])[0], arguments).is_file()
-    assert '**0 of 6 runs**' in (arguments.out / 'vision.md').read_text()
+    assert '**0 of 138 runs**' in (arguments.out / 'vision.md').read_text()
     for most in (1, None, None):
         arguments.max_runs = most
-        runs.run(arguments)
+        runs.run(arguments, 138)
     assert trained == [
         'baseline_seed0',
         *(r.key for r in plan.plan(['decisive'], [0, 1])),
@@ -219,7 +219,7 @@ def test_an_interrupted_study_goes_on_and_repeats_nothing(arguments, monkeypatch
     kept = gradients.read_gradients(arguments.out / 'vision')
     assert [list(series) for series in kept] == [[1, 2, 3, 4]] * 2
     text = (arguments.out / 'vision.md').read_text()
-    assert '**6 of 6 runs**' in text
+    assert '**6 of 138 runs**' in text
     for name in ('accuracy', 'curves', 'weights', 'gradients'):
         assert f'vision/{name}.png' in text
         assert (arguments.out / 'vision' / f'{name}.png').stat().st_size > 1000

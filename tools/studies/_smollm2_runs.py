@@ -316,8 +316,12 @@ def measured(run: Run, args: argparse.Namespace) -> list[dict[str, Any]]:
     return [row]
 
 
-def run(args: argparse.Namespace) -> None:
-    """The whole study, or one of its runs."""
+def run(args: argparse.Namespace, whole: list[Run]) -> None:
+    """Those runs of some parts of the study that are missing, or one of them.
+
+    Args:
+        whole: All runs of the study, for the page.
+    """
     torch.set_num_threads(args.threads)
     runs = plan(args.parts)
     if args.one is not None:
@@ -333,14 +337,14 @@ def run(args: argparse.Namespace) -> None:
     if missing:
         args.work_dir.mkdir(parents=True, exist_ok=True)
         measure_teacher(args)
-    page(args, runs)
+    page(args, whole)
     for number, each in enumerate(missing, 1):
         in_process(each, args)
         # What the row came from is kept, checkpoints are needed to go on alone.
         for checkpoint in (args.work_dir / each.key).rglob('*.pth'):
             checkpoint.unlink()
         shutil.rmtree(args.work_dir / each.key / 'converted', ignore_errors=True)
-        page(args, runs)
+        page(args, whole)
         print(f'{each.key}: done, {number} of {len(missing)}', flush=True)
 
 

@@ -131,8 +131,12 @@ def train_in_process(run: Run, args: argparse.Namespace) -> None:
     call_logged('vision.py', arguments, run.key, args)
 
 
-def run(args: argparse.Namespace) -> None:
-    """The whole study, or one of its runs."""
+def run(args: argparse.Namespace, planned: int) -> None:
+    """Those runs of the study that are missing, or one of them.
+
+    Args:
+        planned: How many runs the whole study has.
+    """
     runs = plan(args.parts, args.seeds)
     if args.one is not None:
         (wanted,) = (r for r in runs if r.key == args.one)
@@ -147,16 +151,16 @@ def run(args: argparse.Namespace) -> None:
     if missing:
         args.work_dir.mkdir(parents=True, exist_ok=True)
         prepare(missing, args)
-    page(args, runs)
+    page(args, planned)
     for number, each in enumerate(missing, 1):
         train_in_process(each, args)
         for checkpoint in (args.work_dir / each.key).glob('*.pth'):
             checkpoint.unlink()
-        page(args, runs)
+        page(args, planned)
         print(f'{each.key}: done, {number} of {len(missing)}', flush=True)
 
 
-def page(args: argparse.Namespace, runs: list[Run]) -> None:
+def page(args: argparse.Namespace, planned: int) -> None:
     """Write the page and its pictures from the rows that there are."""
     path = views_of(args) / TEACHER_FILE
     kept = args.out / 'vision' / TEACHER_FILE
@@ -168,7 +172,7 @@ def page(args: argparse.Namespace, runs: list[Run]) -> None:
         read_rows(args.out / 'vision' / RUNS_FILE),
         read_rows(args.out / 'vision' / SWEEP_FILE),
         read_gradients(args.out / 'vision'),
-        len(runs),
+        planned,
         read_json(kept) if kept.is_file() else None,
         cifar10_top1(args),
     )

@@ -54,8 +54,9 @@ def parse_args() -> argparse.Namespace:
 @tool(parse_args, 'interrupted; the same command goes on with what is not done yet')
 def main(args: argparse.Namespace) -> None:
     import _smollm2_runs
+    from _smollm2_plan import plan
 
-    _smollm2_runs.run(args)
+    _smollm2_runs.run(args, plan(list(PARTS)))
 
 
 if __name__ == '__main__':

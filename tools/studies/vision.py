@@ -17,9 +17,11 @@ from pathlib import Path
 from _tool import Parser, natural, positive, seed_number, tool
 
 PARTS = (
-    *('decisive', 'terms', 'schedules', 'fewer', 'subclone'),
+    *('decisive', 'terms', 'schedules', 'fewer', 'subclone', 'inherited'),
     *('rivals', 'layers', 'families', 'cifar10', 'sweep'),
 )
+
+SEEDS = (0, 1, 2)
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,7 +40,7 @@ def parse_args() -> argparse.Namespace:
         default=Path('docs/results'),
         help='gets vision.md, and the tables and pictures in vision/',
     )
-    parser.add_argument('--seeds', nargs='+', type=seed_number, default=[0, 1, 2])
+    parser.add_argument('--seeds', nargs='+', type=seed_number, default=list(SEEDS))
     parser.add_argument(
         '--parts',
         nargs='+',
@@ -59,8 +61,10 @@ def parse_args() -> argparse.Namespace:
 @tool(parse_args, 'interrupted; the same command goes on with what is not trained yet')
 def main(args: argparse.Namespace) -> None:
     import _vision_runs
+    from _vision_plan import plan
 
-    _vision_runs.run(args)
+    whole = plan(list(PARTS), sorted({*SEEDS, *args.seeds}))
+    _vision_runs.run(args, len(whole))
 
 
 if __name__ == '__main__':
