@@ -18,11 +18,12 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from _tool import Parser, out_folder, positive, tool
 
 from mmtransmamba.utils.choices import VLM_BENCHMARKS
+from mmtransmamba.utils.text_files import read_json
 
 if TYPE_CHECKING:
     from mmtransmamba.evaluation.vlm import Benchmark, Result
@@ -248,9 +249,17 @@ def print_table(results: list[Result]) -> None:
     Console().print(table)
 
 
-def save(results: list[Result], path: Path) -> None:
+def earlier_scores(folder: Path) -> dict[str, Any]:
+    """Figures of the benchmarks that the folder has answers of the model to."""
+    path = folder / 'scores.json'
+    found = read_json(path) if path.is_file() else {}
+    answers = folder / 'predictions'
+    return {n: v for n, v in found.items() if (answers / f'{n}.jsonl').is_file()}
+
+
+def save(results: list[Result], path: Path, earlier: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    scores = {
+    scores = earlier | {
         result.benchmark.name: dict(questions=result.count, **result.figures)
         for result in results
     }
@@ -261,9 +270,10 @@ def save(results: list[Result], path: Path) -> None:
 def main(args: argparse.Namespace) -> None:
     from mmtransmamba.evaluation.vlm import BENCHMARKS, from_files, run_benchmark
 
-    results = []
+    results, earlier = [], {}
     if args.model:
         answers = answers_of_model(args)
+        earlier = earlier_scores(args.out)
     else:
         files = prediction_files(args.predictions, args.benchmarks)
         answers = from_files(files)
@@ -278,7 +288,7 @@ def main(args: argparse.Namespace) -> None:
         if 'answers to submit' in result.headline:
             print(f'{name}: {result.count} answers in {options["submission"]}')
         # After each benchmark, so that a later failure loses nothing.
-        save(results, args.out / 'scores.json')
+        save(results, args.out / 'scores.json', earlier)
     print_table(results)
     print(f'All figures: {args.out / "scores.json"}')
 

@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _tool import Parser, out_folder, seed_number, tool
+from _tool import EachOnce, Parser, out_folder, seed_number, tool
 
 if TYPE_CHECKING:
     from mmtransmamba.apis import ExperimentResult
@@ -35,7 +35,12 @@ def parse_args() -> argparse.Namespace:
         help='results',
     )
     parser.add_argument(
-        '--seeds', type=seed_number, nargs='+', default=[0], help="the students' seeds"
+        '--seeds',
+        type=seed_number,
+        nargs='+',
+        action=EachOnce,
+        default=[0],
+        help="the students' seeds",
     )
     return parser.parse_args()
 

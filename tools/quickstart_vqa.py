@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _tool import Parser, out_folder, seed_number, tool
+from _tool import EachOnce, Parser, out_folder, seed_number, tool
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,6 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--students',
         nargs='+',
+        action=EachOnce,
         choices=list(STUDENTS),
         default=['hybrid', 'pure'],
         help='which are made of the teacher; default: hybrid pure',
@@ -197,9 +198,9 @@ def main(args: argparse.Namespace) -> None:
         results['pure Mamba, from scratch'] = scratch
     categories = sorted({q.category for q in test.questions})
     records = report(results, majority(train_set, test), categories)
-    path = args.work_dir / 'results.json'
+    path = args.work_dir / f'results_seed{args.seed}.json'
     path.write_text(json.dumps(records, indent=2))
-    page = args.work_dir / 'answers.png'
+    page = args.work_dir / f'answers_seed{args.seed}.png'
     draw(results, list(students.values()), test, page)
     print(
         f'{len(test)} questions about {len(test.scenes)} scenes that no training has.'

@@ -42,7 +42,7 @@ PYTHON_CODE
 
 # setup_env [EXTRA]: leaves the Python of the environment in ENV_PYTHON.
 setup_env() {
-    local extra=${1:-} root venv python stamp wanted constraints tested=()
+    local extra=${1:-} root venv python created='' stamp wanted constraints tested=()
     constraints=${MMTRANSMAMBA_CONSTRAINTS:-}
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
     venv=${MMTRANSMAMBA_VENV:-$root/.venv}
@@ -54,12 +54,14 @@ setup_env() {
         fi
         # Whoever keeps an environment chooses its versions.
         constraints=${constraints:-none}
-    elif [ ! -x "$venv/bin/python" ]; then
+    # The last that is written: an interrupted creation has Python, but no pip.
+    elif [ ! -x "$venv/bin/pip" ]; then
         python=$(find_python) || return 1
+        [ -e "$venv" ] || created=1
         echo "Creating the virtual environment $venv"
         if ! "$python" -m venv "$venv"; then
             echo "error: $python cannot create virtual environments; on Debian and Ubuntu install python3-venv" >&2
-            rm -rf "$venv"
+            [ -z "$created" ] || rm -rf "$venv"
             return 1
         fi
     fi

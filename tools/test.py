@@ -106,6 +106,7 @@ def main(args: argparse.Namespace) -> None:
 
     from mmtransmamba.engine.run import build_runner
     from mmtransmamba.utils import launch
+    from mmtransmamba.utils.metrics import plain_metrics
 
     runner = build_runner(prepare_config(args))
     check_weights(runner, args.checkpoint)
@@ -113,7 +114,7 @@ def main(args: argparse.Namespace) -> None:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=str(args.out)))
     metrics = runner.test()
     if args.out is not None and args.out_item == 'metrics':
-        dump(metrics, args.out)
+        dump(plain_metrics(metrics), args.out)
     launch.end_processes()
 
 

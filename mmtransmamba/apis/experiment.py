@@ -16,6 +16,7 @@ from mmtransmamba.engine.run import build_runner
 from mmtransmamba.engine.student import trained_part
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.utils import launch
+from mmtransmamba.utils.metrics import plain_metrics
 from mmtransmamba.utils.text_files import read_json
 from mmtransmamba.visualization import TOP1, RunScalars, read_scalars
 
@@ -103,7 +104,7 @@ def run_experiment(
         scalars=read_scalars(work_dir, metric),
         parameters=sum(p.numel() for p in model.parameters()),
         seconds=None if cfg.resume else seconds,
-        tested=None if tested is None else _plain(tested),
+        tested=None if tested is None else plain_metrics(tested),
     )
     record = asdict(result)
     del record['work_dir'], record['scalars']
@@ -126,15 +127,7 @@ def _test(cfg: Config, work_dir: Path) -> dict[str, Any]:
     cfg.work_dir = str(work_dir / 'test')
     cfg.resume, cfg.log_level = False, 'WARNING'
     launch.prepare(cfg)
-    return _plain(build_runner(cfg).test())
-
-
-def _plain(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Metrics with Python's numbers and lists for those of numpy and PyTorch."""
-    return {
-        name: value.tolist() if hasattr(value, 'tolist') else value
-        for name, value in metrics.items()
-    }
+    return plain_metrics(build_runner(cfg).test())
 
 
 def _claim(work_dir: Path, text: str) -> None:

@@ -61,6 +61,19 @@ class KeyValues(argparse.Action):
         setattr(namespace, self.dest, options)
 
 
+class EachOnce(argparse.Action):
+    """Stores the values of a list, each one once, in their order."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, list(dict.fromkeys(values)))
+
+
 def parse_run(parser: Parser, dataloader: str) -> argparse.Namespace:
     """Parse the command line of a tool that runs a config in one or more processes.
 

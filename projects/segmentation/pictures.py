@@ -4,6 +4,7 @@ python projects/segmentation/pictures.py WORK_DIR... --out FILE.png
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from mmtransmamba.utils.numbers import positive
@@ -22,6 +23,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    # Python finds modules beside a script, and this one's package is above it.
+    sys.path.insert(0, str(Path(__file__).absolute().parents[2]))
     import matplotlib
     import numpy as np
     import torch

@@ -106,5 +106,11 @@ def test_the_format_of_kept_responses(report, root, tmp_path):
     assert figures['well_formed'] == ['33.3333', '0']
     assert figures['no_answer'] == ['66.6667', '100']
     assert figures['words_caption'] == ['3', '–']
+    # Two models on one benchmark have files of one name.
+    other = tmp_path / 'other' / 'gqa.jsonl'
+    other.parent.mkdir()
+    other.write_text(plain.read_text())
+    table = report(other, file, other)
+    assert 'other/gqa.jsonl' in table and 'responses/gqa.jsonl' in table
     with pytest.raises(SystemExit, match='nothing.jsonl'):
         report(tmp_path / 'nothing.jsonl')

@@ -50,6 +50,7 @@ def venv(tmp_path):
         )
     )
     python.chmod(0o755)
+    python.with_name('pip').touch(0o755)
     return python.parent.parent
 
 
@@ -110,6 +111,35 @@ def test_changed_sources_are_installed_again(setup_env, checkout, name):
     setup_env('tests')
     (checkout / name).write_text('changed')
     assert len(setup_env()[1]) == 2
+
+
+def test_an_environment_whose_creation_was_interrupted_is_finished(
+    setup_env, venv, tmp_path
+):
+    own = tmp_path / 'python3'
+    # Creates pip as venv does, at its end.
+    own.write_text(
+        f'#!/bin/sh\n[ "$2" = venv ] && touch {venv}/bin/pip && chmod +x '
+        f'{venv}/bin/pip\nexit 0\n'
+    )
+    own.chmod(0o755)
+    (venv / 'bin' / 'pip').unlink()
+    done, calls = setup_env(PYTHON=str(own))
+    assert done.returncode == 0, done.stderr
+    assert 'Creating the virtual environment' in done.stdout and len(calls) == 2
+    assert (venv / 'bin' / 'pip').is_file()
+
+
+def test_a_folder_that_was_there_is_kept_if_nothing_can_be_created(
+    setup_env, venv, tmp_path
+):
+    own = tmp_path / 'python3'
+    own.write_text('#!/bin/sh\n[ "$2" != venv ]\n')
+    own.chmod(0o755)
+    (venv / 'bin' / 'pip').unlink()
+    done, calls = setup_env(PYTHON=str(own))
+    assert done.returncode == 1 and 'cannot create virtual' in done.stderr
+    assert (venv / 'bin' / 'python').is_file() and not calls
 
 
 def test_failed_installation_is_tried_again(setup_env, tmp_path):

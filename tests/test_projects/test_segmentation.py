@@ -300,6 +300,9 @@ def test_predictions_become_a_picture(tmp_path, repo_dir, monkeypatch, capsys):
     out = tmp_path / 'out.png'
     arguments = ['pictures.py', str(tmp_path / 'student'), '--out', str(out)]
     monkeypatch.setattr(sys, 'argv', [*arguments, '--scenes', '2'])
+    # A script is started without the folder of the package in the path.
+    monkeypatch.setattr(sys, 'path', [p for p in sys.path if p != str(repo_dir)])
     pictures.main(pictures.parse_args())
+    assert str(repo_dir) in sys.path
     assert out.stat().st_size > 5_000
     assert str(out) in capsys.readouterr().out

@@ -1,5 +1,12 @@
 """Several configs and seeds become one table, by any metric of a validation."""
 
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
 SCRIPT = 'analysis_tools/ablation.py'
 
 
@@ -12,7 +19,10 @@ def test_a_table_by_any_metric(run_tool, tiny_config, tmp_path):
     assert done.returncode == 0, done.stderr
     head, _, row = (tmp_path / 'work_dirs/ablation/table.md').read_text().splitlines()
     # Ten of ten classes are always right.
-    assert head.startswith('| config | final accuracy/top10 | best accuracy/top10 |')
+    assert head == (
+        '| config | final accuracy/top10 | best accuracy/top10 '
+        '| reaches the best of scratch_tiny at | seconds |'
+    )
     assert row.startswith('| scratch_tiny | 100.00 | 100.00 | 1 |')
 
     # The run is not trained again, and what it measured is named.
@@ -21,3 +31,21 @@ def test_a_table_by_any_metric(run_tool, tiny_config, tmp_path):
     log = (tmp_path / 'work_dirs/ablation/scratch_tiny_seed3.log').read_text()
     assert '--metric mIoU: no validation of' in log
     assert 'theirs are accuracy/top1, accuracy/top10' in log
+
+
+def test_nothing_is_started_after_an_interruption(monkeypatch, tmp_path, tiny_config):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools' / 'analysis_tools'))
+    import ablation
+
+    started = []
+
+    def train(args, config, seed):
+        started.append(seed)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ablation, 'train_in_process', train)
+    options = ['--seeds', '0', '1', '2', '2', '--work-dir', str(tmp_path / 'runs')]
+    monkeypatch.setattr(sys, 'argv', ['ablation.py', str(tiny_config), *options])
+    with pytest.raises(SystemExit, match='130'):
+        ablation.main()
+    assert started in ([0], [0, 1])  # the next one may just have begun

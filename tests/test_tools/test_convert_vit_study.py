@@ -102,10 +102,19 @@ def test_the_trained_part_has_a_row_for_each_stage_and_goes_on(tmp_path, monkeyp
     folder = tmp_path / 'work' / 'GatedDeltaNet_0.5_0_2x2' / 'tune' / 'student'
     history = load_encoder(folder).config.transfer_history
     assert history == ['init:mimic', 'vision_align', 'vision_tune']
-    monkeypatch.delattr(_convert_vit_trained, 'run_experiment')
-    assert study(0) == rows
+    assert all(float(row['seconds']) > 0 for row in rows)
+    with monkeypatch.context() as patch:
+        patch.delattr(_convert_vit_trained, 'run_experiment')
+        assert study(0) == rows
     page = (tmp_path / 'out' / 'convert_vit.md').read_text()
     assert '| GatedDeltaNet | 50 % | `align` | 2 | 2 | 1 |' in page
+    # The time of a training that an earlier command began is not known.
+    (tmp_path / 'out' / 'convert_vit' / 'trained.csv').unlink()
+    again = study(0)
+    assert again == [row | dict(seconds='') for row in rows]
+    page = (tmp_path / 'out' / 'convert_vit.md').read_text()
+    (line,) = (x for x in page.splitlines() if '| `tune` | 2 | 2 | 1 |' in x)
+    assert line.endswith('| – |')
 
 
 def test_other_lengths_batches_and_tests_are_no_seeds(tmp_path):
@@ -146,6 +155,29 @@ def test_other_lengths_batches_and_tests_are_no_seeds(tmp_path):
         '| Mamba2 | 100 % | `align` | 20 | 32 | 1 | 70.0 | 70.0 | 9 |',
         '| Mamba2 | 100 % | `align` | 100 | 16 | 1 | 80.0 | 80.0 | 9 |',
     ]
+
+
+def before_row(mixer, images):
+    values = dict(mixer=mixer, init='mimic', ratio='1', images=images)
+    return values | dict(top1='9', agreement='9', kl='1')
+
+
+def test_a_page_has_what_there_is(tmp_path):
+    def page(**rows):
+        none = dict(before=[], trained=[], latency=[])
+        imagenette = none | rows.pop('imagenette', {})
+        _convert_vit_page.write_page(tmp_path, imagenette, none | rows)
+        return (tmp_path / 'convert_vit.md').read_text()
+
+    assert page() == '# DeiT-Tiny converted: accuracy on Imagenette\n'
+    rows = [before_row('teacher', '40'), before_row('Mamba2', '40')]
+    assert '| Mamba2 | `mimic` | 100 % | 9.0 |' in page(before=rows)
+    latency = [dict(model='Mamba2', pixels='224', milliseconds='7')]
+    assert '| Mamba2 | 224 | 7 |' in page(imagenette=dict(latency=latency))
+    # A teacher on more images alone takes no row away.
+    rows.append(before_row('teacher', '400'))
+    text = page(imagenette=dict(before=rows))
+    assert '| Mamba2 | `mimic` | 100 % | 9.0 |' in text and 'same 40 images' in text
 
 
 def test_the_part_cifar10_converts_the_teacher_of_its_own_study(tmp_path, monkeypatch):

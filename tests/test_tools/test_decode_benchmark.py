@@ -129,3 +129,20 @@ def test_counts_are_positive(parse, capsys, option):
     assert (
         f'{option}: "0" must be a whole number, 1 at least' in capsys.readouterr().err
     )
+
+
+def test_a_page_without_marks_is_kept(tmp_path):
+    page = tmp_path / 'page.md'
+    begin, end = module.MARKS
+    for text in ('# my notes', f'{begin} and no end', f'{end}\n{begin}'):
+        page.write_text(text)
+        with pytest.raises(ValueError, match=r'page\.md has text, and not the lines'):
+            module.write_between_marks(page, '| table |')
+        assert page.read_text() == text
+    page.write_text(f'# my notes\n{begin}\nold\n{end}\nmore')
+    module.write_between_marks(page, '| table |')
+    assert page.read_text() == f'# my notes\n{begin}\n\n| table |\n{end}\nmore'
+    for path in (tmp_path / 'new.md', tmp_path / 'empty.md'):
+        (tmp_path / 'empty.md').touch()
+        module.write_between_marks(path, '| table |')
+        assert path.read_text() == '| table |'

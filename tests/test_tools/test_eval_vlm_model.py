@@ -138,6 +138,17 @@ def test_answers_files_and_scores(evaluate, asked, model, data):
     assert scores(data / 'out')['pope']['questions'] == 6
 
 
+def test_benchmarks_one_after_another_are_all_in_the_scores(evaluate, model, data):
+    for name in ('pope', 'scienceqa_img'):
+        evaluate(model, '--benchmarks', name, *FAST)
+    assert list(scores(data / 'out')) == ['pope', 'scienceqa_img']
+    evaluate(model, *BOTH, *FAST, out='whole')
+    assert scores(data / 'out') == scores(data / 'whole')
+    # Of another model's answers, nothing is kept.
+    evaluate('--predictions', data.joinpath(*PREDICTIONS), '--benchmarks', 'pope')
+    assert list(scores(data / 'out')) == ['pope']
+
+
 def test_interrupted_and_continued(evaluate, asked, model, data, capsys):
     sizes, watched = asked
     args = (model, *BOTH, *FAST, '--batch-size', 2)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import platform
 import sys
 from pathlib import Path
 
@@ -129,6 +130,30 @@ def test_packages_that_are_absent_are_named(start, monkeypatch):
         f'{shape} mamba_ssm': 'no mamba_ssm here',
         f'{shape} fla': 'no fla here',
     }
+    # Once they are there, they and nothing else are measured.
+    asked = []
+    monkeypatch.setattr(_gpu, '_rows', lambda item: asked.append(item.case) or [])
+    start('--dry-run', '--parts', 'mixing')
+    assert asked == list(found)
+
+
+@pytest.mark.parametrize('other', ['commit', 'card', 'dry run'])
+def test_results_of_something_else_are_not_continued(start, monkeypatch, other):
+    monkeypatch.setattr(_gpu_training, 'alone', lambda *_: iter([('images', 1.0)]))
+    monkeypatch.setattr(_gpu_training, 'DISTILLERS', {})
+    options = ['--dry-run', '--parts', 'training']
+    before, _ = start(*options)
+    if other == 'dry run':
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+        monkeypatch.setattr(torch.cuda, 'get_device_name', platform.machine)
+        del options[0]
+    else:
+        here = _gpu.where()
+        place = 0 if other == 'card' else -1
+        here[place] = f'another {other}'
+        monkeypatch.setattr(_gpu, 'where', lambda: here)
+    with pytest.raises(SystemExit, match='has results of .*choose another folder'):
+        start(*options)
 
 
 def test_nothing_is_started_when_the_time_is_up(start, monkeypatch):

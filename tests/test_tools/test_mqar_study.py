@@ -82,6 +82,12 @@ def test_a_study_goes_on_with_the_next_run(arguments, monkeypatch):
     page = (arguments.out / 'mqar.md').read_text()
     assert '**2 of 12 runs of the first command are done.**' in page
     assert ', 2 of 3 rates |' in page
+    # Other steps would be other rows of the same names.
+    for option in ('steps', 'teacher_steps'):
+        other = argparse.Namespace(**vars(arguments) | {option: 77})
+        with pytest.raises(ValueError, match='measured with --steps .*, --teach'):
+            runs.run(other)
+    assert f'in {arguments.teacher_steps:,} steps starts again' in page
 
 
 def test_a_teacher_that_does_not_learn_starts_again_with_a_lower_rate(
@@ -128,7 +134,7 @@ def test_the_best_rate_is_chosen_among_those_of_all_seeds(tmp_path):
         teacher = dict.fromkeys(runs.TEACHERS, '0') | dict(accuracy=score)
         teacher |= dict(key=f't{seed}', head_dim=16, seed=seed)
         runs.add_rows(tmp_path / 'mqar' / 'teachers.csv', runs.TEACHERS, teacher)
-    write_page(tmp_path, planned[:1])
+    write_page(tmp_path, planned[:1], 2000)
     page = (tmp_path / 'mqar.md').read_text()
     assert '**0 of 1 runs of the first command are done.**' in page
     assert '| KDA | 60.0 (50.0 to 70.0), 2 seeds, at 0.001, 1 of 3 rates |' in page

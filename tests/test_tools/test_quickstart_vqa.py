@@ -51,7 +51,7 @@ def test_ends_with_tables_and_page(quickstart, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     for label in ('teacher', 'hybrid, only converted', 'pure Mamba', 'KiB', 'exists'):
         assert label in printed
-    records = json.loads((tmp_path / 'results.json').read_text())
+    records = json.loads((tmp_path / 'results_seed0.json').read_text())
     by_model = {record['model']: record for record in records}
     assert list(by_model) == [
         'most frequent answer',
@@ -70,14 +70,14 @@ def test_ends_with_tables_and_page(quickstart, tmp_path, monkeypatch, capsys):
     hybrid = by_model['hybrid']['state_kib_long']
     assert pure['state_kib_question'] < hybrid
     assert pure['parameters'] == by_model['pure Mamba, from scratch']['parameters']
-    assert (tmp_path / 'answers.png').stat().st_size > 10_000
+    assert (tmp_path / 'answers_seed0.png').stat().st_size > 10_000
     assert [done for _, done in quickstart.started] == [False] * 9
 
     # Everything is there: nothing is trained, the answers are the same.
     quickstart.started.clear()
     quickstart.main()
     assert [done for _, done in quickstart.started] == [True] * 9
-    again = json.loads((tmp_path / 'results.json').read_text())
+    again = json.loads((tmp_path / 'results_seed0.json').read_text())
     for one, other in zip(records, again, strict=True):
         assert one['accuracy'] == other['accuracy']
 
@@ -86,7 +86,7 @@ def test_ends_with_tables_and_page(quickstart, tmp_path, monkeypatch, capsys):
     sys.argv += ['--students', 'pure', 'pure_gdn']
     quickstart.main()
     assert [done for _, done in quickstart.started] == [True] * 5 + [False] * 3 + [True]
-    records = json.loads((tmp_path / 'results.json').read_text())
+    records = json.loads((tmp_path / 'results_seed0.json').read_text())
     added = {r['model']: r for r in records if r['model'] not in by_model}
     assert list(added) == [
         'pure Gated DeltaNet, only converted',

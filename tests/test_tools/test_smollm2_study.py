@@ -4,7 +4,9 @@ import argparse
 import csv
 import gzip
 import json
+import shutil
 import sys
+from unittest.mock import Mock
 
 import _smollm2_plan as plan
 import _smollm2_runs as runs
@@ -136,6 +138,11 @@ def test_runs_become_rows_and_a_page(arguments, monkeypatch):
     arguments.parts = ['decode']
     runs.run(arguments, WHOLE)
     assert (arguments.out / 'smollm2.md').read_text() == page
+    # Rows of another seed, budget or test would have the same names.
+    for option in ('seed', 'tokens', 'limit'):
+        other = argparse.Namespace(**vars(arguments) | {option: 77})
+        with pytest.raises(ValueError, match='measured with --seed 0, --tokens 128, '):
+            runs.run(other, WHOLE)
     assert '| 50 % | SlidingWindow | ' in page.split('## Tokens per second')[1]
     with (arguments.out / 'smollm2' / 'curves.csv').open() as file:
         points = [row for row in csv.DictReader(file) if row['key'] == done[0]]
@@ -257,6 +264,13 @@ def test_a_run_that_was_interrupted_is_not_converted_or_trained_again(
 
     def never(*args, **kwargs):
         raise AssertionError('converted again')
+
+    with monkeypatch.context() as patch:
+        # The parent process removes the converted model of a finished run.
+        patch.setattr(runs, 'convert', converts := Mock(wraps=runs.convert))
+        shutil.rmtree(work / 'converted')
+        folder, _ = runs.converted(plan.plan(['decisive'])[0], arguments)
+        assert folder.is_dir() and converts.call_count == 1
 
     monkeypatch.setattr(runs, 'convert', never)
     monkeypatch.setattr('mmtransmamba.apis.experiment.build_runner', never)

@@ -10,7 +10,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
 
 from mmtransmamba.models.checkpoint import CheckpointError, read_state_dict
-from mmtransmamba.utils.command import KeyValues, Parser, tool
+from mmtransmamba.utils.command import EachOnce, KeyValues, Parser, tool
 from mmtransmamba.utils.numbers import positive
 
 
@@ -51,6 +51,13 @@ def test_returns_what_the_work_returns(command):
         'a': 1,
         'b': 'x',
     }
+
+
+def test_a_list_may_name_things_once():
+    made = Parser('A tool')
+    made.add_argument('--seeds', nargs='+', action=EachOnce, type=positive)
+    assert made.parse_args(['--seeds', '3', '1', '03', '1']).seeds == [3, 1]
+    assert made.parse_args([]).seeds is None
 
 
 def test_own_messages_stand_for_themselves(line_of, tmp_path):

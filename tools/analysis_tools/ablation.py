@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _tool import KeyValues, Parser, out_folder, positive, seed_number, tool
+from _tool import EachOnce, KeyValues, Parser, out_folder, positive, seed_number, tool
 
 if TYPE_CHECKING:
     from mmtransmamba.apis.experiment import ExperimentResult
@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument('configs', nargs='+', type=Path, help='one row each')
-    parser.add_argument('--seeds', nargs='+', type=seed_number, default=[0, 1, 2])
+    parser.add_argument(
+        'configs', nargs='+', action=EachOnce, type=Path, help='one row each'
+    )
+    parser.add_argument(
+        '--seeds', nargs='+', action=EachOnce, type=seed_number, default=[0, 1, 2]
+    )
     parser.add_argument(
         '--work-dir', type=out_folder, default=Path('work_dirs/ablation')
     )
@@ -35,8 +39,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--baseline',
         default='scratch',
-        help="config whose name contains this sets the accuracy to reach (its runs' "
-        'mean best)',
+        help='config whose name contains this sets what is to be reached: for each '
+        'seed, the best of its run',
     )
     parser.add_argument(
         '--metric',
@@ -102,22 +106,20 @@ def tabulate(args: argparse.Namespace) -> str:
         config.stem: [train(args, config, seed) for seed in args.seeds]
         for config in args.configs
     }
-    target = next(
-        (
-            statistics.mean(run.scalars.best for run in runs)
-            for name, runs in rows.items()
-            if args.baseline in name
-        ),
-        None,
-    )
-    reach = f'reaches {target:.2f} at' if target is not None else 'reaches baseline at'
+    # Runs of one seed see the same data, so each is compared with its own.
+    baseline = next((name for name in rows if args.baseline in name), None)
+    targets = [run.scalars.best for run in rows.get(baseline, [])]
+    reach = f'reaches the best of {baseline or "a baseline"} at'
     name = METRICS.get(args.metric, args.metric)
     lines = [
         f'| config | final {name} | best {name} | {reach} | seconds |',
         '|---|---|---|---|---|',
     ]
     for name, runs in rows.items():
-        epochs = [run.scalars.epochs_to(target) for run in runs] if target else []
+        epochs = [
+            run.scalars.epochs_to(target)
+            for run, target in zip(runs, targets, strict=False)
+        ]
         lines.append(
             f'| {name} | {mean_and_spread([run.scalars.final for run in runs])} '
             f'| {mean_and_spread([run.scalars.best for run in runs])} '
@@ -143,8 +145,13 @@ def main(args: argparse.Namespace) -> None:
             for seed in args.seeds
             for config in args.configs
         ]
-        for job in jobs:
-            job.result()
+        try:
+            for job in jobs:
+                job.result()
+        except BaseException:
+            # A failure, or Ctrl-C: nothing more is started.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     table = tabulate(args)
     (args.work_dir / 'table.md').write_text(table + '\n')
     print(table)

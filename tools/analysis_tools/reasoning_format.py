@@ -7,7 +7,7 @@ that tools/eval_vlm.py writes to OUT/predictions/responses for a model that reas
 import argparse
 from pathlib import Path
 
-from _tool import Parser, tool
+from _tool import EachOnce, Parser, tool
 
 
 def read_responses(path: Path) -> list[dict]:
@@ -24,7 +24,9 @@ def read_responses(path: Path) -> list[dict]:
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument('files', nargs='+', type=Path, help='files of responses')
+    parser.add_argument(
+        'files', nargs='+', action=EachOnce, type=Path, help='files of responses'
+    )
     return parser.parse_args()
 
 
@@ -33,16 +35,18 @@ def main(args: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from mmtransmamba.apis.lm_comparison import distinct_names
     from mmtransmamba.evaluation.reasoning import ReasoningFormat
 
     columns = {}
+    names = distinct_names([str(path) for path in args.files])
     for path in args.files:
         metric = ReasoningFormat()
         responses = read_responses(path)
         if not responses:
             raise ValueError(f'{path} holds no responses.')
         metric.process(None, responses)
-        columns[path.stem] = dict(
+        columns[names[str(path)]] = dict(
             responses=len(responses), **metric.compute_metrics(metric.results)
         )
     table = Table('', *columns)

@@ -336,12 +336,21 @@ def markdown(rows: list[dict[str, Any]], header: str) -> str:
 
 
 def write_between_marks(path: Path, text: str) -> None:
-    """Write to a file: between its marks, or the whole file if it has none."""
+    """Write to a new file, or between the marks of an existing one.
+
+    Raises:
+        ValueError: It has other text, and no marks.
+    """
     begin, end = MARKS
     old = path.read_text() if path.exists() else ''
-    if begin in old and end in old:
+    if begin in old and end in old.partition(begin)[2]:
         head, _, rest = old.partition(begin)
         text = f'{head}{begin}\n\n{text}\n{end}{rest.partition(end)[2]}'
+    elif old.strip():
+        raise ValueError(
+            f'{path} has text, and not the lines {begin!r} and {end!r} between which '
+            'the table would go; add them, or choose another file'
+        )
     path.write_text(text)
 
 

@@ -10,7 +10,8 @@ backbones under bf16 autocast, alone beside DeiT-T's and with the distiller; dec
 by ``decode.py``.
 
 Every result is written at once. A second run with the same folder continues: what is
-done is not repeated, and what failed is tried again.
+done is not repeated, and what failed or had no backend is tried again. Results of
+another card, PyTorch, commit, or of a dry run need another folder.
 The predictions beside the results were written before any run.
 """
 

@@ -205,7 +205,8 @@ def measure_before(
 
 
 def measure_latency(study: Study) -> None:
-    """Median time of one image."""
+    """Median time of one image on one thread."""
+    torch.set_num_threads(1)
     table = study.table('latency')
     models = {'DeiT-Tiny': study.teacher}
     for mixer in MIXERS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -92,7 +93,7 @@ def _trained(rows: Rows) -> list[str]:
                 str(len(found)),
                 mean_and_spread([float(row['top1']) for row in found], 1),
                 mean_and_spread([float(row['agreement']) for row in found], 1),
-                f'{mean(float(row["seconds"]) for row in found):.0f}',
+                _seconds(found),
             )
             for (steps, batch, mixer, ratio, stage), found in sorted(
                 groups.items(), key=lambda group: (int(group[0][0]), int(group[0][1]))
@@ -101,10 +102,17 @@ def _trained(rows: Rows) -> list[str]:
     )
 
 
+def _seconds(rows: Rows) -> str:
+    """Mean of the rows that have a time; an interrupted training has none."""
+    times = [float(row['seconds']) for row in rows if row['seconds']]
+    return f'{mean(times):.0f}' if times else '–'
+
+
 def _teacher(rows: Rows) -> Mapping[str, str]:
-    """The teacher's row on most images."""
+    """The teacher's row on the images that most of the rows have, of such the most."""
+    counts = Counter(row['images'] for row in rows)
     teachers = [row for row in rows if row['mixer'] == 'teacher']
-    return max(teachers, key=lambda row: int(row['images']))
+    return max(teachers, key=lambda row: (counts[row['images']], int(row['images'])))
 
 
 def _tested_as(teacher: Mapping[str, str], rows: Rows) -> Rows:
@@ -131,21 +139,11 @@ def _cifar10(tables: Mapping[str, Rows]) -> list[str]:
     return lines
 
 
-def write_page(
-    out: Path, tables: Mapping[str, Rows], cifar10: Mapping[str, Rows]
-) -> None:
-    """Write ``convert_vit.md``.
-
-    Args:
-        out: Folder of the page.
-        tables: Rows of the tables by name, see ``FIELDS`` of ``_convert_vit``.
-        cifar10: Those of the part on CIFAR-10.
-    """
+def _imagenette(tables: Mapping[str, Rows]) -> list[str]:
+    """The sections on DeiT-Tiny before and after a training."""
     teacher = _teacher(tables['before'])
     images = int(teacher['images'])
     lines = [
-        '# DeiT-Tiny converted: accuracy on Imagenette',
-        '',
         _SETTING.format(images=images, error=50 / images**0.5),
         f'The teacher is right in {float(teacher["top1"]):.1f} % of the images.',
         '',
@@ -163,6 +161,22 @@ def write_page(
             '',
             *_trained(trained),
         ]
+    return lines
+
+
+def write_page(
+    out: Path, tables: Mapping[str, Rows], cifar10: Mapping[str, Rows]
+) -> None:
+    """Write ``convert_vit.md``.
+
+    Args:
+        out: Folder of the page.
+        tables: Rows of the tables by name, see ``FIELDS`` of ``_convert_vit``.
+        cifar10: Those of the part on CIFAR-10.
+    """
+    lines = ['# DeiT-Tiny converted: accuracy on Imagenette', '']
+    if tables['before']:
+        lines += _imagenette(tables)
     lines += _cifar10(cifar10)
     if tables['latency']:
         lines += [

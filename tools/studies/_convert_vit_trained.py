@@ -70,9 +70,11 @@ def measure_trained(study: Any) -> None:
             if stage in missing:
                 cfg = stage_config(stage, start, study, seed)
                 torch.set_num_threads(args.threads)
+                begun = (folder / stage).exists()
                 begin = time.process_time()
                 run_experiment(cfg, folder / stage)
-                seconds = time.process_time() - begin
+                # What goes on with an earlier command's steps has no time to compare.
+                seconds = '' if begun else time.process_time() - begin
                 hybrid = load_encoder(folder / stage / 'student').eval()
                 found = study.score(study.answers(hybrid))
                 table.add(stage=stage, **key, **found, seconds=seconds)

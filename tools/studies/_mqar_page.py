@@ -24,7 +24,8 @@ HEAD = f"""# Recall after conversion
 
 A Llama of {LAYERS} layers (hidden size {HIDDEN}, {HEADS} heads of size K) learns
 multi-query associative recall (`MQARTokens`): {PAIRS} pairs, {LENGTH} tokens, {VOCAB}
-ids. A teacher that has not learned it in 2,000 steps starts again with a lower rate.
+ids. A teacher that has not learned it in {{steps:,}} steps starts again with a lower
+rate.
 The attention of all layers is then replaced (`init='mimic'`), and the student is
 distilled on fresh sequences, {BATCH} a step, with KL and forced layers; all parameters
 are trained. A layer's state has {HEADS} K² numbers for each mixer, so the window keeps
@@ -39,18 +40,19 @@ python tools/studies/mqar.py
 """
 
 
-def write_page(out: Path, runs: list[Run]) -> None:
+def write_page(out: Path, runs: list[Run], teacher_steps: int) -> None:
     """Write the page, with the runs of other sizes and seeds that there are.
 
     Args:
         out: Folder of the page ``mqar.md`` and of the tables in ``mqar/``.
         runs: All runs that are planned.
+        teacher_steps: At most how many a teacher has at each rate.
     """
     rows = {row['key']: row for row in read_table(out / 'mqar' / 'students.csv')}
     teachers = read_table(out / 'mqar' / 'teachers.csv')
     done = [_run_of(row) for row in rows.values()]
     missing = len(set(runs) - set(done))
-    text = HEAD + (
+    text = HEAD.format(steps=teacher_steps) + (
         f'\n**{len(runs) - missing} of {len(runs)} runs of the first command are '
         'done.** It goes on with the others.\n'
         if missing

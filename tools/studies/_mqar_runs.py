@@ -23,7 +23,7 @@ from _mqar_plan import (
     Run,
     plan,
 )
-from _tables import add_rows, read_table
+from _tables import add_rows, claim, read_table
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -189,8 +189,10 @@ def distil(run: Run, args: argparse.Namespace) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> None:
     """All students that have no row yet."""
     torch.set_num_threads(args.threads)
+    folder = args.out / 'mqar'
+    claim(folder, steps=args.steps, teacher_steps=args.teacher_steps)
     runs = plan(args.head_dims, args.seeds)
-    table: Path = args.out / 'mqar' / 'students.csv'
+    table: Path = folder / 'students.csv'
     done = {row['key'] for row in read_table(table)}
     missing = [r for r in runs if r.key not in done][: args.max_runs]
     args.work_dir.mkdir(parents=True, exist_ok=True)
@@ -202,5 +204,5 @@ def run(args: argparse.Namespace) -> None:
             f'{row["seconds"]} s',
             flush=True,
         )
-        write_page(args.out, runs)
-    write_page(args.out, runs)
+        write_page(args.out, runs, args.teacher_steps)
+    write_page(args.out, runs, args.teacher_steps)

@@ -26,7 +26,7 @@ from _smollm2_plan import (
     text_of,
     tokens_of,
 )
-from _tables import add_rows, read_table
+from _tables import add_rows, claim, read_table
 from transformers import DynamicCache
 
 from mmtransmamba.apis.experiment import run_experiment
@@ -96,7 +96,7 @@ def converted(run: Run, args: argparse.Namespace) -> tuple[Path, float]:
     """Folder of the student before its training, and the time that took."""
     folder = args.work_dir / run.key / 'converted'
     seconds = folder.with_name('seconds.json')
-    if not seconds.is_file():
+    if not (seconds.is_file() and folder.is_dir()):
         fit = {}
         if run.calibrates:
             fit = dict(
@@ -323,6 +323,8 @@ def run(args: argparse.Namespace, whole: list[Run]) -> None:
         whole: All runs of the study, for the page.
     """
     torch.set_num_threads(args.threads)
+    folder = args.out / 'smollm2'
+    claim(folder, seed=args.seed, tokens=args.tokens, limit=args.limit)
     runs = plan(args.parts)
     if args.one is not None:
         (wanted,) = (r for r in runs if r.key == args.one)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,24 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline='') as file:
         return list(csv.DictReader(file))
+
+
+def claim(folder: Path, **settings: Any) -> None:
+    """Record the settings that all rows of a folder's tables have, or check them.
+
+    Raises:
+        ValueError: The tables were measured with others.
+    """
+    path = folder / 'settings.json'
+    before = json.loads(path.read_text()) if path.is_file() else settings
+    if before != settings:
+        options = (f'--{k.replace("_", "-")} {v}' for k, v in before.items())
+        raise ValueError(
+            f'the tables in {folder} were measured with {", ".join(options)}; give '
+            'the same, or another --out and --work-dir'
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings) + '\n')
 
 
 def add_rows(

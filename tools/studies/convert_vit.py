@@ -14,7 +14,7 @@ import argparse
 import os
 from pathlib import Path
 
-from _tool import Parser, positive, real, seed_number, tool
+from _tool import EachOnce, Parser, positive, real, seed_number, tool
 
 PARTS = ('before', 'trained', 'latency', 'cifar10')
 MIXERS = ('Mamba2', 'GatedDeltaNet')
@@ -41,7 +41,9 @@ def parse_args() -> argparse.Namespace:
         default=Path('docs/results'),
         help='gets convert_vit.md, and the tables in convert_vit/',
     )
-    parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS))
+    parser.add_argument(
+        '--parts', nargs='+', action=EachOnce, choices=PARTS, default=list(PARTS)
+    )
     parser.add_argument(
         '--images',
         type=positive,
@@ -52,12 +54,14 @@ def parse_args() -> argparse.Namespace:
         '--seeds',
         type=seed_number,
         nargs='+',
+        action=EachOnce,
         default=[0],
         help='of the training, for the parts trained and cifar10',
     )
     parser.add_argument(
         '--mixers',
         nargs='+',
+        action=EachOnce,
         choices=MIXERS,
         default=list(MIXERS),
         help='of the parts trained and cifar10',
@@ -65,6 +69,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--ratios',
         nargs='+',
+        action=EachOnce,
         type=real(above=0, most=1),
         default=[0.5, 1.0],
         help='of converted layers, for the parts trained and cifar10',

@@ -11,7 +11,7 @@ stopped and repeated. The page is made from whatever rows there are.
 import argparse
 from pathlib import Path
 
-from _tool import Parser, natural, positive, seed_number, tool
+from _tool import EachOnce, Parser, natural, positive, seed_number, tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,9 +23,16 @@ def parse_args() -> argparse.Namespace:
         default=Path('docs/results'),
         help='gets mqar.md, and the tables in mqar/',
     )
-    parser.add_argument('--seeds', nargs='+', type=seed_number, default=[0, 1, 2])
     parser.add_argument(
-        '--head-dims', nargs='+', type=positive, default=[16], help='in order'
+        '--seeds', nargs='+', action=EachOnce, type=seed_number, default=[0, 1, 2]
+    )
+    parser.add_argument(
+        '--head-dims',
+        nargs='+',
+        action=EachOnce,
+        type=positive,
+        default=[16],
+        help='in order',
     )
     parser.add_argument(
         '--teacher-steps', type=positive, default=2000, help='at most, of a teacher'

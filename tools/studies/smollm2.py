@@ -11,7 +11,7 @@ teacher's folder of the GGUF file.
 import argparse
 from pathlib import Path
 
-from _tool import Parser, natural, positive, seed_number, tool
+from _tool import EachOnce, Parser, natural, positive, seed_number, tool
 
 PARTS = ('decisive', 'recall', 'long', 'shares', 'decode')
 
@@ -31,7 +31,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--seed', type=seed_number, default=0)
     parser.add_argument(
-        '--parts', nargs='+', choices=PARTS, default=list(PARTS), help='in this order'
+        '--parts',
+        nargs='+',
+        action=EachOnce,
+        choices=PARTS,
+        default=list(PARTS),
+        help='in this order',
     )
     parser.add_argument(
         '--tokens',

@@ -14,7 +14,7 @@ import argparse
 import os
 from pathlib import Path
 
-from _tool import Parser, natural, positive, seed_number, tool
+from _tool import EachOnce, Parser, natural, positive, seed_number, tool
 
 PARTS = (
     *('decisive', 'terms', 'schedules', 'fewer', 'subclone', 'inherited'),
@@ -40,10 +40,13 @@ def parse_args() -> argparse.Namespace:
         default=Path('docs/results'),
         help='gets vision.md, and the tables and pictures in vision/',
     )
-    parser.add_argument('--seeds', nargs='+', type=seed_number, default=list(SEEDS))
+    parser.add_argument(
+        '--seeds', nargs='+', action=EachOnce, type=seed_number, default=list(SEEDS)
+    )
     parser.add_argument(
         '--parts',
         nargs='+',
+        action=EachOnce,
         choices=PARTS,
         default=list(PARTS),
         help='which comparisons, in which order; default: all',

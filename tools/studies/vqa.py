@@ -10,7 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
-from _tool import Parser, natural, positive, seed_number, tool
+from _tool import EachOnce, Parser, natural, positive, seed_number, tool
 
 SETS = ('shapes', 'easy_vqa')
 STUDENTS = ('hybrid', 'pure', 'pure_gdn')
@@ -31,10 +31,18 @@ def parse_args() -> argparse.Namespace:
         default=Path('docs/results'),
         help='gets vqa_seeds.md, and the table in vqa/',
     )
-    parser.add_argument('--sets', nargs='+', choices=SETS, default=list(SETS))
-    parser.add_argument('--seeds', nargs='+', type=seed_number, default=[0, 1, 2])
     parser.add_argument(
-        '--students', nargs='+', choices=STUDENTS, default=list(STUDENTS)
+        '--sets', nargs='+', action=EachOnce, choices=SETS, default=list(SETS)
+    )
+    parser.add_argument(
+        '--seeds', nargs='+', action=EachOnce, type=seed_number, default=[0, 1, 2]
+    )
+    parser.add_argument(
+        '--students',
+        nargs='+',
+        action=EachOnce,
+        choices=STUDENTS,
+        default=list(STUDENTS),
     )
     parser.add_argument(
         '--max-runs', type=natural, help='stop after so many; 0 writes the page'
