@@ -24,7 +24,11 @@ from mmtransmamba.utils.processors import load_tokenizer
 from mmtransmamba.utils.text_files import parse_json, stream_lines
 
 _PIECE = 1 << 16  # characters tokenised at once
-_TOKENIZER_FILES = ('tokenizer*', 'vocab*', 'merges*', 'special_tokens_map.json')
+_TOKENIZER_FILES = (
+    *('tokenizer*', 'vocab*', 'merges*', 'special_tokens_map.json'),
+    # The last may name the class of the tokenizer.
+    *('added_tokens.json', '*.model', 'config.json'),
+)
 
 
 @DATASETS.register_module()
@@ -130,9 +134,9 @@ class PackedText(Dataset):
             for f in self.files
         ]
         digest = hashlib.sha256(json.dumps([settings, texts]).encode())
-        for pattern in _TOKENIZER_FILES:
-            for file in sorted(Path(self.tokenizer).glob(pattern)):
-                digest.update(file.read_bytes())
+        found = (Path(self.tokenizer).glob(pattern) for pattern in _TOKENIZER_FILES)
+        for file in sorted({file for files in found for file in files}):
+            digest.update(file.name.encode() + file.read_bytes())
         return digest.hexdigest()[:16]
 
     def _write(self) -> None:
@@ -183,6 +187,11 @@ class PackedText(Dataset):
                 f'"{self.text_key}": {error!r}.'
             ) from error
         prompt = row.get(self.prompt_key) if self.prompt_key else None
+        for key, value in ((self.text_key, text), (self.prompt_key, prompt or '')):
+            if not isinstance(value, str):
+                raise ValueError(
+                    f'PackedText: {where} has {value!r:.80} under "{key}", not text.'
+                )
         parts = [(text, True)]
         if prompt:
             parts.insert(0, (prompt, False))

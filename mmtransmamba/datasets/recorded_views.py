@@ -101,6 +101,28 @@ def resize_view(view: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(view), (side, side), interpolation=method)
 
 
+class _MappedArray:
+    """An array on disk, of which a copy and a worker have the path, not the content.
+
+    Args:
+        path: Its file.
+        shape: The beginning of its shape.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        self.path = path
+        self.shape = shape
+        self._array: np.ndarray | None = _read_array(path, shape)
+
+    def __getitem__(self, place: tuple[int, ...]) -> np.ndarray:
+        if self._array is None:
+            self._array = _read_array(self.path, self.shape)
+        return np.array(self._array[place])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(self.__dict__, _array=None)
+
+
 def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """An array on disk whose shape begins with ``shape``.
 
@@ -175,9 +197,9 @@ class RecordedViews(BaseDataset):
         self._metainfo.setdefault('classes', tuple(record.classes))
         self.views = record.views
         each = (record.images, record.views)
-        self._images = _read_array(folder / 'images.npy', each)
+        self._images = _MappedArray(folder / 'images.npy', each)
         self._teacher = {
-            name: _read_array(folder / f'{name}.npy', each)
+            name: _MappedArray(folder / f'{name}.npy', each)
             for name in ('logits', 'feature', *(f'layer_{i}' for i in layers))
         }
         labels = _read_array(folder / 'labels.npy', each[:1])
@@ -187,9 +209,9 @@ class RecordedViews(BaseDataset):
         """A sample in one of its views."""
         sample = super().get_data_info(idx)
         place = sample.pop('row'), np.random.randint(self.views)
-        sample['img'] = np.array(self._images[place])
+        sample['img'] = self._images[place]
         sample['teacher_record'] = {
-            name: np.array(array[place]) for name, array in self._teacher.items()
+            name: array[place] for name, array in self._teacher.items()
         }
         return sample
 

@@ -23,6 +23,8 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, 'utf-16-le'),
     (codecs.BOM_UTF16_BE, 'utf-16-be'),
 )
+_SURROGATE = re.compile(r'\\u[dD][89a-fA-F]')  # escaped, as JSON has to
+_AS_IS = dict(ensure_ascii=False)
 _ACCEPTED = 'accepted is UTF-8, or UTF-16 with a byte order mark'
 
 
@@ -129,13 +131,30 @@ def parse_json(text: str) -> Any:
     """A JSON document whose objects have each key once.
 
     Raises:
-        ValueError: It is not JSON, a key occurs twice in an object, or it is nested
-            too deeply.
+        ValueError: It is not JSON, a key occurs twice in an object, it is nested
+            too deeply, or a text in it has half of a surrogate pair.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        value = json.loads(text, object_pairs_hook=_unique)
+        if _SURROGATE.search(text) and not is_text(json.dumps(value, **_AS_IS)):
+            raise ValueError('a text has half of a surrogate pair (a character cut)')
     except RecursionError:
         raise ValueError('it is nested too deeply') from None
+    return value
+
+
+def is_text(value: Any) -> bool:
+    """Whether this is a string that can be encoded.
+
+    JSON may hold half of a surrogate pair, as of an emoji that was cut in two.
+    """
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode('utf-8')
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Views of images with a teacher's recorded outputs."""
 
+import copy
 import json
+import pickle
 import shutil
 from types import SimpleNamespace
 
@@ -63,6 +65,21 @@ def test_all_views_are_drawn_and_classes_can_be_chosen_from(made):
     assert set(dataset[3]['teacher_record']) == {'logits', 'feature', 'layer_11'}
     assert len(Subset(dataset, 0.5)) == 10
     assert len(dataset.metainfo['classes']) == 10
+
+
+def test_copies_have_the_path_of_a_recording_not_its_content(made):
+    dataset = RecordedViews(made.views)
+    whole = sum(file.stat().st_size for file in made.views.iterdir())
+    for copied in (
+        pickle.loads(pickle.dumps(dataset)),
+        copy.deepcopy(dataset),
+        dataset.get_subset([2, 5]),
+    ):
+        assert len(pickle.dumps(copied)) < whole / 4
+        shown = copied[1]['img']
+        real = dataset[5 if len(copied) == 2 else 1]
+        assert shown.shape == real['img'].shape
+        assert isinstance(copied._images._array, np.memmap)
 
 
 def test_an_interrupted_recording_goes_on(made, tmp_path):

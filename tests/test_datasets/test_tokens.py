@@ -10,7 +10,7 @@ import torch
 from byte_tokenizer import BOS, write_tokenizer
 from mmengine.runner import Runner
 
-from mmtransmamba.datasets import PackedText, TokenSamples
+from mmtransmamba.datasets import PackedText, TokenSamples, packed_text
 from mmtransmamba.datasets.token_collate import collate_tokens, token_sample
 
 
@@ -170,6 +170,21 @@ def test_tokens_are_kept_until_something_changes(tmp_path, tokenizer, monkeypatc
     assert [p.suffix for p in elsewhere.path.parent.iterdir()] == ['.bin']
 
 
+@pytest.mark.parametrize('name', ['added_tokens.json', 'spiece.model', 'config.json'])
+def test_every_file_of_a_tokenizer_counts(tmp_path, tokenizer, name):
+    (tmp_path / 'a.txt').write_text('some text of some length')
+    args = (str(tmp_path / 'a.txt'), str(tmp_path / 'tokenizer'), 4)
+    paths = [PackedText(*args).path]
+    for content in ('{}', '{"model_type": "llama"}'):
+        (tmp_path / 'tokenizer' / name).write_text(content)
+        with pytest.MonkeyPatch.context() as patch:
+            # Such a file need not be one that can be read.
+            written = tokenizer
+            patch.setattr(packed_text, 'load_tokenizer', lambda _, t=written: t)
+            paths.append(PackedText(*args).path)
+    assert len(set(paths)) == 3
+
+
 def test_other_processes_read_the_file(tmp_path, tokenizer):
     (tmp_path / 'a.txt').write_text('x' * 4000)
     dataset = PackedText(str(tmp_path / 'a.txt'), str(tmp_path / 'tokenizer'), 1000)
@@ -184,6 +199,19 @@ def test_other_processes_read_the_file(tmp_path, tokenizer):
     [
         ('{"text": "fine"}\nnot json\n', {}, 'bad.jsonl, line 2 is not a JSON object'),
         ('{"body": "x"}\n', {}, 'line 1 is not a JSON object with text under "text"'),
+        (
+            '{"text": "a"}\n{"text": null}\n',
+            {},
+            'line 2 has None under "text"',
+        ),
+        ('{"text": ["a", "b"]}\n', {}, r"line 1 has \['a', 'b'\] under"),
+        ('{"text": 5}\n', {}, 'line 1 has 5 under "text"'),
+        (
+            '{"text": "a", "q": {"b": 1}}\n',
+            dict(prompt_key='q'),
+            'line 1 has {.*} under "q", not text',
+        ),
+        ('{"text": "half \\ud83d"}\n', {}, 'line 1 .* half of a surrogate pair'),
         ('{"text": "short"}\n', {}, '7 tokens, less than one block of block_size=64'),
     ],
 )

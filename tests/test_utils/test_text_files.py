@@ -258,6 +258,7 @@ BAD_JSON = {
     'nested too deeply': DEEP,
     "the key 'text' occurs twice": b'{"id": 1, "text": "yes", "text": "no"}',
     "the key 'b' occurs twice": b'[{"a": {"b": 1, "b": 1}}]',
+    'half of a surrogate pair': b'{"text": ["\\ud83d and more"]}',
     'Exceeds the limit': b'[' + b'9' * 5000 + b']',
 }
 

@@ -22,16 +22,17 @@ class BadSamples:
 
     Args:
         name: Name of the set in messages.
-        total: Rows of the set.
+        rows: Rows of its files.
+        total: How many of them the set uses.
         max_bad: Largest accepted share of bad rows, in [0, 1).
     """
 
-    def __init__(self, name: str, total: int, max_bad: float) -> None:
+    def __init__(self, name: str, rows: int, total: int, max_bad: float) -> None:
         self.name = name
         self.total = total
         self.max_bad = check_max_bad(name, max_bad)
         # 0, or one more than the number of the reason.
-        self._codes = torch.zeros(total, dtype=torch.uint8).share_memory_()
+        self._codes = torch.zeros(rows, dtype=torch.uint8).share_memory_()
 
     def __contains__(self, row: int) -> bool:
         return bool(self._codes[row])
@@ -66,9 +67,13 @@ class BadSamples:
         found = torch.bincount(codes.int(), minlength=1 + len(REASONS))[1:]
         return _counter(found)
 
-    def report(self) -> str:
-        """One line, equal in all processes. All of them must call this method."""
-        return _report(self.name, self.counts(), self.total)
+    def report(self, everywhere: bool = True) -> str:
+        """One line.
+
+        Args:
+            everywhere: See :meth:`counts`; the line is then equal in all processes.
+        """
+        return _report(self.name, self.counts(everywhere), self.total)
 
 
 class BadSampleCounts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -21,7 +21,7 @@ from mmtransmamba.datasets.conversations.encoder import ConversationEncoder
 from mmtransmamba.datasets.conversations.encoding import Sample
 from mmtransmamba.datasets.conversations.formats import Format, row_name
 from mmtransmamba.datasets.conversations.rows import IndexedRows
-from mmtransmamba.datasets.conversations.sources import find_sources
+from mmtransmamba.datasets.conversations.sources import Source, find_sources
 from mmtransmamba.registry import DATASETS
 
 
@@ -86,23 +86,27 @@ class ConversationDataset(Dataset):
                 source.file,
                 source.measure,
                 # For a function, only its name is known.
-                f'{source.parse.__module__}.{source.parse.__qualname__}',
+                _name_of(source.parse),
                 cache_dir,
             )
             for source in self.sources
         ]
         self._first = np.cumsum([0, *(len(rows) for rows in self._files)])
-        name = f'{type(self).__name__} of {", ".join(s.name for s in self.sources)}'
-        self.bad_samples = BadSamples(name, int(self._first[-1]), max_bad)
         # Row of each sample; rows of all files are counted together.
         self._rows = np.concatenate(
             [
-                first + _choose(len(rows), source.amount, [seed, i])
-                for i, (first, rows, source) in enumerate(
-                    zip(self._first, self._files, self.sources, strict=False)
+                self._first[files[0]]
+                + _choose(
+                    int(self._first[files[-1] + 1] - self._first[files[0]]),
+                    self.sources[files[0]],
+                    [seed, entry],
                 )
+                for entry, files in enumerate(self._entries())
             ]
         )
+        name = f'{type(self).__name__} of {", ".join(s.name for s in self.sources)}'
+        used = len(np.unique(self._rows))
+        self.bad_samples = BadSamples(name, int(self._first[-1]), used, max_bad)
         if prompts:
             self._leave_out_bad_rows()
 
@@ -145,6 +149,13 @@ class ConversationDataset(Dataset):
                     self.bad_samples.add(row, error)
             index = self._next_alike(index, wanted)
 
+    def _entries(self) -> list[list[int]]:
+        """Numbers of the files of each entry, which follow one another."""
+        entries: dict[int, list[int]] = {}
+        for number, source in enumerate(self.sources):
+            entries.setdefault(source.entry, []).append(number)
+        return list(entries.values())
+
     def _prompt(self, index: int) -> Sample:
         row, conversation = self._read(int(self._rows[index]))
         last = conversation.turns[-1]
@@ -176,7 +187,8 @@ class ConversationDataset(Dataset):
             ):
                 return other
         raise ValueError(
-            f'{self.bad_samples.report()} None is left '
+            # Other processes need not come here.
+            f'{self.bad_samples.report(everywhere=False)} None is left '
             f'{"with" if image else "without"} an image.'
         )
 
@@ -195,6 +207,12 @@ class ConversationDataset(Dataset):
         if not all(good):
             self._rows = self._rows[good]
             print_log(f'{self.bad_samples.report()} They are left out.', 'current')
+
+
+def _name_of(function: Callable) -> str:
+    """A function's name, or that of a callable object's class."""
+    named = function if hasattr(function, '__qualname__') else type(function)
+    return f'{named.__module__}.{named.__qualname__}'
 
 
 def check_prompt(conversation: Conversation) -> None:
@@ -218,9 +236,16 @@ def check_prompt(conversation: Conversation) -> None:
             ) from error
 
 
-def _choose(count: int, amount: Mapping[str, float], seed: Sequence[int]) -> np.ndarray:
-    """Row numbers: whole repetitions of all rows, plus a random part of them."""
+def _choose(count: int, source: Source, seed: Sequence[int]) -> np.ndarray:
+    """Row numbers: whole repetitions of all rows, plus a random part of them.
+
+    Raises:
+        ValueError: There would be none.
+    """
+    amount = source.amount
     wanted = amount.get('num_samples', round(count * amount.get('ratio', 1)))
+    if wanted < 1:
+        raise ValueError(f'{source.name}: {amount} takes none of its {count} rows')
     times, rest = divmod(int(wanted), count)
     part = np.random.default_rng(seed).permutation(count)[:rest]
     return np.concatenate([np.tile(np.arange(count), times), np.sort(part)])

@@ -120,9 +120,10 @@ def _tokens(
         add_special_tokens=_adds_special_tokens(tokenizer, text),
         return_offsets_mapping=True,
     )
-    ids = torch.tensor(encoded['input_ids'])
+    ids = _without_end(torch.tensor(encoded['input_ids']), tokenizer, text)
     labels = torch.full_like(ids, IGNORED)
-    begins, ends = torch.tensor(encoded['offset_mapping']).reshape(-1, 2).unbind(1)
+    offsets = torch.tensor(encoded['offset_mapping']).reshape(-1, 2)[: len(ids)]
+    begins, ends = offsets.unbind(1)
     for begin, end in spans:
         learned = (begins < end) & (ends > begin) & (ends <= end)
         labels[learned] = ids[learned]
@@ -133,6 +134,18 @@ def _tokens(
 def _adds_special_tokens(tokenizer: Any, text: str) -> bool:
     """Whether the tokenizer must add a BOS, because the template has not written it."""
     return not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))
+
+
+def _without_end(ids: Tensor, tokenizer: Any, text: str) -> Tensor:
+    """Token ids without those that the tokenizer adds at the end, such as EOS.
+
+    A prompt is to end where the answer starts, and the template ends an answer.
+    """
+    if not _adds_special_tokens(tokenizer, text):
+        return ids
+    added = tokenizer('a', return_special_tokens_mask=True)['special_tokens_mask']
+    count = len(added) - len(''.join(map(str, added)).rstrip('1'))
+    return ids[: len(ids) - count]
 
 
 def _with_images(
@@ -154,10 +167,11 @@ def _with_images(
         add_special_tokens=_adds_special_tokens(processor.tokenizer, text),
         return_tensors='pt',
     )
+    ids = _without_end(out['input_ids'][0], processor.tokenizer, text)
     pixels = out['pixel_values']
     if tiles:
         return dict(
-            input_ids=out['input_ids'][0],
+            input_ids=ids,
             pixel_values=pixels,
             **{name: torch.as_tensor(out[name]) for name in tiles},
         )
@@ -169,7 +183,7 @@ def _with_images(
             f'{len(conversation.images)} images; supported are processors that make '
             'one [3, H, W] of each.'
         )
-    return dict(input_ids=out['input_ids'][0], pixel_values=pixels)
+    return dict(input_ids=ids, pixel_values=pixels)
 
 
 def _tiles(processor: Any) -> tuple[str, ...]:

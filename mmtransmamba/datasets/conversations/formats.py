@@ -12,6 +12,7 @@ from mmtransmamba.datasets.conversations.conversation import (
     Conversation,
     Turn,
 )
+from mmtransmamba.utils.text_files import is_text
 
 Row = Mapping[str, Any]
 Format = Callable[[Row], Conversation]
@@ -81,7 +82,7 @@ def messages(row: Row) -> Conversation:
             kind = part.get('type') if isinstance(part, Mapping) else None
             if kind == 'image':
                 text += IMAGE
-                images += [part['path']] if 'path' in part else []
+                images += _contents(part.get('path'), row)
             elif kind == 'text' and isinstance(part.get('text'), str):
                 text += part['text']
             else:
@@ -141,8 +142,8 @@ def _list(row: Row, key: str) -> list:
 
 
 def _turn(said: Any, role: str, text: str) -> Turn:
-    known = isinstance(said, Mapping) and said.get(role) in _ROLES
-    if not known or not isinstance(said.get(text), str):
+    known = isinstance(said, Mapping) and isinstance(said.get(role), str)
+    if not known or said[role] not in _ROLES or not is_text(said.get(text)):
         raise BadSampleError(
             'malformed turns',
             f'a turn must have a {role!r} out of {sorted(_ROLES)} and a {text!r} of '
@@ -152,7 +153,12 @@ def _turn(said: Any, role: str, text: str) -> Turn:
 
 
 def _images(row: Row) -> list:
-    found = row.get('images', row.get('image'))
+    found = row.get('images')
+    return _contents(row.get('image') if found is None else found, row)
+
+
+def _contents(found: Any, row: Row) -> list:
+    """Paths of images, or what Parquet has of them."""
     if found is None or found == '':
         return []
     images = list(found) if isinstance(found, list | tuple) else [found]

@@ -105,13 +105,18 @@ def _scan_list(path: Path, encoding: str) -> Iterator[tuple[int, int, Any]]:
         byte = text_encoding(file.read(4), path)[1]
         file.seek(byte)
         text, at = '', 0  # the character at ``at`` is at ``byte`` in the file
-        expected = '['
+        expected, ended = '[', False
         while True:
             begin = _SPACE.match(text, at).end()
             byte, at = byte + (begin - at) * unit, begin
             after_value = expected == ','
+            if at < len(text) and ended:
+                raise ValueError(
+                    f'{path} goes on after its list, with {text[at]!r} at byte {byte}.'
+                )
             if at < len(text) and text[at] == ']' and expected != '[':
-                return
+                byte, at, ended = byte + unit, at + 1, True
+                continue
             if at < len(text) and expected:
                 if text[at] != expected:
                     raise ValueError(
@@ -142,6 +147,8 @@ def _scan_list(path: Path, encoding: str) -> Iterator[tuple[int, int, Any]]:
                 begin = file.tell() - len(error.object)
                 decode_part(error.object, path, encoding, begin)  # names the byte
                 raise
+            if ended and not chunk:
+                return
             if not chunk:
                 raise ValueError(
                     f'{path} is not a list of JSON values from byte {byte} on: '

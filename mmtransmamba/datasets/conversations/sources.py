@@ -25,6 +25,8 @@ class Source:
         parse: Function from a row to a conversation.
         name: Name in messages.
         amount: Settings of the amount to take.
+        entry: Number of the entry that it belongs to.
+        siblings: Files of that entry.
     """
 
     file: Path
@@ -32,6 +34,8 @@ class Source:
     parse: Format
     name: str
     amount: dict[str, float]
+    entry: int = 0
+    siblings: int = 1
 
     def conversation(self, row: Mapping[str, Any], number: int) -> Conversation:
         """The conversation of a row, named by its number if it has no name.
@@ -68,7 +72,7 @@ def find_sources(
             ``name``, and one of ``amounts``.
         image_root: Folder of the images; by default that of the file.
         format: A name from :data:`~.formats.FORMATS`, or a function.
-        amounts: Names of the settings that specify the amount taken from a file.
+        amounts: Names of the settings that specify the amount taken from an entry.
 
     Raises:
         FileNotFoundError: No file matches a pattern, or the image folder is missing.
@@ -76,7 +80,7 @@ def find_sources(
     """
     entries = [files] if isinstance(files, str | Path | Mapping) else list(files)
     sources = []
-    for entry in entries:
+    for number, entry in enumerate(entries):
         given = dict(entry) if isinstance(entry, Mapping) else dict(file=str(entry))
         known = {'file', 'image_root', 'format', 'name', *amounts}
         if 'file' not in given or not set(given) <= known:
@@ -112,7 +116,8 @@ def find_sources(
                 )
             own = Path(path).relative_to(folder) if folder.is_dir() else Path(path).name
             name = given.get('name', str(own))
-            sources.append(Source(Path(path), root, parse, name, amount))
+            place = (number, len(paths))
+            sources.append(Source(Path(path), root, parse, name, amount, *place))
     if not sources:
         raise ValueError('files is empty.')
     return sources

@@ -35,8 +35,9 @@ class ConversationStream(IterableDataset):
     Args:
         files, processor, image_root, format, **encoding: As in
             :class:`~mmtransmamba.datasets.ConversationDataset`, but instead of
-            ``ratio`` and ``num_samples`` a file may have a ``weight``, its sampling
-            frequency; the default is its size in bytes.
+            ``ratio`` and ``num_samples`` an entry may have a ``weight``, its sampling
+            frequency, which several files share evenly; the default is their size in
+            bytes.
         shuffle_buffer: Number of rows in the shuffle buffer; 1 keeps the order.
         repeat: Restart a file when it ends. Otherwise the stream ends with its last
             file, in each worker after a different number of samples.
@@ -177,7 +178,9 @@ def _shard() -> tuple[int, int]:
 
 
 def _weight(source: Source) -> float:
-    return source.amount.get('weight', source.file.stat().st_size)
+    if 'weight' in source.amount:
+        return source.amount['weight'] / source.siblings
+    return source.file.stat().st_size
 
 
 def _take(buffer: list, rng: np.random.Generator) -> Any:

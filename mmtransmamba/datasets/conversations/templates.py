@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -35,7 +36,17 @@ projector is pre-trained on: the image and its caption, the instruction left out
 
 _GENERATION = re.compile(r'\{%-?\s*generation\s*-?%\}')
 _SENTINEL = '\ue000{}\ue001'  # from a private area of Unicode
-_FIXED_DATE = '26 Jul 2024'  # Llama 3.2's template uses it if there is no clock
+_FIXED_DAY = datetime(2024, 7, 26)  # Llama 3.2's template has it if there is no clock
+# In the place of the function of this name, which reads the clock. transformers lets
+# no variable be a function.
+_FIXED_CLOCK = (
+    '{%- macro strftime_now(format) -%}{{ format'
+    + ''.join(
+        f" | replace('%{code}', '{_FIXED_DAY.strftime('%' + code)}')"
+        for code in (*'YyBbmdjAaHIMSp', '-d', '-m')
+    )
+    + ' }}{%- endmacro -%}'
+)
 
 Span = tuple[int, int]
 
@@ -60,9 +71,10 @@ class ChatTemplate:
         image_token: str,
     ) -> None:
         self.name = name
-        self.text = text
+        self.text = _FIXED_CLOCK + text
         # Llama 3 writes the current date, but samples must not change from day to day.
-        self.variables = dict(date_string=_FIXED_DATE) | dict(variables)
+        today = dict(date_string=_FIXED_DAY.strftime('%d %b %Y'))
+        self.variables = today | dict(variables)
         self.variables['image_token'] = image_token
         self.image_token = image_token
         self.marks = tuple(marks)

@@ -95,3 +95,13 @@ def _without_answer(context: str) -> str:
     for ending in ('\nAnswer:', '\nA:'):
         context = context.removesuffix(ending)
     return context
+
+
+def check_limit(limit: int | None) -> None:
+    """Check a number of questions.
+
+    Raises:
+        ValueError: It is less than 1.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f'limit={limit} must be 1 at least')

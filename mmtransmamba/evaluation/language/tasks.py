@@ -13,7 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmtransmamba.evaluation.language.questions import Question, with_options
+from mmtransmamba.evaluation.language.questions import (
+    Question,
+    check_limit,
+    with_options,
+)
 from mmtransmamba.utils.text_files import (
     TextFileError,
     parse_json,
@@ -50,12 +54,14 @@ def read_questions(
     Args:
         task: The benchmark.
         folder: Folder with ``task.file``, with or without the ending ``.gz``.
-        limit: The first so many rows only.
+        limit: The first so many rows only, 1 at least.
 
     Raises:
         FileNotFoundError: The folder has no such file.
-        ValueError: A row is not of the benchmark; the message has its number.
+        ValueError: A row is not of the benchmark; the message has its number. Or
+            ``limit`` is less than 1.
     """
+    check_limit(limit)
     path = Path(folder) / task.file
     packed = path.with_name(path.name + '.gz')
     if not path.is_file() and not packed.is_file():

@@ -1,5 +1,6 @@
 """Conversations from files, by their number."""
 
+import functools
 import json
 import pickle
 
@@ -274,6 +275,22 @@ def test_formats(format, row, expected):
     assert FORMATS[format](row) == expected
 
 
+def _parts(*parts):
+    return dict(role='user', content=list(parts))
+
+
+def test_a_null_is_as_absent():
+    """As Arrow and pandas write rows that lack a field."""
+    text = dict(type='text', text='What?', path=None)
+    row = dict(messages=[_parts(dict(type='image', text=None, path=None), text)])
+    row |= dict(images=None, image='1.png')
+    found = FORMATS['messages'](row)
+    assert found == Conversation([Turn('user', '<image>What?')], ['1.png'])
+    for row in (dict(images=None, image='1.png'), dict(images=['1.png'], image=None)):
+        found = FORMATS['question'](dict(question='Q?', answer=None, **row))
+        assert found == Conversation([Turn('user', '<image>\nQ?')], ['1.png'])
+
+
 @pytest.mark.parametrize(
     'format, row, reason',
     [
@@ -298,6 +315,19 @@ def test_formats(format, row, expected):
             'malformed turns',
         ),
         ('question', dict(answer='A'), 'malformed turns'),
+        # Half of an emoji is not text.
+        ('question', dict(question='Q \ud83d', answer='A'), 'malformed turns'),
+        ('question', dict(question='Q', answer='\ude00 A'), 'malformed turns'),
+        (
+            'llava',
+            dict(conversations=[{'from': ['human'], 'value': 'a'}]),
+            'malformed turns',
+        ),
+        (
+            'messages',
+            dict(messages=[_parts(dict(type='image', path={'a': 1}))]),
+            'missing image',
+        ),
     ],
 )
 def test_malformed_rows(format, row, reason):
@@ -310,10 +340,18 @@ def own_format(row):
     return Conversation([Turn('user', row['q']), Turn('assistant', row['a'])])
 
 
+class Callable:
+    def __call__(self, row):
+        return own_format(row)
+
+
 def test_a_format_of_ones_own(folder):
     dataset = dataset_of(folder, [dict(q='Really?', a='Really.')], format=own_format)
     assert text_of(dataset[0], 'labels') == 'Really.</s>'
     assert dataset.lengths().tolist() == [2]
+    row = [dict(q='Really?', a='Really.')]
+    for own in (functools.partial(own_format), Callable()):
+        assert len(dataset_of(folder, row, format=own)) == 1
     with pytest.raises(ValueError, match=r"one of \['llava', .*got 'qa'"):
         dataset_of(folder, [], format='qa')
 
@@ -358,6 +396,29 @@ def test_parts_depend_on_the_seed_alone(folder):
     assert len(ids(0)) == 8
     assert ids(0) == ids(0)
     assert ids(0) != ids(1)
+
+
+def test_an_amount_is_that_of_all_files_of_its_pattern(folder):
+    for shard in range(4):
+        rows = [llava_row(10 * shard + i) for i in range(10)]
+        write_jsonl(folder / f't{shard}.jsonl', rows)
+    one = write_json(folder / 'one.json', rows_with([None] * 6))
+
+    def ids(**amount):
+        entries = [one, dict(file=str(folder / 't*.jsonl'), **amount), one]
+        dataset = ConversationDataset(entries, str(folder / 'processor'))
+        found = [dataset.conversation(i).id for i in range(len(dataset))]
+        assert found[:6] == found[-6:] == [f'r{i}' for i in range(6)]
+        return found[6:-6]
+
+    everything = [f'r{i}' for i in range(40)]
+    assert ids() == everything
+    some = ids(num_samples=10)
+    assert len(set(some)) == 10 and len({name[1:-1] for name in some}) > 1
+    assert len(ids(ratio=0.25)) == 10 and len(ids(ratio=0.05)) == 2
+    assert ids(num_samples=50)[:40] == everything
+    with pytest.raises(ValueError, match=r"t0.*'ratio': 0.01.* none of its 40 rows"):
+        ids(ratio=0.01)
 
 
 def test_patterns(folder):
@@ -432,9 +493,37 @@ def test_stand_in_is_of_the_same_kind(folder):
     assert dataset.bad_samples.counts() == {'missing image': 1, 'empty answer': 1}
 
 
-def test_none_of_the_kind_is_left(folder):
+def test_the_share_of_bad_samples_is_that_of_the_rows_that_are_used(folder):
+    images = ['1.png', 'gone.png'] * 500
+    file = write_jsonl(folder / 'rows.jsonl', rows_with(images))
+
+    def dataset(count, **options):
+        return ConversationDataset(
+            dict(file=file, image_root=str(folder / 'images'), num_samples=count),
+            str(folder / 'processor'),
+            **options,
+        )
+
+    few = dataset(9)
+    with pytest.raises(ValueError, match='1 of 9 samples are bad'):
+        for index in range(9):
+            few[index]
+    # Neither is an evaluation on a part of the questions.
+    with pytest.raises(ValueError, match='1 of 30 samples are bad'):
+        dataset(30, prompts=True)
+    assert dataset(9, max_bad=0.9).bad_samples.total == 9
+    # Repetitions are no further rows.
+    assert dataset(2500, max_bad=0.9).bad_samples.total == 1000
+
+
+def test_none_of_the_kind_is_left(folder, monkeypatch):
     rows = [llava_row(0, 'gone.png'), llava_row(1), llava_row(2)]
     dataset = dataset_of(folder, rows, max_bad=0.9)
+
+    def alone(*_):
+        raise AssertionError('other processes are not here')
+
+    monkeypatch.setattr(bad_samples, 'all_reduce', alone)
     with pytest.raises(ValueError, match='None is left with an image'):
         dataset[0]
 

@@ -195,25 +195,65 @@ def test_space_before_an_answer_belongs_to_it():
     )
 
 
-def test_tokenizer_adds_its_first_token_once():
-    processor = tiny_processor()
-    bos = processor.tokenizer.bos_token_id
-    # The template writes it.
-    assert (encode(processor, conversation())['input_ids'] == bos).sum() == 1
-    backend = json.loads(processor.tokenizer.backend_tokenizer.to_str())
+def adds_around(tokenizer, before=False, after=False):
+    """Let a tokenizer add BOS before every text, EOS after it."""
+
+    def special(name, wanted):
+        return [dict(SpecialToken=dict(id=name, type_id=0))] if wanted else []
+
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
     backend['post_processor'] = dict(
         type='TemplateProcessing',
         single=[
-            dict(SpecialToken=dict(id='<s>', type_id=0)),
+            *special('<s>', before),
             dict(Sequence=dict(id='A', type_id=0)),
+            *special('</s>', after),
         ],
         pair=[
             dict(Sequence=dict(id='A', type_id=0)),
             dict(Sequence=dict(id='B', type_id=0)),
         ],
-        special_tokens={'<s>': dict(id='<s>', ids=[bos], tokens=['<s>'])},
+        special_tokens={
+            token: dict(
+                id=token, ids=[tokenizer.convert_tokens_to_ids(token)], tokens=[token]
+            )
+            for token in ('<s>', '</s>')
+        },
     )
-    processor.tokenizer._tokenizer = Tokenizer.from_str(json.dumps(backend))
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(backend))
+
+
+@pytest.mark.parametrize('before', [True, False])
+@pytest.mark.parametrize('images', [True, False])
+def test_a_tokenizer_that_adds_its_last_token_ends_no_prompt(images, before):
+    processor = tiny_processor()
+    talk = conversation()
+    if not images:
+        turns = [Turn(t.role, t.text.replace('<image>', '')) for t in TURNS]
+        talk = Conversation(turns)
+    wanted = [
+        encode(processor, talk, 'llava_v1'),
+        encode_prompt(processor, talk, 'llava_v1'),
+    ]
+    bos = torch.tensor([processor.tokenizer.bos_token_id])
+    adds_around(processor.tokenizer, before, after=True)
+    found = [
+        encode(processor, talk, 'llava_v1'),
+        encode_prompt(processor, talk, 'llava_v1'),
+    ]
+    for own, other in zip(found, wanted, strict=True):
+        ids = torch.cat([bos, other['input_ids']]) if before else other['input_ids']
+        assert own['input_ids'].tolist() == ids.tolist()
+        assert own['length'] == len(ids)
+    assert learned(processor, found[0]) == learned(processor, wanted[0])
+
+
+def test_tokenizer_adds_its_first_token_once():
+    processor = tiny_processor()
+    bos = processor.tokenizer.bos_token_id
+    # The template writes it.
+    assert (encode(processor, conversation())['input_ids'] == bos).sum() == 1
+    adds_around(processor.tokenizer, before=True)
     for template in (None, 'llava_v1'):
         sample = encode(processor, conversation(), template)
         assert (sample['input_ids'] == bos).nonzero().tolist() == [[0]]
@@ -440,6 +480,19 @@ def test_same_every_day():
     template, tokens, _ = CASES['llama_3']
     sample = encode(processor_with(tokens), conversation(), template)
     assert 'Today Date: 26 Jul 2024' in text_of(processor_with(tokens), sample)
+    # So would those that ask for the time themselves.
+    asks = (
+        "{%- macro day() %}{{ strftime_now('%A, %d %B %Y') }}{% endmacro -%}"
+        "{% if strftime_now is defined %}{{ strftime_now('%Y-%m-%d') }} {% endif %}"
+        '{{ day() }} '
+    )
+    sample = encode(processor_with([]), conversation(), asks + CHATML)
+    text = text_of(processor_with([]), sample)
+    assert text.startswith('2024-07-26 Friday, 26 July 2024 ')
+    assert learned(processor_with([]), sample) == [
+        'A cat.<|im_end|>',
+        'No. <|im_end|>',
+    ]
 
 
 @pytest.mark.parametrize('name', CASES)

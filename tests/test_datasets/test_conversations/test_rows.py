@@ -143,6 +143,8 @@ def test_unreadable_lines_are_rows(tmp_path):
         ('[{"a": 1}, {"a": ', 'not a list of JSON values from byte 11 on'),
         ('[{"a": 1}', 'from byte 1 on'),
         ('[{"a": 1} {"a": 2}]', "has '{' at byte 10, expected is ',' or a ]"),
+        ('[{"a": 1}]\n[{"a": 2}]', "goes on after its list, with '\\[' at byte 11"),
+        ('[{"a": 1}] and more', "goes on after its list, with 'a' at byte 11"),
         ('\x1f\x8b\x08', 'have to be unpacked'),
         ('[]', 'has no rows'),
         ('', 'has no rows'),

@@ -103,6 +103,12 @@ def test_weights(folder):
     ]
     drawn = answers(islice(stream_of(folder, files, shuffle_buffer=1), 200))
     assert 125 < Counter(text[0] for text in drawn)['a'] < 175
+    # Several files share the weight of their entry.
+    for shard in range(4):
+        write_jsonl(folder / f'c{shard}.jsonl', rows(5, 'c'))
+    shards = dict(file=str(folder / 'c*.jsonl'), weight=1)
+    drawn = answers(islice(stream_of(folder, [shards, files[1]]), 200))
+    assert 75 < Counter(text[0] for text in drawn)['c'] < 125
     # By default as many of each as it has, about.
     files = [entry['file'] for entry in files]
     drawn = answers(islice(stream_of(folder, files, shuffle_buffer=1), 200))

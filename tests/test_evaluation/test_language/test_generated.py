@@ -166,6 +166,12 @@ def test_a_length_that_there_is_not_is_refused():
         generate_questions('mqar', GENERATED['mqar'], lengths=[1000])
 
 
+def test_no_question_is_asked_twice():
+    once = generate_questions('parity', GENERATED['parity'], 4, [2, 3])
+    again = generate_questions('parity', GENERATED['parity'], 4, [2, 3, 2])
+    assert again == once and len(once) == 8
+
+
 def test_likelihood_and_writing_may_disagree(letters):
     """The right answer is the likeliest of those given, but another is written."""
     question = Question.choose('Q:', ['dog', 'cat'], 0)
@@ -329,6 +335,8 @@ def test_models_in_folders_of_one_name_stay_apart(tmp_path, monkeypatch):
         (['mqar'], dict(letters=True), 'letters need a benchmark with several options'),
         (['recall'], {}, 'benchmark recall is unknown; accepted: .*state_tracking'),
         (['mqar', 'passkey'], dict(lengths=[65]), 'length 65 of mqar'),
+        (['mqar'], dict(limit=0), 'limit=0 must be 1 at least'),
+        (['piqa'], dict(data='x', limit=-1), 'limit=-1 must be 1 at least'),
     ],
 )
 def test_options_that_fit_no_benchmark_are_refused(tasks, options, message):

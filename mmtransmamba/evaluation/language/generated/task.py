@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from mmtransmamba.evaluation.language.questions import Question
+from mmtransmamba.evaluation.language.questions import Question, check_limit
 
 QUESTIONS = 32
 """Questions of each length, unless a limit is given."""
@@ -47,14 +47,16 @@ def generate_questions(
     Args:
         name: Name of the task.
         task: The task.
-        limit: Questions per length, :data:`QUESTIONS` by default.
+        limit: Questions per length, 1 at least; :data:`QUESTIONS` by default.
         lengths: Lengths instead of the task's own.
         seed: Seed.
 
     Raises:
-        ValueError: A length is not positive or too large for the task.
+        ValueError: A length is not positive or too large for the task, or ``limit`` is
+            less than 1.
     """
-    lengths = task.lengths if lengths is None else tuple(lengths)
+    check_limit(limit)
+    lengths = task.lengths if lengths is None else tuple(dict.fromkeys(lengths))
     for length in lengths:
         if not 1 <= length <= task.most:
             raise ValueError(
