@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -92,18 +93,7 @@ class ConversationDataset(Dataset):
             for source in self.sources
         ]
         self._first = np.cumsum([0, *(len(rows) for rows in self._files)])
-        # Row of each sample; rows of all files are counted together.
-        self._rows = np.concatenate(
-            [
-                self._first[files[0]]
-                + _choose(
-                    int(self._first[files[-1] + 1] - self._first[files[0]]),
-                    self.sources[files[0]],
-                    [seed, entry],
-                )
-                for entry, files in enumerate(self._entries())
-            ]
-        )
+        self._rows = self._select(seed)
         name = f'{type(self).__name__} of {", ".join(s.name for s in self.sources)}'
         used = len(np.unique(self._rows))
         self.bad_samples = BadSamples(name, int(self._first[-1]), used, max_bad)
@@ -149,12 +139,15 @@ class ConversationDataset(Dataset):
                     self.bad_samples.add(row, error)
             index = self._next_alike(index, wanted)
 
-    def _entries(self) -> list[list[int]]:
-        """Numbers of the files of each entry, which follow one another."""
-        entries: dict[int, list[int]] = {}
-        for number, source in enumerate(self.sources):
-            entries.setdefault(source.entry, []).append(number)
-        return list(entries.values())
+    def _select(self, seed: int) -> np.ndarray:
+        """Row of each sample; rows of all files are counted together."""
+        parts = []
+        for entry, files in groupby(self.sources, lambda source: source.entry):
+            source, *others = files
+            file = self.sources.index(source)
+            begin, end = self._first[[file, file + 1 + len(others)]].tolist()
+            parts.append(begin + _choose(end - begin, source, [seed, entry]))
+        return np.concatenate(parts)
 
     def _prompt(self, index: int) -> Sample:
         row, conversation = self._read(int(self._rows[index]))
