@@ -129,6 +129,7 @@ def _cifar10(tables: Mapping[str, Rows]) -> list[str]:
         '## The teacher on CIFAR-10',
         '',
         _CIFAR10.rstrip(),
+        '',
         f'The teacher is right in {float(teacher["top1"]):.1f} % of the first '
         f'{int(teacher["images"]):,} test images.',
         '',
