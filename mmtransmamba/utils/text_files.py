@@ -24,7 +24,6 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, 'utf-16-be'),
 )
 _SURROGATE = re.compile(r'\\u[dD][89a-fA-F]')  # escaped, as JSON has to
-_AS_IS = dict(ensure_ascii=False)
 _ACCEPTED = 'accepted is UTF-8, or UTF-16 with a byte order mark'
 
 
@@ -136,11 +135,16 @@ def parse_json(text: str) -> Any:
     """
     try:
         value = json.loads(text, object_pairs_hook=_unique)
-        if _SURROGATE.search(text) and not is_text(json.dumps(value, **_AS_IS)):
+        # Rare, so that most texts are not written again.
+        if _SURROGATE.search(text) and not _is_text_throughout(value):
             raise ValueError('a text has half of a surrogate pair (a character cut)')
     except RecursionError:
         raise ValueError('it is nested too deeply') from None
     return value
+
+
+def _is_text_throughout(value: Any) -> bool:
+    return is_text(json.dumps(value, ensure_ascii=False))
 
 
 def is_text(value: Any) -> bool:

@@ -60,8 +60,8 @@ def encode(
     conversation.check()
     chat = chat_template(processor, template, template_variables)
     text, spans = chat.conversation(conversation.turns)
-    ids, labels, image = _tokens(processor, text, spans, chat.image_token)
-    sample = _with_images(processor, conversation, text, ids, image)
+    ids, labels, image, after = _tokens(processor, text, spans, chat.image_token)
+    sample = _with_images(processor, conversation, text, ids, after)
     if 'pixel_values' in sample:
         labels = _expand(labels, ids, sample['input_ids'], image)
     sample['labels'] = labels
@@ -100,15 +100,20 @@ def encode_prompt(
     asked.check(answered=False)
     chat = chat_template(processor, template, template_variables)
     text = chat.prompt(turns)
-    ids, _, image = _tokens(processor, text, [], chat.image_token)
-    sample = _with_images(processor, asked, text, ids, image)
+    ids, _, image, after = _tokens(processor, text, [], chat.image_token)
+    sample = _with_images(processor, asked, text, ids, after)
     return _limit(sample, asked, image, max_length, 'skip')
 
 
 def _tokens(
     processor: Any, text: str, spans: Sequence[Span], image_token: str
-) -> tuple[Tensor, Tensor, int | None]:
-    """Token ids with one token for each image, labels, and the image token's id."""
+) -> tuple[Tensor, Tensor, int | None, int]:
+    """Token ids with one token for each image, labels, and the image token's id.
+
+    The tokens that the tokenizer adds after the text, such as EOS, are left out: a
+    prompt is to end where the answer starts, and the template ends an answer. Their
+    number is the last value.
+    """
     tokenizer = getattr(processor, 'tokenizer', processor)
     if not tokenizer.is_fast:
         raise ValueError(
@@ -120,15 +125,18 @@ def _tokens(
         add_special_tokens=_adds_special_tokens(tokenizer, text),
         return_offsets_mapping=True,
     )
-    ids = _without_end(torch.tensor(encoded['input_ids']), tokenizer, text)
+    begins, ends = torch.tensor(encoded['offset_mapping']).reshape(-1, 2).unbind(1)
+    # What is added has no place in the text; of an empty one, the first token stays.
+    length = 1 + max((i for i, end in enumerate(ends.tolist()) if end), default=0)
+    ids = torch.tensor(encoded['input_ids'])[:length]
+    after = len(ends) - len(ids)
+    begins, ends = begins[:length], ends[:length]
     labels = torch.full_like(ids, IGNORED)
-    offsets = torch.tensor(encoded['offset_mapping']).reshape(-1, 2)[: len(ids)]
-    begins, ends = offsets.unbind(1)
     for begin, end in spans:
         learned = (begins < end) & (ends > begin) & (ends <= end)
         labels[learned] = ids[learned]
     image = tokenizer.convert_tokens_to_ids(image_token)
-    return ids, labels, image
+    return ids, labels, image, after
 
 
 def _adds_special_tokens(tokenizer: Any, text: str) -> bool:
@@ -136,20 +144,8 @@ def _adds_special_tokens(tokenizer: Any, text: str) -> bool:
     return not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))
 
 
-def _without_end(ids: Tensor, tokenizer: Any, text: str) -> Tensor:
-    """Token ids without those that the tokenizer adds at the end, such as EOS.
-
-    A prompt is to end where the answer starts, and the template ends an answer.
-    """
-    if not _adds_special_tokens(tokenizer, text):
-        return ids
-    added = tokenizer('a', return_special_tokens_mask=True)['special_tokens_mask']
-    count = len(added) - len(''.join(map(str, added)).rstrip('1'))
-    return ids[: len(ids) - count]
-
-
 def _with_images(
-    processor: Any, conversation: Conversation, text: str, ids: Tensor, image: int
+    processor: Any, conversation: Conversation, text: str, ids: Tensor, after: int
 ) -> Sample:
     if not conversation.images:
         return dict(input_ids=ids)
@@ -167,7 +163,8 @@ def _with_images(
         add_special_tokens=_adds_special_tokens(processor.tokenizer, text),
         return_tensors='pt',
     )
-    ids = _without_end(out['input_ids'][0], processor.tokenizer, text)
+    ids = out['input_ids'][0]
+    ids = ids[: len(ids) - after]
     pixels = out['pixel_values']
     if tiles:
         return dict(
