@@ -1,7 +1,9 @@
 """The ablation on a story teller, with a tiny one and a few stories."""
 
 import argparse
+import csv
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +13,9 @@ import pytest
 import stories260k
 from language_models import make_teacher
 from markov_tokens import MarkovTokens
+from processes import run_script
+
+from mmtransmamba.utils.seed_statistics import mean_and_spread
 
 SCRIPT = 'analysis_tools/stories260k.py'
 
@@ -23,7 +28,14 @@ def write_data(folder, num_layers=5):
         np.savez(folder / f'samples_{name}.npz', tokens=tokens.astype(np.uint16))
 
 
-def test_a_table_is_made(tmp_path, monkeypatch):
+def fork(command, stdout, stderr, env):
+    """``subprocess.run`` of a script, without the time of its imports."""
+    done = run_script(*command[1:], **env)
+    stdout.write(done.stdout + done.stderr)
+    return done
+
+
+def test_a_table_is_made(tmp_path, monkeypatch, capsys):
     """Stages that follow each other, and single ones, with data from elsewhere."""
     write_data(tmp_path / 'tales')
     layers = (1, 3)
@@ -34,44 +46,62 @@ def test_a_table_is_made(tmp_path, monkeypatch):
     other = module.Table('share', 'Not asked for', [('pure', module.Student())])
     asked = module.Table('recipes', 'Two students', rows)
     monkeypatch.setattr(module, 'tables', lambda order: [other, asked])
-    arguments = '--data tales --only recipes --iters 2 --seed 7 --work-dir runs'
+    arguments = '--data tales --only recipes --iters 2 --seeds 7 8 --work-dir runs'
     monkeypatch.setattr(
         sys, 'argv', ['stories260k.py', *arguments.split(), '--out', 'tables.md']
     )
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module.subprocess, 'run', fork)
     stories260k.main()
     text = (tmp_path / 'tables.md').read_text()
     assert '## Two students' in text
     assert 'Not asked for' not in text
-    scores = json.loads((tmp_path / 'runs' / 'scores.json').read_text())
+    with (tmp_path / 'tables.csv').open(newline='') as file:
+        runs = list(csv.DictReader(file))
+    assert [(run['row'], run['seed']) for run in runs] == [
+        (label, seed) for seed in '78' for label, _ in rows
+    ]
+    for label, student in rows:
+        found = [run for run in runs if run['row'] == label]
+        nll, kl = ([float(run[key]) for run in found] for key in ('nll', 'kl'))
+        # The seed draws the weights and the order of the stories.
+        assert nll[0] != nll[1] and min(kl) > 0
+        ppl = [float(run['ppl']) for run in found]
+        assert ppl == pytest.approx(np.exp(nll), rel=1e-5)
+        (cells,) = re.findall(rf'\| {label} \| 1, 3 \| (.*) \|', text)
+        assert cells.split(' | ') == [
+            mean_and_spread(values, digits)
+            for values, digits in ((nll, 4), (ppl, 3), (kl, 4))
+        ]
+        for seed in (7, 8):
+            run = tmp_path / 'runs' / f'{student.name}_i2_s{seed}'
+            last = (run / 'last_checkpoint').read_text()
+            assert last.endswith(f'iter_{2 * student.scale}.pth')
     histories = {
         'layers13_mimic_12': ['init:mimic', 'stage1', 'stage2'],
         'layers13_subclone_T_x3': ['init:subclone', 'transmamba'],
     }
-    assert list(scores) == list(histories)
-    for (label, student), (name, history) in zip(rows, histories.items(), strict=True):
-        score = scores[name]
-        assert score['kl'] > 0
-        assert score['ppl'] == pytest.approx(np.exp(score['nll']))
-        row = f'| {label} | 1, 3 | {score["nll"]:.4f} | {score["ppl"]:.3f} |'
-        assert row in text
-        run = tmp_path / 'runs' / f'{name}_i2_s7'
-        config = json.loads((run / 'student' / 'config.json').read_text())
+    for name, history in histories.items():
+        student = tmp_path / 'runs' / f'{name}_i2_s7' / 'student'
+        config = json.loads((student / 'config.json').read_text())
         assert config['transfer_history'] == history
-        last = (run / 'last_checkpoint').read_text()
-        assert last.endswith(f'iter_{2 * student.scale}.pth')
-        # Where the paths of the configs would lead, there is nothing.
-        assert not (tmp_path / 'data').exists()
+    # Where the paths of the configs would lead, there is nothing.
+    assert not (tmp_path / 'data').exists()
+    # Again, without a training or a measurement.
+    capsys.readouterr()
+    monkeypatch.setattr(module.Trainings, '_train', None)
+    monkeypatch.setattr(module.Trainings, 'load', None)
+    stories260k.main()
+    assert capsys.readouterr().out.endswith(f'{text}\n')
 
 
 def test_each_run_has_a_folder_of_its_own():
-    def folder(student, iters, seed):
-        args = argparse.Namespace(work_dir=Path('runs'), iters=iters, seed=seed)
-        return module.Trainings(args).folder(student)
+    def folder(iters, seed):
+        args = argparse.Namespace(work_dir=Path('runs'), iters=iters)
+        return module.Trainings(args).folder(module.Student((1, 3), seed=seed))
 
-    student = module.Student((1, 3))
-    assert folder(student, 5, 0) == Path('runs/layers13_mimic_123_i5_s0')
-    assert len({folder(student, i, s) for i in (5, 6) for s in (0, 1)}) == 4
+    assert folder(5, 0) == Path('runs/layers13_mimic_123_i5_s0')
+    assert len({folder(i, s) for i in (5, 6) for s in (0, 1)}) == 4
 
 
 def test_every_table_can_be_asked_for(monkeypatch):
@@ -93,7 +123,7 @@ def test_as_many_heads_are_converted_as_layers_have(tmp_path, monkeypatch):
     assert {s.stages for _, s in after.rows} == {'M'}
     label, student = before.rows[2]
     assert label == '80 %, heads, single' and len(student.heads) == 2
-    args = dict(work_dir=tmp_path / 'runs', iters=1, seed=0, data=tmp_path)
+    args = dict(work_dir=tmp_path / 'runs', iters=1, data=tmp_path)
     trainings = module.Trainings(argparse.Namespace(**args))
     trainings.finish(student)
     config = trainings.load(student).config

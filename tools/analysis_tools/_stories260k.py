@@ -1,6 +1,7 @@
 """Implementation of ``stories260k.py``: stages of students, and their tables."""
 
 import argparse
+import csv
 import json
 import os
 import subprocess
@@ -22,6 +23,7 @@ from mmtransmamba.models.language import choose_layers
 from mmtransmamba.models.language.layer_choice import count_layers_of
 from mmtransmamba.transfer.convert import Conversion, convert, rank_layers
 from mmtransmamba.transfer.convert.head_choice import convert_heads
+from mmtransmamba.utils.seed_statistics import mean_and_spread
 
 _ROOT = Path(__file__).absolute().parents[2]
 CONFIGS = _ROOT / 'configs/language/stories260k'
@@ -49,7 +51,7 @@ class Student:
     The stages are numbers of mmMamba's, ``'M'`` and ``'T'``; ``scale`` makes the last
     one longer. The mixer is that of the initialisation if it is empty; ``norm`` is the
     field of this name. If ``heads`` are given, pairs of a layer and a key-value head,
-    only these are converted.
+    only these are converted. The seed draws fresh weights and the order of the stories.
     """
 
     layers: tuple[int, ...] = tuple(range(NUM_LAYERS))
@@ -59,6 +61,7 @@ class Student:
     mixer: str = ''
     norm: str = ''
     heads: tuple[tuple[int, int], ...] = ()
+    seed: int = 0
 
     @property
     def converted(self) -> str:
@@ -87,6 +90,11 @@ class Table:
     name: str
     title: str
     rows: list[tuple[str, Student]] = field(default_factory=list)
+
+    def drawn_by(self, seed: int) -> 'Table':
+        """The same table of another seed."""
+        rows = [(label, replace(student, seed=seed)) for label, student in self.rows]
+        return replace(self, rows=rows)
 
 
 def layers_at(position: str, ratio: float) -> tuple[int, ...]:
@@ -199,17 +207,17 @@ class Trainings:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
-        self.locks: dict[str, threading.Lock] = {}
+        self.locks: dict[Student, threading.Lock] = {}
         self.guard = threading.Lock()
 
     def folder(self, student: Student) -> Path:
-        run = f'{student.name}_i{self.args.iters}_s{self.args.seed}'
+        run = f'{student.name}_i{self.args.iters}_s{student.seed}'
         return self.args.work_dir / run
 
     def finish(self, student: Student) -> None:
         """Convert a student and run those of its stages that are not finished."""
         with self.guard:
-            lock = self.locks.setdefault(student.name, threading.Lock())
+            lock = self.locks.setdefault(student, threading.Lock())
         with lock:
             if (self.folder(student) / 'student/config.json').is_file():
                 return
@@ -224,7 +232,7 @@ class Trainings:
         config = {'M': 'matvlm', 'T': 'transmamba'}.get(stage, f'mmmamba_stage{stage}')
         options = {
             'train_cfg.max_iters': self.args.iters * student.scale,
-            'randomness.seed': self.args.seed,
+            'randomness.seed': student.seed,
             'default_hooks.checkpoint.interval': 10**6,
             'model.teacher.path': self.args.data / 'hf',
         }
@@ -249,14 +257,14 @@ class Trainings:
                 command, stdout=log, stderr=subprocess.STDOUT, env=environment
             )
         if done.returncode:
-            raise SystemExit(f'{student.name} failed, see {folder / "output.log"}.')
-        print(f'trained {student.name}', flush=True)
+            raise SystemExit(f'{folder.name} failed, see {folder / "output.log"}.')
+        print(f'trained {folder.name}', flush=True)
 
     def _convert(self, student: Student) -> None:
         # One at a time, because they share one random number generator.
         with self.guard:
             teacher, layers = self.args.data / 'hf', list(student.layers)
-            options: dict[str, Any] = dict(init=student.init, seed=self.args.seed)
+            options: dict[str, Any] = dict(init=student.init, seed=student.seed)
             if student.mixer:
                 fields = {'norm': student.norm} if student.norm else {}
                 if student.mixer == 'SlidingWindow':
@@ -276,6 +284,17 @@ class Trainings:
         """A finished student."""
         folder = self.folder(student) / 'student'
         return AutoModelForCausalLM.from_pretrained(folder).eval()
+
+    def score(
+        self, student: Student, teacher: torch.nn.Module, tokens: torch.Tensor
+    ) -> dict[str, float]:
+        """What :func:`measure` finds of a finished student, measured once."""
+        path = self.folder(student) / 'score.json'
+        if not path.is_file():
+            part = path.with_suffix('.part')
+            part.write_text(json.dumps(measure(self.load(student), teacher, tokens)))
+            os.replace(part, path)
+        return json.loads(path.read_text())
 
 
 @torch.no_grad()
@@ -317,37 +336,73 @@ def run(args: argparse.Namespace) -> None:
             f'{teacher.config.num_hidden_layers} layers; the tables are for '
             f'{NUM_LAYERS}.'
         )
-    ranking = rank_layers(
-        teacher, list(read_tokens(args.data / 'samples_train.npz')[:RANKED].split(8))
-    )
+    batches = list(read_tokens(args.data / 'samples_train.npz')[:RANKED].split(8))
+    ranking = rank_layers(teacher, batches)
     print(ranking)
-    stories = read_tokens(args.data / 'samples_val.npz')
+    reports = [asked_tables(args, teacher, ranking.order, s) for s in args.seeds]
+    rows = [row for report in reports for table in report for row in table.rows]
+    students = list(dict.fromkeys(student for _, student in rows))
     trainings = Trainings(args)
-    report = tables(ranking.order)
-    if set(HEAD_TABLES) & set(args.only):
-        report += head_tables(teacher, args.data, args.seed)
-    report = [table for table in report if table.name in args.only]
-    students = dict.fromkeys(s for table in report for _, s in table.rows)
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(trainings.finish, students))
-    scores = {s: measure(trainings.load(s), teacher, stories) for s in students}
-    reference = measure(teacher, teacher, stories)
-    lines = ['| | layers | NLL | perplexity | KL per token |', '|---|---|---|---|---|']
-    text = [
-        *('## The teacher\n', *lines),
-        f'| teacher | – | {reference["nll"]:.4f} | {reference["ppl"]:.3f} | 0 |',
-    ]
-    for table in report:
-        text += [f'\n## {table.title}\n', *lines]
-        for label, student in table.rows:
-            score = scores[student]
-            text.append(
-                f'| {label} | {student.converted} | {score["nll"]:.4f} '
-                f'| {score["ppl"]:.3f} | {score["kl"]:.4f} |'
-            )
-    print('\n'.join(text))
+    stories = read_tokens(args.data / 'samples_val.npz')
+    scores = {s: trainings.score(s, teacher, stories) for s in students}
+    text = page(measure(teacher, teacher, stories), reports, scores)
+    print(text)
     if args.out:
-        args.out.write_text('\n'.join(text) + '\n')
-    (args.work_dir / 'scores.json').write_text(
-        json.dumps({s.name: score for s, score in scores.items()}, indent=1) + '\n'
-    )
+        args.out.write_text(text)
+        write_runs(args.out.with_suffix('.csv'), reports, scores)
+
+
+def asked_tables(
+    args: argparse.Namespace, teacher: torch.nn.Module, order: list[int], seed: int
+) -> list[Table]:
+    """The tables that the command asks for, of one seed."""
+    made = tables(order)
+    if set(HEAD_TABLES) & set(args.only):
+        made += head_tables(teacher, args.data, seed)
+    return [table.drawn_by(seed) for table in made if table.name in args.only]
+
+
+Scores = dict[Student, dict[str, float]]
+
+
+def page(
+    reference: dict[str, float], reports: list[list[Table]], scores: Scores
+) -> str:
+    """Markdown of the teacher's figures and of each table, over the seeds.
+
+    Args:
+        reference: Figures of the teacher.
+        reports: The same tables of each seed.
+        scores: Figures of each student.
+    """
+    lines = ['| | layers | NLL | perplexity | KL per token |', '|---|---|---|---|---|']
+    nll, ppl = reference['nll'], reference['ppl']
+    text = ['## The teacher\n', *lines, f'| teacher | – | {nll:.4f} | {ppl:.3f} | 0 |']
+    for same in zip(*reports, strict=True):
+        text += [f'\n## {same[0].title}\n', *lines]
+        for row in zip(*(table.rows for table in same), strict=True):
+            students = [student for _, student in row]
+            converted = dict.fromkeys(student.converted for student in students)
+            found = [scores[student] for student in students]
+            cells = [
+                mean_and_spread([score[key] for score in found], digits)
+                for key, digits in (('nll', 4), ('ppl', 3), ('kl', 4))
+            ]
+            label, where = row[0][0], '; '.join(converted)
+            text.append(f'| {label} | {where} | {" | ".join(cells)} |')
+    return '\n'.join(text) + '\n'
+
+
+def write_runs(path: Path, reports: list[list[Table]], scores: Scores) -> None:
+    """The figures of each row and seed as a table of their own."""
+    with path.open('w', newline='') as file:
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow(['table', 'row', 'seed', 'converted', 'nll', 'ppl', 'kl'])
+        for table in (table for report in reports for table in report):
+            for label, student in table.rows:
+                figures = [f'{value:.6f}' for value in scores[student].values()]
+                writer.writerow(
+                    [table.name, label, student.seed, student.converted, *figures]
+                )

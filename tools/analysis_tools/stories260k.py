@@ -11,7 +11,7 @@ docs/data.md explains how to get the teacher and its stories.
 import argparse
 from pathlib import Path
 
-from _tool import Parser, out_file, out_folder, positive, seed_number, tool
+from _tool import EachOnce, Parser, out_file, out_folder, positive, seed_number, tool
 
 TABLES = (
     *('share', 'stages', 'inits', 'positions', 'recipes', 'starts', 'mixers'),
@@ -35,7 +35,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--jobs', type=positive, default=2, help='runs at the same time'
     )
-    parser.add_argument('--seed', type=seed_number, default=0)
+    parser.add_argument(
+        '--seeds', nargs='+', action=EachOnce, type=seed_number, default=[0, 1, 2]
+    )
     parser.add_argument(
         '--only',
         nargs='+',
@@ -43,7 +45,12 @@ def parse_args() -> argparse.Namespace:
         default=TABLES[:4],
         help='tables to make; default: the first four',
     )
-    parser.add_argument('--out', type=out_file, help='also write the tables (Markdown)')
+    parser.add_argument(
+        '--out',
+        type=out_file,
+        help='also write the tables (Markdown), and the figures of each run beside '
+        'them, with the ending .csv',
+    )
     return parser.parse_args()
 
 
