@@ -146,7 +146,8 @@ def answers_of_model(args: argparse.Namespace) -> Callable:
         except (FileNotFoundError, ValueError) as error:
             raise type(error)(f'{name}: {error}') from error
     from mmtransmamba.apis.vlm import VisionLanguageChat
-    from mmtransmamba.apis.vlm_benchmarks import claim_folder, describe_files, from_chat
+    from mmtransmamba.apis.vlm_benchmarks import describe_files, from_chat
+    from mmtransmamba.utils.claims import claim
 
     generation = {}
     if args.max_new_tokens is not None:
@@ -162,8 +163,8 @@ def answers_of_model(args: argparse.Namespace) -> Callable:
         head=dict(type=HEADS[args.head]) if args.head else None,
         template=args.template,
     )
-    claim_folder(
-        args.out / 'predictions',
+    claim(
+        args.out / 'predictions' / 'model.json',
         dict(
             model=[
                 str(Path(p).resolve()) if Path(p).exists() else p for p in args.model
@@ -179,6 +180,8 @@ def answers_of_model(args: argparse.Namespace) -> Callable:
             template=args.template,
             max_new_tokens=args.max_new_tokens,
         ),
+        results='*.jsonl',
+        what='answers',
     )
     return from_chat(
         chat, args.out / 'predictions', folders, args.batch_size, **generation

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from mmtransmamba.engine.run import build_runner
 from mmtransmamba.engine.student import trained_part
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.utils import launch
+from mmtransmamba.utils.checkpoint_files import write
 from mmtransmamba.utils.metrics import plain_metrics
 from mmtransmamba.utils.text_files import read_json
 from mmtransmamba.visualization import TOP1, RunScalars, read_scalars
@@ -82,7 +82,7 @@ def run_experiment(
         scalars = read_scalars(work_dir, metric)
         if test and record['tested'] is None:
             record['tested'] = _test(cfg, work_dir)
-            _write(result_path, json.dumps(record))
+            write(result_path, json.dumps(record).encode())
         return ExperimentResult(work_dir=work_dir, scalars=scalars, **record)
 
     cfg.work_dir = str(work_dir)
@@ -108,7 +108,7 @@ def run_experiment(
     )
     record = asdict(result)
     del record['work_dir'], record['scalars']
-    _write(result_path, json.dumps(record))
+    write(result_path, json.dumps(record).encode())
     return result
 
 
@@ -134,17 +134,9 @@ def _claim(work_dir: Path, text: str) -> None:
     """Record the config of a folder, or check that it is the same."""
     path = work_dir / CONFIG_FILE
     if not path.is_file():
-        work_dir.mkdir(parents=True, exist_ok=True)
-        _write(path, text)
+        write(path, text.encode())
     elif path.read_text() != text:
         raise ValueError(
             f'{work_dir} holds the run of another config. Choose another work_dir, or '
             'remove this one.'
         )
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file completely or not at all."""
-    part = path.with_name(path.name + '.part')
-    part.write_text(text)
-    os.replace(part, path)

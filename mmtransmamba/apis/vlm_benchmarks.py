@@ -11,7 +11,6 @@ from mmtransmamba.apis.vlm import VisionLanguageChat
 from mmtransmamba.evaluation.vlm import (
     Benchmark,
     Known,
-    PredictionError,
     Provider,
     VLMSample,
     find_images,
@@ -19,9 +18,7 @@ from mmtransmamba.evaluation.vlm import (
 )
 from mmtransmamba.models.folders.companions import COMPANIONS
 from mmtransmamba.models.multimodal.heads import AnswerHead
-from mmtransmamba.utils.text_files import read_json
 
-_RECORD = 'model.json'
 _WEIGHTS = ('*.safetensors', '*.bin')
 
 
@@ -82,36 +79,6 @@ def _append_responses(
         for sample, text in zip(samples, texts, strict=True):
             row = dict(question_id=sample.question_id, prompt=sample.prompt, text=text)
             file.write(json.dumps(row, ensure_ascii=False) + '\n')
-
-
-def claim_folder(folder: str | Path, model: dict[str, Any]) -> None:
-    """Reserve a folder for the answers of one model.
-
-    Args:
-        folder: Folder of files of predictions.
-        model: Settings that determine the answers, as JSON-compatible data.
-
-    Raises:
-        PredictionError: The folder has answers of another model.
-    """
-    folder = Path(folder)
-    record = folder / _RECORD
-    if any(folder.glob('*.jsonl')):
-        if not record.is_file():
-            raise PredictionError(
-                f'{folder} has answers, but no {_RECORD} that says whose. Choose '
-                'another folder, or remove this one.'
-            )
-        before = read_json(record)
-        other = [k for k in {**before, **model} if before.get(k) != model.get(k)]
-        if other:
-            changes = [f'{k}: {before.get(k)!r}, now {model.get(k)!r}' for k in other]
-            raise PredictionError(
-                f'{folder} has answers of another model ({"; ".join(changes)}). '
-                'Choose another folder, or remove this one.'
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(model, indent=2), encoding='utf-8')
 
 
 def describe_files(path: str | Path) -> dict[str, list[int]]:

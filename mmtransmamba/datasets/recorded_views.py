@@ -13,6 +13,7 @@ import numpy as np
 from mmpretrain.datasets import BaseDataset
 
 from mmtransmamba.registry import DATASETS
+from mmtransmamba.utils.checkpoint_files import write
 from mmtransmamba.utils.text_files import read_json
 
 RECORD_FILE = 'record.json'
@@ -48,9 +49,7 @@ class ViewRecord:
 
     def save(self, folder: Path) -> None:
         """Write it whole or not at all."""
-        part = folder / f'{RECORD_FILE}.part'
-        part.write_text(json.dumps(asdict(self)))
-        part.replace(folder / RECORD_FILE)
+        write(folder / RECORD_FILE, json.dumps(asdict(self)).encode())
 
 
 def read_view_record(folder: str | Path) -> ViewRecord:

@@ -187,7 +187,7 @@ def test_batches_do_not_change_answers(evaluate, model, data):
 def test_answers_of_another_model(evaluate, model, data, tmp_path_factory):
     evaluate(model, *BOTH, *FAST)
     other = save_tiny_llava(tmp_path_factory.mktemp('other'), seed=1)
-    with pytest.raises(SystemExit, match='answers of another model .model: '):
+    with pytest.raises(SystemExit, match='answers with other settings .model: '):
         evaluate(other, *BOTH, *FAST)
     with pytest.raises(SystemExit, match='max_new_tokens: 4, now 3'):
         evaluate(model, *BOTH, *FAST, '--max-new-tokens', 3)

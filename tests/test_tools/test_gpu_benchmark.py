@@ -152,7 +152,7 @@ def test_results_of_something_else_are_not_continued(start, monkeypatch, other):
         place = 0 if other == 'card' else -1
         here[place] = f'another {other}'
         monkeypatch.setattr(_gpu, 'where', lambda: here)
-    with pytest.raises(SystemExit, match='has results of .*choose another folder'):
+    with pytest.raises(SystemExit, match='has results with .*another folder'):
         start(*options)
 
 

@@ -23,6 +23,7 @@ from mmtransmamba.models.language import choose_layers
 from mmtransmamba.models.language.layer_choice import count_layers_of
 from mmtransmamba.transfer.convert import Conversion, convert, rank_layers
 from mmtransmamba.transfer.convert.head_choice import convert_heads
+from mmtransmamba.utils.checkpoint_files import write
 from mmtransmamba.utils.seed_statistics import mean_and_spread
 
 _ROOT = Path(__file__).absolute().parents[2]
@@ -291,9 +292,8 @@ class Trainings:
         """What :func:`measure` finds of a finished student, measured once."""
         path = self.folder(student) / 'score.json'
         if not path.is_file():
-            part = path.with_suffix('.part')
-            part.write_text(json.dumps(measure(self.load(student), teacher, tokens)))
-            os.replace(part, path)
+            figures = measure(self.load(student), teacher, tokens)
+            write(path, json.dumps(figures).encode())
         return json.loads(path.read_text())
 
 

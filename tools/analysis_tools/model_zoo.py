@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import time
 from collections.abc import Iterable, Iterator
@@ -217,6 +216,8 @@ def measure(args: argparse.Namespace) -> None:
     """
     import torch
 
+    from mmtransmamba.utils.checkpoint_files import write
+
     setting = dict(
         threads=torch.get_num_threads(),
         cpu=cpu_name(),
@@ -237,9 +238,7 @@ def measure(args: argparse.Namespace) -> None:
             continue
         rate = throughput(family, arch, args)
         record['images_per_second'][key] = round(rate, 2)
-        part = args.json.with_name(args.json.name + '.part')
-        part.write_text(json.dumps(record, indent=2) + '\n')
-        os.replace(part, args.json)
+        write(args.json, (json.dumps(record, indent=2) + '\n').encode())
         print(f'{key}: {rate:.1f} images/s', flush=True)
 
 

@@ -34,8 +34,9 @@ from mmtransmamba.ops import (
 from mmtransmamba.ops.causal_conv1d import causal_conv1d
 from mmtransmamba.ops.gated_norm import gated_norm
 from mmtransmamba.ops.selective_scan.reference import directions_by_gather
+from mmtransmamba.utils.claims import claim
 
-RESULTS, SETTING = '[0-9][0-9][0-9].json', 'setting.txt'
+RESULTS, SETTING = '[0-9][0-9][0-9].json', 'setting.json'
 COLUMNS = ('part', 'case', 'measure', 'value', 'predicted')
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
 # Batch, channels, steps, states; predicted milliseconds of the forward pass in float32
@@ -419,7 +420,8 @@ def run(args: argparse.Namespace) -> None:
     session = Session(args.dry_run)
     if not args.dry_run and not torch.cuda.is_available():
         sys.exit('gpu.py: there is no GPU here; --dry-run runs tiny sizes on the CPU')
-    _claim(args.folder, args.dry_run)
+    setting = dict(where=where(), dry_run=args.dry_run)
+    claim(args.folder / SETTING, setting, RESULTS, 'results')
     session.folder = args.folder
     end = time.monotonic() + 60 * args.minutes
     left_out = []
@@ -464,25 +466,6 @@ def _rows(item: Item) -> list[dict[str, Any]]:
     except Exception as error:  # the other items are to run all the same
         rows.append(row('failed', f'{type(error).__name__}: {error}'.splitlines()[0]))
     return rows
-
-
-def _claim(folder: Path, dry: bool) -> None:
-    """Record where results come from, or check that it is the same.
-
-    Raises:
-        SystemExit: The folder has results of something else.
-    """
-    path = folder / SETTING
-    setting = ', '.join([*where(), *(['dry run'] if dry else [])])
-    if any(folder.glob(RESULTS)):
-        before = path.read_text('utf-8') if path.is_file() else 'something else'
-        if before != setting:
-            sys.exit(
-                f'gpu.py: error: {folder} has results of {before}, and this is '
-                f'{setting}; choose another folder'
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(setting, encoding='utf-8')
 
 
 def _succeeded(path: Path) -> bool:

@@ -23,7 +23,7 @@ from _mqar_plan import (
     Run,
     plan,
 )
-from _tables import add_rows, claim, read_table
+from _tables import add_rows, read_table
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -31,6 +31,7 @@ from mmtransmamba.datasets import MQARTokens, collate_tokens
 from mmtransmamba.models.folders.lm import load_lm
 from mmtransmamba.transfer import LanguageDistiller
 from mmtransmamba.transfer.convert import convert
+from mmtransmamba.utils.claims import claim
 
 SOLVED = 0.995
 """Accuracy on test sequences at which a teacher's training ends."""
@@ -190,7 +191,8 @@ def run(args: argparse.Namespace) -> None:
     """All students that have no row yet."""
     torch.set_num_threads(args.threads)
     folder = args.out / 'mqar'
-    claim(folder, steps=args.steps, teacher_steps=args.teacher_steps)
+    settings = dict(steps=args.steps, teacher_steps=args.teacher_steps)
+    claim(folder / 'settings.json', settings, '*.csv', 'tables')
     runs = plan(args.head_dims, args.seeds)
     table: Path = folder / 'students.csv'
     done = {row['key'] for row in read_table(table)}

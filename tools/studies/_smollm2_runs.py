@@ -26,7 +26,7 @@ from _smollm2_plan import (
     text_of,
     tokens_of,
 )
-from _tables import add_rows, claim, read_table
+from _tables import add_rows, read_table
 from transformers import DynamicCache
 
 from mmtransmamba.apis.experiment import run_experiment
@@ -37,6 +37,7 @@ from mmtransmamba.registry import DATASETS
 from mmtransmamba.transfer.convert import convert
 from mmtransmamba.transfer.convert.calibration import BATCH
 from mmtransmamba.transfer.convert.proof import prove
+from mmtransmamba.utils.claims import claim
 from mmtransmamba.utils.processors import load_tokenizer
 from mmtransmamba.utils.text_files import read_json
 from mmtransmamba.visualization.records import read_records
@@ -324,7 +325,8 @@ def run(args: argparse.Namespace, whole: list[Run]) -> None:
     """
     torch.set_num_threads(args.threads)
     folder = args.out / 'smollm2'
-    claim(folder, seed=args.seed, tokens=args.tokens, limit=args.limit)
+    settings = dict(seed=args.seed, tokens=args.tokens, limit=args.limit)
+    claim(folder / 'settings.json', settings, '*.csv', 'tables')
     runs = plan(args.parts)
     if args.one is not None:
         (wanted,) = (r for r in runs if r.key == args.one)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
-from collections.abc import Sequence
+import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from mmtransmamba.utils.checkpoint_files import write
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -16,24 +17,6 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline='') as file:
         return list(csv.DictReader(file))
-
-
-def claim(folder: Path, **settings: Any) -> None:
-    """Record the settings that all rows of a folder's tables have, or check them.
-
-    Raises:
-        ValueError: The tables were measured with others.
-    """
-    path = folder / 'settings.json'
-    before = json.loads(path.read_text()) if path.is_file() else settings
-    if before != settings:
-        options = (f'--{k.replace("_", "-")} {v}' for k, v in before.items())
-        raise ValueError(
-            f'the tables in {folder} were measured with {", ".join(options)}; give '
-            'the same, or another --out and --work-dir'
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings) + '\n')
 
 
 def add_rows(
@@ -56,10 +39,15 @@ def add_rows(
 
     replaced = {name(row) for row in new}
     rows = [row for row in read_table(path) if name(row) not in replaced]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
-    with part.open('w', newline='') as file:
-        writer = csv.DictWriter(file, columns, lineterminator='\n')
-        writer.writeheader()
-        writer.writerows([*rows, *new])
-    os.replace(part, path)
+    write_table(path, columns, [*rows, *new])
+
+
+def write_table(
+    path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]
+) -> None:
+    """Write a table in place of an earlier one."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    write(path, text.getvalue().encode())

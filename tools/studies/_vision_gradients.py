@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import os
 import statistics
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+from _tables import write_table
 from _vision_figures import plot_lines
 
 from mmtransmamba.visualization.records import read_records
@@ -32,14 +32,12 @@ def keep_gradients(work_dir: Path, out: Path, key: str) -> None:
     if not series:
         return
     path = out / FOLDER / f'{key}.csv'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
-    with part.open('w', newline='') as file:
-        writer = csv.writer(file, lineterminator='\n')
-        writer.writerow(('step', 'name', 'value'))
-        for step, values in sorted(series.items()):
-            writer.writerows((step, name, f'{v:.5g}') for name, v in values.items())
-    os.replace(part, path)
+    rows = (
+        dict(step=step, name=name, value=f'{value:.5g}')
+        for step, values in sorted(series.items())
+        for name, value in values.items()
+    )
+    write_table(path, ('step', 'name', 'value'), rows)
 
 
 def read_gradients(out: Path) -> list[Series]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from mmtransmamba.utils.checkpoint_files import write
 from mmtransmamba.visualization.report.charts import heat_map, line_chart, number
 from mmtransmamba.visualization.report.environment import this_machine
 from mmtransmamba.visualization.report.inheritance import Inheritance, Part
@@ -57,10 +57,8 @@ def write_report(work_dir: str | Path, path: str | Path | None = None) -> Path:
     path = run.work_dir / 'report.html' if path is None else Path(path)
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f'{path} must be a file in a folder that exists.')
-    partial = path.with_name(f'{path.name}.part')
     # Names in JSON may contain unpaired surrogates, which cannot be encoded.
-    partial.write_bytes(render(run).encode('utf-8', 'replace'))
-    os.replace(partial, path)
+    write(path, render(run).encode('utf-8', 'replace'))
     return path
 
 
