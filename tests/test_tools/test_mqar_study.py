@@ -85,7 +85,9 @@ def test_a_study_goes_on_with_the_next_run(arguments, monkeypatch):
     # Other steps would be other rows of the same names.
     for option in ('steps', 'teacher_steps'):
         other = argparse.Namespace(**vars(arguments) | {option: 77})
-        with pytest.raises(ValueError, match='measured with --steps .*, --teach'):
+        with pytest.raises(
+            ValueError, match=f'tables with other settings .{option}: .*, now 77'
+        ):
             runs.run(other)
     assert f'in {arguments.teacher_steps:,} steps starts again' in page
 

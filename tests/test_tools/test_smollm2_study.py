@@ -141,7 +141,9 @@ def test_runs_become_rows_and_a_page(arguments, monkeypatch):
     # Rows of another seed, budget or test would have the same names.
     for option in ('seed', 'tokens', 'limit'):
         other = argparse.Namespace(**vars(arguments) | {option: 77})
-        with pytest.raises(ValueError, match='measured with --seed 0, --tokens 128, '):
+        with pytest.raises(
+            ValueError, match=f'tables with other settings .{option}: .*, now 77'
+        ):
             runs.run(other, WHOLE)
     assert '| 50 % | SlidingWindow | ' in page.split('## Tokens per second')[1]
     with (arguments.out / 'smollm2' / 'curves.csv').open() as file:

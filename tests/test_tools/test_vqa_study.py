@@ -57,6 +57,15 @@ def test_a_seed_becomes_rows_and_a_page(study):
         'pure_scratch_seed3',
     ]
 
+    # Another student. The first one is asked again, by the same teacher.
+    study.students = ['pure']
+    earlier = list(study.trained)
+    runs.run(study)
+    models = [row['model'] for row in runs.rows_of(study)]
+    assert models == ['teacher', 'pure', 'pure_gdn', 'scratch']
+    new = study.trained[len(earlier) :]
+    assert new == [f'pure_stage{stage}_seed3' for stage in (1, 2, 3)]
+
     # Nothing is missing, so no process starts; the page has what is there.
     study.one = None
     runs.run(study)

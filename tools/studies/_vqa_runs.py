@@ -70,17 +70,28 @@ def rows_of(args: argparse.Namespace) -> list[dict[str, str]]:
     return read_table(table_of(args))
 
 
+def measured(name: str, seed: int, args: argparse.Namespace) -> set[str]:
+    """The models of one seed of a set that have rows."""
+    run = (name, str(seed))
+    return {r['model'] for r in rows_of(args) if (r['set'], r['seed']) == run}
+
+
 def add_rows(args: argparse.Namespace, rows: list[dict]) -> None:
     """Add rows to the table, in place of earlier ones of the same models."""
     _tables.add_rows(table_of(args), COLUMNS, *rows, keys=('set', 'seed', 'model'))
 
 
 def train_and_ask(name: str, seed: int, args: argparse.Namespace) -> None:
-    """One seed of one set."""
+    """One seed of one set.
+
+    Students that have rows are asked again, as a teacher trained anew is another one.
+    """
     torch.set_num_threads(args.threads)
     asked = questions(name, args.data)
     work_dir = args.work_dir / name
-    folders = train_students(asked, work_dir, seed, args.students)
+    chosen = (measured(name, seed, args) | {*args.students}) - {'teacher', 'scratch'}
+    students = [model for model in TITLES if model in chosen]
+    folders = train_students(asked, work_dir, seed, students)
     cfg = read_config(asked.config('teacher'))
     start = dict(processor=str(work_dir / f'start_seed{seed}'))
     with DefaultScope.overwrite_default_scope('mmengine'):
@@ -118,12 +129,7 @@ def run(args: argparse.Namespace) -> None:
     missing = []
     for name in args.sets:
         for seed in args.seeds:
-            done = {
-                r['model']
-                for r in rows_of(args)
-                if (r['set'], r['seed']) == (name, str(seed))
-            }
-            if wanted - done:
+            if wanted - measured(name, seed, args):
                 missing.append(f'{name}_seed{seed}')
     page(args)
     for number, key in enumerate(missing[: args.max_runs], 1):
