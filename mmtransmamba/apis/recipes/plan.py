@@ -149,6 +149,10 @@ def make_plan(
         text: Its text.
         config: Config of the teacher.
         calibrated: Whether the initialisation reads text.
+
+    Raises:
+        ValueError: A stage has no sequence, no useful step, a schedule that does not
+            fit, or the name of another one.
     """
     plan = TransferPlan([], text.block, text.tokens, text.held_out * text.block)
     if calibrated:
@@ -185,7 +189,14 @@ def make_plan(
                 )
             )
             text.train(length)  # that there is such a sequence
-            _check_schedule(recipe, stage, plan.stages[-1])
+            _check_schedule(request, recipe, stage, plan.stages[-1])
+    names = [stage.name for stage in plan.stages]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(
+            f'the recipe "{recipe.name}" has two trainings {twice[0]}: one of a stage '
+            'with several lengths, and another stage; rename that'
+        )
     return plan
 
 
@@ -194,7 +205,9 @@ def _lengths(stage: Stage, block: int, context: int) -> Sequence[int]:
     return list(dict.fromkeys(min(n, context) for n in stage.lengths)) or [block]
 
 
-def _check_schedule(recipe: Recipe, stage: Stage, planned: PlannedStage) -> None:
+def _check_schedule(
+    request: Request, recipe: Recipe, stage: Stage, planned: PlannedStage
+) -> None:
     given = {k: v for k, v in stage.schedule.items() if k in ('warmup', 'decay')}
     try:
         phases(planned.steps * planned.accumulate, **given)
@@ -202,6 +215,12 @@ def _check_schedule(recipe: Recipe, stage: Stage, planned: PlannedStage) -> None
         raise ValueError(
             f'the recipe "{recipe.name}", stage {planned.name}, schedule: {error}'
         ) from None
+    if planned.steps == 1 and not stage.schedule.get('end', 0.0):
+        raise ValueError(
+            f'the recipe "{recipe.name}", stage {planned.name}: of '
+            f'{request.tokens:,} tokens it gets a single step, whose learning rate '
+            'is 0, the end of its schedule; give more tokens'
+        )
 
 
 def _accumulate(rows: int, length: int) -> int:

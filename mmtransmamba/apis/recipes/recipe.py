@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -16,6 +17,12 @@ from mmtransmamba.utils.choices import RECIPES
 
 FOLDER = '_base_/recipes/language'
 ALL = 'all'
+STEPS = ('converted', 'student')
+"""Steps of a transfer besides its stages."""
+
+_NAME = re.compile(r'[\w.-]+')
+_OWN = ('type', 'dtype', 'accumulative_counts')
+"""Keys of the optimizer's wrapper that follow from the request and the stage."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,7 @@ class Recipe:
     calibration: Mapping[str, Any]
 
 
+_CONVERT = ('layers', 'ratio', 'init', 'mixer', 'ranking', 'mamba_checkpoint', 'fields')
 _KEYS = {'width', 'convert', 'stages', 'optim_wrapper', 'schedule', 'calibration'}
 _NEEDED = ('width', 'convert', 'stages', 'optim_wrapper')
 _STAGE = {f.name: f for f in fields(Stage)}
@@ -119,6 +127,10 @@ def read_recipe(recipe: str | Path) -> Recipe:
         raise ValueError(
             f'{where}: {unread[0]} is unknown; accepted: {", ".join(sorted(_KEYS))}'
         )
+    if unread := sorted(set(given['convert']) - set(_CONVERT)):
+        raise ValueError(
+            f'{where}: convert has {unread[0]}; accepted: {", ".join(_CONVERT)}'
+        )
     stages = tuple(
         _stage(stage, given, f'{where}, stage {number}')
         for number, stage in enumerate(given['stages'], 1)
@@ -126,6 +138,12 @@ def read_recipe(recipe: str | Path) -> Recipe:
     names = [stage.name for stage in stages]
     if not names or len(set(names)) != len(names):
         raise ValueError(f'{where} needs stages with different names, not {names}')
+    for name in names:
+        if name in STEPS or not _NAME.fullmatch(name):
+            raise ValueError(
+                f'{where}: the name {name!r} of a stage must have letters, digits, '
+                f'".", "_" and "-" only, and must not be {" or ".join(STEPS)}'
+            )
     return Recipe(
         path.stem,
         found.pretty_text,
@@ -189,12 +207,23 @@ def _stage(given: Any, recipe: Mapping[str, Any], where: str) -> Stage:
         raise ValueError(f'{where}: schedule.end={end!r} must be in [0, 1]')
     optim_wrapper = Config(dict(recipe['optim_wrapper']))
     optim_wrapper.merge_from_dict(dict(given.get('optim_wrapper', {})))
+    wrapper = optim_wrapper.to_dict()
+    if 'optimizer' not in wrapper:
+        raise ValueError(f'{where}: optim_wrapper has no optimizer')
+    own = [key for key in _OWN if key in wrapper]
+    if 'lr' in wrapper['optimizer']:
+        own.append('optimizer.lr')
+    if own:
+        raise ValueError(
+            f'{where}: optim_wrapper.{own[0]} cannot be set: precision and '
+            "accumulation follow from machine and budget, the rate is the stage's lr"
+        )
     return Stage(
         **{
             **given,
             'trains': trains if trains == ALL else tuple(trains),
             'schedule': schedule,
             'lengths': tuple(given.get('lengths', ())),
-            'optim_wrapper': optim_wrapper.to_dict(),
+            'optim_wrapper': wrapper,
         }
     )

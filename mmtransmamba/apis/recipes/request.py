@@ -12,6 +12,7 @@ from typing import Any
 
 from mmtransmamba.apis.recipes.recipe import Recipe, read_recipe
 from mmtransmamba.models.language.mixers.fields import as_fields
+from mmtransmamba.transfer.convert.spec import Conversion
 from mmtransmamba.utils.checkpoint_files import write
 from mmtransmamba.utils.text_files import read_json
 
@@ -63,7 +64,8 @@ class Request:
 
     def conversion(self, recipe: Recipe) -> dict[str, Any]:
         """Arguments of the conversion: the recipe's with those that were given."""
-        given = dict(recipe.convert)
+        given = dict(layers=Conversion.layers, init=Conversion.init)
+        given |= recipe.convert
         if self.layers is not None:
             given['layers'] = self.layers
             if not isinstance(self.layers, str):

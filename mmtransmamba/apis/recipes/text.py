@@ -37,14 +37,11 @@ class TransferText:
         self._is_array = has_token_ids(request.data)
         context = config.max_position_embeddings
         self.block = min(BLOCK, context)
+        for file in filter(None, (request.data, request.val)):
+            if has_token_ids(file):
+                _check_ids(file, config.vocab_size)
         if self._is_array:
-            tokens = TokenSamples(request.data).tokens
-            if tokens.max() >= config.vocab_size:
-                raise ValueError(
-                    f'{request.data} has the token id {tokens.max()}; the teacher has '
-                    f'the ids 0 to {config.vocab_size - 1}'
-                )
-            self.block = min(tokens.shape[1], context)
+            self.block = min(TokenSamples(request.data).tokens.shape[1], context)
         there = len(_build(self._source(self.block)))
         count = max(2, min(HELD_OUT, request.tokens // self.block // HELD_OUT))
         if request.val is None:
@@ -118,6 +115,16 @@ class TransferText:
             cache_dir=str(Path(self.request.out) / 'packed'),
             **prompts,
         )
+
+
+def _check_ids(file: str, vocab_size: int) -> None:
+    tokens = TokenSamples(file).tokens
+    for token in (tokens.min(), tokens.max()):
+        if not 0 <= token < vocab_size:
+            raise ValueError(
+                f'{file} has the token id {token}; the teacher has the ids 0 to '
+                f'{vocab_size - 1}'
+            )
 
 
 def _build(config: Mapping[str, Any]) -> Any:

@@ -151,6 +151,28 @@ STAGE = 'dict(name="a", share=1, lr=1e-3, trains=["ssm"], terms={}'
         (BASE + 'calibration = dict(shares=0.5)\n', 'calibration has shares; accepted'),
         (BASE + 'calibration = dict(share=1.5)\n', 'calibration.share=1.5 must be in'),
         (BASE + 'calibration = dict(steps=0.5)\n', 'calibration.steps=0.5 must be at'),
+        (BASE + 'convert = dict(ratios=1)\n', 'convert has ratios; accepted: layers'),
+        (BASE + 'convert = dict(seed=1)\n', 'convert has seed; accepted: layers'),
+        *(
+            (BASE + f'optim_wrapper = dict({key}=1)\n', f'optim_wrapper.{key} cannot')
+            for key in ('type', 'dtype', 'accumulative_counts')
+        ),
+        (
+            BASE + 'optim_wrapper = dict(optimizer=dict(lr=1))\n',
+            'stage 1: optim_wrapper.optimizer.lr cannot be set: .* the rate is the',
+        ),
+        (
+            BASE + 'optim_wrapper = dict(_delete_=True, clip_grad=None)\n',
+            'optim_wrapper has no optimizer',
+        ),
+        *(
+            (BASE + f'stages = [dict({STAGE}), name="{name}")]\n', f'the name {name!r}')
+            for name in ('converted', 'student', 'a b', '', '../a')
+        ),
+        *(
+            (BASE + f'stages = [dict({STAGE}), name="{name}")]\n', 'must have letters')
+            for name in ('a*', 'a[1]')
+        ),
         ('stages = [\n', 'cannot read the recipe'),
     ],
 )
@@ -160,6 +182,36 @@ def test_a_mistake_in_a_recipe_is_named(tmp_path, text, words):
     with pytest.raises(ValueError, match=words) as error:
         read_recipe(path)
     assert 'mine.py' in str(error.value) and '\n' not in str(error.value)
+
+
+def test_what_a_recipe_does_not_convert_is_the_default(tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text(BASE + 'convert = dict(_delete_=True, ratio=0.5)\n')
+    request = Request('teacher', 'text.npz', 'out', str(path))
+    given = request.conversion(read_recipe(path))
+    assert given == dict(layers='evenly', init='mimic', ratio=0.5, seed=0)
+
+
+def test_a_stage_of_one_step_needs_a_rate(tmp_path):
+    path = tmp_path / 'mine.py'
+    for end, trained in ((0.0, False), (0.5, True)):
+        schedule = f'schedule=dict(warmup=0.0, decay=0.0, end={end})'
+        path.write_text(f'{BASE}stages = [{STAGE}, {schedule})]')
+        if trained:
+            plan = planned(path, tokens=512)
+            assert [stage.steps for stage in plan.stages] == [1]
+            continue
+        with pytest.raises(ValueError, match='stage a: of 512 tokens it gets a single'):
+            planned(path, tokens=512)
+        assert planned(path, tokens=1024).stages[0].steps == 2
+
+
+def test_trainings_of_one_name_are_refused(tmp_path):
+    path = tmp_path / 'mine.py'
+    other = STAGE.replace('"a"', '"a-16"')
+    path.write_text(f'{BASE}stages = [{STAGE}, lengths=[8, 16]), {other})]')
+    with pytest.raises(ValueError, match='has two trainings a-16: one of a stage with'):
+        planned(path)
 
 
 @pytest.mark.parametrize('name', ['radlads', 'calibrated', 'matvlm'])

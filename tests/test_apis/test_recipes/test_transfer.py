@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import signal
 
+import numpy as np
 import pytest
 import torch
 from processes import PRELOAD
@@ -41,13 +42,15 @@ HISTORIES = {
 @pytest.mark.parametrize('recipe', HISTORIES)
 def test_a_transfer_ends_with_student_scores_and_report(files, tmp_path, recipe):
     shown = []
-    result = transfer(files, tmp_path / 'out', recipe, show=shown.append)
+    result = transfer(
+        *(files, tmp_path / 'out', recipe), tokens=4096, show=shown.append
+    )
     model = AutoModelForCausalLM.from_pretrained(result.student)
     assert model.config.transfer_history == HISTORIES[recipe]
     assert (result.student / 'tokenizer.json').is_file()
     steps = ['converted', *HISTORIES[recipe][1:]]
     assert list(result.scores) == steps == list(result.seconds)
-    assert all(proof.tokens == 30 for proof in result.scores.values())
+    assert all(proof.tokens == 3 * 15 for proof in result.scores.values())
     assert shown[0] == str(result.plan) and recipe in shown[0]
     page = result.report.read_text()
     for step in steps:
@@ -138,6 +141,22 @@ def test_another_request_is_refused(files, tmp_path):
     (tmp_path / 'full' / 'mine').touch()
     with pytest.raises(ValueError, match='is not empty and holds no transfer'):
         transfer(files, tmp_path / 'full', 'matvlm')
+
+
+@pytest.mark.parametrize('name', ['data', 'val'])
+@pytest.mark.parametrize('token', [-100, -1, 258, 10**6])
+def test_ids_that_the_teacher_does_not_have_are_told_before_anything_is_done(
+    files, tmp_path, name, token
+):
+    with np.load(files / 'tokens.npz') as there:
+        tokens = there['tokens'].astype(np.int64)
+    tokens[-1, -1] = token
+    file = tmp_path / 'wrong.npz'
+    np.savez(file, tokens=tokens)
+    message = f'wrong.npz has the token id {token}; the teacher has the ids 0 to 257'
+    with pytest.raises(ValueError, match=message):
+        transfer(files, tmp_path / 'out', 'matvlm', **{name: file})
+    assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize(
