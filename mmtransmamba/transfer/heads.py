@@ -28,8 +28,8 @@ def head_of(model: nn.Module) -> nn.Linear:
     # A subclass, such as a quantised or adapted layer, may compute something else.
     if type(head) is not nn.Linear:
         raise ValueError(
-            f'the head of {type(model).__name__} is a {type(head).__name__}; it must '
-            'be a torch.nn.Linear'
+            f'the head of {type(model).__name__} is a {type(head).__module__}.'
+            f'{type(head).__name__}; it must be a torch.nn.Linear without an adapter'
         )
     return head
 

@@ -137,12 +137,23 @@ def test_what_cannot_be_fused_is_refused():
     teacher = make_teacher()
     student = make_hybrid(teacher)
     teacher.lm_head = Adapted(16, 29, bias=False)
-    with pytest.raises(ValueError, match='terms.kl.fused=True .*head .* is a Adapted'):
+    with pytest.raises(
+        ValueError, match='terms.kl.fused=True .*head .*Adapted; it must'
+    ):
         distiller_of(dict(kl=fused), teacher=teacher, student=student)
     teacher = make_teacher()
     teacher.config.final_logit_softcapping = 30.0
     with pytest.raises(ValueError, match='not linear: final_logit_softcapping=30.0'):
         distiller_of(dict(kl=fused), teacher=teacher, student=student)
+
+
+def test_an_adapted_head_is_refused_before_the_first_step():
+    fused = dict(kl=dict(KL, fused=True))
+    with pytest.raises(ValueError, match=r'is a peft\..*Linear without an adapter'):
+        distiller_of(fused, 'qwen3', adapters=dict(rank=2))
+    trains = ['ssm', 'qkv']
+    distiller = distiller_of(fused, 'qwen3', trains=trains, adapters=dict(rank=2))
+    assert float(distiller(**learned_batch(), mode='loss')['loss_kl']) > 0
 
 
 def test_logits_that_are_changed_after_the_head_are_refused():

@@ -1,8 +1,10 @@
 """The tables themselves: every name in them exists, and widths stay consistent."""
 
 import pytest
+import timm
 import torch
 from subclone_models import distinct, student, vit_state
+from transformers import Dinov2Config, Dinov2Model
 
 from mmtransmamba.models import CheckpointError
 from mmtransmamba.models.mixers import PlainMambaMixer
@@ -163,6 +165,40 @@ def test_selection_by_importance_keeps_the_function():
                 atol=1e-6 * float(full.abs().max()),
             )
             assert not full[..., ~stream].any()
+
+
+VIT_MAPS = sorted(n for n in WEIGHT_MAPS.module_dict if n.startswith('vit_to_'))
+
+
+@pytest.mark.parametrize('name', VIT_MAPS)
+def test_a_vit_with_its_scales_in_the_weights_is_the_same(name):
+    """A student has no layer scales, and its branches keep their size."""
+    sizes = dict(img_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2)
+    scaled, plain = (
+        timm.models.VisionTransformer(**sizes, num_classes=5, init_values=init).eval()
+        for init in (0.5, None)
+    )
+    for block in scaled.blocks:
+        for scale in (block.ls1, block.ls2):
+            torch.nn.init.normal_(scale.gamma)
+    plain.load_state_dict(get_weight_map(name).rename(scaled.state_dict()))
+    images = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(plain(images), scaled(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', VIT_MAPS)
+def test_scales_of_dino_go_into_the_weights(name):
+    config = Dinov2Config(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2
+    )
+    state = Dinov2Model(config).state_dict()
+    state = {name: torch.randn_like(tensor) for name, tensor in state.items()}
+    new = get_weight_map(name).rename(state)
+    assert not [name for name in new if 'gamma' in name]
+    gamma = state['encoder.layer.1.layer_scale2.lambda1']
+    for part, factor in (('weight', gamma[:, None]), ('bias', gamma)):
+        expected = factor * state[f'encoder.layer.1.mlp.fc2.{part}']
+        assert torch.equal(new[f'blocks.1.mlp.fc2.{part}'], expected)
 
 
 def test_plain_mamba_of_the_same_size_is_copied_whole():

@@ -22,9 +22,17 @@ class BranchShareHook(Hook):
 
     Args:
         interval: Iterations between two records.
+
+    Raises:
+        ValueError: ``interval`` is below 1; at the start of a training also if the
+            model has no such mixer.
     """
 
     def __init__(self, interval: int = 50) -> None:
+        if interval < 1:
+            raise ValueError(
+                f'BranchShareHook: interval={interval} must be at least 1.'
+            )
         self.interval = interval
         self._mixers: list[WindowBranch] = []
 

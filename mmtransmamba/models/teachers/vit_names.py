@@ -133,6 +133,11 @@ _IGNORED = re.compile(
 _LEAF = r'(?P<leaf>(?:\.weight|\.bias)?)'
 
 
+_SCALED = {'ls1': 'attn.proj', 'ls2': 'mlp.fc2'}
+"""Layer scales, and the linear layers in front of them."""
+_LAYER_SCALE = re.compile(r'(blocks\.\d+)\.(ls[12])\.gamma')
+
+
 @lru_cache
 def _patterns(library: str) -> list[tuple[re.Pattern, str, int | None]]:
     """Name pattern, canonical template and part number for each alias."""
@@ -216,6 +221,22 @@ def to_canonical(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             tensor = canonical[name]
             canonical[name] = tensor.reshape(1, -1, tensor.shape[-1])
     return canonical
+
+
+def without_layer_scales(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Canonical weights whose layer scales are multiplied into the layers before them.
+
+    The model with these weights has the same outputs without the scales.
+    """
+    weights = dict(weights)
+    for name in [name for name in weights if _LAYER_SCALE.fullmatch(name)]:
+        layer, scale = _LAYER_SCALE.fullmatch(name).groups()
+        gamma, linear = weights.pop(name), f'{layer}.{_SCALED[scale]}'
+        weight = weights[f'{linear}.weight']
+        weights[f'{linear}.weight'] = weight * gamma[:, None]
+        if f'{linear}.bias' in weights:
+            weights[f'{linear}.bias'] = weights[f'{linear}.bias'] * gamma
+    return weights
 
 
 def from_canonical(

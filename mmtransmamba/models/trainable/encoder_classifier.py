@@ -22,7 +22,12 @@ from mmtransmamba.models.teachers.layout import (
 from mmtransmamba.models.trainable.base import exempt_from_decay
 from mmtransmamba.models.trainable.naming import use_names_of
 from mmtransmamba.models.trainable.origin import ENCODER, Origin
-from mmtransmamba.models.trainable.stages import STAGES, check_history, freeze_all_but
+from mmtransmamba.models.trainable.stages import (
+    STAGES,
+    check_history,
+    freeze_all_but,
+    trained_in,
+)
 from mmtransmamba.models.vision import EncoderMixer
 from mmtransmamba.registry import MODELS
 
@@ -116,7 +121,7 @@ class EncoderClassifier(BaseModel):
             )
         if stage is not None:
             check_history(self.encoder, stage, requires)
-            groups = STAGES[stage].trains if trains is None else trains
+            groups = trained_in(stage) if trains is None else trains
             print_log(f'\n{freeze_all_but(self.encoder, groups)}', logger='current')
         root = self.encoder.base_model
         self._layout = find_layout(root, None, FINAL_NORMS)

@@ -23,8 +23,8 @@ class PatchClassifier(BaseModel):
     :class:`~mmtransmamba.engine.SaveStudentHook` saves it without the linear layer.
 
     Args:
-        config: Fields of a ``CLIPVisionConfig``, for a tower with random weights.
         num_classes: Number of classes.
+        config: Fields of a ``CLIPVisionConfig``, for a tower with random weights.
         processor: Folder whose processor is saved with the tower.
         path: Alternatively to ``config``, the folder of a CLIP vision tower, possibly a
             hybrid of this package.
@@ -41,8 +41,8 @@ class PatchClassifier(BaseModel):
 
     def __init__(
         self,
-        config: dict[str, Any] | None,
         num_classes: int,
+        config: dict[str, Any] | None = None,
         processor: str | None = None,
         path: str | None = None,
         convert: dict[str, Any] | None = None,

@@ -130,9 +130,10 @@ def _plan(
         conversion = replace(conversion, calibration=batches)
     if conversion.layers == 'auto':
         layers, ranking = cheapest_layers(pretrained.language, conversion)
-        conversion = replace(conversion, layers=layers)
+        conversion, unseen = replace(conversion, layers=layers), False
     else:
         conversion, ranking = read_choice(conversion, pretrained.language.config)
+        unseen = True if ranking is None else None
     kind = VisionLanguagePlan if pretrained.is_vision_language else LanguagePlan
     plan = kind.of(pretrained, conversion)
     if ranking is not None:
@@ -140,12 +141,20 @@ def _plan(
         ranking.note_in(plan.config)
     hybrid = None
     if conversion.calibration:
-        hybrid = _calibrate(plan, pretrained.language, conversion)
+        hybrid = _calibrate(plan, pretrained.language, conversion, unseen)
     return plan, hybrid
 
 
-def _calibrate(plan: Plan, teacher: Pretrained, conversion: Conversion) -> nn.Module:
+def _calibrate(
+    plan: Plan, teacher: Pretrained, conversion: Conversion, unseen: bool | None
+) -> nn.Module:
     """Fit the mixers to the text if requested, and compare the hybrid on the rest.
+
+    Args:
+        plan: The plan.
+        teacher: The language model.
+        conversion: Its specification.
+        unseen: Whether no choice of layers has read the text, None if unknown.
 
     Returns:
         The hybrid, on the CPU.
@@ -167,7 +176,7 @@ def _calibrate(plan: Plan, teacher: Pretrained, conversion: Conversion) -> nn.Mo
         hybrid = _assembled(plan)
         inner = hybrid if language is plan else language_model_of(hybrid)
         device = next(model.parameters()).device
-        plan.proof = prove(inner.to(device), model, held, plan.ranking is None)
+        plan.proof = prove(inner.to(device), model, held, unseen)
         return hybrid.cpu()
     finally:
         model.train(training)

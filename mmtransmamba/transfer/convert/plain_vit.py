@@ -16,7 +16,11 @@ from transformers import (
 )
 
 from mmtransmamba.models.teachers import BaseTeacher
-from mmtransmamba.models.teachers.vit_names import from_canonical, to_canonical
+from mmtransmamba.models.teachers.vit_names import (
+    from_canonical,
+    to_canonical,
+    without_layer_scales,
+)
 
 ACCEPTED = {
     'timm': ('VisionTransformer', 'VisionTransformerDistilled'),
@@ -37,8 +41,6 @@ _ACTIVATIONS = {
     'ReLU': 'relu',
     'SiLU': 'silu',
 }
-_SCALED = {'ls1': 'attn.proj', 'ls2': 'mlp.fc2'}
-"""Layer scales, and the linear layers in front of them."""
 
 
 def as_transformers(model: Any) -> Any:
@@ -231,7 +233,7 @@ def _build(parts: _Parts, weights: dict[str, Tensor]) -> nn.Module:
     # Without drawing weights that are replaced.
     with torch.device('meta'):
         model = model_class(config)
-    weights = _with_prefix_positions(_without_scales(weights, depth), distilled)
+    weights = _with_prefix_positions(without_layer_scales(weights), distilled)
     like = model.state_dict()
     state = from_canonical(weights, like)
     without_place = sorted(state.keys() - like.keys())
@@ -248,21 +250,6 @@ def _build(parts: _Parts, weights: dict[str, Tensor]) -> nn.Module:
     state = {name: tensor.detach().clone() for name, tensor in state.items()}
     model.load_state_dict(state, assign=True)
     return model
-
-
-def _without_scales(weights: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
-    """Weights whose layer scales are multiplied into the linear layers before them."""
-    weights = dict(weights)
-    for i in range(depth):
-        for scale, linear in _SCALED.items():
-            gamma = weights.pop(f'blocks.{i}.{scale}.gamma', None)
-            if gamma is None:
-                continue
-            name = f'blocks.{i}.{linear}'
-            weights[f'{name}.weight'] = weights[f'{name}.weight'] * gamma[:, None]
-            if f'{name}.bias' in weights:
-                weights[f'{name}.bias'] = weights[f'{name}.bias'] * gamma
-    return weights
 
 
 def _with_prefix_positions(

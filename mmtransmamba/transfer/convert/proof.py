@@ -21,7 +21,8 @@ class Proof:
         agreement: Share of tokens for which both predict the same most likely one.
         perplexity, teacher_perplexity: Perplexities of the text.
         tokens: Number of predicted tokens.
-        held_out: Whether this text was not used to choose anything about the student.
+        held_out: Whether this text was not used to choose anything about the student;
+            None if the layers are those of a ranking made elsewhere.
     """
 
     kl: float
@@ -29,10 +30,14 @@ class Proof:
     perplexity: float
     teacher_perplexity: float
     tokens: int
-    held_out: bool = True
+    held_out: bool | None = True
 
     def __str__(self) -> str:
-        text = 'held out' if self.held_out else 'by which the layers were ranked'
+        text = {
+            True: 'held out',
+            False: 'by which the layers were ranked',
+            None: 'held out, unless the ranking of the layers has read it',
+        }[self.held_out]
         return (
             f'Against the teacher on {self.tokens:,} tokens of text '
             f'({text}): KL {self.kl:.4f} nats per token, same most likely token '
@@ -46,7 +51,7 @@ def prove(
     student: nn.Module,
     teacher: nn.Module,
     batches: Sequence[Tensor | Mapping[str, Tensor]],
-    held_out: bool = True,
+    held_out: bool | None = True,
 ) -> Proof:
     """Compare a student with its teacher.
 

@@ -82,7 +82,7 @@ class Conversion:
     mixers_of_inits: ClassVar[Mapping[str, str]] = _MIXER_OF
     """The mixer that goes with an initialisation, where it is not Mamba-2."""
 
-    layers: str | Sequence[int] = 'evenly'
+    layers: str | Path | Sequence[int] = 'evenly'
     ratio: float = 1.0
     init: str = 'mimic'
     seed: int = 0
@@ -102,6 +102,8 @@ class Conversion:
         return cls(**{n: options[n] for n in options if n in own}, fields=fields)
 
     def __post_init__(self) -> None:
+        if isinstance(self.layers, Path):
+            object.__setattr__(self, 'layers', str(self.layers))
         check_fields(mixer_class(self.mixer_type, self.mixers), self.mixer_fields)
         how = self.initialisation
         if self.mamba_checkpoint is not None and not how.from_checkpoint:

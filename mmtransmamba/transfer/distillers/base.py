@@ -68,21 +68,48 @@ class Distiller(StepAverage):
             alternative: How to train without terms, for the message.
 
         Raises:
-            ValueError: There is no term, or a name that disables nothing.
+            ValueError: There is no term, a name that disables nothing, a term of
+                another distiller, or one with the name of another one's loss.
         """
         name = type(self).__name__
         check_switched_off(name, terms)
         self.terms = nn.ModuleDict(
             {key: MODELS.build(term) for key, term in terms.items() if term is not None}
         )
+        for key, term in self.terms.items():
+            if not self.computes(type(term)):
+                raise ValueError(
+                    f'{name}: terms.{key} is a {type(term).__name__}, which it does '
+                    f'not compute; its types are {self._types()}.'
+                )
+            for part in term.parts:
+                if f'{key}_{part}' in self.terms:
+                    raise ValueError(
+                        f'{name}: terms.{key}_{part} has the name of a loss of '
+                        f'terms.{key}; give the term another one.'
+                    )
         if not self.terms:
             off = ', '.join(f'{key}=None' for key in terms)
             given = f' but for {off}, which switches nothing off' if off else ''
             raise ValueError(
                 f'{name}: terms is empty{given}; configure at least one, or '
-                f'{alternative}. Types of terms: {", ".join(_types())}.'
+                f'{alternative}. Types of terms: {self._types()}.'
             )
         return list(self.terms.values())
+
+    @classmethod
+    def computes(cls, kind: type[Term]) -> bool:
+        """Whether it calls terms of this class."""
+        raise NotImplementedError
+
+    @classmethod
+    def _types(cls) -> str:
+        """Names of all registered terms that it computes."""
+        return ', '.join(
+            key
+            for key, kind in sorted(MODELS.module_dict.items())
+            if isinstance(kind, type) and issubclass(kind, Term) and cls.computes(kind)
+        )
 
     @property
     def teacher(self) -> Any:
@@ -123,15 +150,6 @@ class Distiller(StepAverage):
         }
 
 
-def _types() -> list[str]:
-    """The types of all registered terms."""
-    return sorted(
-        key
-        for key, cls in MODELS.module_dict.items()
-        if isinstance(cls, type) and issubclass(cls, Term)
-    )
-
-
 def scaled_losses(
     key: str, term: Term, batch: Any
 ) -> Iterator[tuple[str, str, Tensor]]:
@@ -145,8 +163,16 @@ def scaled_losses(
     Yields:
         Name ``loss_KEY`` or ``loss_KEY_PART``, the part (``''`` for the term's own
         loss) and the loss.
+
+    Raises:
+        ValueError: The term returns a part that it does not declare.
     """
     for part, loss in term(batch).items():
+        if part and part not in term.parts:
+            raise ValueError(
+                f'terms.{key}: {type(term).__name__} returns a loss {part!r}, which is '
+                f'none of its parts {list(term.parts)}.'
+            )
         yield (
             f'loss_{key}_{part}' if part else f'loss_{key}',
             part,

@@ -44,6 +44,7 @@ from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.distillers.base import Distiller, scaled_losses
 from mmtransmamba.transfer.heads import HeadInputs, head_of
 from mmtransmamba.transfer.teacher_device import moved
+from mmtransmamba.transfer.terms.base import Term
 from mmtransmamba.transfer.terms.language import (
     ForcedLayer,
     ForcedTerm,
@@ -152,7 +153,6 @@ class LanguageDistiller(Distiller):
             self._check_cached()
         for term in built:
             term.bind(pair)
-        self._bind_heads()
         self.mamba_layers = pair.mamba_layers
         if trains is None and stage is not None:
             trains = trained_in(stage)
@@ -163,8 +163,14 @@ class LanguageDistiller(Distiller):
             table = table_of_trained(self.student)
         else:
             table = freeze_all_but(self.student, trains)
+        self._bind_heads()
         name = 'no stage' if stage is None else f'stage {stage!r}'
         print_log(f'LanguageDistiller, {name}:\n{table}', logger='current')
+
+    @classmethod
+    def computes(cls, kind: type[Term]) -> bool:
+        """Terms on the free-running student, or on its layers."""
+        return issubclass(kind, (ModelTerm, ForcedTerm))
 
     @property
     def _cached(self) -> bool:

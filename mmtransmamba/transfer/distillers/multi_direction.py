@@ -30,7 +30,13 @@ from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.alignment import TeacherTokens, match_layers
 from mmtransmamba.transfer.distillers.base import Distiller, scaled_losses
 from mmtransmamba.transfer.tap_recorder import TapRecorder
-from mmtransmamba.transfer.terms import DistillBatch, TransferPair
+from mmtransmamba.transfer.terms.base import (
+    DistillBatch,
+    Term,
+    TransferPair,
+    check_weight,
+)
+from mmtransmamba.transfer.terms.language import LanguageTerm
 
 
 @MODELS.register_module()
@@ -133,6 +139,7 @@ class MultiDirectionDistiller(Distiller):
         self.channel_order = channel_order or _channel_order(self.data_preprocessor)
         self.alpha = alpha
         self.distill_weight = 1 - alpha if distill_weight is None else distill_weight
+        check_weight(self, self.distill_weight, 'distill_weight')
 
         built = self._build_terms(terms, 'train the student without a distiller')
         self.recorder = TapRecorder(
@@ -144,6 +151,11 @@ class MultiDirectionDistiller(Distiller):
         pair = self._pair()
         for term in built:
             term.bind(pair)
+
+    @classmethod
+    def computes(cls, kind: type[Term]) -> bool:
+        """All terms but those of language models."""
+        return not issubclass(kind, LanguageTerm)
 
     def _pair(self) -> TransferPair:
         layer_taps = self.recorder.layer_taps

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -48,13 +50,24 @@ def check_switched_off(owner: str, terms: Mapping[str, Any]) -> None:
         ValueError: There is such a name.
     """
     active = [name for name, term in terms.items() if term is not None]
-    for name, term in terms.items():
-        close = get_close_matches(name, active, 1, 0.75)
-        if term is None and close:
+    for name in (name for name, term in terms.items() if term is None):
+        close = next((other for other in active if _resembles(name, other)), None)
+        if close is not None:
             raise ValueError(
                 f'{owner}: terms has {name}=None, which switches nothing off; did you '
-                f'mean {close[0]!r}?'
+                f'mean {close!r}?'
             )
+
+
+def _resembles(name: str, other: str) -> bool:
+    """Whether one name may be meant as the other, unlike ``kl`` and ``kl2``.
+
+    Words that both begin with say that there are several of a kind.
+    """
+    words = [re.findall(r'[^\W\d_]+|\d+', text) for text in (name, other)]
+    common = len(os.path.commonprefix(words))
+    rest, other_rest = (' '.join(each[common:]) for each in words)
+    return bool(get_close_matches(rest, [other_rest], 1, 0.75))
 
 
 @dataclass
@@ -119,13 +132,16 @@ class Term(nn.Module):
     """One named summand of the distillation loss.
 
     A distiller calls :meth:`bind` once and then the term with the batch of each step.
-    The type of the batch depends on the distiller and on when its features are ready:
+    The base class of a term says which distiller has it, and what its batch is:
 
-    * whole step: the term is called once, after both models have run, with a
-      :class:`DistillBatch` (vision) or a
+    * images and videos: a subclass of this class is called once a step, after both
+      models have run, with a :class:`DistillBatch`;
+    * language: a :class:`~mmtransmamba.transfer.terms.language.ModelTerm` is called
+      once as well, with a
       :class:`~mmtransmamba.transfer.terms.language.LanguageBatch`;
-    * one layer: a :class:`~mmtransmamba.transfer.terms.language.ForcedTerm` is called
-      for each layer, while the teacher runs, with a
+    * layers of a language model: a
+      :class:`~mmtransmamba.transfer.terms.language.ForcedTerm` is called for each
+      layer, while the teacher runs, with a
       :class:`~mmtransmamba.transfer.terms.language.ForcedLayer`.
 
     Args:
@@ -135,10 +151,12 @@ class Term(nn.Module):
         scale: Further factor, which a schedule may change during training.
         unit: Unit over which its loss is averaged, one of those in
             :mod:`mmtransmamba.models.trainable.step_average`.
+        parts: Names of the losses that it may return besides its own.
     """
 
     needs_directions = False
     unit = IMAGES
+    parts: tuple[str, ...] = ()
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()

@@ -170,7 +170,11 @@ def token_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (total / weights.sum().clamp_min(1)).to(values.dtype)
 
 
-class ModelTerm(Term):
+class LanguageTerm(Term):
+    """A term of a :class:`~mmtransmamba.transfer.LanguageDistiller`."""
+
+
+class ModelTerm(LanguageTerm):
     """A term on the outputs of the free-running student.
 
     Attributes:
@@ -182,6 +186,7 @@ class ModelTerm(Term):
         layers, teacher_layers: Layers whose ``hidden``, ``teacher_hidden`` it reads.
     """
 
+    unit = PREDICTED
     needs_logits = False
     needs_teacher_logits = False
     only_outputs = False
@@ -196,7 +201,6 @@ class NextTokenTerm(ModelTerm):
 
     needs_logits = True
     only_outputs = True
-    unit = PREDICTED
 
     def forward(self, batch: LanguageBatch) -> dict[str, Tensor]:
         loss = mean_over_tokens(token_nll, batch.rows, batch.targets)
@@ -259,7 +263,7 @@ class HiddenStatesTerm(ModelTerm, WeightedLayersTerm):
         )
 
 
-class ForcedTerm(Term):
+class ForcedTerm(LanguageTerm):
     """A term on single layers of the student, fed with the teacher's inputs.
 
     The layers' errors do not accumulate, and each layer can be trained separately.

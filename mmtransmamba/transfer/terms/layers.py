@@ -13,6 +13,8 @@ from mmtransmamba.transfer.terms.outputs import make_aligner
 
 TARGET_NORMS = ('none', 'center', 'standardize')
 DIRECTION_FEATURES = ('inner', 'projected')
+ENTROPY = 'entropy'
+"""Name of a weighting's regulariser among the losses."""
 
 
 class WeightedLayersTerm(Term):
@@ -27,6 +29,8 @@ class WeightedLayersTerm(Term):
         layer_weights: The last step's weights ``[G, N]``, detached; G is 1, or the
             number of directions.
     """
+
+    parts = (ENTROPY,)
 
     def __init__(
         self,
@@ -50,7 +54,7 @@ class WeightedLayersTerm(Term):
         losses = {'': self.weight * (weights * distances).sum()}
         regularizer = self.weighting.regularizer(weights)
         if regularizer is not None:
-            losses['entropy'] = self.weight * regularizer
+            losses[ENTROPY] = self.weight * regularizer
         return losses
 
 

@@ -12,7 +12,6 @@ from mmtransmamba.models.teachers import CachedTeacher
 from mmtransmamba.models.teachers.fingerprints import tokenizer_hash
 from mmtransmamba.models.teachers.token_cache import TopLogits, top_divergence
 from mmtransmamba.models.token_losses import mean_over_tokens, token_nll
-from mmtransmamba.models.trainable.step_average import PREDICTED
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.terms.base import check_weight
 from mmtransmamba.transfer.terms.language import (
@@ -57,7 +56,6 @@ class TokenKLTerm(ModelTerm):
     """
 
     only_outputs = True
-    unit = PREDICTED
 
     def __init__(
         self,
@@ -82,6 +80,7 @@ class TokenKLTerm(ModelTerm):
             raise ValueError(f'TokenKLTerm: {error}') from error
         check_weight(self, task_weight, 'task_weight')
         self.task_weight = task_weight
+        self.parts = (TASK,) if task_weight else ()
         self.fused = fused
         self.needs_logits = self.needs_teacher_logits = not fused
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from mmtransmamba.models.teachers.vit_names import to_canonical, without_layer_scales
 from mmtransmamba.transfer.weight_maps.base import EXACT, Rule, Space
 
 HEAD = (
@@ -23,6 +28,14 @@ HEAD = (
 POS_EMBED = Rule(
     'pos_embed', 'pos_embed', (EXACT, EXACT, 'residual'), method='pos_embed'
 )
+
+
+def from_vit(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A plain ViT's weights under canonical names, without layer scales.
+
+    A student has none, so the branches keep their size with the scales in the weights.
+    """
+    return without_layer_scales(to_canonical(state))
 
 
 def residual(target: str) -> Space:

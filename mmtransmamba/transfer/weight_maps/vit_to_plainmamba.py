@@ -1,11 +1,11 @@
 """ViT and DeiT (canonical names) to PlainMamba."""
 
-from mmtransmamba.models.teachers.vit_names import to_canonical
 from mmtransmamba.registry import WEIGHT_MAPS
 from mmtransmamba.transfer.weight_maps.base import Fresh, Rule, WeightMap
 from mmtransmamba.transfer.weight_maps.vit import (
     HEAD,
     POS_EMBED,
+    from_vit,
     heads,
     patch_embed,
     residual,
@@ -76,6 +76,6 @@ def vit_to_plainmamba() -> WeightMap:
         rules=RULES,
         spaces=SPACES,
         fresh=FRESH,
-        rename=to_canonical,
+        rename=from_vit,
         mixer_maps=('mamba_to_plainmamba', 'plainmamba_to_plainmamba'),
     )

@@ -1,12 +1,12 @@
 """ViT and DeiT (canonical names) to Vim and VideoMamba."""
 
 from mmtransmamba.models.backbones import VideoMamba, Vim
-from mmtransmamba.models.teachers.vit_names import to_canonical
 from mmtransmamba.registry import WEIGHT_MAPS
 from mmtransmamba.transfer.weight_maps.base import EXACT, Fresh, Rule, WeightMap
 from mmtransmamba.transfer.weight_maps.vit import (
     HEAD,
     POS_EMBED,
+    from_vit,
     heads,
     patch_embed,
     residual,
@@ -89,7 +89,7 @@ def vit_to_vim() -> WeightMap:
         rules=RULES,
         spaces=SPACES,
         fresh=FRESH,
-        rename=to_canonical,
+        rename=from_vit,
         mixer_maps=('mamba_to_vim',),
         cls_at=Vim.cls_at,
     )
@@ -110,7 +110,7 @@ def vit_to_videomamba() -> WeightMap:
         rules=RULES,
         spaces=SPACES,
         fresh=FRESH,
-        rename=to_canonical,
+        rename=from_vit,
         mixer_maps=('mamba_to_vim',),
         cls_at=VideoMamba.cls_at,
     )

@@ -1,10 +1,10 @@
 """ViT and DeiT (canonical names) to VMamba."""
 
-from mmtransmamba.models.teachers.vit_names import to_canonical
 from mmtransmamba.registry import WEIGHT_MAPS
 from mmtransmamba.transfer.weight_maps.base import Fresh, Rule, WeightMap
 from mmtransmamba.transfer.weight_maps.vit import (
     HEAD,
+    from_vit,
     heads,
     hidden,
     patch_embed,
@@ -94,5 +94,5 @@ def vit_to_vmamba() -> WeightMap:
         rules=RULES,
         spaces=SPACES,
         fresh=FRESH,
-        rename=to_canonical,
+        rename=from_vit,
     )

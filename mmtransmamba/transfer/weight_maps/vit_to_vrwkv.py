@@ -1,11 +1,11 @@
 """ViT and DeiT (canonical names) to Vision-RWKV, versions 4 and 6."""
 
-from mmtransmamba.models.teachers.vit_names import to_canonical
 from mmtransmamba.registry import WEIGHT_MAPS
 from mmtransmamba.transfer.weight_maps.base import Fresh, Rule, WeightMap
 from mmtransmamba.transfer.weight_maps.vit import (
     HEAD,
     POS_EMBED,
+    from_vit,
     heads,
     hidden,
     patch_embed,
@@ -96,5 +96,5 @@ def vit_to_vrwkv() -> WeightMap:
         rules=RULES,
         spaces=SPACES,
         fresh=FRESH,
-        rename=to_canonical,
+        rename=from_vit,
     )

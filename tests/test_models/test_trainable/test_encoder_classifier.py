@@ -127,6 +127,7 @@ def test_depths_count_embeddings_blocks_and_head(teacher_folder):
         (dict(classes=[0, 9]), 'different integers from 0 to 4'),
         (dict(classes=[1, 1]), 'different integers from 0 to 4'),
         (dict(trains=['ssm']), 'trains and requires belong to a stage'),
+        (dict(stage='mine', requires='*'), "Stage 'mine' needs trains; groups are"),
     ],
 )
 def test_mistakes_are_named(teacher_folder, options, message):

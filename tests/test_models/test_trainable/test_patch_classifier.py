@@ -33,7 +33,7 @@ def start(tmp_path_factory):
 
 def test_learns_which_patch_shows_what():
     torch.manual_seed(0)
-    model = PatchClassifier(TOWER, num_classes=3)
+    model = PatchClassifier(3, TOWER)
     images = torch.zeros(8, 3, 36, 36)
     labels = torch.randint(0, 3, (8, 9))
     for image, classes in zip(images, labels, strict=True):
@@ -110,7 +110,7 @@ def towers(tmp_path_factory):
 
 def test_a_trained_tower_is_converted_and_trained_again(towers):
     path = str(towers / 'CLIPVisionModel')
-    model = PatchClassifier(None, 3, path=path, convert=dict(init='mimic'))
+    model = PatchClassifier(3, path=path, convert=dict(init='mimic'))
     assert model.tower.config.layer_types == ['linear_attention'] * 2
     original = tiny_encoder('CLIPVisionModel').state_dict()
     kept = model.tower.state_dict()
@@ -119,7 +119,7 @@ def test_a_trained_tower_is_converted_and_trained_again(towers):
     losses = model(images(), torch.zeros(2, 16, dtype=torch.long), mode='loss')
     losses['loss'].backward()
     assert model.tower.encoder.layers[0].self_attn.x_proj.weight.grad.abs().sum() > 0
-    unchanged = PatchClassifier(None, 3, path=path).tower
+    unchanged = PatchClassifier(3, path=path).tower
     assert all(torch.equal(v, original[k]) for k, v in unchanged.state_dict().items())
 
 

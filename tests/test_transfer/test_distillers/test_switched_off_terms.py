@@ -62,9 +62,30 @@ def test_a_name_alone_switches_nothing_off(build, terms):
     with pytest.raises(ValueError) as error:
         build(terms)
     assert f'{names}, which switches nothing off' in str(error.value)
-    assert 'FeatureTerm' in str(error.value) and 'TokenKLTerm' in str(error.value)
+    of_images, of_text = (name in str(error.value) for name in ('FeatureT', 'TokenKL'))
+    assert (of_images, of_text) == (build is vision, build is language)
 
 
 def test_a_term_is_switched_off_by_its_own_name():
     vision(VISION | dict(feature=None))
     language(TERMS | dict(hidden=None, unrelated=None))
+
+
+@pytest.mark.parametrize(
+    ('on', 'off'),
+    [
+        *(('kl', 'kl2'), ('kl_1', 'kl_2'), ('hidden1', 'hidden2'), ('kl', 'kl_long')),
+        *(('hidden_early', 'hidden_late'), ('kl_student', 'kl_teacher'), ('kl2', 'kl')),
+    ],
+)
+def test_one_of_several_of_a_kind_is_switched_off(on, off):
+    language({on: TERMS['kl'], off: None})
+
+
+@pytest.mark.parametrize(
+    ('on', 'off'),
+    [('hidden_states', 'hidden_state'), ('layer_kl', 'layr_kl'), ('kl_2', 'k_2')],
+)
+def test_a_word_of_several_is_misspelt(on, off):
+    with pytest.raises(ValueError, match=f"{off}=None.* did you mean '{on}'"):
+        language({on: TERMS['kl'], off: None})

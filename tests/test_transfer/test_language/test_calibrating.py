@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ from mmtransmamba.transfer.convert import (
     conversion,
     convert,
     plan_conversion,
+    rank_layers,
     write_model,
 )
 from mmtransmamba.transfer.convert.calibrating import MixerFit
@@ -182,12 +184,20 @@ def test_the_report_proves_how_near_the_teacher_is(teacher, text, init, tmp_path
     assert json.loads((tmp_path / 'report.json').read_text())['proof']['kl'] == proof.kl
 
 
-def test_without_text_there_is_no_proof_and_ranked_text_is_named(teacher, text):
+def test_without_text_there_is_no_proof_and_ranked_text_is_named(
+    teacher, text, tmp_path
+):
     _, report = convert(teacher, [1])
     assert report.proof is None and 'Against the teacher' not in str(report)
     _, report = convert(teacher, 'auto', 1 / 3, calibration=text)
     assert not report.proof.held_out
     assert 'by which the layers were ranked' in str(report)
+    # A ranking from elsewhere may have read this text or another one.
+    path = tmp_path / 'rank.json'
+    path.write_text(json.dumps(asdict(rank_layers(teacher, tokens(4, 12).split(2)))))
+    _, report = convert(teacher, path, 1 / 3, calibration=text)
+    assert report.proof.held_out is None
+    assert 'held out, unless the ranking of the layers has read it' in str(report)
 
 
 def test_a_language_model_is_built_once(teacher, text, monkeypatch):
