@@ -212,7 +212,8 @@ class VisionLanguageChat:
         if not generation:
             return self.head
         head = copy.copy(self.head)
-        head.generation = head.generation | sampling_settings(generation)
+        own = head.generation
+        head.generation = own | sampling_settings(generation, own.get('temperature'))
         return head
 
 
@@ -239,10 +240,16 @@ def conversation_of(prompt: str | Conversation, images: Images = None) -> Conver
     return Conversation([Turn('user', prompt)], list(images))
 
 
-def sampling_settings(generation: dict[str, Any]) -> dict[str, Any]:
+def sampling_settings(
+    generation: dict[str, Any], usual: float | None = None
+) -> dict[str, Any]:
     """Settings of ``generate`` where the temperature alone selects the decoding.
 
     0 selects greedy decoding, other values sampling.
+
+    Args:
+        generation: Settings.
+        usual: Temperature of sampling without one, 1 if not given either.
     """
     settings = dict(generation)
     temperature = settings.get('temperature')
@@ -252,7 +259,7 @@ def sampling_settings(generation: dict[str, Any]) -> dict[str, Any]:
         # Avoid warnings of transformers about unused settings.
         settings |= dict.fromkeys(_SAMPLING)
     elif settings.get('do_sample'):
-        settings['temperature'] = 1.0 if temperature is None else temperature
+        settings['temperature'] = (usual or 1.0) if temperature is None else temperature
     return settings
 
 

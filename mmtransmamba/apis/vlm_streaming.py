@@ -58,7 +58,9 @@ def stream_text(
     head = copy.copy(head)
     head.generation = head.generation | dict(
         streamer=streamer,
-        stopping_criteria=StoppingCriteriaList([_Stopped(stopped)]),
+        stopping_criteria=StoppingCriteriaList(
+            [*(head.generation.get('stopping_criteria') or ()), _Stopped(stopped)]
+        ),
     )
     errors = []
 

@@ -1,11 +1,14 @@
-"""Early detection of generation settings that transformers refuses to save."""
+"""Generation settings of a model's folder: those that cannot be saved, and none."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mmengine.logging import print_log
 from torch import nn
+from transformers import GenerationConfig
 
 # Values, besides None, at which a setting has no effect.
 _SAMPLING = {
@@ -20,6 +23,31 @@ _SAMPLING = {
 }
 _BEAMS = {'early_stopping': False, 'length_penalty': 1.0}
 _CACHE = ('cache_implementation', 'cache_config')
+_TOKENS = ('bos_token_id', 'eos_token_id', 'pad_token_id', 'decoder_start_token_id')
+
+
+@contextmanager
+def plain_settings(model: nn.Module, *kept: str) -> Iterator[None]:
+    """Without the generation settings of a model's folder, but for special tokens.
+
+    transformers fills in an argument None from the folder's settings, so arguments of
+    ``generate`` cannot undo them.
+
+    Args:
+        model: A transformers model.
+        *kept: Names of settings that stay.
+    """
+    own = getattr(model, 'generation_config', None)
+    if own is None:
+        yield
+        return
+    names = (*_TOKENS, *kept)
+    settings = {name: getattr(own, name, None) for name in names}
+    model.generation_config = GenerationConfig(**settings)
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def repair_generation_config(model: nn.Module) -> list[str]:

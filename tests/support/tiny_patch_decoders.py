@@ -31,7 +31,11 @@ FAMILIES = {
 
 
 def tiny_patch_decoder(
-    layout: str | None = None, family: str = 'llama', seed: int = 0, **text
+    layout: str | None = None,
+    family: str = 'llama',
+    seed: int = 0,
+    holistic_rope: dict | None = None,
+    **text,
 ) -> PatchDecoderForConditionalGeneration:
     """Two holistic layers and two of a language model, with random weights.
 
@@ -59,6 +63,7 @@ def tiny_patch_decoder(
         image_size=IMAGE_SIZE,
         patch_size=PATCH_SIZE,
         image_token_id=IMAGE,
+        holistic_rope=holistic_rope,
         lm_head_bias=family.endswith('phi'),
     )
     with torch.random.fork_rng(devices=[]):

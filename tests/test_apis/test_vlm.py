@@ -15,6 +15,7 @@ from transformers import (
     LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    StoppingCriteriaList,
 )
 
 from mmtransmamba.apis import VisionLanguageChat
@@ -29,6 +30,7 @@ from mmtransmamba.datasets.conversations import (
     Turn,
 )
 from mmtransmamba.models.checkpoint import CheckpointError
+from mmtransmamba.models.multimodal import AnswerHead
 from mmtransmamba.models.trainable import VisionLanguageModel
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.convert import convert
@@ -77,6 +79,17 @@ def test_batch_one_by_one_and_stream_agree(folders, name):
         assert ''.join(chat.stream(prompt, image, max_new_tokens=12)) == text
     answers = chat.answer(PROMPTS, IMAGES, max_new_tokens=12)
     assert answers == [text.strip() for text in together]
+
+
+def test_a_stream_stops_by_the_callers_criterion_too(chat):
+    def short(ids, scores, **_):
+        return torch.full((len(ids),), ids.shape[1] >= start + 3)
+
+    how = dict(max_new_tokens=12, stopping_criteria=StoppingCriteriaList([short]))
+    start = len(chat.encoder.encode_prompt(conversation_of('Hi'))['input_ids'])
+    (text,) = chat.generate(['Hi'], **how)
+    assert text != chat.generate(['Hi'], max_new_tokens=12)[0]
+    assert ''.join(chat.stream('Hi', **how)) == text
 
 
 def test_hybrid_is_one(folders):
@@ -147,6 +160,14 @@ def test_temperature():
     assert sampling_settings(dict(do_sample=True)) == dict(
         do_sample=True, temperature=1.0
     )
+    warm = AnswerHead(do_sample=True, temperature=0.2)
+    assert sampling_settings(dict(do_sample=True), 0.2)['temperature'] == 0.2
+    assert sampling_settings(dict(do_sample=True, temperature=3), 0.2) == dict(
+        do_sample=True, temperature=3
+    )
+    chat = VisionLanguageChat.__new__(VisionLanguageChat)
+    chat.head = warm
+    assert chat._head(dict(do_sample=True)).generation['temperature'] == 0.2
 
 
 def test_sampling_draws(chat):

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from mmtransmamba.evaluation.language.likelihood import longest_input
+from mmtransmamba.models.generation import plain_settings
 
 EXTRA = 2
 """Tokens beyond those of the answer, so that a longer word is noticed."""
@@ -69,15 +70,14 @@ def _continue(
     for i, (ids, _) in enumerate(batch):
         padded[i, longest - len(ids) :] = torch.tensor(ids)
         mask[i, longest - len(ids) :] = 1
-    written = model.generate(
-        padded.to(device),
-        attention_mask=mask.to(device),
-        max_new_tokens=max(count for _, count in batch),
-        do_sample=False,
-        num_beams=1,
-        repetition_penalty=1.0,
-        pad_token_id=0,
-    )
+    with plain_settings(model):
+        written = model.generate(
+            padded.to(device),
+            attention_mask=mask.to(device),
+            max_new_tokens=max(count for _, count in batch),
+            do_sample=False,
+            pad_token_id=0,
+        )
     ends = model.generation_config.eos_token_id
     ends = set(ends) if isinstance(ends, list) else {ends}
     texts = []

@@ -17,7 +17,7 @@ from mmtransmamba.models.language.arguments import known_arguments
 from mmtransmamba.models.language.attention_positions import AttentionPositions
 from mmtransmamba.models.language.cache import count_in, make_room
 from mmtransmamba.models.language.cache_names import CACHE, as_argument, either_name
-from mmtransmamba.models.language.config import MAMBA
+from mmtransmamba.models.language.config import MAMBA, SLIDING
 from mmtransmamba.models.language.mixers import DecoderMixer, build_mixer
 from mmtransmamba.models.language.packing import (
     Packing,
@@ -159,6 +159,8 @@ class HybridModelMixin(HybridInitMixin):
             if packing is not None and self._uses_flash:
                 masks = dict.fromkeys(masks)
                 kwargs |= packing.flash_arguments()
+        if packing is None:
+            self._check_windows(attention_mask)
         padding = masks.get(MAMBA) if packing is None else None
         if padding is not None:
             kwargs['padding_mask'] = padding = padding.bool()
@@ -221,6 +223,29 @@ class HybridModelMixin(HybridInitMixin):
                 f'attention_mask {list(mask.shape)} is for another number of tokens '
                 f'than the {length} given'
                 + (f' and the {seen} in the cache.' if wanted else '.')
+            )
+
+    def _check_windows(self, mask: Tensor | dict[str, Tensor | None] | None) -> None:
+        """Refuse padding between tokens that would use up an attention layer's window.
+
+        transformers measures a window in places of the row, and keeps as many of them
+        in a cache.
+        """
+        window = getattr(self.config, 'sliding_window', None)
+        if (
+            SLIDING not in self.config.layer_types
+            or not self.config.mamba_layers
+            or not isinstance(mask, Tensor)
+            or mask.ndim != 2
+            or mask.shape[1] <= window
+            or not read_values()
+        ):
+            return
+        if has_gaps(mask.bool(), None, 0):
+            raise ValueError(
+                'attention_mask has padding between tokens, which the attention layers '
+                f'with a sliding window would count among their {window} tokens: pad '
+                'in front of the tokens or behind them.'
             )
 
     @property
@@ -364,6 +389,11 @@ class HybridCausalLMMixin(HybridInitMixin):
     def _prepare_cache_for_generation(
         self, generation_config, model_kwargs: dict[str, Any], *args, **kwargs
     ):
+        if self._is_stateful and generation_config.is_assistant:
+            raise ValueError(
+                f'{type(self).__name__} cannot be an assistant_model: its Mamba layers '
+                'cannot forget a draft that is refused.'
+            )
         mask = model_kwargs.get('attention_mask')
         if (
             self._is_stateful
@@ -393,14 +423,18 @@ class HybridCausalLMMixin(HybridInitMixin):
         """Like transformers'; the steps of a pure Mamba model get no mask.
 
         Generated tokens are never padding, and a mask that grows with every step would
-        make a compiled step recompile.
+        make a compiled step recompile. A prompt in pieces of one token may have some.
         """
         inputs = super().prepare_inputs_for_generation(
             input_ids, *args, is_first_iteration=is_first_iteration, **kwargs
         )
         kinds = getattr(self.config.get_text_config(decoder=True), 'layer_types', None)
         ids = inputs.get('input_ids')
-        step = ids is not None and ids.shape[1] == 1 and not is_first_iteration
-        if step and CACHE in inputs and set(kinds or ()) == {MAMBA}:
-            inputs.pop('attention_mask', None)
+        step = ids is not None and ids.shape[1] == 1 and CACHE in inputs
+        if step and set(kinds or ()) == {MAMBA}:
+            mask = kwargs.get('attention_mask')
+            if isinstance(mask, Tensor) and not bool(mask[:, -1].all()):
+                inputs['attention_mask'] = mask
+            elif not is_first_iteration:
+                inputs.pop('attention_mask', None)
         return inputs

@@ -31,6 +31,7 @@ from mmtransmamba.models.language.cache_names import (
     returned_cache,
 )
 from mmtransmamba.models.language.hybrid import HybridCausalLMMixin
+from mmtransmamba.models.language.mixers.attention_mixer import AttentionMixer
 from mmtransmamba.models.language.registration import register_model
 from mmtransmamba.models.multimodal.patch_decoder_config import PatchDecoderConfig
 from mmtransmamba.models.multimodal.patch_decoder_processor import (
@@ -102,7 +103,10 @@ class HolisticRotaryEmbedding(LlamaRotaryEmbedding):
 
     def give_to(self, attention: nn.Module) -> None:
         """Make an attention module use these rotary positions."""
-        attention.register_forward_pre_hook(self._replace, with_kwargs=True)
+        # First, so that a layer's own hook may take the rotation away.
+        attention.register_forward_pre_hook(
+            self._replace, with_kwargs=True, prepend=True
+        )
 
     def _replace(
         self, module: nn.Module, args: tuple, kwargs: dict[str, Any]
@@ -155,6 +159,9 @@ class PatchDecoderModel(PatchDecoderPreTrainedModel):
         self.holistic_rotary = HolisticRotaryEmbedding(config=text)
         for layer in self.language_model.layers[: config.num_holistic_layers]:
             self.holistic_rotary.give_to(layer.self_attn)
+            for module in layer.self_attn.modules():
+                if isinstance(module, AttentionMixer):
+                    module.rotary_config = text
 
     @either_name
     @known_arguments('use_cache', 'seq_idx')

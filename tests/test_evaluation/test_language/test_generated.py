@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 from byte_tokenizer import write_tokenizer
+from language_models import make_teacher
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.modeling_outputs import CausalLMOutput
 
@@ -216,6 +217,29 @@ def test_prompts_of_several_lengths_are_continued_in_their_order(letters, batch_
     prompts = [(letters.encode(text), 4) for text in (*said, 'a')]
     texts = write_answers(model, letters, prompts, batch_tokens)
     assert texts == [' one', ' two', '', ' one']
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        *(dict(no_repeat_ngram_size=1), dict(suppress_tokens=list(range(9)))),
+        *(dict(repetition_penalty=5.0), dict(encoder_repetition_penalty=5.0)),
+        *(
+            dict(return_dict_in_generate=True),
+            dict(num_beams=3, num_return_sequences=2),
+        ),
+        dict(do_sample=True, temperature=9.0),
+    ],
+)
+def test_answers_are_the_likeliest_whatever_the_folder_says(letters, settings):
+    model = make_teacher(vocab_size=len(letters))
+    prompts = [(letters.encode(text), 6) for text in ('abc', 'a longer one')]
+    expected = write_answers(model, letters, prompts)
+    own = model.generation_config
+    for name, value in settings.items():
+        setattr(own, name, value)
+    assert write_answers(model, letters, prompts) == expected
+    assert model.generation_config is own
 
 
 def test_every_option_is_once_under_every_letter():

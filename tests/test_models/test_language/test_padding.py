@@ -8,6 +8,7 @@ from transformers import DynamicCache, StaticCache
 
 from mmtransmamba.models.language import ATTENTION, MAMBA
 from mmtransmamba.models.language.cache_names import as_argument
+from mmtransmamba.models.language.config import SLIDING
 from mmtransmamba.models.language.padding import has_gaps, places
 
 LAYOUTS = ['attention first', 'mamba first', 'pure']
@@ -169,6 +170,54 @@ def test_a_compiled_model_passes_over_padding_too(make_hybrid, layout, mixer):
     cache.reset()
     actual = together(model, ids, mask, (5, 1), cache, compiled)
     assert_alike(actual, alone(model, ids, mask))
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('mixer', MIXERS)
+def test_a_padded_prompt_in_pieces_of_one_token(make_hybrid, mixer, layout):
+    """They are no steps of a generation, whose tokens are never padding."""
+    model = tell(make_hybrid, 'llama', mixer, layout)
+    mask = a_mask(['.....xxx', 'xxxxxxxx', '..xxxxxx'])
+    how = dict(max_new_tokens=2, output_logits=True, return_dict_in_generate=True)
+    given = dict(input_ids=random_ids(mask), attention_mask=mask, do_sample=False)
+    whole = model.generate(**given, **how).logits
+    pieces = model.generate(**given, **how, prefill_chunk_size=1).logits
+    for one, other in zip(pieces, whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('family', ['mistral', 'qwen2', 'qwen3'])
+@pytest.mark.parametrize('window', [4, 10, 11])
+def test_padding_between_tokens_is_none_of_a_window(make_hybrid, family, window):
+    more = {} if family == 'mistral' else dict(use_sliding_window=True)
+    fields = dict(sliding_window=window, layer_types=[SLIDING, MAMBA, MAMBA], **more)
+    model = make_hybrid(family, 'mamba first', num_hidden_layers=3, **fields)
+    before, behind = a_mask(['....xxxxxxx']), a_mask(['xxxxxxx....'])
+    between = a_mask(['xxxx....xxx'])
+    ids = random_ids(before)
+    expected = model(ids[:, 4:]).logits
+    for mask in (before, between, behind):
+        row = torch.zeros_like(ids)
+        row[mask.bool()] = ids[0, 4:]
+        for first in (None, 8):
+            if mask is between and window < mask.shape[1]:
+                with pytest.raises(ValueError, match=f'among their {window} tokens'):
+                    said(model, row, mask, first)
+            else:
+                logits = said(model, row, mask, first)[mask.bool()]
+                torch.testing.assert_close(logits, expected[0], rtol=1e-4, atol=1e-4)
+
+
+def said(model, row, mask, first):
+    """Logits of a row, in one piece or in two."""
+    if first is None:
+        return model(row, attention_mask=mask).logits
+    cache = DynamicCache(config=model.config)
+    parts = [
+        model(row[:, a:b], attention_mask=mask[:, :b], **as_argument(cache)).logits
+        for a, b in ((0, first), (first, None))
+    ]
+    return torch.cat(parts, dim=1)
 
 
 @pytest.mark.parametrize('family, mixer, layout', MODELS)

@@ -92,6 +92,34 @@ def test_sampling_settings_reach_the_model():
     assert not model.settings['do_sample']
 
 
+@pytest.mark.parametrize(
+    'settings',
+    [
+        *(dict(repetition_penalty=5.0), dict(no_repeat_ngram_size=1)),
+        *(
+            dict(num_return_sequences=2, num_beams=2),
+            dict(return_dict_in_generate=True),
+        ),
+    ],
+)
+def test_a_greedy_answer_is_the_likeliest_whatever_the_folder_says(settings):
+    model, head = hybrid_llava(), AnswerHead(max_new_tokens=8)
+    batch = question_batch(['Red?', 'How many?'])
+    for name in ('answers', 'question_ids', 'categories'):
+        del batch[name]
+    expected = head.generate(model, tiny_processor(), batch)
+    own = model.generation_config
+    for name, value in settings.items():
+        setattr(own, name, value)
+    assert head.generate(model, tiny_processor(), batch) == expected
+    assert model.generation_config is own
+    # What is asked for counts, and tokens that no answer may have.
+    asked = AnswerHead(max_new_tokens=8, repetition_penalty=5.0)
+    assert asked.generate(model, tiny_processor(), batch) != expected
+    own.suppress_tokens = tiny_processor().tokenizer.encode(expected[0])
+    assert head.generate(model, tiny_processor(), batch)[0] != expected[0]
+
+
 def test_prompts_padded_on_the_right_are_refused():
     batch = question_batch(['Red?', 'How many?'], side='right')
     with pytest.raises(ValueError, match="side='left'"):

@@ -33,6 +33,7 @@ from mmtransmamba.models.multimodal import (
     PatchDecoderForConditionalGeneration,
     PatchDecoderModel,
 )
+from mmtransmamba.transfer.convert import convert
 
 NEW = 6
 HYBRIDS = ['attention first', 'mamba first', 'pure']
@@ -219,6 +220,41 @@ def test_assisted_generation_only_without_a_state(layout, stateful):
     if stateful:
         with pytest.raises(ValueError, match='stateful'):
             generate(model, batch, **assistant)
+
+
+@pytest.mark.parametrize('layout', ['pure', 'attention first'])
+def test_a_model_with_a_state_drafts_for_no_other(layout):
+    batch = image_text_batch((1,))
+    assistant = tiny_patch_decoder(layout)
+    with pytest.raises(ValueError, match='cannot be an assistant_model: its Mamba'):
+        generate(tiny_patch_decoder(), batch, assistant_model=assistant)
+
+
+HOLISTIC = dict(rope_parameters=dict(rope_type='default', rope_theta=50.0))
+
+
+def test_mixers_of_holistic_layers_have_their_rotation():
+    teacher = tiny_patch_decoder(holistic_rope=HOLISTIC)
+    batch = image_text_batch((1,))
+    expected = teacher(**batch).logits
+    for layer in range(4):
+        hybrid, _ = convert(teacher, [layer], init='mimic', mixer='SlidingWindow')
+        torch.testing.assert_close(hybrid(**batch).logits, expected)
+
+
+@pytest.mark.parametrize('rope', [True, False])
+def test_attention_of_holistic_layers_is_without_rotation_if_asked(rope):
+    teacher = tiny_patch_decoder(holistic_rope=HOLISTIC)
+    hybrid, _ = convert(teacher, [3], init='mimic', attention_rope=rope)
+    seen = []
+
+    def see(module, args, kwargs):
+        seen.append(bool(kwargs['position_embeddings'][1].any()))
+
+    for layer in hybrid.model.language_model.layers[:3]:
+        layer.self_attn.register_forward_pre_hook(see, with_kwargs=True)
+    hybrid(**image_text_batch((1,)))
+    assert seen == [rope] * 3
 
 
 @torch.no_grad()

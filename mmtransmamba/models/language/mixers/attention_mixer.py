@@ -94,7 +94,7 @@ class AttentionMixer(nn.Module):
 
     def __init__(self, config: Any, layer_idx: int) -> None:
         super().__init__()
-        self.config = config
+        self.config = self.rotary_config = config
         self.layer_idx = layer_idx
 
     def take_heads(self, config: Any) -> None:

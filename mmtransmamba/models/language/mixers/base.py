@@ -150,7 +150,7 @@ class DecoderMixer(AttentionMixer):
         if position_ids is None:
             position_ids = self.count_positions(hidden_states, padding_mask, cache)
         positions = position_ids.clamp_min(0)
-        cos, sin = rotary_tables(self.config, positions, hidden_states.dtype)
+        cos, sin = rotary_tables(self.rotary_config, positions, hidden_states.dtype)
         return cos.expand(batch, -1, -1), sin.expand(batch, -1, -1)
 
     def count_positions(

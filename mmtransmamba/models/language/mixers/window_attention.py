@@ -91,9 +91,9 @@ class WindowAttention:
             longest: Gives the tokens of the longest text; called if they depend on it.
         """
         length = None
-        if depends_on_length(self.config):
+        if depends_on_length(self.rotary_config):
             length = min(int(longest()), self.window + self.sinks)
-        return frequencies(self.config, device, length)
+        return frequencies(self.rotary_config, device, length)
 
     def _attend(
         self,

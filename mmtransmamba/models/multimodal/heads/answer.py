@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
+from mmtransmamba.models.generation import plain_settings
 from mmtransmamba.models.multimodal.heads.base import VisionLanguageHead
 from mmtransmamba.models.multimodal.heads.generation import (
     refuse_nan,
@@ -83,10 +85,11 @@ class AnswerHead(VisionLanguageHead):
             ]
         if tokenizer.pad_token_id is not None:
             settings.setdefault('pad_token_id', tokenizer.pad_token_id)
-        ids = model.generate(
-            **{key: value for key, value in batch.items() if key != 'labels'},
-            **settings,
-        )
+        inputs = {key: value for key, value in batch.items() if key != 'labels'}
+        # A model may have tokens that no answer has, such as those of images.
+        plain = plain_settings(model, 'suppress_tokens')
+        with nullcontext() if settings['do_sample'] else plain:
+            ids = model.generate(**inputs, **settings)
         new = ids[:, batch['input_ids'].shape[1] :]
         return tokenizer.batch_decode(new, skip_special_tokens=True)
 
