@@ -24,11 +24,14 @@ _SAMPLING = {
 _BEAMS = {'early_stopping': False, 'length_penalty': 1.0}
 _CACHE = ('cache_implementation', 'cache_config')
 _TOKENS = ('bos_token_id', 'eos_token_id', 'pad_token_id', 'decoder_start_token_id')
+_COST = ('use_cache', 'cache_implementation')
 
 
 @contextmanager
 def plain_settings(model: nn.Module, *kept: str) -> Iterator[None]:
-    """Without the generation settings of a model's folder, but for special tokens.
+    """Without the generation settings of a model's folder that change its words.
+
+    Special tokens and the kind of cache stay.
 
     transformers fills in an argument None from the folder's settings, so arguments of
     ``generate`` cannot undo them.
@@ -41,7 +44,7 @@ def plain_settings(model: nn.Module, *kept: str) -> Iterator[None]:
     if own is None:
         yield
         return
-    names = (*_TOKENS, *kept)
+    names = (*_TOKENS, *_COST, *kept)
     settings = {name: getattr(own, name, None) for name in names}
     model.generation_config = GenerationConfig(**settings)
     try:
