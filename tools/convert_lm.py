@@ -99,6 +99,7 @@ def main(args: argparse.Namespace) -> None:
         plan_conversion,
         write_model,
     )
+    from mmtransmamba.transfer.convert.writer import check_replaceable
 
     for module in args.imports:
         importlib.import_module(module)
@@ -115,6 +116,8 @@ def main(args: argparse.Namespace) -> None:
         ranking=args.ranking,
         fields=args.fields,
     )
+    if not args.dry_run:
+        check_replaceable(args.out, args.teacher, args.overwrite)
     plan = plan_conversion(args.teacher, conversion)
     if plan.ranking is not None:
         print(plan.ranking)

@@ -57,6 +57,7 @@ def main(args: argparse.Namespace) -> None:
         plan_conversion,
         write_model,
     )
+    from mmtransmamba.transfer.convert.writer import check_replaceable
 
     for module in args.imports:
         importlib.import_module(module)
@@ -70,6 +71,8 @@ def main(args: argparse.Namespace) -> None:
         calibration_images=args.calibration_images,
         calibration_steps=args.calibration_steps,
     )
+    if not args.dry_run:
+        check_replaceable(args.out, args.teacher, args.overwrite)
     plan = plan_conversion(args.teacher, conversion)
     print(plan.report())
     if args.dry_run:

@@ -8,10 +8,14 @@ with, for example the teacher.
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from _tool import Parser, out_file, out_folder, positive, seed_number, tool
 
 from mmtransmamba.utils.choices import LM_BENCHMARKS, LM_GENERATED, LM_GROUPS
+
+if TYPE_CHECKING:
+    from mmtransmamba.apis.lm_comparison import LanguageComparison
 
 
 def parse_args() -> argparse.Namespace:
@@ -90,6 +94,14 @@ def main(args: argparse.Namespace) -> None:
             f'--card: none of {", ".join(args.models)} has a model card that '
             'mmtransmamba wrote'
         )
+
+    def show(comparison: LanguageComparison) -> None:
+        print(comparison.table())
+        if args.out:
+            comparison.save(args.out)
+        if args.csv:
+            comparison.save_csv(args.csv)
+
     comparison = evaluate_lm(
         args.models,
         args.tasks,
@@ -101,12 +113,8 @@ def main(args: argparse.Namespace) -> None:
         args.lengths,
         args.letters,
         args.seed,
+        show,
     )
-    print(comparison.table())
-    if args.out:
-        comparison.save(args.out)
-    if args.csv:
-        comparison.save_csv(args.csv)
     for folder in carded:
         add_rows(folder, comparison.card_rows(folder))
         print(f'added to {folder}/README.md')

@@ -272,14 +272,24 @@ def save(results: list[Result], path: Path, earlier: dict[str, Any]) -> None:
 @tool(parse_args, 'interrupted; the same command goes on from here')
 def main(args: argparse.Namespace) -> None:
     from mmtransmamba.evaluation.vlm import BENCHMARKS, from_files, run_benchmark
+    from mmtransmamba.utils.claims import claim
 
-    results, earlier = [], {}
+    results = []
+    record = args.out / 'predictions.json'
     if args.model:
+        if record.is_file():
+            raise ValueError(
+                f'{args.out} has scores of --predictions; choose another --out'
+            )
         answers = answers_of_model(args)
         earlier = earlier_scores(args.out)
     else:
         files = prediction_files(args.predictions, args.benchmarks)
         answers = from_files(files)
+        folders = sorted({str(path.resolve().parent) for path in files.values()})
+        claim(record, dict(predictions=folders), 'scores.json', 'scores')
+        path = args.out / 'scores.json'
+        earlier = read_json(path) if path.is_file() else {}
     for name in args.benchmarks:
         options = metric_args(name, args)
         result = run_benchmark(

@@ -49,17 +49,13 @@ def prepare_config(args: argparse.Namespace) -> Config:
     from mmtransmamba.utils import launch
 
     cfg = launch.load_config(args.config, args.work_dir)
+    launch.override(cfg, args.cfg_options)
     # The Runner writes its config, which is not that of the training run.
     cfg.work_dir = str(Path(cfg.work_dir) / 'test')
-    launch.override(cfg, args.cfg_options)
     cfg.load_from = launch.check_checkpoint_file(args.checkpoint)
     # The config that a resumed run wrote says True, and would resume the training.
     cfg.resume = False
-    missing = [
-        name
-        for name in ('test_cfg', 'test_dataloader', 'test_evaluator')
-        if cfg.get(name) is None
-    ]
+    missing = [name for name in launch.TESTING if cfg.get(name) is None]
     if missing:
         raise ValueError(f'the config "{args.config}" has no {", ".join(missing)}')
     if args.out is not None:

@@ -67,11 +67,13 @@ def run_experiment(
 
     Raises:
         ValueError: The run in ``work_dir`` has another config, or has finished without
-            the checkpoint that ``test`` needs.
+            the checkpoint that ``test`` needs; the config has nothing to test, or no
+            ``LocalVisBackend``, which records the curves.
     """
     work_dir = Path(work_dir)
     cfg = read_config(config).copy()
     launch.override(cfg, cfg_options)
+    _check(cfg, test)
     _claim(work_dir, cfg.pretty_text)
 
     result_path = work_dir / RESULT_FILE
@@ -110,6 +112,23 @@ def run_experiment(
     del record['work_dir'], record['scalars']
     write(result_path, json.dumps(record).encode())
     return result
+
+
+def _check(cfg: Config, test: bool) -> None:
+    """Refuse a run whose results could not be read after the training."""
+    missing = [key for key in launch.TESTING if cfg.get(key) is None]
+    if test and missing:
+        raise ValueError(
+            f'the config has no {", ".join(missing)}, which test=True needs'
+        )
+    backends = (cfg.get('visualizer') or {}).get('vis_backends')
+    if backends is not None and not any(
+        str(backend.get('type')).endswith('LocalVisBackend') for backend in backends
+    ):
+        raise ValueError(
+            'visualizer.vis_backends has no LocalVisBackend, from whose records the '
+            'curves are read; add dict(type="LocalVisBackend")'
+        )
 
 
 def _test(cfg: Config, work_dir: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from mmtransmamba.models.language.layer_choice import choose_layers, count_layer
 from mmtransmamba.transfer.convert import Conversion, LayerRanking, rank_layers
 from mmtransmamba.transfer.convert.calibration import read_calibration, split_held_out
 from mmtransmamba.transfer.convert.candidates import Candidates, check_ids, kv_heads
+from mmtransmamba.transfer.convert.head_choice import mixer_of_heads
 from mmtransmamba.transfer.convert.probes import text_probes
 from mmtransmamba.utils.checkpoint_files import write
 from mmtransmamba.utils.choices import POSITIONS, RANKINGS, UNITS
@@ -155,6 +156,8 @@ def select_layers(
         for method in methods
         for place in (on if method != 'recall' else ('text',))
     ]
+    if 'heads' in units:
+        mixer_of_heads(conversion)  # that the mixer has heads
     depth, groups = pretrained.config.num_hidden_layers, kv_heads(pretrained.config)
     layers = count_layers_of(ratio, depth)
     count = {'layers': layers, 'heads': layers * groups}
@@ -168,7 +171,11 @@ def select_layers(
             ranking = rank_layers(candidates, fit, asked, on=place, unit=unit)
             before = '' if unit == 'layers' else f'{unit}-'
             after = '' if place == 'text' else f'-{place}'
-            rankings[f'{before}{method}{after}'] = ranking
+            name = f'{before}{method}{after}'
+            rankings[name] = ranking
+            if out is not None:
+                Path(out).mkdir(parents=True, exist_ok=True)
+                ranking.save(Path(out) / f'{name}.json')
             show(str(ranking))
         text = text_probes(held)
         recall = candidates.recall(sum(b.numel() for b in fit), conversion.seed + 1)
@@ -189,9 +196,6 @@ def select_layers(
 
 
 def _write(out: Path, selection: Selection, conversion: Conversion, name: str) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    for method, ranking in selection.rankings.items():
-        ranking.save(out / f'{method}.json')
     write(out / 'comparison.html', _page(selection, conversion, name).encode())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ def evaluate_lm(
     lengths: Sequence[int] | None = None,
     letters: bool = False,
     seed: int = 0,
+    after: Callable[[LanguageComparison], None] | None = None,
 ) -> LanguageComparison:
     """Score language models on benchmarks.
 
@@ -62,6 +63,8 @@ def evaluate_lm(
         letters: Whether official benchmarks with options are also asked with letters,
             see :func:`~mmtransmamba.evaluation.language.evaluate_letters`.
         seed: Seed of generated questions.
+        after: Called with the comparison after each model, so that a later one that
+            fails loses nothing.
 
     Raises:
         FileNotFoundError: A folder or a benchmark's file is missing.
@@ -95,6 +98,8 @@ def evaluate_lm(
         comparison.seconds[name] = time.perf_counter() - start
         del own
         gc.collect()
+        if after is not None:
+            after(comparison)
     return comparison
 
 

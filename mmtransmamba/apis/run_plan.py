@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import islice
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
+from torch.utils.data import IterableDataset
 
 from mmtransmamba.apis.step_costs import StepCosts, measure_step
 from mmtransmamba.engine.student import student_config
@@ -20,7 +23,9 @@ from mmtransmamba.registry import MODELS
 from mmtransmamba.utils.model_config import input_shape
 
 _LOOKED_AT = 16
-"""Samples of which the largest is measured."""
+"""Samples of which the largest is measured, and the mean length is known."""
+_OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context')
+"""Options of a loader that it may not have without workers."""
 
 
 @dataclass
@@ -37,6 +42,7 @@ class RunPlan:
         flops: Operations of the whole training, a multiplication and an addition as
             two, as peak rates of devices count.
         hours: Time at the given utilisation.
+        typical: Mean length of a sample as a part of the largest's, which is measured.
     """
 
     gpus: int
@@ -47,11 +53,12 @@ class RunPlan:
     memory: dict[str, float]
     flops: float
     hours: float
+    typical: float = 1.0
 
     @property
     def tokens(self) -> int:
         """Tokens of the whole training; 0 for images."""
-        return self.samples * self.costs.tokens
+        return round(self.samples * self.costs.tokens * self.typical)
 
     @property
     def total(self) -> float:
@@ -108,7 +115,7 @@ def plan_run(
     else:
         total = training.max_iters * batch_size * gpus
     # A backward pass takes twice the forward pass; there is none for the teacher.
-    per_sample = 2 * (3 * costs.student_flops + costs.teacher_flops)
+    per_sample = 2 * (3 * costs.student_flops + costs.teacher_flops) * data.typical
     return RunPlan(
         gpus=gpus,
         strategy=strategy,
@@ -118,6 +125,7 @@ def plan_run(
         memory=_memory(costs, batch_size, gpus, strategy),
         flops=total * per_sample,
         hours=total * per_sample / (gpus * mfu * peak) / 3600,
+        typical=data.typical,
     )
 
 
@@ -161,14 +169,16 @@ class _Data:
 
     Attributes:
         count: Number of samples.
+        typical: See :class:`RunPlan`.
     """
+
+    typical = 1.0
 
     def __init__(self, cfg: Config, samples: int | None) -> None:
         self._collate: Callable[[list], Any]
+        loader = {k: v for k, v in cfg.train_dataloader.items() if k not in _OF_WORKERS}
         try:
-            loader = Runner.build_dataloader(
-                dict(cfg.train_dataloader, num_workers=0, persistent_workers=False)
-            )
+            loader = Runner.build_dataloader(dict(loader, num_workers=0))
         except Exception as error:
             if samples is None:
                 raise ValueError(
@@ -180,8 +190,14 @@ class _Data:
             return
         dataset = loader.dataset
         self.count = len(dataset) if samples is None else samples
-        looked_at = [dataset[i] for i in range(min(_LOOKED_AT, len(dataset)))]
+        if isinstance(dataset, IterableDataset):
+            looked_at = list(islice(dataset, _LOOKED_AT))
+        else:
+            looked_at = [dataset[i] for i in range(min(_LOOKED_AT, len(dataset)))]
         self._sample = max(looked_at, key=_size)
+        if 'input_ids' in self._sample:
+            lengths = [sample['input_ids'].numel() for sample in looked_at]
+            self.typical = fmean(lengths) / self._sample['input_ids'].numel()
         self._collate = loader.collate_fn
 
     def batch(self, size: int) -> Any:

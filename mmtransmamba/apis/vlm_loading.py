@@ -70,7 +70,8 @@ def _prompts_of(config: Config) -> dict[str, Any]:
         dataset = (config.get(name) or {}).get('dataset') or {}
         while 'dataset' in dataset:
             dataset = dataset['dataset']
-        found = {key: dataset[key] for key in _PROMPTS if dataset.get(key)} | found
+        given = {key: dataset.get(key) for key in _PROMPTS}
+        found = {k: v for k, v in given.items() if v is not None} | found
     return found
 
 

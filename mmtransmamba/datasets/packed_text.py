@@ -7,7 +7,6 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from torch.utils.data import Dataset
 from mmtransmamba.datasets.token_collate import token_sample
 from mmtransmamba.registry import DATASETS
 from mmtransmamba.utils.processors import load_tokenizer
-from mmtransmamba.utils.text_files import parse_json, stream_lines
+from mmtransmamba.utils.text_files import find_files, parse_json, stream_lines
 
 _PIECE = 1 << 16  # characters tokenised at once
 _TOKENIZER_FILES = (
@@ -29,6 +28,16 @@ _TOKENIZER_FILES = (
     # The last may name the class of the tokenizer.
     *('added_tokens.json', '*.model', 'config.json'),
 )
+
+_LINES = ('.jsonl', '.ndjson')
+_OTHERS = ('.json', '.parquet', '.csv', '.tsv', '.gz', '.npz')
+"""Endings of files that are no text to train on."""
+_KEYS = dict(text_key='text', prompt_key=None)
+
+
+def _has_lines(file: Path) -> bool:
+    """Whether a file is JSON Lines."""
+    return file.suffix.lower() in _LINES
 
 
 @DATASETS.register_module()
@@ -80,10 +89,23 @@ class PackedText(Dataset):
             )
         patterns = [files] if isinstance(files, str) else list(files)
         self.files = sorted(
-            {Path(f) for pattern in patterns for f in glob(pattern, recursive=True)}
+            {Path(f) for pattern in patterns for f in find_files(pattern)}
         )
         if not self.files:
             raise FileNotFoundError(f'PackedText: no file fits {patterns}.')
+        for file in self.files:
+            if file.suffix.lower() in _OTHERS:
+                raise ValueError(
+                    f'PackedText: {file} is neither a text nor JSON Lines; accepted '
+                    f'are texts, and one JSON object per line in {" or ".join(_LINES)}.'
+                )
+        keys = dict(text_key=text_key, prompt_key=prompt_key)
+        if not any(map(_has_lines, self.files)) and keys != _KEYS:
+            name = next(name for name in keys if keys[name] != _KEYS[name])
+            raise ValueError(
+                f'PackedText: {name}={keys[name]!r} goes with JSON Lines; '
+                f'{self.files[0]} is a text.'
+            )
         if not Path(tokenizer).is_dir():
             raise FileNotFoundError(
                 f'PackedText: no folder "{tokenizer}" with a tokenizer.'
@@ -170,7 +192,7 @@ class PackedText(Dataset):
         """For each document, its pieces of text and whether they are learned."""
         for file in self.files:
             lines = stream_lines(file)
-            if file.suffix != '.jsonl':
+            if not _has_lines(file):
                 yield _pieces(lines)
                 continue
             for number, line in enumerate(lines, 1):

@@ -28,6 +28,8 @@ _RANK_VARIABLES = {
         'OMPI_COMM_WORLD_LOCAL_RANK',
     ),
 }
+TESTING = ('test_cfg', 'test_dataloader', 'test_evaluator')
+"""Keys of a config that has something to test."""
 # Libraries whose datasets yield images of many sizes; the others stack the images.
 _UNSTACKED = ('mmdet', 'mmseg')
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')

@@ -11,6 +11,7 @@ import re
 import sys
 import zlib
 from collections.abc import Iterator
+from glob import glob
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -284,6 +285,11 @@ def _split_lines(file: BinaryIO, encoding: str) -> Iterator[bytes]:
                 yield rest
             return
         searched = max(0, len(rest) - 2 * keep) // unit * unit
+
+
+def find_files(pattern: str) -> list[str]:
+    """The files of a pattern, or the one file that has it as its name."""
+    return [pattern] if Path(pattern).is_file() else glob(pattern, recursive=True)
 
 
 def stream_lines(path: str | Path) -> Iterator[str]:

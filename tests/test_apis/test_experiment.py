@@ -44,6 +44,29 @@ def test_finished_run_is_not_trained_again(scratch, tmp_path):
         run_experiment(scratch, tmp_path / 'run', other)
 
 
+@pytest.mark.parametrize(
+    ('options', 'test', 'message'),
+    [
+        ({'test_cfg': None}, True, 'has no test_cfg, which test=True needs'),
+        (
+            {'test_dataloader': None, 'test_evaluator': None},
+            *(True, 'has no test_dataloader, test_evaluator, which'),
+        ),
+        ({'visualizer.vis_backends': []}, False, 'has no LocalVisBackend'),
+        (
+            {'visualizer.vis_backends': [dict(type='TensorboardVisBackend')]},
+            *(False, 'has no LocalVisBackend'),
+        ),
+    ],
+)
+def test_results_that_could_not_be_read_are_refused_before_the_training(
+    scratch, tmp_path, options, test, message
+):
+    with pytest.raises(ValueError, match=message):
+        run_experiment(scratch, tmp_path / 'run', OPTIONS | options, test=test)
+    assert not (tmp_path / 'run').exists()
+
+
 def test_runs_with_visualizers_of_one_name_keep_their_own_curves(scratch, tmp_path):
     options = OPTIONS | {'visualizer.name': 'the_same'}
     runs = [run_experiment(scratch, tmp_path / name, options) for name in 'ab']

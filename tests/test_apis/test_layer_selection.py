@@ -69,6 +69,30 @@ def test_heads_are_compared_with_layers_at_the_same_size_of_the_cache(
     assert described([[0, 1], [0, 2], [3, 0]]) == '0: 1, 2; 3: 0'
 
 
+def test_rankings_are_kept_as_they_are_made(teacher, tmp_path):
+    np.savez(tmp_path / 'text.npz', tokens=tokens(8).numpy())
+
+    def stop(text):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        select_layers(teacher, tmp_path / 'text.npz', tmp_path / 'out', show=stop)
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['single.json']
+
+
+def test_a_mixer_without_heads_is_refused_before_anything_is_ranked(teacher, tmp_path):
+    np.savez(tmp_path / 'text.npz', tokens=tokens(8).numpy())
+    shown = []
+    with pytest.raises(ValueError, match='SlidingWindow converts whole layers'):
+        select_layers(
+            *(teacher, tmp_path / 'text.npz', tmp_path / 'out'),
+            conversion=Conversion(mixer=dict(type='SlidingWindow', window=8)),
+            units=('layers', 'heads'),
+            show=shown.append,
+        )
+    assert not shown and not (tmp_path / 'out').exists()
+
+
 def test_a_teacher_that_cannot_recall_is_named(teacher):
     selection = select_layers(
         teacher, [tokens(4)], methods=['single'], show=lambda text: None

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import markov_tokens  # noqa: F401 (registers its data set)
+import itertools
+
 import pytest
 import torch
 from language_models import teacher_config
+from markov_tokens import MarkovTokens
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader, IterableDataset
 
 from mmtransmamba.apis.run_plan import plan_run
+from mmtransmamba.datasets import collate_tokens
 from mmtransmamba.registry import MODELS
 from mmtransmamba.utils.allocated_memory import allocated_peak
 from mmtransmamba.utils.saved_memory import SavedMemory
@@ -103,6 +107,55 @@ def test_figures_of_a_language_distiller():
     size = plan.largest_batch(2 * plan.total)
     assert size > plan.batch_size
     assert plan.largest_batch(0) == 0
+
+
+class OfManyLengths(MarkovTokens):
+    """The third of 16 is four times as long as the others."""
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        length = 48 if index == 2 else 12
+        return {name: tensor[:length] for name, tensor in sample.items()}
+
+
+class Streamed(IterableDataset):
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __iter__(self):
+        return (self.dataset[i % len(self.dataset)] for i in itertools.count())
+
+    def __len__(self):
+        return 10**9
+
+
+@pytest.mark.parametrize('streamed', [False, True])
+def test_tokens_and_time_follow_from_the_mean_length(streamed, monkeypatch):
+    even, cfg = language(), language()
+    whole = plan_run(even, gpus=1, mfu=0.5, peak=1e12)
+    build = Runner.build_dataloader
+
+    def replaced(loader, *args, **kwargs):
+        dataset = OfManyLengths(vocab_size=512, length=48, num_samples=64)
+        if streamed:
+            loader = {k: v for k, v in loader.items() if k != 'sampler'}
+            return DataLoader(Streamed(dataset), collate_fn=collate_tokens)
+        return build(dict(loader, dataset=dataset), *args, **kwargs)
+
+    monkeypatch.setattr(Runner, 'build_dataloader', staticmethod(replaced))
+    cfg.train_dataloader.update(num_workers=2, prefetch_factor=4)
+    plan = plan_run(cfg, gpus=1, mfu=0.5, peak=1e12, samples=3 * 64 // 3)
+    mean = (48 + 15 * 12) / 16
+    assert plan.tokens == round(3 * 64 * mean)
+    assert plan.hours == pytest.approx(whole.hours * mean / 48)
+    assert plan.total == whole.total  # room for the longest
+
+
+def test_workers_options_do_not_hinder_a_plan():
+    cfg = language()
+    cfg.train_dataloader.update(num_workers=2, prefetch_factor=4)
+    cfg.train_dataloader.update(persistent_workers=True)
+    assert plan_run(cfg, gpus=1, mfu=0.5, peak=1e12).samples == 3 * 64
 
 
 def test_parts_take_a_part_of_the_memory():

@@ -366,7 +366,8 @@ class TestFromConfig:
         other = VisionLanguageChat.from_config(config, template='llava_plain')
         assert other.encoder.template == 'llava_plain'
 
-    def test_prompts_are_made_as_those_of_the_data(self, folders, tmp_path):
+    @pytest.mark.parametrize('system', ['blue', ''])
+    def test_prompts_are_made_as_those_of_the_data(self, folders, tmp_path, system):
         _, model = self.config(folders, tmp_path)
         jinja = (
             "{{ tone }}{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}\n"
@@ -375,7 +376,7 @@ class TestFromConfig:
         settings = dict(
             template=jinja,
             template_variables=dict(tone='red '),
-            system='blue',
+            system=system,
             image_place='first',
         )
         data = dict(dataset=dict(dataset=dict(settings)))

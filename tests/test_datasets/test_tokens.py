@@ -128,6 +128,35 @@ def test_documents_are_packed(tmp_path, tokenizer):
         assert torch.equal(labels, torch.where(ids == BOS, -100, ids))
 
 
+@pytest.mark.parametrize('name', ['a.ndjson', 'a.JSONL', 'a[1].jsonl'])
+def test_json_lines_of_any_name(tmp_path, tokenizer, name):
+    rows = [dict(body='Once upon a time'), dict(body='there was a dog.')]
+    (tmp_path / name).write_text('\n'.join(map(json.dumps, rows)))
+    dataset = PackedText(
+        *(str(tmp_path / name), str(tmp_path / 'tokenizer'), 8), text_key='body'
+    )
+    assert decode(dataset, tokenizer).startswith('<s>Once upon a time</s><s>there')
+
+
+@pytest.mark.parametrize('name', ['a.json', 'a.JSON', 'a.parquet', 'a.csv', 'a.txt.gz'])
+def test_what_is_no_text_is_refused(tmp_path, tokenizer, name):
+    (tmp_path / name).write_text('{"text": "a b c"}')
+    message = f'{name} is neither a text nor JSON Lines; accepted are texts, and one'
+    with pytest.raises(ValueError, match=message):
+        PackedText(str(tmp_path / name), str(tmp_path / 'tokenizer'), 8)
+
+
+@pytest.mark.parametrize('keys', [dict(text_key='body'), dict(prompt_key='question')])
+def test_keys_of_a_text_are_refused(tmp_path, tokenizer, keys):
+    (tmp_path / 'a.txt').write_text('Once upon a time')
+    (tmp_path / 'b.jsonl').write_text('{"body": "there was", "text": "a dog"}')
+    (name,) = keys
+    with pytest.raises(ValueError, match=f'{name}=.* goes with JSON Lines; .*a.txt is'):
+        PackedText(str(tmp_path / 'a.txt'), str(tmp_path / 'tokenizer'), 8, **keys)
+    both = [str(tmp_path / name) for name in ('a.txt', 'b.jsonl')]
+    assert PackedText(both, str(tmp_path / 'tokenizer'), 8, **keys)
+
+
 def test_prompts_are_not_learned(tmp_path, tokenizer):
     rows = [dict(question='2+2?', answer='4'), dict(answer='no prompt')]
     (tmp_path / 'qa.jsonl').write_text('\n'.join(map(json.dumps, rows)) + '\n\n')

@@ -63,6 +63,34 @@ def test_several_benchmarks(evaluate, tmp_path):
     assert json.loads(submission.read_text()) == {'v1_0': 'Yes', 'v1_1': 'No'}
 
 
+def test_scores_of_several_commands_are_kept(evaluate, tmp_path):
+    path = tmp_path / 'scores' / 'scores.json'
+    for name in ('gqa', 'mm_vet'):
+        evaluate('--benchmarks', name, '--predictions', 'answers', '--out', 'scores')
+    assert list(json.loads(path.read_text())) == ['gqa', 'mm_vet']
+    before = path.read_text()
+    # Answers from elsewhere have a folder of their own, and so has a model.
+    (tmp_path / 'other').mkdir()
+    other = tmp_path / 'other' / 'gqa.jsonl'
+    other.write_text((tmp_path / 'answers' / 'gqa.jsonl').read_text())
+    names = ('--benchmarks', 'gqa', '--out', 'scores')
+    with pytest.raises(SystemExit, match='scores has scores with other settings'):
+        evaluate(*names, '--predictions', 'other')
+    with pytest.raises(SystemExit, match='scores of --predictions; choose another'):
+        evaluate('model', *names)
+    assert path.read_text() == before
+
+
+def test_answers_of_a_model_are_not_scored_from_files(evaluate, tmp_path):
+    folder = tmp_path / 'scores'
+    folder.mkdir()
+    (folder / 'scores.json').write_text('{"gqa": {"gqa/accuracy": 1}}')
+    names = ('--benchmarks', 'gqa', '--out', 'scores')
+    with pytest.raises(SystemExit, match=r'has scores, but no predictions\.json'):
+        evaluate(*names, '--predictions', 'answers')
+    assert '"gqa/accuracy": 1}' in (folder / 'scores.json').read_text()
+
+
 def test_one_file_and_grades(evaluate, tmp_path):
     (tmp_path / 'grades.json').write_text('{"v1_0": [1.0], "v1_1": [0.6]}')
     file = tmp_path / 'answers' / 'mm_vet.jsonl'

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from mmtransmamba.apis.recipes.recipe import Recipe, read_recipe
 from mmtransmamba.models.language.mixers.fields import as_fields
 from mmtransmamba.transfer.convert.spec import Conversion
 from mmtransmamba.utils.checkpoint_files import write
-from mmtransmamba.utils.text_files import read_json
+from mmtransmamba.utils.text_files import find_files, read_json
 
 FILE = 'request.json'
 BLOCK = 512
@@ -87,7 +86,7 @@ class Request:
         """
         files = [file for file in (self.data, self.val) if file is not None]
         for file in files:
-            if not glob(file, recursive=True):
+            if not find_files(file):
                 raise FileNotFoundError(f'There is no text at {file}.')
         if not all(map(has_token_ids, files)):
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from mmtransmamba.datasets.conversations.conversation import (
     Conversation,
 )
 from mmtransmamba.datasets.conversations.formats import FORMATS, Format
+from mmtransmamba.utils.text_files import find_files
 
 
 @dataclass
@@ -94,7 +94,7 @@ def find_sources(
                 f'{given["file"]}: give one of {list(amounts)}, larger than 0, got '
                 f'{amount}.'
             )
-        paths = sorted(glob(str(given['file']), recursive=True))
+        paths = sorted(find_files(str(given['file'])))
         folder = Path(given['file'])
         if folder.is_dir():
             paths = sorted(str(path) for path in folder.rglob('*.parquet'))

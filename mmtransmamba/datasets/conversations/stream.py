@@ -72,7 +72,12 @@ class ConversationStream(IterableDataset):
                 f'ConversationStream: shuffle_buffer={shuffle_buffer} is less than 1.'
             )
         if pack_length is not None:
-            encoding.setdefault('max_length', pack_length)
+            longest = encoding.setdefault('max_length', pack_length)
+            if longest is None or longest > pack_length:
+                raise ValueError(
+                    f'ConversationStream: max_length={longest} must be at most '
+                    f'pack_length={pack_length}, the length of a row.'
+                )
         self.encoder = ConversationEncoder(processor, **encoding)
         self.sources = find_sources(files, image_root, format, ('weight',))
         self.shuffle_buffer = shuffle_buffer

@@ -151,9 +151,10 @@ class ChatTemplate:
                 **self.variables,
             )
         except (TemplateError, TypeError) as error:
-            raise ValueError(
+            raise BadSampleError(
+                'template',
                 f'The chat template {self.name} cannot render the roles '
-                f'{[message["role"] for message in messages]}: {error}'
+                f'{[message["role"] for message in messages]}: {error}',
             ) from error
         return texts[0], [tuple(span) for span in found[0]] if spans else []
 
@@ -165,8 +166,8 @@ class ChatTemplate:
             self._in_parts = in_parts
             try:
                 text, _ = self._render([self._message('user', probe)], prompt=True)
-            except ValueError as error:
-                errors.append(str(error))
+            except BadSampleError as error:
+                errors.append(error.message)
                 continue
             # A template for plain text prints a list in Python's notation.
             if probe in text and "'type'" not in text:
@@ -208,9 +209,10 @@ class _Structure:
         for mark in marks:
             piece, found, text = text.partition(mark)
             if not found:
-                raise ValueError(
+                raise BadSampleError(
+                    'template',
                     f'The chat template {self.template.name} does not write all of '
-                    f'the turns {self.roles[:count]}, or not in their order.'
+                    f'the turns {self.roles[:count]}, or not in their order',
                 )
             pieces.append(piece)
         return [*pieces, text]

@@ -61,7 +61,7 @@ def write_model(
     if max_shard_bytes < 1:
         raise ValueError(f'max_shard_bytes={max_shard_bytes} must be positive.')
     folder, teacher = Path(folder), plan.teacher.path
-    _check_replaceable(folder, teacher, overwrite)
+    check_replaceable(folder, teacher, overwrite)
     partial = folder.with_name(folder.name + '.partial')
     _remove_stale(partial)
     partial.mkdir(parents=True)
@@ -84,9 +84,14 @@ def write_model(
     return folder
 
 
-def _check_replaceable(
+def check_replaceable(
     folder: Path, teacher: str | Path | None, overwrite: bool
 ) -> None:
+    """Check that a converted model may be written to a folder.
+
+    Raises:
+        FileExistsError: See :func:`write_model`.
+    """
     if not folder.exists():
         return
     if teacher is not None and folder.resolve() == Path(teacher).resolve():

@@ -467,12 +467,22 @@ def test_unusable_template(template, message):
         encode(tiny_processor(), Conversation(turns, [picture()]), template)
 
 
-def test_roles_that_a_template_refuses_are_no_bad_sample():
+def test_a_template_that_refuses_all_roles_is_no_bad_sample():
     """The template's own message is kept."""
     turns = [Turn('user', 'a'), Turn('assistant', 'b')]
     broken = MISTRAL.replace("== 'user') !=", "== 'assistant') !=")
-    with pytest.raises(ValueError, match='roles must alternate'):
+    with pytest.raises(ValueError, match='roles must alternate') as caught:
         encode(tiny_processor(), Conversation(turns), broken)
+    assert not isinstance(caught.value, BadSampleError)
+
+
+def test_roles_that_a_template_refuses_are_a_bad_sample():
+    turns = [Turn(role, 'a') for role in ('system', 'user', 'assistant')]
+    for encode_ in (encode, encode_prompt):
+        with pytest.raises(BadSampleError, match='System role not supp') as caught:
+            encode_(tiny_processor(), Conversation(turns), template=GEMMA)
+        assert caught.value.reason == 'template'
+    assert encode(tiny_processor(), Conversation(turns[1:]), template=GEMMA)
 
 
 def test_same_every_day():

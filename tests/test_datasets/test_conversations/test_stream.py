@@ -52,6 +52,14 @@ def answers(samples):
     return [answer(sample) for sample in samples]
 
 
+@pytest.mark.parametrize('longest', [None, 151, 4096])
+def test_samples_longer_than_a_row_are_refused_before_any_is_read(folder, longest):
+    file = write_json(folder / 'x.json', rows(3))
+    with pytest.raises(ValueError, match=f'max_length={longest} must be at most'):
+        stream_of(folder, file, pack_length=150, max_length=longest)
+    assert stream_of(folder, file, pack_length=150, max_length=150)
+
+
 def test_length(folder):
     file = write_json(folder / 'x.json', rows(3))
     loader = DataLoader(stream_of(folder, file), batch_size=4)

@@ -221,6 +221,19 @@ def test_models_side_by_side(tmp_path):
     assert saved['model 1']['tasks']['piqa']['questions'] == 4
 
 
+def test_the_scores_before_a_model_that_fails_are_kept(tmp_path):
+    row = dict(goal='Open it', sol1='Pull', sol2='Push', label=0)
+    (tmp_path / 'piqa_validation.jsonl').write_text(json.dumps(row))
+    models = [(make_teacher(vocab_size=32), Letters()) for _ in range(3)]
+    torch.nn.init.constant_(models[1][0].model.norm.weight, math.nan)
+    seen = []
+    with pytest.raises(ValueError, match='NaN'):
+        evaluate_lm(
+            *(models, ['piqa'], tmp_path), after=lambda c: seen.append(list(c.results))
+        )
+    assert seen == [['model 0']]
+
+
 def test_unknown_benchmark(tmp_path):
     with pytest.raises(ValueError, match='benchmark mmlu is unknown; accepted: arc_'):
         evaluate_lm([(make_teacher(), Letters())], ['mmlu'], tmp_path)
