@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,18 @@ def inherit(
         FileNotFoundError: A checkpoint does not exist.
         CheckpointError: A checkpoint cannot be used.
         TypeError: An option does not exist.
-        ValueError: No map exists for this student, or the models do not fit it.
+        ValueError: No map exists for this student, the models do not fit it, or the
+            teacher's ``class_order`` is that of names.
     """
     weight_map = get_weight_map(weight_map or _default_map(student))
     options = with_target_grid(SubcloneOptions(**options), student)
     if isinstance(teacher, nn.Module):
-        model = teacher.model if isinstance(teacher, BaseTeacher) else teacher
-        state = weight_map.rename(model.state_dict())
+        known = isinstance(teacher, BaseTeacher)
+        state = weight_map.rename((teacher.model if known else teacher).state_dict())
+        if known:
+            state = teacher.in_class_order(state)
+            if options.source_grid is None:
+                options = replace(options, source_grid=teacher.native_grid)
         sources = [(weight_map, {name: t.cpu() for name, t in state.items()})]
     else:
         sources = [read_source(weight_map, teacher)]

@@ -20,7 +20,7 @@ import mmtransmamba
 from mmtransmamba.apis.configs import read_config
 from mmtransmamba.apis.loading import load_trained
 from mmtransmamba.models.checkpoint import CheckpointError
-from mmtransmamba.registry import WEIGHT_MAPS
+from mmtransmamba.registry import MODELS, WEIGHT_MAPS
 
 TINY = {
     'model.backbone.arch': dict(embed_dims=16, depth=1),
@@ -121,6 +121,42 @@ def test_a_student_inherits_from_a_module_and_from_a_file(tmp_path):
     mmtransmamba.inherit(other, tmp_path / 'vit.pth', weight_map='vit_to_plainmamba')
     for name, parameter in one.named_parameters():
         torch.testing.assert_close(parameter, other.get_parameter(name), msg=name)
+
+
+def teacher_of(**options):
+    fields = dict(
+        model_type='vit',
+        num_labels=5,
+        hidden_size=16,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        patch_size=8,
+        image_size=options.pop('image_size', 16),
+    )
+    fields |= {k: options.pop(k) for k in ('id2label',) if k in options}
+    given = dict(model=fields, checkpoint='random', mean=[0.0] * 3, std=[1.0] * 3)
+    return MODELS.build(dict(type='mmtransmamba.TransformersTeacher') | given | options)
+
+
+def test_a_head_is_inherited_in_the_teachers_order_of_classes():
+    order = [3, 1, 4, 2, 0]
+    one, teacher = student(), teacher_of(class_order=order)
+    mmtransmamba.inherit(one, teacher)
+    own = teacher.model.classifier.weight
+    torch.testing.assert_close(one.head.fc.weight, own[order])
+    waiting = teacher_of(class_order='names', id2label=dict(enumerate('abcde')))
+    with pytest.raises(ValueError, match="class_order='names' is not resolved"):
+        mmtransmamba.inherit(student(), waiting)
+
+
+def test_positions_of_a_grid_that_is_not_square_are_the_teachers():
+    """It has as many patches as a square one."""
+    one, teacher = student(grid=(2, 8)), teacher_of(image_size=[16, 64])
+    own = teacher.canonical_state_dict()['pos_embed'][:, 1:]
+    assert own.std() > 0
+    mmtransmamba.inherit(one, teacher)
+    torch.testing.assert_close(one.backbone.pos_embed, own)
 
 
 def test_inheriting_names_the_maps_and_the_options_there_are():

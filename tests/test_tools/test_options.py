@@ -80,6 +80,16 @@ def test_images_of_many_sizes_are_not_stacked(
         assert prepared('train', path)[loader].collate_fn.type == collate
 
 
+@pytest.mark.parametrize(
+    'options', [['--work-dir', 'run'], ['--cfg-options', 'work_dir=run']]
+)
+def test_a_test_does_not_write_over_the_config_of_a_training(
+    prepared, tiny_config, checkpoint, options
+):
+    cfg = prepared('test', tiny_config, checkpoint, *options)
+    assert cfg.work_dir == os.path.join('run', 'test')
+
+
 def test_work_dir_of_the_config_and_of_the_command_line(
     prepared, tiny_config, tmp_path
 ):

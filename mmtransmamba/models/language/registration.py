@@ -30,7 +30,10 @@ _NAMES = {
 
 
 def register_model(
-    auto_class: Any, config_cls: type[PretrainedConfig], model: type[PreTrainedModel]
+    auto_class: Any,
+    config_cls: type[PretrainedConfig],
+    model: type[PreTrainedModel],
+    *others: type[PreTrainedModel],
 ) -> None:
     """Register a model with an auto class, as a class and as a name.
 
@@ -42,8 +45,11 @@ def register_model(
         auto_class: One of transformers' ``AutoModel...``.
         config_cls: The config class of the model.
         model: The model.
+        *others: Further models with this config; a folder's config names its own.
     """
-    auto_class.register(config_cls, model)
+    several = (model, *others)
+    auto_class.register(config_cls, several if others else model)
     for table in _NAMES[auto_class.__name__]:
         names = getattr(modeling_auto, table)
-        names[config_cls.model_type] = model.__name__
+        known = tuple(each.__name__ for each in several)
+        names[config_cls.model_type] = known if others else model.__name__

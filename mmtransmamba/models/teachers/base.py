@@ -38,8 +38,9 @@ class TeacherOutput:
         layers: Tokens after each block, before the final norm; for a recorded output,
             those of the recorded blocks by their index.
         feature: Final feature ``[B, C]``: the class token after the final norm, the
-            mean of the patch tokens in a model without class token, or, where that
-            is something else, what the classifier reads.
+            mean of the patch tokens in a model without class token, or, in a model
+            without final norm, what the classifier reads. DINOv2's classifier reads
+            the mean of the patches beside the class token.
         logits: ``[B, num_classes]``, None without a classifier.
     """
 

@@ -242,6 +242,28 @@ def recorded_outputs(layout: Layout, batch: int) -> Iterator[dict[nn.Module, Ten
             handle.remove()
 
 
+def interpolation(native: tuple[int, int], size: tuple[int, int]) -> dict[str, bool]:
+    """The argument by which a model of transformers resamples its positions.
+
+    Args:
+        native: Height and width for which it has positions.
+        size: Those of the images.
+
+    Raises:
+        ValueError: It would resample them wrongly: transformers takes every grid of
+            positions for a square one.
+    """
+    if size == native:
+        return {}
+    if native[0] != native[1]:
+        raise ValueError(
+            f'images of {size[0]} x {size[1]}: the model has positions for '
+            f'{native[0]} x {native[1]}, which transformers cannot resample because '
+            'they are not square; resize the images'
+        )
+    return {'interpolate_pos_encoding': True}
+
+
 def split_tokens(
     output: Tensor, patch_grid: tuple[int, int], layout: Layout
 ) -> LayerFeature:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.folders.loading import check_folder_weights
 from mmtransmamba.models.teachers.base import BaseTeacher
-from mmtransmamba.models.teachers.layout import find_layout
+from mmtransmamba.models.teachers.layout import find_layout, interpolation
 from mmtransmamba.models.teachers.loading import (
     RANDOM,
     accept_random,
@@ -30,8 +30,13 @@ def _classifier_class(config: Any, has_labels: bool) -> type[nn.Module] | None:
     """The classifier that a config names; None for a model without classifier."""
     import transformers
 
+    from mmtransmamba.models.vision.families import hybrid_class, is_encoder_type
+
     for name in getattr(config, 'architectures', None) or ():
         if 'ForImageClassification' in name:
+            # A folder of a converted encoder.
+            if is_encoder_type(config.model_type) and name.startswith('Hybrid'):
+                return hybrid_class(name, config.model_type)
             return getattr(transformers, name)
     if not has_labels:
         return None
@@ -65,6 +70,8 @@ def _from_config(model: dict[str, Any]) -> nn.Module:
 
 def _from_pretrained(model: str) -> nn.Module:
     import transformers
+
+    import mmtransmamba.models.vision  # noqa: F401  (makes converted encoders known)
 
     try:
         config = transformers.AutoConfig.from_pretrained(model)
@@ -218,6 +225,6 @@ class TransformersTeacher(BaseTeacher):
 
     def run(self, images: Tensor) -> Tensor | None:
         options = {}
-        if self._resamples and tuple(images.shape[-2:]) != self.native_size:
-            options['interpolate_pos_encoding'] = True
+        if self._resamples:
+            options = interpolation(self.native_size, tuple(images.shape[-2:]))
         return getattr(self.model(pixel_values=images, **options), 'logits', None)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmtransmamba.models.taps import LayerTap
 from mmtransmamba.models.teachers.layout import (
     find_layout,
+    interpolation,
     pooled_feature,
     recorded_outputs,
     split_tokens,
@@ -183,7 +184,11 @@ class EncoderClassifier(BaseModel):
         for module in self.encoder.modules():
             if isinstance(module, EncoderMixer):
                 module.grid = grid
-        options = {'interpolate_pos_encoding': True} if self._resamples else {}
+        options = {}
+        if self._resamples:
+            size = self.encoder.config.image_size
+            native = (size, size) if isinstance(size, int) else tuple(size)
+            options = interpolation(native, tuple(inputs.shape[-2:]))
         with recorded_outputs(self._layout, len(inputs)) as outputs:
             logits = self.encoder(inputs, **options).logits
         features = [split_tokens(outputs[b], grid, self._layout) for b in self._blocks]

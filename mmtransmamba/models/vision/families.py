@@ -270,6 +270,6 @@ def hybrid_class(name: str, model_type: str) -> type[nn.Module] | None:
 for _family in ENCODERS.values():
     AutoConfig.register(_family.config.model_type, _family.config)
     register_model(AutoModel, _family.config, _family.models[0])
-    for _model in _family.models:
-        if _model.__name__.endswith('ForImageClassification'):
-            register_model(AutoModelForImageClassification, _family.config, _model)
+    _classifiers = [m for m in _family.models if 'ForImageClassification' in m.__name__]
+    if _classifiers:
+        register_model(AutoModelForImageClassification, _family.config, *_classifiers)

@@ -4,6 +4,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from tiny_encoders import ENCODERS, tiny_encoder
 from tiny_teachers import (
     HF_DISTILLED,
     HF_SIZES,
@@ -12,7 +13,9 @@ from tiny_teachers import (
     NORMALISATION,
     NUM_CLASSES,
 )
+from transformers import AutoModelForImageClassification
 
+import mmtransmamba
 from mmtransmamba.models import CheckpointError
 from mmtransmamba.models.teachers import TransformersTeacher
 
@@ -297,3 +300,20 @@ def test_without_weights_it_is_refused():
         ValueError, match="Give checkpoint=FILE, or checkpoint='random'"
     ):
         TransformersTeacher(HF_VIT, **NORMALISATION)
+
+
+CLASSIFIERS = [name for name in ENCODERS if 'ForImageClassification' in name]
+
+
+@pytest.mark.parametrize('name', CLASSIFIERS)
+def test_a_converted_encoder_is_opened_by_its_class_and_teaches(name, tmp_path):
+    hybrid, _ = mmtransmamba.convert(tiny_encoder(name), [0], init='mimic')
+    hybrid.eval().save_pretrained(tmp_path)
+    again = AutoModelForImageClassification.from_pretrained(tmp_path).eval()
+    assert type(again).__name__ == f'Hybrid{name}'
+    pixels = torch.randn(2, 3, 16, 16)
+    expected = hybrid(pixels).logits
+    torch.testing.assert_close(again(pixels).logits, expected)
+    plain = dict(mean=[0.0] * 3, std=[1.0] * 3)
+    teacher = TransformersTeacher(str(tmp_path), **plain)
+    torch.testing.assert_close(teacher(pixels).logits, expected)

@@ -121,6 +121,17 @@ def test_depths_count_embeddings_blocks_and_head(teacher_folder):
     assert depths['encoder.classifier.bias'] == (3, 4)
 
 
+def test_a_model_that_is_not_square_has_its_own_positions():
+    config = dict(SIZES, model_type='vit', num_labels=5, image_size=[16, 64])
+    model = EncoderClassifier(config=config).eval()
+    torch.nn.init.normal_(model.encoder.vit.embeddings.position_embeddings)
+    pixels = torch.randn(2, 3, 16, 64)
+    torch.testing.assert_close(model(pixels), model.encoder(pixels).logits)
+    for size in ((32, 32), (64, 16)):
+        with pytest.raises(ValueError, match='positions for 16 x 64, which transf'):
+            model(torch.randn(2, 3, *size))
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [

@@ -258,6 +258,18 @@ class TestTool:
         assert model.config.mamba_layers == ranking['order'] != []
         assert model.config.layer_ranking == ranking
 
+    @pytest.mark.parametrize('tool', ['convert_lm', 'convert_vit'])
+    def test_a_folder_in_the_way_is_told_before_any_work(
+        self, repo_dir, folder, tmp_path, tool
+    ):
+        (tmp_path / 'out').mkdir()
+        script = repo_dir / 'tools' / f'{tool}.py'
+        # The teacher is not read before that.
+        done = run_script(script, str(tmp_path), '--out', str(tmp_path / 'out'))
+        assert 'out exists; give another folder' in done.stderr
+        done = run_script(script, str(tmp_path), '--out', str(tmp_path))
+        assert 'is the teacher; give another folder' in done.stderr
+
     def test_dry_run_writes_nothing(self, repo_dir, folder, tmp_path):
         before = sorted(tmp_path.iterdir())
         done = self.run(repo_dir, str(folder), '--layers', '0,-1', '--dry-run')
