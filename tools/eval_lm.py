@@ -95,26 +95,33 @@ def main(args: argparse.Namespace) -> None:
             'mmtransmamba wrote'
         )
 
-    def show(comparison: LanguageComparison) -> None:
-        print(comparison.table())
+    finished: list[LanguageComparison] = []
+
+    def keep(comparison: LanguageComparison) -> None:
+        finished[:] = [comparison]
         if args.out:
             comparison.save(args.out)
         if args.csv:
             comparison.save_csv(args.csv)
 
-    comparison = evaluate_lm(
-        args.models,
-        args.tasks,
-        args.data,
-        args.limit,
-        args.batch_tokens,
-        args.device,
-        args.dtype,
-        args.lengths,
-        args.letters,
-        args.seed,
-        show,
-    )
+    try:
+        comparison = evaluate_lm(
+            args.models,
+            args.tasks,
+            args.data,
+            args.limit,
+            args.batch_tokens,
+            args.device,
+            args.dtype,
+            args.lengths,
+            args.letters,
+            args.seed,
+            keep,
+        )
+    finally:
+        # Of the models before one that fails, too.
+        for scored in finished:
+            print(scored.table())
     for folder in carded:
         add_rows(folder, comparison.card_rows(folder))
         print(f'added to {folder}/README.md')

@@ -144,9 +144,10 @@ def test_benchmarks_one_after_another_are_all_in_the_scores(evaluate, model, dat
     assert list(scores(data / 'out')) == ['pope', 'scienceqa_img']
     evaluate(model, *BOTH, *FAST, out='whole')
     assert scores(data / 'out') == scores(data / 'whole')
-    # Of another model's answers, nothing is kept.
-    evaluate('--predictions', data.joinpath(*PREDICTIONS), '--benchmarks', 'pope')
-    assert list(scores(data / 'out')) == ['pope']
+    # They are not replaced by those of answers from elsewhere.
+    with pytest.raises(SystemExit, match=r'has scores, but no predictions\.json'):
+        evaluate('--predictions', data.joinpath(*PREDICTIONS), '--benchmarks', 'pope')
+    assert scores(data / 'out') == scores(data / 'whole')
 
 
 def test_interrupted_and_continued(evaluate, asked, model, data, capsys):
