@@ -122,9 +122,9 @@ def _check(cfg: Config, test: bool) -> None:
             f'the config has no {", ".join(missing)}, which test=True needs'
         )
     backends = (cfg.get('visualizer') or {}).get('vis_backends')
-    if backends is not None and not any(
-        str(backend.get('type')).endswith('LocalVisBackend') for backend in backends
-    ):
+    kinds = [backend.get('type') for backend in backends or ()]
+    names = [getattr(kind, '__name__', str(kind)) for kind in kinds]
+    if backends is not None and not any(n.endswith('LocalVisBackend') for n in names):
         raise ValueError(
             'visualizer.vis_backends has no LocalVisBackend, from whose records the '
             'curves are read; add dict(type="LocalVisBackend")'

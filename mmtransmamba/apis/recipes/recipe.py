@@ -17,8 +17,8 @@ from mmtransmamba.utils.choices import RECIPES
 
 FOLDER = '_base_/recipes/language'
 ALL = 'all'
-STEPS = ('converted', 'student')
-"""Steps of a transfer besides its stages."""
+CONVERTED, STUDENT = 'converted', 'student'
+"""Folders of a transfer besides those of its stages."""
 
 _NAME = re.compile(r'[\w.-]+')
 _OWN = ('type', 'dtype', 'accumulative_counts')
@@ -139,10 +139,10 @@ def read_recipe(recipe: str | Path) -> Recipe:
     if not names or len(set(names)) != len(names):
         raise ValueError(f'{where} needs stages with different names, not {names}')
     for name in names:
-        if name in STEPS or not _NAME.fullmatch(name):
+        if name in (CONVERTED, STUDENT) or not _NAME.fullmatch(name):
             raise ValueError(
                 f'{where}: the name {name!r} of a stage must have letters, digits, '
-                f'".", "_" and "-" only, and must not be {" or ".join(STEPS)}'
+                f'".", "_" and "-" only, and must not be {CONVERTED} or {STUDENT}'
             )
     return Recipe(
         path.stem,

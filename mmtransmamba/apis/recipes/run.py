@@ -15,7 +15,7 @@ from mmengine.device import get_device
 from mmtransmamba.apis.experiment import ExperimentResult, run_experiment
 from mmtransmamba.apis.recipes.measure import measure
 from mmtransmamba.apis.recipes.plan import PlannedStage, TransferPlan, make_plan
-from mmtransmamba.apis.recipes.recipe import Recipe, read_recipe
+from mmtransmamba.apis.recipes.recipe import CONVERTED, STUDENT, Recipe, read_recipe
 from mmtransmamba.apis.recipes.report import write_transfer_report
 from mmtransmamba.apis.recipes.request import FILE, Request
 from mmtransmamba.apis.recipes.text import TransferText
@@ -33,7 +33,7 @@ from mmtransmamba.utils.checkpoint_files import put_in_place, write
 from mmtransmamba.utils.text_files import read_json
 from mmtransmamba.visualization.records import scalar_files
 
-PLAN, SCORES, CONVERTED, STUDENT = 'plan.json', 'scores.json', 'converted', 'student'
+PLAN, SCORES = 'plan.json', 'scores.json'
 RANKING_TOKENS = 8192
 
 
@@ -193,7 +193,7 @@ class _Transfer:
         """Do everything that is not done yet."""
         given = self.request.conversion(self.recipe)
         folder, last = self._convert(given), f'init:{given["init"]}'
-        self._score('converted', folder)
+        self._score(CONVERTED, folder)
         for number, planned in enumerate(self.plan.stages, 1):
             work_dir = self.out / f'{number}_{planned.name}'
             result = self._train(planned, work_dir, folder, last)
@@ -230,7 +230,7 @@ class _Transfer:
         if plan.ranking is not None:
             self.show(str(plan.ranking))
         write_model(plan, folder)
-        self._note('converted', time.perf_counter() - start)
+        self._note(CONVERTED, time.perf_counter() - start)
         return folder
 
     def _train(
