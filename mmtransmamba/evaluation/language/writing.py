@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mmtransmamba.evaluation.language.likelihood import longest_input
-from mmtransmamba.models.generation import plain_settings
+from mmtransmamba.utils.generation_settings import plain_settings
 
 EXTRA = 2
 """Tokens beyond those of the answer, so that a longer word is noticed."""

@@ -30,17 +30,16 @@ def _classifier_class(config: Any, has_labels: bool) -> type[nn.Module] | None:
     """The classifier that a config names; None for a model without classifier."""
     import transformers
 
-    from mmtransmamba.models.vision.families import hybrid_class, is_encoder_type
-
+    mapping = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
     for name in getattr(config, 'architectures', None) or ():
         if 'ForImageClassification' in name:
-            # A folder of a converted encoder.
-            if is_encoder_type(config.model_type) and name.startswith('Hybrid'):
-                return hybrid_class(name, config.model_type)
-            return getattr(transformers, name)
+            found = mapping[type(config)] if type(config) in mapping else ()
+            registered = found if isinstance(found, tuple) else (found,)
+            known = {each.__name__: each for each in registered}
+            # The converted encoders of this package are registered only.
+            return known.get(name) or getattr(transformers, name)
     if not has_labels:
         return None
-    mapping = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
     if type(config) not in mapping:
         raise ValueError(
             'TransformersTeacher: transformers has no image classifier for '
@@ -70,8 +69,6 @@ def _from_config(model: dict[str, Any]) -> nn.Module:
 
 def _from_pretrained(model: str) -> nn.Module:
     import transformers
-
-    import mmtransmamba.models.vision  # noqa: F401  (makes converted encoders known)
 
     try:
         config = transformers.AutoConfig.from_pretrained(model)

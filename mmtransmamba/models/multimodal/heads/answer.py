@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmtransmamba.models.generation import plain_settings
 from mmtransmamba.models.multimodal.heads.base import VisionLanguageHead
 from mmtransmamba.models.multimodal.heads.generation import (
     refuse_nan,
@@ -17,6 +16,7 @@ from mmtransmamba.models.multimodal.heads.generation import (
 )
 from mmtransmamba.models.multimodal.heads.stopping import stop_criterion
 from mmtransmamba.registry import MODELS
+from mmtransmamba.utils.generation_settings import plain_settings
 
 # Sampling settings that a model's own generation config may have; without sampling
 # they would only cause warnings.
