@@ -14,6 +14,7 @@ from mmtransmamba.apis.serving import LanguageExportReport, export_language_mode
 from mmtransmamba.apis.serving.export import FORMATS as LANGUAGE_FORMATS
 from mmtransmamba.engine.student import student_config
 from mmtransmamba.models.folders import is_encoder
+from mmtransmamba.models.teachers.layout import native_size
 from mmtransmamba.utils.model_config import input_shape
 
 
@@ -57,9 +58,7 @@ def export(
     if not isinstance(model, nn.Module):
         model = load(model)
     if shape is None and is_encoder(model):
-        size = model.config.image_size
-        size = (size, size) if isinstance(size, int) else tuple(size)
-        shape = (model.config.num_channels, *size)
+        shape = (model.config.num_channels, *native_size(model.config))
     if shape is None:
         config = getattr(model, '_config', None)
         if config is None:

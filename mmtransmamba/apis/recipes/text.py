@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,11 +38,13 @@ class TransferText:
         self._is_array = has_token_ids(request.data)
         context = config.max_position_embeddings
         self.block = min(BLOCK, context)
-        for file in filter(None, (request.data, request.val)):
-            if has_token_ids(file):
-                _check_ids(file, config.vocab_size)
+        arrays = {
+            file: _read_ids(file, config.vocab_size)
+            for file in (request.data, request.val)
+            if file is not None and has_token_ids(file)
+        }
         if self._is_array:
-            self.block = min(TokenSamples(request.data).tokens.shape[1], context)
+            self.block = min(arrays[request.data].shape[1], context)
         there = len(_build(self._source(self.block)))
         count = max(2, min(HELD_OUT, request.tokens // self.block // HELD_OUT))
         if request.val is None:
@@ -117,7 +120,8 @@ class TransferText:
         )
 
 
-def _check_ids(file: str, vocab_size: int) -> None:
+def _read_ids(file: str, vocab_size: int) -> np.ndarray:
+    """Token ids ``[N, L]`` of a file, all of which the teacher has."""
     tokens = TokenSamples(file).tokens
     for token in (tokens.min(), tokens.max()):
         if not 0 <= token < vocab_size:
@@ -125,6 +129,7 @@ def _check_ids(file: str, vocab_size: int) -> None:
                 f'{file} has the token id {token}; the teacher has the ids 0 to '
                 f'{vocab_size - 1}'
             )
+    return tokens
 
 
 def _build(config: Mapping[str, Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -240,6 +241,12 @@ def recorded_outputs(layout: Layout, batch: int) -> Iterator[dict[nn.Module, Ten
     finally:
         for handle in handles:
             handle.remove()
+
+
+def native_size(config: Any) -> tuple[int, int]:
+    """Height and width of the images of a model of transformers; 224 if it has none."""
+    size = getattr(config, 'image_size', 224)
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def interpolation(native: tuple[int, int], size: tuple[int, int]) -> dict[str, bool]:

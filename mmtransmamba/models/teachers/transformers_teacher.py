@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmtransmamba.models.checkpoint import CheckpointError
 from mmtransmamba.models.folders.loading import check_folder_weights
 from mmtransmamba.models.teachers.base import BaseTeacher
-from mmtransmamba.models.teachers.layout import find_layout, interpolation
+from mmtransmamba.models.teachers.layout import find_layout, interpolation, native_size
 from mmtransmamba.models.teachers.loading import (
     RANDOM,
     accept_random,
@@ -198,7 +198,6 @@ class TransformersTeacher(BaseTeacher):
         kept = built if has_classifier else root
         if checkpoint not in (None, RANDOM):
             load_teacher_checkpoint(kept, checkpoint)
-        size = getattr(root.config, 'image_size', 224)
         # Some models resample their position embedding on request only.
         self._resamples = (
             'interpolate_pos_encoding' in inspect.signature(root.forward).parameters
@@ -213,7 +212,7 @@ class TransformersTeacher(BaseTeacher):
             layout=layout,
             mean=own[0] if mean is None else mean,
             std=own[1] if std is None else std,
-            native_size=(size, size) if isinstance(size, int) else tuple(size),
+            native_size=native_size(root.config),
             input_size=input_size,
             dtype=dtype,
             class_order=class_order,

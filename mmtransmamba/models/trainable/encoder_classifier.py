@@ -16,6 +16,7 @@ from mmtransmamba.models.taps import LayerTap
 from mmtransmamba.models.teachers.layout import (
     find_layout,
     interpolation,
+    native_size,
     pooled_feature,
     recorded_outputs,
     split_tokens,
@@ -186,8 +187,7 @@ class EncoderClassifier(BaseModel):
                 module.grid = grid
         options = {}
         if self._resamples:
-            size = self.encoder.config.image_size
-            native = (size, size) if isinstance(size, int) else tuple(size)
+            native = native_size(self.encoder.config)
             options = interpolation(native, tuple(inputs.shape[-2:]))
         with recorded_outputs(self._layout, len(inputs)) as outputs:
             logits = self.encoder(inputs, **options).logits
