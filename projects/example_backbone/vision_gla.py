@@ -18,10 +18,9 @@ from mmtransmamba.models.taps import (
     LayerTap,
     patch_index,
 )
-from mmtransmamba.models.teachers.vit_names import to_canonical
 from mmtransmamba.ops import scan_order
 from mmtransmamba.registry import MODELS, WEIGHT_MAPS
-from mmtransmamba.transfer.weight_maps import EXACT, Rule, Space, WeightMap
+from mmtransmamba.transfer.weight_maps import EXACT, Rule, Space, WeightMap, from_vit
 
 CHUNK_SIZE = 16
 DECAY_RANK = 16
@@ -330,5 +329,5 @@ def vit_to_gla() -> WeightMap:
             *linear('head.fc', 'head', EXACT, 'residual'),
         ),
         spaces=(residual, heads, hidden),
-        rename=to_canonical,
+        rename=from_vit,
     )

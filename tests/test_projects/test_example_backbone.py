@@ -1,6 +1,7 @@
 """The example project: its attention against the recurrence, and as a student."""
 
 import pytest
+import timm
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -176,6 +177,18 @@ def test_inherits_a_transformer():
     taken = {e.target for e in report.entries if e.action in ('copied', 'block')}
     left = {name.split('.', 2)[-1] for name in set(weights) - taken}
     assert {name.split('.')[1] for name in left} == {'decay', 'gate', 'norm'}
+
+
+def test_layer_scales_of_the_teacher_are_taken_with_its_weights():
+    vit = timm.models.VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=4, init_values=0.5
+    ).state_dict()
+    weights, _ = subclone(
+        dict(tiny().named_parameters()), [(get_weight_map('vit_to_gla'), vit)]
+    )
+    assert torch.equal(
+        weights['layers.1.mlp.2.weight'], vit['blocks.1.mlp.fc2.weight'] / 2
+    )
 
 
 def test_config_distils_and_trains_the_student(repo_dir):

@@ -398,10 +398,13 @@ def test_models_that_share_nothing():
     other = {'stages.0.weight': torch.ones(2), 'fc.bias': torch.ones(2)}
     message = (
         r"'vit_to_plainmamba' matched nothing. It copies .*'blocks.{i}.norm1.weight' "
-        r"to 'layers.{i}.norm.weight'; the source has \['stages.0.weight', 'fc.bias'\]"
+        r"to 'layers.{i}.norm.weight'; the source has \['cls_token'\]"
     )
+    target = distinct(student(), seed=2)
     with pytest.raises(ValueError, match=message):
-        run(distinct(student(), seed=2), other)
+        run(target, {'cls_token': torch.ones(1, 1, 16)})
+    with pytest.raises(ValueError, match='not the weights of a plain ViT .*fc.bias'):
+        run(target, other)
     with pytest.raises(ValueError, match="the target .'stages.0.weight', 'fc.bias'"):
         run(other, vit_state())
 

@@ -44,7 +44,8 @@ def subclone(
     Args:
         target: The target's initialised parameters, with or without a ``backbone.``
             prefix. They are not changed.
-        sources: A target tensor comes from the first source that has values for it.
+        sources: Maps and state dicts, under any names that the map's ``rename`` reads.
+            A target tensor comes from the first source that has values for it.
             The first source's map defines how the remaining ones are initialised.
         options: See :class:`SubcloneOptions`.
 
@@ -68,7 +69,7 @@ def subclone(
             own = replace(own, importance=None)
             if not isinstance(own.layers, str):
                 own = replace(own, layers='first_n')
-        donors.append(Donor(local, state, wmap, own))
+        donors.append(Donor(local, wmap.rename(state), wmap, own))
     weight_map = sources[0][0]
     fresh = _fresh_rules(weight_map, options, local)
     report = SubcloneReport(

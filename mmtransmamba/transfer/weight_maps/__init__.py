@@ -9,6 +9,7 @@ from . import (
     vit_to_vrwkv,
 )
 from .base import EXACT, Fresh, Rule, Space, WeightMap, get_weight_map
+from .vit import from_vit
 
 __all__ = [
     'EXACT',
@@ -16,6 +17,7 @@ __all__ = [
     'Rule',
     'Space',
     'WeightMap',
+    'from_vit',
     'get_weight_map',
     'mamba_to_plainmamba',
     'mamba_to_vim',

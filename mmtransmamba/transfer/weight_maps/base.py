@@ -124,7 +124,8 @@ class WeightMap:
         spaces: The spaces that the rules name.
         fresh: Rules for tensors that are not copied; a target tensor without a rule
             keeps the model's own initialisation.
-        rename: Function that converts a source's names to those in the rules.
+        rename: Function that converts a source's names to those in the rules; what it
+            returned may be given to it again.
         mixer_maps: Names of the maps by which a Mamba checkpoint can initialise the
             remaining tensors.
         cls_at: Position of the class token, if the target has one, in its position
