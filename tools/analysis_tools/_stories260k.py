@@ -252,7 +252,7 @@ class Trainings:
         command += ['--no-validate', '--cfg-options']
         command += [f'{key}={value}' for key, value in options.items()]
         threads = str(max(1, len(os.sched_getaffinity(0)) // self.args.jobs))
-        environment = os.environ | {'OMP_NUM_THREADS': threads}
+        environment = {'OMP_NUM_THREADS': threads} | os.environ
         with (folder / 'output.log').open('w') as log:
             done = subprocess.run(
                 command, stdout=log, stderr=subprocess.STDOUT, env=environment

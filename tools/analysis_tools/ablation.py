@@ -82,7 +82,7 @@ def train_in_process(args: argparse.Namespace, config: Path, seed: int) -> None:
             command,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=os.environ | {'OMP_NUM_THREADS': threads},
+            env={'OMP_NUM_THREADS': threads} | os.environ,
         )
     if code:
         raise SystemExit(f'{config.name}, seed {seed} failed, see {log}')
