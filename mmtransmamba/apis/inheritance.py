@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from mmtransmamba.models.teachers import BaseTeacher
 from mmtransmamba.registry import WEIGHT_MAPS
 from mmtransmamba.transfer.subclone import (
     SubcloneOptions,
     SubcloneReport,
     read_mixers,
     read_source,
+    read_teacher,
     subclone_into,
     with_target_grid,
 )
@@ -55,15 +54,10 @@ def inherit(
     weight_map = get_weight_map(weight_map or _default_map(student))
     options = with_target_grid(SubcloneOptions(**options), student)
     if isinstance(teacher, nn.Module):
-        known = isinstance(teacher, BaseTeacher)
-        state = weight_map.rename((teacher.model if known else teacher).state_dict())
-        if known:
-            state = teacher.in_class_order(state)
-            if options.source_grid is None:
-                options = replace(options, source_grid=teacher.native_grid)
-        sources = [(weight_map, {name: t.cpu() for name, t in state.items()})]
+        source, options = read_teacher(weight_map, teacher, options)
     else:
-        sources = [read_source(weight_map, teacher)]
+        source = read_source(weight_map, teacher)
+    sources = [source]
     if mamba_checkpoint is not None:
         sources.append(read_mixers(weight_map, mamba_checkpoint))
     return subclone_into(student, sources, options)

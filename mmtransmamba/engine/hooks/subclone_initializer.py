@@ -18,13 +18,13 @@ from torch.utils.data import DataLoader
 
 from mmtransmamba.engine.student import trained_part
 from mmtransmamba.engine.unwrap import unwrapped_model
-from mmtransmamba.models.teachers import BaseTeacher
 from mmtransmamba.registry import HOOKS, MODELS
 from mmtransmamba.transfer.subclone import (
     Source,
     SubcloneOptions,
     read_mixers,
     read_source,
+    read_teacher,
     subclone_into,
     with_target_grid,
 )
@@ -159,16 +159,11 @@ class SubcloneInitializer(Hook):
     ) -> tuple[list[Source], SubcloneOptions]:
         options = with_target_grid(self.options, student)
         if self.checkpoint is not None:
-            weight_map, state = read_source(self.weight_map, self.checkpoint)
-            sources = [(weight_map, _as_the_student_is(state, None, model))]
+            source = read_source(self.weight_map, self.checkpoint)
         else:
             teacher = self._find_teacher(model)
-            state = self.weight_map.rename(teacher.model.state_dict())
-            state = {name: tensor.cpu() for name, tensor in state.items()}
-            state = _as_the_student_is(state, teacher, model)
-            sources = [(self.weight_map, state)]
-            if options.source_grid is None:
-                options = replace(options, source_grid=teacher.native_grid)
+            source, options = read_teacher(self.weight_map, teacher, options)
+        sources = [_for_the_students_channels(source, model)]
         if self.mamba_checkpoint is not None:
             sources.append(read_mixers(self.weight_map, self.mamba_checkpoint))
         return sources, options
@@ -222,15 +217,12 @@ def _own_loader(loader: DataLoader, seed: int) -> DataLoader:
     )
 
 
-def _as_the_student_is(
-    state: dict[str, Tensor], teacher: nn.Module | None, model: nn.Module
-) -> dict[str, Tensor]:
-    """A source's weights, for the order of classes and channels of a student."""
-    if isinstance(teacher, BaseTeacher):
-        state = teacher.in_class_order(state)
+def _for_the_students_channels(source: Source, model: nn.Module) -> Source:
+    """A source that reads the image's channels in the order of the student's."""
     # A teacher sees RGB; a distiller knows what its student sees.
+    weight_map, state = source
     pixels = state.get(PIXELS)
     bgr = getattr(model, 'channel_order', None) == 'bgr'
     if bgr and pixels is not None and pixels.shape[1] == 3:
-        state = state | {PIXELS: pixels.flip(1)}
-    return state
+        state = {**state, PIXELS: pixels.flip(1)}
+    return weight_map, state

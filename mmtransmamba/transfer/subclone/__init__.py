@@ -2,10 +2,10 @@
 
 from .core import subclone
 from .donor import Source
-from .donor_files import read_mixers, read_source
 from .modules import subclone_into, with_target_grid
 from .options import SubcloneOptions
 from .report import ACTIONS, Entry, SubcloneReport, Unused
+from .sources import read_mixers, read_source, read_teacher
 
 __all__ = [
     'ACTIONS',
@@ -16,6 +16,7 @@ __all__ = [
     'Unused',
     'read_mixers',
     'read_source',
+    'read_teacher',
     'subclone',
     'subclone_into',
     'with_target_grid',
