@@ -191,7 +191,6 @@ def test_a_resumed_training_goes_on_with_the_norms(measured, tmp_path):
         (dict(terms=['logits']), "must not name to='logits'"),
         (dict(terms=dict(feature=0)), r"terms\['feature'\]=0 must be a number above"),
         (dict(terms=dict(feature='1')), r"terms\['feature'\]='1' must be a number"),
-        (dict(terms=['feature'], interval=0), 'interval=0 must be at least 1'),
         (dict(terms=['feature'], momentum=1), r'momentum=1 must be in \[0, 1\)'),
         (dict(terms=['feature'], most=0), 'most=0 must be above 0'),
     ],

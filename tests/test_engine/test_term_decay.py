@@ -45,9 +45,3 @@ def test_bad_range(begin, end):
 def test_terms_are_a_list_of_names(terms):
     with pytest.raises(ValueError, match='must be a list of names, one at least'):
         build(terms=terms)
-
-
-@pytest.mark.parametrize('interval', [0, -5])
-def test_layer_weights_have_an_interval(interval):
-    with pytest.raises(ValueError, match=f'interval={interval} must be at least 1'):
-        HOOKS.build(dict(type='mmtransmamba.LayerWeightsHook', interval=interval))

@@ -6,6 +6,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmtransmamba.engine.hooks.interval import checked_interval
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.models.language.mixers import WindowBranch
 from mmtransmamba.registry import HOOKS
@@ -24,16 +25,12 @@ class BranchShareHook(Hook):
         interval: Iterations between two records.
 
     Raises:
-        ValueError: ``interval`` is below 1; at the start of a training also if the
-            model has no such mixer.
+        ValueError: ``interval`` is not a whole number of at least 1; at the start of a
+            training also if the model has no such mixer.
     """
 
     def __init__(self, interval: int = 50) -> None:
-        if interval < 1:
-            raise ValueError(
-                f'BranchShareHook: interval={interval} must be at least 1.'
-            )
-        self.interval = interval
+        self.interval = checked_interval('BranchShareHook', interval)
         self._mixers: list[WindowBranch] = []
 
     def before_train(self, runner: Runner) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmtransmamba.engine.hooks.interval import checked_interval
 from mmtransmamba.engine.unwrap import unwrapped_model
 from mmtransmamba.registry import HOOKS
 
@@ -20,16 +21,12 @@ class LayerWeightsHook(Hook):
         interval: Iterations between two records.
 
     Raises:
-        ValueError: ``interval`` is below 1; at the start of a training also if the
-            model is not a distiller.
+        ValueError: ``interval`` is not a whole number of at least 1; at the start of a
+            training also if the model is not a distiller.
     """
 
     def __init__(self, interval: int = 50) -> None:
-        if interval < 1:
-            raise ValueError(
-                f'LayerWeightsHook: interval={interval} must be at least 1.'
-            )
-        self.interval = interval
+        self.interval = checked_interval('LayerWeightsHook', interval)
 
     def before_train(self, runner: Runner) -> None:
         if not hasattr(unwrapped_model(runner), 'layer_weights'):

@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor
 
+from mmtransmamba.engine.hooks.interval import checked_interval
 from mmtransmamba.engine.hooks.term_decay import TermDecayHook
 from mmtransmamba.engine.hooks.term_gradients import (
     check_measurable,
@@ -86,10 +87,6 @@ class TermBalanceHook(Hook):
             raise ValueError(
                 f'TermBalanceHook: terms={list(names)} must not name to={to!r}.'
             )
-        if interval < 1:
-            raise ValueError(
-                f'TermBalanceHook: interval={interval} must be at least 1.'
-            )
         if not 0 <= momentum < 1:
             raise ValueError(f'TermBalanceHook: momentum={momentum} must be in [0, 1).')
         if not 0 < most < math.inf:
@@ -98,7 +95,7 @@ class TermBalanceHook(Hook):
             )
         self.sizes = dict(sizes)
         self.to = to
-        self.interval = interval
+        self.interval = checked_interval('TermBalanceHook', interval)
         self.momentum = momentum
         self.most = most
 

@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmtransmamba.compat import is_fully_sharded
+from mmtransmamba.engine.hooks.interval import checked_interval
 from mmtransmamba.engine.random_state import kept_generators
 from mmtransmamba.engine.unwrap import loss_scaler, unwrapped_model
 from mmtransmamba.registry import HOOKS
@@ -48,11 +49,7 @@ class TermGradientsHook(Hook):
     """
 
     def __init__(self, interval: int = 50) -> None:
-        if interval < 1:
-            raise ValueError(
-                f'TermGradientsHook: interval={interval} must be at least 1.'
-            )
-        self.interval = interval
+        self.interval = checked_interval('TermGradientsHook', interval)
 
     def before_train(self, runner: Runner) -> None:
         check_measurable('TermGradientsHook', runner)
