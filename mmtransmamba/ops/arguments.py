@@ -4,6 +4,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+from .untraced import is_recorded
 
 
 def check_tensors(**tensors: Tensor | None) -> torch.dtype:
@@ -100,13 +103,55 @@ def expect(
             )
 
 
-def expect_index(name: str, index: Tensor, device: torch.device) -> None:
+def expect_index(name: str, index: Tensor, device: torch.device, size: int) -> None:
     """Check that an index tensor is int64 and on the device of the other tensors.
 
+    Its values are checked, too, where that does not wait for a GPU and nothing is
+    recorded.
+
+    Args:
+        name (str): Name of the argument.
+        index (Tensor): The indices.
+        device (torch.device): Device of the other tensors.
+        size (int): Number of what they count; they are from 0 to ``size - 1``.
+
     Raises:
-        ValueError: If it is not.
+        ValueError: If it is not, or an index is out of range.
     """
     if index.dtype != torch.int64:
         raise ValueError(f'{name} has dtype {index.dtype}; accepted: int64')
     if index.device != device:
         raise ValueError(f'{name} is on {index.device}, the other tensors on {device}')
+    if not has_values(index) or not index.numel():
+        return
+    low, high = int(index.min()), int(index.max())
+    if low < 0 or high >= size:
+        raise ValueError(
+            f'{name} has indices from {low} to {high}; accepted: 0 to {size - 1}'
+        )
+
+
+def expect_permutations(name: str, index: Tensor) -> None:
+    """Check that each row of an index tensor ``[K, L]`` has every index of a row once.
+
+    It is not checked where :func:`expect_index` does not check values.
+
+    Raises:
+        ValueError: If one does not.
+    """
+    if not has_values(index):
+        return
+    seen = torch.zeros(index.shape, dtype=torch.bool)
+    if not seen.scatter_(1, index, True).all():
+        raise ValueError(
+            f'each row of {name} must be a permutation of 0 to {index.shape[1] - 1}'
+        )
+
+
+def has_values(index: Tensor) -> bool:
+    """Whether a tensor's values can be looked at without waiting for a device."""
+    return (
+        index.device.type == 'cpu'
+        and not is_recorded()
+        and not isinstance(index, FakeTensor)
+    )

@@ -67,20 +67,15 @@ def use_backend(name: str) -> Iterator[None]:
     Raises:
         ValueError: If no op has a backend of this name.
     """
-    known = sorted({backend for table in _TABLE.values() for backend in table})
-    if name not in known:
-        raise ValueError(f'backend {name!r} is unknown; accepted: {", ".join(known)}')
+    if name not in _every_name():
+        raise ValueError(
+            f'backend {name!r} is unknown; accepted: {", ".join(_every_name())}'
+        )
     _forced.append(name)
     try:
         yield
     finally:
         _forced.pop()
-
-
-def asked_for(name: str) -> bool:
-    """Whether :func:`use_backend` or the environment asks for this backend."""
-    forced = _forced[-1] if _forced else os.environ.get(ENV_VAR)
-    return forced == name
 
 
 def resolve(
@@ -102,10 +97,8 @@ def resolve(
         RuntimeError: If the requested backend is not available.
     """
     asked, source = backend, 'the argument backend='
-    if asked is None and _forced:
-        asked, source = _forced[-1], 'use_backend()'
-    if asked is None and os.environ.get(ENV_VAR):
-        asked, source = os.environ[ENV_VAR], f'the environment variable {ENV_VAR}'
+    if asked is None:
+        asked, source = _asked()
     if asked is None:
         return _best(op, tensors)
 
@@ -134,10 +127,33 @@ def resolve_known(op: str, tensors: Mapping[str, torch.Tensor | None]) -> Module
     """Like :func:`resolve`, for an op that accompanies others and has fewer backends.
 
     A backend that is asked for and that this op does not have is left to the other ops.
+
+    Raises:
+        ValueError: If no op has the backend that is asked for; see also
+            :func:`resolve`.
+        RuntimeError: See :func:`resolve`.
     """
-    if any(asked_for(name) for name in _names(op)):
+    asked, source = _asked()
+    if asked in _names(op):
         return resolve(op, tensors)
+    if asked is not None and not any(asked in table for table in _TABLE.values()):
+        raise ValueError(
+            f'backend {asked!r} (asked for by {source}) is unknown; accepted: '
+            f'{", ".join(_every_name())}'
+        )
     return _best(op, tensors)
+
+
+def _asked() -> tuple[str | None, str]:
+    """The backend that a block or the environment asks for, and which of them."""
+    if _forced:
+        return _forced[-1], 'use_backend()'
+    source = f'the environment variable {ENV_VAR}'
+    return os.environ.get(ENV_VAR) or None, source
+
+
+def _every_name() -> list[str]:
+    return sorted({backend for table in _TABLE.values() for backend in table})
 
 
 def _best(op: str, tensors: Mapping[str, torch.Tensor | None]) -> ModuleType:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .arguments import expect
+from .arguments import expect, finite_rates
 from .delta_rule import gated_delta_rule
 from .ssd import ssd_scan
 
@@ -61,7 +61,8 @@ def ssd_both_ways(
         _there_and_back(C, _read_earlier(C)),
         backend=backend,
     )
-    return _by_token(y, torch.exp(dt[:, :, 1] * A[1]))
+    rates = finite_rates(A)[1]
+    return _by_token(y, torch.exp(_wide(dt[:, :, 1]) * _wide(rates)))
 
 
 def delta_rule_both_ways(
@@ -103,7 +104,7 @@ def delta_rule_both_ways(
         qk_l2norm=True,
         backend=backend,
     )
-    return _by_token(y, torch.exp(g[:, :, 1]))
+    return _by_token(y, torch.exp(_wide(g[:, :, 1])))
 
 
 def _check_sweeps(name: str, tensor: Tensor, like: Tensor) -> None:
@@ -124,6 +125,10 @@ def _read_earlier(x: Tensor) -> Tensor:
     return torch.cat((torch.zeros_like(x[:, :1]), x[:, :-1]), dim=1)
 
 
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def _by_token(y: Tensor, decay: Tensor) -> Tensor:
     """Outputs by sweep and token, ``[N, L, 2, H, P]``.
 
@@ -135,4 +140,5 @@ def _by_token(y: Tensor, decay: Tensor) -> Tensor:
     forward, reverse = y.chunk(2, dim=2)
     reverse = reverse.flip(1)
     reverse = torch.cat((reverse[:, 1:], torch.zeros_like(reverse[:, :1])), dim=1)
-    return torch.stack((forward, reverse * decay[..., None].to(y.dtype)), dim=2)
+    reverse = (reverse * decay[..., None]).to(y.dtype)
+    return torch.stack((forward, reverse), dim=2)

@@ -80,6 +80,20 @@ def test_environment_is_named_when_it_is_wrong(table, monkeypatch):
         backends.resolve('toy', {})
 
 
+def test_an_op_that_accompanies_others_leaves_their_backends_to_them(
+    table, monkeypatch
+):
+    assert backends.resolve_known('toy', {}) is table['plain']
+    with backends.use_backend('native'):  # of the scans
+        assert backends.resolve_known('toy', {}) is table['plain']
+    with backends.use_backend('choosy'):
+        with pytest.raises(ValueError, match='it wants integers'):
+            backends.resolve_known('toy', {})
+    monkeypatch.setenv(backends.ENV_VAR, 'refrence')
+    with pytest.raises(ValueError, match=f"'refrence' .*{backends.ENV_VAR}.* unknown"):
+        backends.resolve_known('toy', {})
+
+
 def test_nothing_takes_the_tensors(table):
     del table['plain']
     with pytest.raises(RuntimeError, match='absent: it is not.*choosy: it wants'):

@@ -110,6 +110,28 @@ def test_gradients_reach_every_operand_and_agree_with_differences(rule, operands
     )
 
 
+@pytest.mark.parametrize(
+    ('dtype', 'tolerance'), [(torch.bfloat16, 4e-3), (torch.float16, 5e-4)]
+)
+@pytest.mark.parametrize(('rule', 'operands'), RULES)
+def test_neither_sweep_is_computed_in_half_precision(rule, operands, dtype, tolerance):
+    halves = {name: x.to(dtype) for name, x in operands(1, 200, 2, 3, 4).items()}
+    found = rule(**halves).double()
+    expected = rule(**{name: x.double() for name, x in halves.items()})
+    for sweep in range(2):
+        error = (found - expected)[:, :, sweep].norm() / expected[:, :, sweep].norm()
+        assert error < tolerance
+
+
+def test_a_rate_of_minus_infinity_forgets_everything_but_at_steps_of_zero():
+    operands = ssd_operands(1, 5, 2, 3, 4)
+    operands['A'][1, 0] = -torch.inf
+    operands['dt'][:, 2] = 0
+    y = ssd_both_ways(**operands)
+    operands['A'][1, 0] = -1e300
+    assert torch.equal(y, ssd_both_ways(**operands))
+
+
 @pytest.mark.parametrize(('rule', 'operands'), RULES)
 def test_every_backend_computes_the_same_in_float32(rule, operands):
     parts = {k: v.float() for k, v in operands(2, 70, 2, 8, 8).items()}

@@ -216,3 +216,19 @@ def test_a_state_that_does_not_fit_is_refused(shape, reverse, message):
     state = None if shape is None else torch.zeros(shape)
     with pytest.raises(ValueError, match=message):
         causal_conv1d(*inputs(directions=1), reverse, state=state, return_state=True)
+
+
+@pytest.mark.parametrize('which', range(3))
+def test_integers_are_refused(which):
+    tensors = list(inputs())
+    tensors[which] = tensors[which].long()
+    name = ('x', 'weight', 'bias')[which]
+    with pytest.raises(ValueError, match=f'{name} has dtype torch.int64; accepted'):
+        causal_conv1d(*tensors, (False, True))
+
+
+def test_float64_anywhere_is_computed_in_float64():
+    x, weight, bias = (tensor.detach().float() for tensor in inputs())
+    exact = causal_conv1d(x.double(), weight.double(), bias.double(), (False, True))
+    found = causal_conv1d(x, weight.double(), bias, (False, True))
+    assert torch.equal(found, exact.float())

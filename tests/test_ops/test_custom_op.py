@@ -71,6 +71,21 @@ def test_compile_fullgraph(backend):
     )
 
 
+@pytest.mark.parametrize('groups', [(2, 2), (2, 1), (1, 2)])
+def test_compile_sizes_that_vary(groups):
+    operands = plain_operands(length=9, groups=2)
+    for name, count in zip('BC', groups, strict=True):
+        operands[name] = operands[name][:, :count]
+
+    def function(**operands):
+        return selective_scan_fn(**operands, delta_softplus=True)
+
+    compiled = torch.compile(
+        function, backend='aot_eager', fullgraph=True, dynamic=True
+    )
+    torch.testing.assert_close(compiled(**operands), function(**operands))
+
+
 @needs_native
 def test_compile_directions_fullgraph():
     order = scan_order.continuous_2d(3, 3).order

@@ -216,3 +216,14 @@ def test_flops_do_not_depend_on_the_backend(grid):
 def test_bad_shapes(shapes, message):
     with pytest.raises(ValueError, match=message):
         depthwise_conv2d(*map(torch.zeros, shapes), (4, 5))
+
+
+@pytest.mark.parametrize('which', range(3))
+@pytest.mark.parametrize('backend', ['native', 'reference'])
+def test_integers_are_refused(which, backend):
+    tensors = [torch.ones(2, 20, 3), torch.ones(3, 1, 3, 3), torch.ones(3)]
+    tensors[which] = tensors[which].long()
+    name = ('x', 'weight', 'bias')[which]
+    with backends.use_backend(backend):
+        with pytest.raises(ValueError, match=f'{name} has dtype torch.int64; accepted'):
+            depthwise_conv2d(*tensors, (4, 5))

@@ -56,6 +56,14 @@ def test_the_result_has_the_dtype_that_is_asked_for():
     assert torch.equal(narrow, wide.bfloat16())
 
 
+@pytest.mark.parametrize('gate_first', [True, False])
+def test_a_product_beyond_float16_is_no_infinity(gate_first):
+    large, ones = torch.full((1, 4), 300.0).half(), torch.ones(4)
+    kind = dict(group=4, eps=1e-5, gate_first=gate_first)
+    found = gated_norm(large, large, ones, **kind)
+    torch.testing.assert_close(found, ones[None] * (1 if gate_first else 300))
+
+
 @pytest.mark.parametrize(
     'changes, message',
     [

@@ -11,6 +11,7 @@ from scan_cases import (
 )
 
 from mmtransmamba.ops import (
+    arguments,
     backends,
     scan_order,
     selective_scan_directions,
@@ -375,13 +376,35 @@ def test_directions_with_an_empty_batch_and_without_steps_to_tap():
     ('order', 'taps', 'message'),
     [
         ([[0, 1, 2], [0, 1, 1]], [[0], [0]], 'row of order must be a permutation'),
+        (
+            [[0, 1, 2], [0, 1, 3]],
+            [[0], [0]],
+            'order has indices from 0 to 3',
+        ),
+        ([[0, 1, 2], [0, 1, -1]], [[0], [0]], 'order has indices from -1 to 2'),
+        ([[0, 1, 2], [2, 1, 0]], [[3], [0]], 'tap_index has indices from 0 to 3'),
+        ([[0, 1, 2], [2, 1, 0]], [[0], [-1]], 'tap_index has indices from -1 to 0'),
+    ],
+)
+@pytest.mark.parametrize('backend', [None, 'native', 'reference', 'portable'])
+def test_bad_indices_are_refused(order, taps, message, backend):
+    run = directions(backend, torch.tensor(order), tap_index=torch.tensor(taps))
+    with pytest.raises(ValueError, match=message):
+        run(**direction_operands(2, 3))
+
+
+@pytest.mark.parametrize(
+    ('order', 'taps', 'message'),
+    [
+        ([[0, 1, 2], [0, 1, 1]], [[0], [0]], 'row of order must be a permutation'),
         ([[0, 1, 2], [0, 1, 3]], [[0], [0]], 'row of order must be a permutation'),
-        ([[0, 1, 2], [0, 1, -1]], [[0], [0]], 'row of order must be a permutation'),
-        ([[0, 1, 2], [2, 1, 0]], [[3], [0]], 'tap_index holds a step outside'),
         ([[0, 1, 2], [2, 1, 0]], [[0], [-1]], 'tap_index holds a step outside'),
     ],
 )
-def test_bad_indices_are_refused(order, taps, message):
+def test_the_kernel_reads_no_bad_index_where_values_are_not_checked(
+    order, taps, message, monkeypatch
+):
+    monkeypatch.setattr(arguments, 'has_values', lambda index: False)
     run = directions('native', torch.tensor(order), tap_index=torch.tensor(taps))
     with pytest.raises(ValueError, match=message):
         run(**direction_operands(2, 3))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import backends
+from ..arguments import check_tensors
 from . import native, portable, reference, triton
 
 OP = 'causal_conv1d'
@@ -65,8 +66,11 @@ def causal_conv1d(
         ``[B, W - 1, D]`` in the dtype of ``x``.
 
     Raises:
-        ValueError: A shape does not fit, or there is a state and a reversed direction.
+        ValueError: A shape, dtype or device does not fit, or there is a state and a
+            reversed direction.
     """
+    check_tensors(x=x, state=state)  # the state is taken in the dtype of x
+    dtype = check_tensors(x=x, weight=weight, bias=bias)
     K, D = len(reverse), x.shape[-1]
     if x.ndim != 3 or weight.ndim != 3 or weight.shape[:2] != (K, D):
         raise ValueError(
@@ -99,7 +103,6 @@ def causal_conv1d(
             x = torch.cat((state.to(x.dtype), x), dim=1)
     else:
         before = 0
-    dtype = torch.promote_types(x.dtype, torch.float32)
     module = backends.resolve_known(OP, dict(x=x, weight=weight, bias=bias))
     # Taps first and channels contiguous, so that every product is vectorised.
     taps = weight.to(dtype).permute(2, 0, 1).flip(0).contiguous()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .. import backends
+from ..arguments import check_tensors
 from . import native, reference
 
 OP = 'depthwise_conv2d'
@@ -42,8 +43,9 @@ def depthwise_conv2d(
         ``[B, H * W, D]``. Differentiable once on the native backend.
 
     Raises:
-        ValueError: A shape does not fit.
+        ValueError: A shape, dtype or device does not fit.
     """
+    check_tensors(x=x, weight=weight, bias=bias)
     height, width = grid
     D = x.shape[-1]
     if x.ndim != 3 or x.shape[1] != height * width:

@@ -34,9 +34,8 @@ def gated_norm(
         \frac{w\, y}{\sqrt{\mathrm{mean}(y^2) + \epsilon}}\, \sigma(z)
 
     with the gate before the norm (Mamba-2) or after it (mmMamba, Gated DeltaNet). On a
-    GPU, forward and backward pass are one kernel each, which reads every operand once;
-    Triton computes in float32. The reference rounds a product of half precision tensors
-    to their dtype before the norm.
+    GPU, forward and backward pass are one kernel each, which reads every operand once.
+    Half precision is computed in float32.
 
     Args:
         y: ``[..., D]``.

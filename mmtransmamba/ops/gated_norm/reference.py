@@ -22,13 +22,15 @@ def normalize(
     dtype: torch.dtype,
 ) -> Tensor:
     """See ``gated_norm``."""
-    gate = None if z is None else F.silu(z) if activation == 'silu' else z.sigmoid()
+    wide = torch.promote_types(y.dtype, torch.float32)
+    y, gate = y.to(wide), None
+    if z is not None:
+        gate = F.silu(z.to(wide)) if activation == 'silu' else z.to(wide).sigmoid()
     if gate is not None and gate_first:
         y = y * gate
-    wide = torch.promote_types(y.dtype, torch.float32)
-    parts = y.to(wide).unflatten(-1, (-1, group))
+    parts = y.unflatten(-1, (-1, group))
     scales = torch.rsqrt(parts.square().mean(-1, keepdim=True) + eps)
     y = (parts * scales).flatten(-2) * weight.to(wide)
     if gate is not None and not gate_first:
-        y = y * gate.to(wide)
+        y = y * gate
     return y.to(dtype)

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ..arguments import expect, expect_dims, expect_index
+from ..arguments import expect, expect_dims, expect_index, expect_permutations
 
 
 def check_scan(
@@ -128,11 +128,12 @@ def check_directions(
     expect('D', D, '[1 or K, D]', sizes)
     expect('delta_bias', delta_bias, '[1 or K, D]', sizes)
     expect('order', order, '[K, L]', sizes)
-    expect_index('order', order, u.device)
+    expect_index('order', order, u.device, length)
+    expect_permutations('order', order)
     if tap_index is not None:
         expect_dims('tap_index', tap_index, '[K, M]')
         expect('tap_index', tap_index, '[K, M]', {**sizes, 'M': tap_index.shape[1]})
-        expect_index('tap_index', tap_index, u.device)
+        expect_index('tap_index', tap_index, u.device, length)
 
 
 def _expect_filled(channels: int, length: int, states: int) -> None:

@@ -35,6 +35,14 @@ BACKWARD_SCHEMA = (
 """Returns the gradients of those of :data:`OPERANDS` that are wanted."""
 
 
+def common_groups(b: int, c: int) -> int:
+    """Number of groups into which those of B and those of C can be divided."""
+    # torch.compile knows no least common multiple of sizes that vary.
+    if b == c or c == 1:
+        return b
+    return c if b == 1 else math.lcm(b, c)
+
+
 def plain_operands(
     u: Tensor,
     delta: Tensor,
@@ -53,7 +61,7 @@ def plain_operands(
         ``delta_bias [1, D]``.
     """
     B, C = (x[:, None] if x.dim() == 3 else x for x in (B, C))
-    groups = math.lcm(B.shape[1], C.shape[1])
+    groups = common_groups(B.shape[1], C.shape[1])
     B, C = (
         x if x.shape[1] == groups else x.repeat_interleave(groups // x.shape[1], dim=1)
         for x in (B, C)

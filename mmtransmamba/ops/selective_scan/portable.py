@@ -9,7 +9,6 @@ L steps, M tapped steps. A dimension written 1|K is 1 when all share the operand
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from ..recurrence import outer_products
 from ..untraced import untraced
+from .operator_form import common_groups
 
 
 def unavailable() -> str | None:
@@ -46,7 +46,7 @@ def scan(
 ) -> tuple[Tensor, Tensor]:
     """See ``selective_scan_fn``; returns the output and the last state."""
     B, C = (x.unsqueeze(1) if x.dim() == 3 else x for x in (B, C))
-    groups = math.lcm(B.shape[1], C.shape[1])
+    groups = common_groups(B.shape[1], C.shape[1])
     B, C = (x.repeat_interleave(groups // x.shape[1], dim=1) for x in (B, C))
 
     def grouped(x: Tensor | None, dim: int) -> Tensor | None:

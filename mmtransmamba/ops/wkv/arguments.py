@@ -38,7 +38,7 @@ def check_taps(tap_index: Tensor | None, k: Tensor) -> None:
     """Check the indices of the tapped steps.
 
     Raises:
-        ValueError: Naming the shape, dtype or device and what is accepted.
+        ValueError: Naming the shape, dtype, device or range and what is accepted.
     """
     if tap_index is None:
         return
@@ -48,7 +48,7 @@ def check_taps(tap_index: Tensor | None, k: Tensor) -> None:
             f'tap_index has shape {list(tap_index.shape)}; accepted: [2, M], the steps '
             'of the forward and of the backward direction'
         )
-    expect_index('tap_index', tap_index, k.device)
+    expect_index('tap_index', tap_index, k.device, k.shape[1])
 
 
 def _sizes(k: Tensor) -> dict[str, int]:
