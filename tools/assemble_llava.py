@@ -6,6 +6,7 @@ train it with configs/multimodal/llava.
 
 import argparse
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from _tool import Parser, out_folder, seed_number, tool, whole
 
@@ -32,6 +33,7 @@ def main(args: argparse.Namespace) -> None:
     if args.out.exists():
         raise FileExistsError(f'{args.out} exists; give another folder.')
     from mmtransmamba.models.folders import assemble_llava
+    from mmtransmamba.utils.checkpoint_files import put_in_place
     from mmtransmamba.utils.text_files import read_text
 
     template = args.chat_template
@@ -44,10 +46,12 @@ def main(args: argparse.Namespace) -> None:
         chat_template=None if template is None else read_text(template),
         seed=args.seed,
     )
-    partial = args.out.with_name(args.out.name + '.partial')
-    model.save_pretrained(partial)
-    processor.save_pretrained(partial)
-    partial.rename(args.out)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f'{args.out.name}.', dir=args.out.parent) as folder:
+        partial = Path(folder) / args.out.name
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
+        put_in_place(partial, args.out)
     count = sum(p.numel() for p in model.model.multi_modal_projector.parameters())
     print(f'written to {args.out}; {count:,} parameters of the projector are new')
 

@@ -32,6 +32,7 @@ from mmtransmamba.models.taps import DirectionTap, LayerTap
 from mmtransmamba.models.trainable import EncoderClassifier
 from mmtransmamba.ops import backends
 from mmtransmamba.registry import MODELS
+from mmtransmamba.utils.evaluation_mode import evaluating
 from mmtransmamba.utils.launch import override, read_config
 from mmtransmamba.utils.model_config import input_shape
 from mmtransmamba.version import __version__
@@ -302,17 +303,14 @@ def _deployed(
 @contextmanager
 def _as_deployed(module: nn.Module) -> Iterator[None]:
     """Put a model in evaluation mode, with no listener at its taps, during export."""
-    training = {m: m.training for m in module.modules()}
     taps = [m for m in module.modules() if isinstance(m, (LayerTap, DirectionTap))]
     listeners = [tap.listener for tap in taps]
-    module.eval()
     try:
         for tap in taps:
             tap.listener = None
-        yield
+        with evaluating(module):
+            yield
     finally:
-        for m, was in training.items():
-            m.training = was
         for tap, listener in zip(taps, listeners, strict=True):
             tap.listener = listener
 

@@ -27,6 +27,7 @@ from mmtransmamba.evaluation.language import (
     read_questions,
 )
 from mmtransmamba.utils.dtypes import floating_dtype
+from mmtransmamba.utils.evaluation_mode import evaluating
 from mmtransmamba.utils.processors import load_tokenizer
 
 
@@ -91,10 +92,11 @@ def evaluate_lm(
         name = f'model {number}' if isinstance(model, tuple) else str(model)
         own = model[0] if isinstance(model, tuple) else load(model, None, device, dtype)
         start = time.perf_counter()
-        comparison.results[name] = {
-            task: _evaluate(own, tokenizer, task, rows, batch_tokens, letters)
-            for task, rows in questions.items()
-        }
+        with evaluating(own):
+            comparison.results[name] = {
+                task: _evaluate(own, tokenizer, task, rows, batch_tokens, letters)
+                for task, rows in questions.items()
+            }
         comparison.seconds[name] = time.perf_counter() - start
         del own
         gc.collect()

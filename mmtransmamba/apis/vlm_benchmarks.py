@@ -63,7 +63,7 @@ def from_chat(
             return [chat.head.answer_of(text) for text in texts]
 
         found = find_images(samples, image_folders(benchmark))
-        texts, note = from_model(answer, folder, batch_size)(benchmark, found)
+        texts, note = from_model(answer, folder, batch_size)(benchmark, found, known)
         empty = sum(not text for text in texts)
         # Some rules score an empty answer as a yes, or guess.
         return texts, f'empty answers: {empty}' if empty else note

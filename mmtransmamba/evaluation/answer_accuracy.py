@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.evaluator import BaseMetric
 
+from mmtransmamba.evaluation.vlm.metric import percentage
 from mmtransmamba.registry import METRICS
 
 _MARKS = re.compile(r'[^\w\s]')
@@ -44,11 +45,13 @@ class AnswerAccuracy(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[Mapping]) -> None:
         for sample in data_samples:
             said = normalise(sample['prediction'])
+            malformed = not said or (
+                self.allowed is not None and said not in self.allowed
+            )
             self.results.append(
                 dict(
-                    right=said == normalise(sample['answer']),
-                    malformed=not said
-                    or (self.allowed is not None and said not in self.allowed),
+                    right=not malformed and said == normalise(sample['answer']),
+                    malformed=malformed,
                     category=sample.get('category', ''),
                 )
             )
@@ -57,23 +60,20 @@ class AnswerAccuracy(BaseMetric):
         """Shares in percent.
 
         Raises:
-            ValueError: A category has the name of another figure.
+            ValueError: A category has the name of another figure, or there are no
+                answers.
         """
         groups: dict[str, list[bool]] = {}
         for result in results:
             if result['category']:
                 groups.setdefault(result['category'], []).append(result['right'])
         metrics = dict(
-            accuracy=_percent([r['right'] for r in results]),
-            malformed=_percent([r['malformed'] for r in results]),
+            accuracy=percentage(r['right'] for r in results),
+            malformed=percentage(r['malformed'] for r in results),
         )
         taken = sorted(set(groups) & set(metrics))
         if taken:
             raise ValueError(
                 f'AnswerAccuracy: {taken[0]!r} cannot be the name of a category.'
             )
-        return metrics | {name: _percent(groups[name]) for name in sorted(groups)}
-
-
-def _percent(values: list[bool]) -> float:
-    return 100 * sum(values) / len(values)
+        return metrics | {name: percentage(groups[name]) for name in sorted(groups)}

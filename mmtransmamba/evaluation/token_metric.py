@@ -39,11 +39,12 @@ class TokenMetric(BaseMetric):
         Raises:
             ValueError: There are no learned tokens.
         """
-        sums = {key: sum(r[key] for r in results) for key in results[0]}
-        tokens = sums['tokens']
+        sums = {key: sum(r[key] for r in results) for key in (results or [{}])[0]}
+        tokens = sums.get('tokens', 0)
         if tokens == 0:
             raise ValueError(
-                'TokenMetric: not one token is predicted; all labels are negative.'
+                'TokenMetric: not one token is predicted; all labels are negative, or '
+                'there are none.'
             )
         nll = sums['nll'] / tokens
         metrics = dict(

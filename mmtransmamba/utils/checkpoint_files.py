@@ -75,16 +75,16 @@ def put_in_place(partial: Path, folder: Path) -> None:
     """Rename a complete folder to its final name, and remove the previous one.
 
     If this is interrupted at any time, one of the two exists completely: under the
-    final name, or with ``.old`` after it. Where the final name is a link, it stays, and
-    the folder goes to where it points.
+    final name, or as ``.NAME.old``, a name that nobody else's folder has. Where the
+    final name is a link, it stays, and the folder goes to where it points.
     """
     if folder.is_symlink():
         folder = folder.resolve()
-        beside = folder.with_name(f'{folder.name}.partial')
-        shutil.rmtree(beside, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = folder.with_name(f'.{folder.name}.partial')
+        shutil.rmtree(beside, ignore_errors=True)
         partial = Path(shutil.move(partial, beside))
-    old = folder.with_name(folder.name + '.old')
+    old = folder.with_name(f'.{folder.name}.old')
     for path in [*partial.rglob('*'), partial]:
         if path.is_file():
             with open(path, 'rb') as file:

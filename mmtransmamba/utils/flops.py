@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmtransmamba.ops import causal_conv1d  # noqa: F401  (it defines its op)
 from mmtransmamba.ops.backends import use_backend
 from mmtransmamba.ops.flops import FORMULAS
+from mmtransmamba.utils.evaluation_mode import evaluating
 
 
 def _causal_conv1d(x: Sequence[int], taps: Sequence[int], *_: Any, **__: Any) -> int:
@@ -110,16 +111,10 @@ def count_complexity(
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     tensors = {name: tensor.to('meta') for name, tensor in tensors.items()}
-    training = {name: m.training for name, m in model.named_modules()}
     counter = flop_counter()
-    model.eval()
-    try:
-        with torch.no_grad(), use_backend('shapes'), counter:
-            inputs = torch.empty(shape, device='meta')
-            functional_call(model, tensors, (inputs,), kwargs)
-    finally:
-        for name, module in model.named_modules():
-            module.training = training[name]
+    with evaluating(model), torch.no_grad(), use_backend('shapes'), counter:
+        inputs = torch.empty(shape, device='meta')
+        functional_call(model, tensors, (inputs,), kwargs)
 
     counts = {key: _flops(ops) for key, ops in counter.get_flop_counts().items()}
     root = type(model).__name__

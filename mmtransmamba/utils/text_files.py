@@ -192,12 +192,25 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
         FileNotFoundError: The file does not exist.
         TextFileError: A line is not JSON; see :func:`parse_json`.
     """
-    for number, line in enumerate(read_text(path).split('\n'), 1):
+    yield from parse_json_lines(read_text(path), path)
+
+
+def parse_json_lines(text: str, name: str | Path) -> Iterator[tuple[int, Any]]:
+    """Number and value of each non-blank line of JSON Lines.
+
+    Args:
+        text: The lines.
+        name: Where they come from, for the error.
+
+    Raises:
+        TextFileError: A line is not JSON; see :func:`parse_json`.
+    """
+    for number, line in enumerate(text.split('\n'), 1):
         if line.strip():
             try:
                 yield number, parse_json(line)
             except ValueError as error:
-                raise TextFileError(f'{path}, line {number}: {error}') from error
+                raise TextFileError(f'{name}, line {number}: {error}') from error
 
 
 def read_table(

@@ -41,6 +41,20 @@ def test_answers_that_there_are():
     }
 
 
+@pytest.mark.parametrize(
+    'said, right, options',
+    [('', '?', {}), ('maybe', 'Maybe', dict(allowed=['yes', 'no'])), (' ', '', {})],
+)
+def test_what_is_malformed_is_wrong(said, right, options):
+    found = score([(said, right, '')], **options)
+    assert found == {'answers/accuracy': 0.0, 'answers/malformed': 100.0}
+
+
+def test_no_answers():
+    with pytest.raises(ValueError, match='no answer to score'):
+        AnswerAccuracy().compute_metrics([])
+
+
 def test_samples_without_category():
     metric = METRICS.build(dict(type='mmtransmamba.AnswerAccuracy'))
     metric.process(None, [dict(prediction='a', answer='a')])

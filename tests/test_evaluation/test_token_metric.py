@@ -90,3 +90,8 @@ def test_a_hopeless_model_is_no_error():
 
 def test_registered():
     assert METRICS.get('mmtransmamba.TokenMetric') is TokenMetric
+
+
+def test_no_text():
+    with pytest.raises(ValueError, match='not one token is predicted'):
+        TokenMetric().compute_metrics([])

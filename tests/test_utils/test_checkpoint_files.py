@@ -43,7 +43,7 @@ def test_folder_that_is_replaced_is_never_gone(tmp_path, monkeypatch, step):
             killed = True
         else:
             killed = False
-    found = [read(tmp_path / name) for name in ('student', 'student.old')]
+    found = [read(tmp_path / name) for name in ('student', '.student.old')]
     assert 'old' in found or 'new' in found
     if killed:  # and the next time it is put in place
         (tmp_path / 'student.partial' / 'sub').mkdir(parents=True, exist_ok=True)
@@ -51,6 +51,18 @@ def test_folder_that_is_replaced_is_never_gone(tmp_path, monkeypatch, step):
         checkpoint_files.put_in_place(tmp_path / 'student.partial', folder)
     assert read(folder) == 'new'
     assert sorted(path.name for path in tmp_path.iterdir()) == ['student']
+
+
+def test_folders_of_similar_names_are_left_alone(tmp_path):
+    mine = [tmp_path / f'student{end}' for end in ('', '.old', '.old2', '.partial')]
+    for folder in mine:
+        folder.mkdir()
+        (folder / 'mine').touch()
+    new = tmp_path / 'new'
+    new.mkdir()
+    checkpoint_files.put_in_place(new, mine[0])
+    assert [(folder / 'mine').is_file() for folder in mine] == [False, True, True, True]
+    assert sorted(tmp_path.iterdir()) == mine
 
 
 @pytest.mark.parametrize('there', [True, False])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from mmtransmamba.models.card import CardFacts, front_matter, origin, read_rows
 from mmtransmamba.models.folders.companions import copy_companions
 from mmtransmamba.models.language.cache_names import as_argument, returned_cache
 from mmtransmamba.utils.checkpoint_files import put_in_place
+from mmtransmamba.utils.evaluation_mode import evaluating
 
 FORMATS = {'granite': 'granitemoehybrid', 'bamba': 'bamba'}
 """``model_type`` by format."""
@@ -125,11 +126,12 @@ def export_language_model(
     source = None
     if not isinstance(model, nn.Module):
         source, model = find_model_folder(Path(model)), load(model)
-    training = model.training
-    model.eval()
-    partial = out.with_name(out.name + '.partial')
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        evaluating(model),
+        TemporaryDirectory(prefix=f'{out.name}.', dir=out.parent) as folder,
+    ):
+        partial = Path(folder) / out.name
         equal = to_granite(model) if format == 'granite' else to_bamba(model)
         equal.save_pretrained(partial)
         _write_config(partial / 'config.json')
@@ -140,9 +142,6 @@ def export_language_model(
             copy_companions(source, partial)
         difference = _difference(model, partial) if check else None
         put_in_place(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        model.train(training)
     return LanguageExportReport(out, format, difference, ANSWER if check else 0)
 
 

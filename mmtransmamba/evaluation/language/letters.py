@@ -18,6 +18,7 @@ from mmtransmamba.evaluation.language.scores import (
     likeliest,
     mean_score,
 )
+from mmtransmamba.evaluation.language.writing import says_letter
 
 LETTER_METRICS = ('letters', 'letters_generated', 'letters_gap', 'letters_all')
 
@@ -55,7 +56,10 @@ def evaluate_letters(
         place += len(own)
         # Rotations of a question depend on each other: one value for each question.
         likely = [METRICS['acc'](*pair) for pair in pairs]
-        written = [METRICS['generated'](*pair) for pair in pairs]
+        written = [
+            says_letter(answers.written or '', question.continuations[question.gold])
+            for question, answers in pairs
+        ]
         both = statistics.fmean(likely), statistics.fmean(written)
         all_right = float(all(likely))
         row = *both, both[0] - both[1], all_right

@@ -53,11 +53,19 @@ def write_answers(
     while ordered:
         longest = len(ordered[0][0]) + max(count for _, count in ordered)
         size = max(1, batch_tokens // longest)
+        # All rows of a batch get as many tokens as the longest answer has.
+        while size > 1 and _length(ordered[:size]) > limit:
+            size -= 1
         batch, ordered = ordered[:size], ordered[size:]
         for row, text in zip(batch, _continue(model, tokenizer, batch), strict=True):
             for number in rows[row]:
                 found[number] = text
     return found
+
+
+def _length(batch: Sequence[tuple[tuple[int, ...], int]]) -> int:
+    """Tokens of the longest prompt and the longest answer."""
+    return max(len(ids) for ids, _ in batch) + max(count for _, count in batch)
 
 
 def _continue(
@@ -86,6 +94,15 @@ def _continue(
         end = next((i for i, token in enumerate(new) if token in ends), len(new))
         texts.append(tokenizer.decode(new[:end], skip_special_tokens=True))
     return texts
+
+
+def says_letter(written: str, letter: str) -> bool:
+    """Whether a text begins with a letter that stands for an option.
+
+    A capital letter before another word is not one: the answer may begin with "A".
+    """
+    found = re.match(r'\W*(\w+)\b(?![ \t]+\w)', written)
+    return found is not None and found[1] == letter.strip()
 
 
 def same_words(written: str, answer: str) -> bool:

@@ -307,7 +307,7 @@ def from_model(answer: Answerer, folder: str | Path, batch_size: int = 1) -> Pro
     ) -> tuple:
         path = Path(folder) / f'{benchmark.name}.jsonl'
         return generate_predictions(
-            samples, answer, path, batch_size, benchmark.title
+            samples, answer, path, batch_size, benchmark.title, known
         ), ''
 
     return answers

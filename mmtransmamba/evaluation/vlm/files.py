@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from mmtransmamba.utils.text_files import (
+    parse_json_lines,
     read_json,
-    read_json_lines,
     read_table,
     read_text,
 )
@@ -65,18 +66,35 @@ def read_rows(path: str | Path) -> list[Row]:
     if '.tsv' in path.suffixes:
         _, rows = read_table(path, '\t')
         return [Row(row, f'{path}, row {n}') for n, row in enumerate(rows, 1)]
-    as_list = read_text(path).lstrip().startswith('[')
-    if as_list:
-        records = list(enumerate(read_json(path), 1))
-    else:
-        records = list(read_json_lines(path))
+    text = read_text(path)
+    if text.lstrip().startswith('['):
+        return _rows(path, '{0}, record {2}', enumerate(read_json(path), 1))
+    return rows_of_lines(text, path)
+
+
+def rows_of_lines(text: str, path: str | Path) -> list[Row]:
+    """The records of JSON Lines.
+
+    Args:
+        text: The lines.
+        path: Their file, for errors.
+
+    Raises:
+        ValueError: A line is not a JSON object.
+    """
+    return _rows(path, '{}, line {}, record {}', parse_json_lines(text, path))
+
+
+def _rows(
+    path: str | Path, where: str, numbered: Iterable[tuple[int, Any]]
+) -> list[Row]:
+    records = list(numbered)
     for number, record in records:
         if not isinstance(record, dict):
             raise ValueError(
                 f'{path}, record {number} is not a JSON object: {record!r}'
             )
-    where = '{}, record {}' if as_list else '{}, line {}, record {}'
     return [
-        Row(record, where.format(path, *([] if as_list else [number]), count))
+        Row(record, where.format(path, number, count))
         for count, (number, record) in enumerate(records, 1)
     ]

@@ -9,7 +9,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .files import Row, read_rows
+from mmtransmamba.utils.checkpoint_files import write
+from mmtransmamba.utils.text_files import decode_text
+
+from .files import Row, read_rows, rows_of_lines
 from .sample import VLMSample
 
 Answerer = Callable[[list[VLMSample]], Sequence[str]]
@@ -178,6 +181,7 @@ def generate_predictions(
     path: str | Path,
     batch_size: int = 1,
     title: str = 'answering',
+    known: Callable[[str], bool] | None = None,
 ) -> list[str]:
     """Generate answers with a model, and write every batch as it arrives.
 
@@ -190,17 +194,19 @@ def generate_predictions(
         path: File of JSON lines, continued if it exists.
         batch_size: Questions per call of ``answer``.
         title: Text before the progress bar.
+        known: Whether an id belongs to a question that is not asked here; its answer
+            stays in the file. By default, none does.
 
     Returns:
         The answers to all questions.
 
     Raises:
-        PredictionError: The file holds answers to other questions, or the model does
-            not return one text per question.
+        PredictionError: The file holds answers to other questions or is a JSON list, or
+            the model does not return one text per question.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    texts = _continue_from(samples, path)
+    texts = _continue_from(samples, path, known)
     waiting = iter([n for n, text in enumerate(texts) if text is None])
     done = sum(text is not None for text in texts)
     with (
@@ -228,18 +234,37 @@ def generate_predictions(
     return texts
 
 
-def _continue_from(samples: Sequence[VLMSample], path: Path) -> list[str | None]:
-    """The answers that are already in a file."""
+def _continue_from(
+    samples: Sequence[VLMSample], path: Path, known: Callable[[str], bool] | None
+) -> list[str | None]:
+    """The answers that are already in a file, which then ends with a whole line."""
     if not path.is_file():
         return [None] * len(samples)
     content = path.read_bytes()
-    whole = content[: content.rfind(b'\n') + 1]
-    if whole != content:
-        path.write_bytes(whole)
-    texts, left_over = match_predictions(samples, read_rows(path))
-    if left_over:
+    lines, _, last = content.rpartition(b'\n')
+    whole = lines + b'\n' if lines else b''
+    if last.strip() and _is_object(last):
+        whole = content + b'\n'
+    if content.lstrip(b'\xef\xbb\xbf \t\r\n').startswith(b'['):
         raise PredictionError(
-            f'{path} has {left_over} answers to other questions. Choose another file, '
+            f'{path} is a JSON list, to which nothing can be added; choose another '
+            'file, or read its answers as predictions.'
+        )
+    rows = rows_of_lines(decode_text(whole, path), path)
+    texts, left_over = _matched(samples, rows, known)
+    other = [row for row in left_over if not (known and known(_id_of(row)))]
+    if other:
+        raise PredictionError(
+            f'{path} has {len(other)} answers to other questions. Choose another file, '
             'or remove this one.'
         )
+    if whole != content:
+        write(path, whole)
     return texts
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False

@@ -85,7 +85,7 @@ class VQAv2Metric(AnswerMetric):
         return dict(kind=sample.category, score=soft_accuracy(answer, people))
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        if 'score' in results[0]:
+        if not results or 'score' in results[0]:
             return dict(
                 accuracy=percentage(r['score'] for r in results),
                 **by_group(results, 'kind', 'score'),

@@ -24,6 +24,7 @@ from mmtransmamba.transfer.convert.plan import LanguagePlan
 from mmtransmamba.transfer.convert.probes import Probe, recall_probes
 from mmtransmamba.transfer.convert.side_by_side import Both, SharedHeads
 from mmtransmamba.transfer.convert.spec import Conversion
+from mmtransmamba.utils.evaluation_mode import evaluating
 
 Unit = int | tuple[int, int]
 """A layer, or a layer and one of its key-value heads."""
@@ -75,15 +76,16 @@ class Candidates:
         self.mixers = {i: plan.mixer(i).to(device) for i in self.layers}
 
     def __enter__(self) -> Candidates:
-        self._training = self.model.training
+        self._mode = evaluating(self.model)
+        self._mode.__enter__()
         self._trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.model.eval().requires_grad_(False)
+        self.model.requires_grad_(False)
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *error: Any) -> None:
         for parameter in self._trained:
             parameter.requires_grad_(True)
-        self.model.train(self._training)
+        self._mode.__exit__(*error)
 
     @property
     def vocab_size(self) -> int:

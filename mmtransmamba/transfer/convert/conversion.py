@@ -30,6 +30,7 @@ from mmtransmamba.transfer.convert.ranking import cheapest_layers, read_choice
 from mmtransmamba.transfer.convert.spec import Conversion
 from mmtransmamba.transfer.convert.vlm_plan import VisionLanguagePlan
 from mmtransmamba.transfer.subclone import SubcloneReport
+from mmtransmamba.utils.evaluation_mode import evaluating
 
 
 @CONVERSIONS.register_module('hybrid')
@@ -162,9 +163,7 @@ def _calibrate(
     fit, held = split_held_out(conversion.calibration)
     check_ids([*fit, *held], teacher.config.vocab_size)
     model, language = teacher.load(), plan.language
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         if conversion.initialisation.calibrated:
             check_width(teacher.config, conversion.fields)
             steps = conversion.calibration_steps
@@ -178,8 +177,6 @@ def _calibrate(
         device = next(model.parameters()).device
         plan.proof = prove(inner.to(device), model, held, unseen)
         return hybrid.cpu()
-    finally:
-        model.train(training)
 
 
 def _assembled(plan: Plan) -> nn.Module:

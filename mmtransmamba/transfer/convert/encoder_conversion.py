@@ -23,6 +23,7 @@ from mmtransmamba.transfer.convert.encoder_plan import EncoderPlan
 from mmtransmamba.transfer.convert.encoder_spec import EncoderConversion
 from mmtransmamba.transfer.convert.image_proof import compare_on_images
 from mmtransmamba.transfer.watch import LayerCall
+from mmtransmamba.utils.evaluation_mode import evaluating
 from mmtransmamba.utils.images import open_image
 
 BATCH = 8
@@ -154,9 +155,7 @@ def _calibrate(
     """Fit the mixers to images if requested, and compare the hybrid on the rest."""
     fit, held = split_images(conversion.calibration)
     model, hybrid = encoder.on_its_device(), encoder.hybrid
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         if conversion.initialisation.calibrated:
             steps = conversion.calibration_steps
             steps = CALIBRATION_STEPS if steps is None else steps
@@ -174,5 +173,3 @@ def _calibrate(
             )
         student = assemble(plan.model_class, plan.config, plan.tensors())
         plan.proof = compare_on_images(student.to(model.device), model, held)
-    finally:
-        model.train(training)

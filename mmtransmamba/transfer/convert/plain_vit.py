@@ -21,6 +21,7 @@ from mmtransmamba.models.teachers.vit_names import (
     to_canonical,
     without_layer_scales,
 )
+from mmtransmamba.utils.evaluation_mode import evaluating
 
 ACCEPTED = {
     'timm': ('VisionTransformer', 'VisionTransformerDistilled'),
@@ -274,12 +275,8 @@ def _compare(model: nn.Module, converted: nn.Module, parts: _Parts) -> None:
     generator = torch.Generator().manual_seed(0)
     shape = (1, parts.patches.in_channels, *parts.image_size)
     image = torch.randn(shape, generator=generator).to(weight)
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         expected = parts.logits(image).double()
-    finally:
-        model.train(training)
     found = converted.eval()(image).logits.double()
     difference = float((found - expected).abs().max() / expected.abs().max())
     if not difference <= TOLERANCE.get(weight.dtype, HALF_TOLERANCE):

@@ -240,6 +240,22 @@ def test_only_an_earlier_export_is_replaced(tmp_path):
         assert (out / 'model.safetensors').is_file()
 
 
+def test_folders_beside_it_and_the_modes_of_modules_stay(tmp_path):
+    hybrid = make_hybrid().train()
+    hybrid.model.layers[0].eval()
+    modes = [module.training for module in hybrid.modules()]
+    mine = tmp_path / 'granite.partial' / 'mine.txt'
+    mine.parent.mkdir()
+    mine.touch()
+    export_language_model(hybrid, tmp_path / 'granite')
+    assert mine.is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        'granite',
+        'granite.partial',
+    ]
+    assert [module.training for module in hybrid.modules()] == modes
+
+
 def test_unknown_format(tmp_path):
     with pytest.raises(ValueError, match="'gguf' is unknown; accepted: granite, bamba"):
         export_language_model(make_hybrid(), tmp_path / 'out', 'gguf')

@@ -9,7 +9,7 @@ import pytest
 import torch
 from byte_tokenizer import write_tokenizer
 from language_models import make_teacher
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 from transformers.modeling_outputs import CausalLMOutput
 
 from mmtransmamba.apis import lm_comparison
@@ -26,6 +26,7 @@ from mmtransmamba.evaluation.language import (
 )
 from mmtransmamba.evaluation.language.generated.task import QUESTIONS
 from mmtransmamba.evaluation.language.scores import Score, TaskResult
+from mmtransmamba.evaluation.language.writing import says_letter
 from mmtransmamba.utils.choices import LM_GENERATED, LM_GROUPS
 
 
@@ -210,6 +211,55 @@ def test_written_answers_are_read_word_by_word(written, answer, right):
     assert same_words(written, answer) is right
 
 
+@pytest.mark.parametrize(
+    'written, right',
+    [
+        *((' A', True), (' A.', True), (' A. a cat', True), ('(A) cat', True)),
+        *((' A\na', True), ('**A**', True), (' A, because', True)),
+        *((' a dog', False), (' A dog', False), (' a', False), (' AB', False)),
+        *((' B', False), (' AB c', False), ('', False), (' I say A', False)),
+    ],
+)
+def test_a_letter_is_no_article_and_no_part_of_a_word(written, right):
+    assert says_letter(written, ' A') is right
+
+
+def make_gpt2(n_positions=48):
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=300, n_embd=16, n_layer=1, n_head=2, eos_token_id=1)
+    return GPT2LMHeadModel(GPT2Config(n_positions=n_positions, **sizes))
+
+
+@pytest.mark.parametrize(
+    'prompts',
+    [
+        [([5] * 60, 2), ([6] * 60, 12)],
+        [([5] * 40, 2), ([6] * 10, 20)],
+        [([5] * 90, 40), ([6] * 40, 2), ([7] * 40, 2), ([8] * 3, 9)],
+    ],
+)
+def test_answers_of_several_lengths_keep_to_the_learned_positions(letters, prompts):
+    model = make_gpt2().eval()
+    together = write_answers(model, letters, prompts)
+    alone = [write_answers(model, letters, [prompt])[0] for prompt in prompts]
+    assert together == alone
+
+
+def test_a_model_in_training_is_scored_without_dropout_and_stays_as_it_was(letters):
+    model = make_gpt2(512)
+    model.transformer.h[0].eval()
+    modes = [module.training for module in model.modules()]
+
+    def score():
+        found = evaluate_lm([(model, letters)], ['mqar'], limit=8, lengths=[2])
+        return found.results['model 0']['mqar'].scores
+
+    first = score()
+    assert [module.training for module in model.modules()] == modes
+    model.eval()
+    assert score() == first
+
+
 @pytest.mark.parametrize('batch_tokens', [1, 40, 4096])
 def test_prompts_of_several_lengths_are_continued_in_their_order(letters, batch_tokens):
     said = {'a': ' one', 'longer prompt': ' two', 'mid': ''}
@@ -269,6 +319,9 @@ def test_a_model_that_likes_a_letter_is_found_out(letters):
         letters_all=0,
         letters_top=1,
     )
+    article = Scripted(letters, prompts_of(rotated), lambda text: ' A dog').eval()
+    scores = evaluate_letters(article, letters, questions)
+    assert scores['letters_generated'].value == 0
     gold = {q.contexts[0]: f' {"ABCD"[q.gold]}' for q in rotated}
     knows = Scripted(letters, gold, gold.__getitem__).eval()
     scores = evaluate_letters(knows, letters, questions)

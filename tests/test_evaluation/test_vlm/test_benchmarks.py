@@ -59,6 +59,8 @@ def test_from_a_model_and_again_from_its_file(root):
     first = run_benchmark(gqa, root, answers, limit=1)
     assert (first.count, first.headline) == (1, {'accuracy': 100.0})
     assert first.note == 'answers to other questions: 3'
+    own = from_model(None, root / 'out')  # all is answered
+    assert run_benchmark(gqa, root, own, limit=1).figures == first.figures
 
 
 def test_answers_to_unknown_questions_are_refused(root, write):

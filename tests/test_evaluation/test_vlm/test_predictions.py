@@ -192,6 +192,44 @@ class TestGenerating:
         assert generate_predictions(SAMPLES, Model('0'), path) == EXPECTED
         assert path.read_bytes() == before
 
+    @pytest.mark.parametrize('end', ['', '\r', ' '])
+    def test_a_last_answer_without_a_line_end(self, tmp_path, end):
+        path = tmp_path / 'answers.jsonl'
+        rows = [dict(question_id=str(i), text=EXPECTED[i]) for i in range(2)]
+        path.write_bytes('\n'.join(map(json.dumps, rows)).encode() + end.encode())
+        model = Model()
+        assert generate_predictions(SAMPLES, model, path, batch_size=5) == EXPECTED
+        assert model.batches == [['2', '3', '4']]
+        assert read_predictions(SAMPLES, path) == (EXPECTED, 0)
+
+    @pytest.mark.parametrize('indent', [None, 1])
+    def test_a_list_is_left_as_it_is(self, tmp_path, indent):
+        path = tmp_path / 'answers.jsonl'
+        rows = [dict(question_id=str(i), text=EXPECTED[i]) for i in range(5)]
+        path.write_text(json.dumps(rows, indent=indent))
+        before = path.read_bytes()
+        with pytest.raises(PredictionError, match='is a JSON list'):
+            generate_predictions(SAMPLES, Model(), path)
+        assert path.read_bytes() == before
+        assert read_predictions(SAMPLES, path) == (EXPECTED, 0)
+
+    @pytest.mark.parametrize('content', [b'a,b\n1,2', b'{"question_id": "9"}\n{"te'])
+    def test_a_file_that_is_not_understood_is_left_as_it_is(self, tmp_path, content):
+        path = tmp_path / 'answers.jsonl'
+        path.write_bytes(content)
+        with pytest.raises(ValueError):
+            generate_predictions(SAMPLES, Model(), path)
+        assert path.read_bytes() == content
+
+    def test_answers_to_known_questions_stay(self, tmp_path):
+        path = tmp_path / 'answers.jsonl'
+        generate_predictions(SAMPLES, Model(), path)
+        before = path.read_bytes()
+        first = generate_predictions(SAMPLES[:2], Model('0'), path, known='234'.count)
+        assert first == EXPECTED[:2] and path.read_bytes() == before
+        with pytest.raises(PredictionError, match='1 answers to other questions'):
+            generate_predictions(SAMPLES[:2], Model(), path, known='24'.count)
+
     def test_any_text_survives_the_file(self, tmp_path):
         texts = ['two\nlines', '"é"\u2028\\', '']
         path = tmp_path / 'answers.jsonl'
