@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import argparse
 
-from _tool import KeyValues, Parser, tool, whole
+from _tool import KeyValues, Parser, out_folder, tool, whole
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument('config', help='config of a language distiller')
-    parser.add_argument('--out', required=True, help='folder of the cache')
+    parser.add_argument(
+        '--out', type=out_folder, required=True, help='folder of the cache'
+    )
     parser.add_argument(
         '--k', type=whole(1), default=64, help='tokens per position (default: 64)'
     )

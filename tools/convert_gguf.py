@@ -7,15 +7,14 @@ and chat template, and serves as a teacher like any other.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from _tool import Parser, tool
+from _tool import Parser, out_folder, tool
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument('file', help='GGUF file of a language model')
-    parser.add_argument('--out', type=Path, required=True, help='folder to write')
+    parser.add_argument('--out', type=out_folder, required=True, help='folder to write')
     parser.add_argument(
         '--dtype', default='float32', help='of the weights (default: float32)'
     )

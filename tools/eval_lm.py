@@ -77,7 +77,11 @@ def parse_args() -> argparse.Namespace:
         type=out_folder,
         help='draw scores by length, and wins and ties, into this folder',
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.out is not None and args.csv is not None:
+        if args.out.resolve() == args.csv.resolve():
+            parser.error(f'--out and --csv are one file, {args.out}; give two')
+    return args
 
 
 @tool(parse_args)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _tool import Parser, out_folder, positive, tool
+from _tool import EachOnce, Parser, out_folder, positive, tool
 
 from mmtransmamba.utils.choices import VLM_BENCHMARKS
 from mmtransmamba.utils.text_files import read_json
@@ -40,6 +40,7 @@ def parse_args() -> argparse.Namespace:
         '--benchmarks',
         nargs='+',
         required=True,
+        action=EachOnce,
         choices=VLM_BENCHMARKS,
         metavar='NAME',
         help=f'one or more of {", ".join(VLM_BENCHMARKS)}',
@@ -59,7 +60,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out',
         type=out_folder,
-        default=Path('work_dirs/eval_vlm'),
+        default='work_dirs/eval_vlm',
         help="folder for scores.json, a model's answers and files to submit "
         '(default: %(default)s)',
     )
@@ -107,7 +108,21 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if len(args.model) > 2 or bool(args.model) == bool(args.predictions):
         parser.error('give MODEL, or CONFIG CHECKPOINT, or --predictions')
+    if args.grades is not None and 'mm_vet' not in args.benchmarks:
+        parser.error('--grades is for mm_vet, which --benchmarks does not name')
+    if args.grades is not None and not args.grades.is_file():
+        parser.error(f'--grades: there is no file {args.grades}')
+    given = [action for action in group._group_actions if _is_given(args, action)]
+    if args.predictions and given:
+        parser.error(
+            f'{given[0].option_strings[0]} is for a model, but --predictions has its '
+            'answers'
+        )
     return args
+
+
+def _is_given(args: argparse.Namespace, action: argparse.Action) -> bool:
+    return getattr(args, action.dest) != action.default
 
 
 def image_folders(args: argparse.Namespace) -> Callable[[Benchmark], list[Path]]:

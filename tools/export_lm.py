@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 
-from _tool import Parser, tool
+from _tool import Parser, out_folder, tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,7 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--to', choices=('granite', 'bamba'), required=True, help='the format'
     )
-    parser.add_argument('--out', required=True, help='folder to write')
+    parser.add_argument('--out', type=out_folder, required=True, help='folder to write')
     parser.add_argument(
         '--overwrite', action='store_true', help='replace an earlier export'
     )

@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--work-dir',
         type=out_folder,
-        default=Path('work_dirs/quickstart'),
+        default='work_dirs/quickstart',
         help='results',
     )
     parser.add_argument(

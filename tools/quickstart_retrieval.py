@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--work-dir',
         type=out_folder,
-        default=Path('work_dirs/quickstart_retrieval'),
+        default='work_dirs/quickstart_retrieval',
         help='results',
     )
     parser.add_argument(

@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--work-dir',
         type=out_folder,
-        default=Path('work_dirs/quickstart_vqa'),
+        default='work_dirs/quickstart_vqa',
         help='results',
     )
     parser.add_argument('--seed', type=seed_number, default=0, help='of all trainings')

@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     index.add_argument('config', type=Path)
     index.add_argument('checkpoint', type=Path)
     index.add_argument('folder', type=Path)
-    index.add_argument('--out', type=out_file, default=Path('videos.safetensors'))
+    index.add_argument('--out', type=out_file, default='videos.safetensors')
     index.add_argument('--batch-size', type=positive, default=8)
     index.add_argument(
         '--workers', type=natural, default=0, help='processes that decode'
@@ -87,6 +87,7 @@ def query(args: argparse.Namespace) -> None:
         retriever = Retriever.for_queries(index.settings, checkpoint, device)
     else:
         raise ValueError(without_settings(args.index, index))
+    index.check_weights(retriever)
     if args.text:
         for text in args.text:
             answer(index, retriever, text, args.k)

@@ -24,7 +24,9 @@ from mmtransmamba.datasets.video_text import (
 from mmtransmamba.engine.student import student_config
 from mmtransmamba.models import load_pretrained
 from mmtransmamba.models.retrieval import TextVideoRetriever
+from mmtransmamba.models.teachers.fingerprints import weights_hash
 from mmtransmamba.registry import MODELS, TASK_UTILS
+from mmtransmamba.utils.checkpoint_files import write
 from mmtransmamba.utils.config_data import as_data, check_data
 from mmtransmamba.utils.text_files import parse_json
 
@@ -151,7 +153,7 @@ class VideoIndex:
         names: Names of the videos, N.
         features: Embeddings, float32 ``[N, D]``, of length 1.
         info: Further stored data: the ``checkpoint`` of the model that computed the
-            embeddings, and the ``folder`` of the videos.
+            embeddings, the hash of its ``weights``, and the ``folder`` of the videos.
         settings: Settings of the model and its tokenizer for
             :meth:`Retriever.for_queries`; None if it has parts from other packages.
     """
@@ -192,9 +194,24 @@ class VideoIndex:
             for value, i in zip(found.values.tolist(), found.indices, strict=True)
         ]
 
+    def check_weights(self, retriever: Retriever) -> None:
+        """Check that a model embeds texts for these embeddings of videos.
+
+        An index of an older version does not say which weights it was made with.
+
+        Raises:
+            ValueError: The model's weights are not those that made the index.
+        """
+        weights = self.info.get('weights')
+        if weights is not None and weights != weights_hash(retriever.model):
+            raise ValueError(
+                f'the weights in {retriever.checkpoint} are not those that the index '
+                'was made with; give their checkpoint, or index the videos anew'
+            )
+
     def save(self, path: str | Path) -> None:
         """Write a ``.safetensors`` file: tensors and strings, nothing executable."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -204,7 +221,7 @@ class VideoIndex:
             info=json.dumps(self.info),
             settings=json.dumps(self.settings),
         )
-        save_file({'features': self.features.contiguous()}, path, text)
+        write(path, save({'features': self.features.contiguous()}, text))
 
     @classmethod
     def load(cls, path: str | Path) -> VideoIndex:
@@ -309,7 +326,11 @@ def index_folder(
         raise ValueError(
             f'None of the {len(paths)} videos in {folder} can be decoded: {faults[0]}'
         )
-    info = dict(folder=str(folder.absolute()), checkpoint=retriever.checkpoint)
+    info = dict(
+        folder=str(folder.absolute()),
+        checkpoint=retriever.checkpoint,
+        weights=weights_hash(retriever.model),
+    )
     index = VideoIndex(names, torch.cat(features), info, retriever.settings)
     _check_features(index.features, names)
     return index, faults

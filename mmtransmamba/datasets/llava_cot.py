@@ -62,11 +62,17 @@ def split_llava_cot(
 
     Raises:
         FileNotFoundError: The file does not exist.
-        ValueError: There are not enough rows.
+        ValueError: There are not enough rows, or a part would replace their file.
     """
     annotations = Path(annotations)
     if not annotations.is_file():
         raise FileNotFoundError(f'no file "{annotations}" with LLaVA-CoT\'s rows.')
+    for target in (Path(out, f'{name}.jsonl') for name in sizes):
+        if target.exists() and target.samefile(annotations):
+            raise ValueError(
+                f'{target} is the file of the rows, which would be replaced; choose '
+                'another folder for the parts.'
+            )
     left_out: Counter[str] = Counter()
     # Positions of usable lines, because their texts need not fit into memory.
     places = []
@@ -86,12 +92,14 @@ def split_llava_cot(
     Path(out).mkdir(parents=True, exist_ok=True)
     with annotations.open('rb') as file:
         for name, rows in parts.items():
-            with Path(out, f'{name}.jsonl').open('wb') as target:
+            partial = Path(out, f'.{name}.jsonl.partial')
+            with partial.open('wb') as target:
                 for row in sorted(rows):
                     begin, length = places[row]
                     file.seek(begin)
                     text = file.read(length).decode(encoding).strip()
                     target.write(text.encode() + b'\n')
+            partial.replace(Path(out, f'{name}.jsonl'))
     return Split({name: len(rows) for name, rows in parts.items()}, shared, left_out)
 
 

@@ -255,7 +255,9 @@ def test_index_made_in_python(tmp_path, folder, run_tool, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # Relative paths are those of the time of indexing.
     index, _ = index_folder(Retriever('config.py', 'weights.pth'), 'videos')
+    weights = index.info.pop('weights')
     assert index.info == dict(folder=str(folder), checkpoint=str(checkpoint))
+    index.info['weights'] = weights
     index.save(out)
     monkeypatch.chdir(tmp_path.parent)
     told = run_tool('query', out, 'a dark clip', '--device', 'cpu')
@@ -267,6 +269,27 @@ def test_index_made_in_python(tmp_path, folder, run_tool, monkeypatch):
         run_tool('query', out, 'a dark clip', '--device', 'cpu')
     told = run_tool('query', out, 'a dark clip', '--config', config, '--device', 'cpu')
     assert told.out.startswith('a dark clip')
+
+
+def test_a_query_with_other_weights_is_refused(tmp_path, folder, run_tool):
+    checkpoint, _ = save_weights(tmp_path)
+    config, out = tmp_path / 'config.py', tmp_path / 'index.safetensors'
+    make_config().dump(config)
+    retriever = Retriever(config, checkpoint)
+    index, _ = index_folder(retriever, folder)
+    index.save(out)
+    index.check_weights(Retriever(config, checkpoint))
+    other = tmp_path / 'best.pth'
+    state = torch.load(checkpoint, weights_only=True)
+    inner = state.get('state_dict', state)
+    name = next(name for name, x in inner.items() if x.is_floating_point())
+    inner[name] = inner[name] + 1
+    torch.save(state, other)
+    with pytest.raises(SystemExit, match='best.pth are not those that the index was'):
+        run_tool('query', out, 'a dark clip', '--checkpoint', other, '--device', 'cpu')
+    checkpoint.write_bytes(other.read_bytes())
+    with pytest.raises(SystemExit, match='are not those that the index was made with'):
+        run_tool('query', out, 'a dark clip', '--device', 'cpu')
 
 
 def write_index(path, settings, **info):

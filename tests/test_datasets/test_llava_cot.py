@@ -58,6 +58,19 @@ def test_the_choice_depends_on_the_seed(folder, tmp_path):
     assert a == b != c
 
 
+def test_the_file_of_the_rows_is_never_replaced(folder, tmp_path):
+    source = tmp_path / 'teacher.jsonl'
+    source.write_bytes((folder / 'train.jsonl').read_bytes())
+    link = tmp_path / 'link'
+    link.symlink_to(tmp_path)
+    sizes = dict(teacher=5, student=5, val=2)
+    for out in (tmp_path, link):
+        with pytest.raises(ValueError, match='teacher.jsonl is the file of the rows'):
+            split_llava_cot(source, out, sizes)
+    assert source.read_bytes() == (folder / 'train.jsonl').read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['link', source.name]
+
+
 def test_too_few_rows(folder, tmp_path):
     with pytest.raises(ValueError, match='20 rows can be used'):
         split_llava_cot(

@@ -221,13 +221,38 @@ def test_captions_of_another_form(tmp_path, content):
 
 
 def test_names_of_other_formats(tmp_path):
-    for name in ('x.mp4', 'y.avi', 'y.mov', 'z.v.mp4', 'notes.txt'):
+    for name in ('x.mp4', 'y.avi', 'y.mov', 'z.v.mp4', 'u.v.mp4', 'notes.txt'):
         (tmp_path / name).touch()
-    names = ['x.mov', 'y.avi', 'y.wmv', 'z.v.3gp', 'z.v.', 'w.mp4']
+    names = ['x.mov', 'y.avi', 'y.wmv', 'z.v.3gp', 'u.v.', 'w.mp4']
     matched, missing = match_files({name: [name] for name in names}, tmp_path)
-    assert set(matched) == {'x.mp4', 'y.avi', 'z.v.mp4'}
+    assert matched == {
+        'x.mp4': ['x.mov'],
+        'y.avi': ['y.avi'],
+        'z.v.mp4': ['z.v.3gp'],
+        'u.v.mp4': ['u.v.'],
+    }
     # Two files could be y.wmv.
     assert missing == ['y.wmv', 'w.mp4']
+
+
+@pytest.mark.parametrize(
+    ('names', 'found'),
+    [(['a.avi', 'a.mov'], []), (['a.avi', 'a.mp4'], ['a.mp4']), (['a.'], ['a.'])],
+)
+def test_no_caption_takes_the_place_of_another_videos(tmp_path, names, found):
+    (tmp_path / 'a.mp4').touch()
+    for order in (names, names[::-1]):
+        matched, missing = match_files({name: [name] for name in order}, tmp_path)
+        assert [texts for texts in matched.values()] == [[name] for name in found]
+        assert missing == [name for name in order if name not in found]
+
+
+def test_a_converter_does_not_replace_its_source(tmp_path, run_converter):
+    rows = [{'video': 'a.avi', 'description': 'first', 'times': [[0, 0]]}]
+    (tmp_path / 'test.json').write_text(json.dumps(rows))
+    with pytest.raises(SystemExit, match='is the file that the captions come from'):
+        run_converter('didemo', '--test', tmp_path / 'test.json', '--out', tmp_path)
+    assert json.loads((tmp_path / 'test.json').read_text()) == rows
 
 
 def test_msrvtt_converter(tmp_path, video_text, run_converter):

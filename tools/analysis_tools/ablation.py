@@ -30,9 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--seeds', nargs='+', action=EachOnce, type=seed_number, default=[0, 1, 2]
     )
-    parser.add_argument(
-        '--work-dir', type=out_folder, default=Path('work_dirs/ablation')
-    )
+    parser.add_argument('--work-dir', type=out_folder, default='work_dirs/ablation')
     parser.add_argument(
         '--jobs', type=positive, default=1, help='runs at the same time'
     )

@@ -277,7 +277,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--threads', type=positive, help='default: as torch decides')
     parser.add_argument('--json', type=out_file, default=DOCS / 'model_zoo.json')
-    parser.add_argument('--out', type=out_file, default=DOCS / 'model_zoo.md')
+    parser.add_argument('--out', type=out_file, default=str(DOCS / 'model_zoo.md'))
     return parser.parse_args()
 
 

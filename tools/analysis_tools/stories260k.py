@@ -28,9 +28,7 @@ def parse_args() -> argparse.Namespace:
         help='folder of the teacher and its stories; another one needs a work dir of '
         'its own',
     )
-    parser.add_argument(
-        '--work-dir', type=out_folder, default=Path('work_dirs/stories260k')
-    )
+    parser.add_argument('--work-dir', type=out_folder, default='work_dirs/stories260k')
     parser.add_argument('--iters', type=positive, default=300, help='per stage')
     parser.add_argument(
         '--jobs', type=positive, default=2, help='runs at the same time'

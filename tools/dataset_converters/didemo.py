@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--check', action='store_true', help='leave out what does not decode, too'
     )
-    parser.add_argument('--out', type=out_folder, default=Path('data/didemo'))
+    parser.add_argument('--out', type=out_folder, default='data/didemo')
     args = parser.parse_args()
     if not (args.train or args.val or args.test):
         parser.error('give --train, --val or --test')
@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
         path = getattr(args, split)
         if path is not None:
             out = args.out / f'{split}.json'
-            convert(read_didemo(path), out, args.videos, args.check)
+            convert(read_didemo(path), out, args.videos, args.check, [path])
 
 
 if __name__ == '__main__':

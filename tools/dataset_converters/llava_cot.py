@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--val', type=natural, default=1_000, help='default: 1000')
     parser.add_argument('--seed', type=seed_number, default=0)
-    parser.add_argument('--out', type=out_folder, default=Path('data/llava_cot'))
+    parser.add_argument('--out', type=out_folder, default='data/llava_cot')
     return parser.parse_args()
 
 

@@ -21,7 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--check', action='store_true', help='leave out what does not decode, too'
     )
-    parser.add_argument('--out', type=out_folder, default=Path('data/msrvtt'))
+    parser.add_argument('--out', type=out_folder, default='data/msrvtt')
     args = parser.parse_args()
     if args.train is None and args.test is None:
         parser.error('give --train, --test or both')
@@ -40,10 +40,13 @@ def main(args: argparse.Namespace) -> None:
     if args.train is not None:
         split = args.train.stem.split('.')[-1]
         captions = read_msrvtt_train(args.train, args.captions)
-        convert(captions, args.out / f'train_{split}.json', args.videos, args.check)
+        sources = [args.train, args.captions]
+        out = args.out / f'train_{split}.json'
+        convert(captions, out, args.videos, args.check, sources)
     if args.test is not None:
         captions = read_msrvtt_test(args.test)
-        convert(captions, args.out / 'test_1k_A.json', args.videos, args.check)
+        out = args.out / 'test_1k_A.json'
+        convert(captions, out, args.videos, args.check, [args.test])
 
 
 if __name__ == '__main__':

@@ -5,14 +5,13 @@ OUT/processor the processor of a model that reads characters.
 """
 
 import argparse
-from pathlib import Path
 
 from _tool import Parser, natural, out_folder, positive, seed_number, tool
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument('--out', type=out_folder, default=Path('data/shapes_reasoning'))
+    parser.add_argument('--out', type=out_folder, default='data/shapes_reasoning')
     parser.add_argument('--train', type=positive, default=2_000, help='default: 2000')
     parser.add_argument('--val', type=natural, default=200, help='default: 200')
     parser.add_argument('--seed', type=seed_number, default=0)

@@ -10,7 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
-from _tool import Parser, positive, tool
+from _tool import Parser, out_file, out_folder, positive, tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -22,12 +22,12 @@ def parse_args() -> argparse.Namespace:
         help='folder with cifar10 and deit_tiny; default: MMTRANSMAMBA_DATA, or data',
     )
     parser.add_argument(
-        '--work-dir', type=Path, default=Path('work_dirs/cifar10_teacher')
+        '--work-dir', type=out_folder, default='work_dirs/cifar10_teacher'
     )
     parser.add_argument(
         '--out',
-        type=Path,
-        default=Path('docs/results/cifar10/teacher.safetensors'),
+        type=out_file,
+        default='docs/results/cifar10/teacher.safetensors',
         help='file of the trained weights',
     )
     parser.add_argument('--threads', type=positive, default=1)

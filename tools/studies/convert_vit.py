@@ -14,7 +14,7 @@ import argparse
 import os
 from pathlib import Path
 
-from _tool import EachOnce, Parser, positive, real, seed_number, tool
+from _tool import EachOnce, Parser, out_folder, positive, real, seed_number, tool
 
 PARTS = ('before', 'trained', 'latency', 'cifar10')
 MIXERS = ('Mamba2', 'GatedDeltaNet')
@@ -31,14 +31,14 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--work-dir',
-        type=Path,
-        default=Path('work_dirs/convert_vit'),
+        type=out_folder,
+        default='work_dirs/convert_vit',
         help='gets the fitted models',
     )
     parser.add_argument(
         '--out',
-        type=Path,
-        default=Path('docs/results'),
+        type=out_folder,
+        default='docs/results',
         help='gets convert_vit.md, and the tables in convert_vit/',
     )
     parser.add_argument(

@@ -9,18 +9,17 @@ stopped and repeated. The page is made from whatever rows there are.
 """
 
 import argparse
-from pathlib import Path
 
-from _tool import EachOnce, Parser, natural, positive, seed_number, tool
+from _tool import EachOnce, Parser, natural, out_folder, positive, seed_number, tool
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/mqar'))
+    parser.add_argument('--work-dir', type=out_folder, default='work_dirs/mqar')
     parser.add_argument(
         '--out',
-        type=Path,
-        default=Path('docs/results'),
+        type=out_folder,
+        default='docs/results',
         help='gets mqar.md, and the tables in mqar/',
     )
     parser.add_argument(

@@ -11,7 +11,7 @@ teacher's folder of the GGUF file.
 import argparse
 from pathlib import Path
 
-from _tool import EachOnce, Parser, natural, positive, seed_number, tool
+from _tool import EachOnce, Parser, natural, out_folder, positive, seed_number, tool
 
 PARTS = ('decisive', 'recall', 'long', 'shares', 'decode')
 
@@ -22,11 +22,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--data', type=Path, required=True, help='folder with text and lm_eval'
     )
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/smollm2'))
+    parser.add_argument('--work-dir', type=out_folder, default='work_dirs/smollm2')
     parser.add_argument(
         '--out',
-        type=Path,
-        default=Path('docs/results'),
+        type=out_folder,
+        default='docs/results',
         help='gets smollm2.md, and the tables in smollm2/',
     )
     parser.add_argument('--seed', type=seed_number, default=0)

@@ -14,7 +14,7 @@ import argparse
 import os
 from pathlib import Path
 
-from _tool import EachOnce, Parser, natural, positive, seed_number, tool
+from _tool import EachOnce, Parser, natural, out_folder, positive, seed_number, tool
 
 PARTS = (
     *('decisive', 'terms', 'schedules', 'fewer', 'subclone', 'inherited'),
@@ -33,11 +33,11 @@ def parse_args() -> argparse.Namespace:
         help='folder with imagenette96, cifar10 and deit_tiny; default: '
         'MMTRANSMAMBA_DATA, or data',
     )
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/vision'))
+    parser.add_argument('--work-dir', type=out_folder, default='work_dirs/vision')
     parser.add_argument(
         '--out',
-        type=Path,
-        default=Path('docs/results'),
+        type=out_folder,
+        default='docs/results',
         help='gets vision.md, and the tables and pictures in vision/',
     )
     parser.add_argument(

@@ -10,7 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
-from _tool import EachOnce, Parser, natural, positive, seed_number, tool
+from _tool import EachOnce, Parser, natural, out_folder, positive, seed_number, tool
 
 SETS = ('shapes', 'easy_vqa')
 STUDENTS = ('hybrid', 'pure', 'pure_gdn')
@@ -24,11 +24,11 @@ def parse_args() -> argparse.Namespace:
         default=Path(os.environ.get('MMTRANSMAMBA_DATA', 'data')),
         help='folder with easy_vqa; default: MMTRANSMAMBA_DATA, or data',
     )
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/vqa'))
+    parser.add_argument('--work-dir', type=out_folder, default='work_dirs/vqa')
     parser.add_argument(
         '--out',
-        type=Path,
-        default=Path('docs/results'),
+        type=out_folder,
+        default='docs/results',
         help='gets vqa_seeds.md, and the table in vqa/',
     )
     parser.add_argument(

@@ -158,10 +158,10 @@ class ConversationDataset(Dataset):
             raise ValueError(
                 f'{self.bad_samples.name}: sample {index} cannot be asked: {error}'
             ) from error
-        said = last.text if last.role == 'assistant' else row.get('answer', '')
-        sample['answer'] = str(said)
+        said = last.text if last.role == 'assistant' else _text_of(row, 'answer')
+        sample['answer'] = said
         sample['question_id'] = row_name(row, str(index))
-        sample['category'] = str(row.get('category', ''))
+        sample['category'] = _text_of(row, 'category')
         return sample
 
     def _read(self, row: int) -> tuple[dict, Conversation]:
@@ -227,6 +227,12 @@ def check_prompt(conversation: Conversation) -> None:
             raise BadSampleError(
                 'corrupt image', f'{path} is not an image: {error!r}'
             ) from error
+
+
+def _text_of(row: dict, key: str) -> str:
+    """A field as text; one that is missing or null is empty."""
+    value = row.get(key)
+    return '' if value is None else str(value)
 
 
 def _choose(count: int, source: Source, seed: Sequence[int]) -> np.ndarray:

@@ -5,6 +5,7 @@ An image column holds ``{"bytes", "path"}``. One row group is in memory at a tim
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -83,9 +84,19 @@ def _of_group(
 
 
 def _without_contents(file: Any) -> list[str]:
-    """Columns besides the contents of images, as paths of nested fields."""
-    leaves = (file.metadata.schema.column(i) for i in range(file.metadata.num_columns))
-    return [leaf.path for leaf in leaves if not leaf.path.endswith('.bytes')]
+    """Columns besides the contents of images, as paths of nested fields.
+
+    Contents without anything beside them are kept: nothing else says that there is an
+    image.
+    """
+    schema = file.metadata.schema
+    paths = [schema.column(i).path for i in range(file.metadata.num_columns)]
+    objects = Counter(path.rpartition('.')[0] for path in paths)
+    return [
+        path
+        for path in paths
+        if not path.endswith('.bytes') or objects[path.rpartition('.')[0]] == 1
+    ]
 
 
 def _row(batch: Any, i: int, blank: bool = False) -> dict:

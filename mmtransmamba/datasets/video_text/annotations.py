@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmtransmamba.utils.checkpoint_files import write
 from mmtransmamba.utils.text_files import TextFileError, read_json, read_table
 
 Captions = dict[str, list[str]]
@@ -162,7 +163,7 @@ def write_captions(captions: Captions, path: str | Path) -> None:
     """Write mmaction's JSON."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(captions, indent=1, ensure_ascii=False), 'utf-8')
+    write(path, json.dumps(captions, indent=1, ensure_ascii=False).encode())
 
 
 VIDEO_SUFFIXES = (
@@ -198,7 +199,8 @@ def match_files(captions: Captions, folder: str | Path) -> tuple[Captions, list[
         folder: Folder of the videos; names in the result are relative to it.
 
     Returns:
-        Captions by file name, and the names without a file.
+        Captions by file name, and the names without a file of their own: of several
+        names that only another extension would match to one file, none does.
 
     Raises:
         FileNotFoundError: The folder does not exist.
@@ -207,12 +209,17 @@ def match_files(captions: Captions, folder: str | Path) -> tuple[Captions, list[
     files = [path.relative_to(folder).as_posix() for path in list_videos(folder)]
     stems = Counter(_stem(name) for name in files)
     by_stem = {_stem(name): name for name in files if stems[_stem(name)] == 1}
+    exact = {name for name in captions if (folder / name).is_file()}
+    found = {
+        name: name if name in exact else by_stem.get(_stem(name)) for name in captions
+    }
+    claims = Counter(file for name, file in found.items() if name not in exact)
     matched, missing = {}, []
     for name, texts in captions.items():
-        if (folder / name).is_file():
-            matched[name] = texts
-        elif _stem(name) in by_stem:
-            matched[by_stem[_stem(name)]] = texts
+        file = found[name]
+        alone = file not in exact and claims[file] == 1
+        if file is not None and (name in exact or alone):
+            matched[file] = texts
         else:
             missing.append(name)
     return matched, missing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,11 @@ from mmtransmamba.datasets.video_text.decoding import CorruptVideoError, decode_
 
 
 def convert(
-    captions: Captions, out: Path, videos: Path | None = None, check: bool = False
+    captions: Captions,
+    out: Path,
+    videos: Path | None = None,
+    check: bool = False,
+    sources: Sequence[Path] = (),
 ) -> Captions:
     """Write mmaction's JSON and report the videos that were left out.
 
@@ -27,10 +32,20 @@ def convert(
         out: The file to write.
         videos: Leave out videos that are not in this folder.
         check: Also leave out videos that cannot be decoded to their end.
+        sources: The files that the captions were read from.
 
     Returns:
         The captions that were written.
+
+    Raises:
+        FileNotFoundError: No video is left.
+        ValueError: The file to write is one of the sources.
     """
+    if out.exists() and any(out.samefile(source) for source in sources):
+        raise ValueError(
+            f'{out} is the file that the captions come from, and would be replaced; '
+            'choose another folder'
+        )
     if videos is not None:
         captions, missing = match_files(captions, videos)
         if missing:

@@ -623,6 +623,12 @@ def test_last_answer_is_asked_for(folder):
     assert (sample['answer'], sample['question_id']) == ('b', 'two')
 
 
+def test_null_is_no_answer_and_no_category(folder):
+    row = question(4) | dict(answer=None, category=None)
+    sample = dataset_of(folder, [row], format='question', prompts=True)[0]
+    assert (sample['answer'], sample['category']) == ('', '')
+
+
 def test_bad_questions_are_left_out(folder):
     rows = [
         question(0),

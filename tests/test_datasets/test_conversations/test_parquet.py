@@ -166,6 +166,26 @@ def test_an_image_may_be_a_path_in_the_column(tmp_path, processor):
     assert '2 of 4 samples are bad (2 missing image)' in data.bad_samples.report()
 
 
+@pytest.mark.parametrize('listed', [False, True])
+def test_an_image_is_seen_without_the_name_of_its_file(tmp_path, processor, listed):
+    rows = hub_rows(4)
+    for row in rows:
+        image = row.pop('image')
+        image = None if image is None else dict(bytes=image['bytes'])
+        if listed:
+            row['images'] = None if image is None else [image]
+        else:
+            row['image'] = image
+    pa = pytest.importorskip('pyarrow')
+    from pyarrow import parquet
+
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / 'x.parquet')
+    data = ConversationDataset(str(tmp_path / 'x.parquet'), processor)
+    seen = ['pixel_values' in data[i] for i in range(len(data))]
+    assert any(seen)
+    assert data.with_image().tolist() == seen
+
+
 def test_a_folder_of_the_hub_is_all_of_its_parquet_files(tmp_path, processor):
     folder = tmp_path / 'LLaVA-OneVision-Data'
     names = ['ai2d(cauldron,llava_format)', 'sharegpt4v(coco)']
