@@ -161,7 +161,8 @@ def answers_of_model(args: argparse.Namespace) -> Callable:
         except (FileNotFoundError, ValueError) as error:
             raise type(error)(f'{name}: {error}') from error
     from mmtransmamba.apis.vlm import VisionLanguageChat
-    from mmtransmamba.apis.vlm_benchmarks import describe_files, from_chat
+    from mmtransmamba.apis.vlm_benchmarks import from_chat
+    from mmtransmamba.models.folders.identity import describe_files
     from mmtransmamba.utils.claims import claim
 
     generation = {}

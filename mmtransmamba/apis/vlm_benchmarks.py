@@ -16,10 +16,7 @@ from mmtransmamba.evaluation.vlm import (
     find_images,
     from_model,
 )
-from mmtransmamba.models.folders.companions import COMPANIONS
 from mmtransmamba.models.multimodal.heads import AnswerHead
-
-_WEIGHTS = ('*.safetensors', '*.bin')
 
 
 def from_chat(
@@ -79,17 +76,3 @@ def _append_responses(
         for sample, text in zip(samples, texts, strict=True):
             row = dict(question_id=sample.question_id, prompt=sample.prompt, text=text)
             file.write(json.dumps(row, ensure_ascii=False) + '\n')
-
-
-def describe_files(path: str | Path) -> dict[str, list[int]]:
-    """Size and modification time of files, to detect other weights and settings.
-
-    Args:
-        path: A checkpoint, or the folder of a model.
-    """
-    path = Path(path)
-    files = [path]
-    if path.is_dir():
-        patterns = (*_WEIGHTS, *COMPANIONS)
-        files = sorted({f for p in patterns for f in path.glob(p) if f.is_file()})
-    return {f.name: [f.stat().st_size, f.stat().st_mtime_ns] for f in files}

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from mmtransmamba.apis.recipes.recipe import Recipe, read_recipe
+from mmtransmamba.models.folders.identity import describe_files
 from mmtransmamba.models.language.mixers.fields import as_fields
 from mmtransmamba.transfer.convert.spec import Conversion
 from mmtransmamba.utils.checkpoint_files import write
 from mmtransmamba.utils.text_files import find_files, read_json
 
-FILE = 'request.json'
+FILE, PLAN, PACKED = 'request.json', 'plan.json', 'packed'
+PLANNED = {FILE, PLAN, PACKED}
+"""What a folder has before the transfer begins."""
 BLOCK = 512
 """Tokens of a sequence, as in RADLADS; fewer if the teacher's context is shorter."""
 MOST_ROWS = 128
@@ -101,17 +104,30 @@ class Request:
     def claim(self) -> Recipe:
         """Record the request in its folder, or check that it is the same.
 
+        A folder that has no more than a plan takes any request.
+
         Raises:
-            ValueError: The folder is that of another transfer, or of anything else.
+            ValueError: The folder is that of another transfer, or of anything else; or
+                the teacher or a text has changed since it began.
         """
         recipe = read_recipe(self.recipe)
-        record = json.loads(json.dumps(asdict(self) | dict(stages=recipe.text)))
+        record = asdict(self) | dict(stages=recipe.text, files=self._files())
+        record = json.loads(json.dumps(record))
         record.pop('out')
-        path = Path(self.out) / FILE
-        if path.is_file():
-            there = read_json(path)
+        folder = Path(self.out)
+        path = folder / FILE
+        there = read_json(path) if path.is_file() else None
+        entries = {entry.name for entry in folder.iterdir()} if folder.is_dir() else {}
+        if there is not None and record != there and not entries - PLANNED:
+            (folder / PLAN).unlink(missing_ok=True)
+            there = None
+            entries = {}
+        if there is not None:
             for name, value in record.items():
                 if there.get(name) == value:
+                    continue
+                if name == 'files':
+                    self._check_files_stayed(there.get(name, value))
                     continue
                 if name == 'stages':
                     raise ValueError(
@@ -122,13 +138,34 @@ class Request:
                     f'{self.out} holds a transfer with {name}={there.get(name)!r}, not '
                     f'{value!r}; choose another folder, or remove this one'
                 )
-        elif Path(self.out).is_dir() and any(Path(self.out).iterdir()):
+        elif entries:
             raise ValueError(
                 f'{self.out} is not empty and holds no transfer; choose another folder'
             )
         else:
             write(path, (json.dumps(record, indent=1) + '\n').encode())
         return recipe
+
+    def _files(self) -> dict[str, dict[str, list[int]]]:
+        """Size and time of each file that the transfer reads."""
+        files = {}
+        if Path(self.teacher).exists():
+            files[self.teacher] = describe_files(self.teacher)
+        for text in (self.data, self.val):
+            for file in find_files(text) if text is not None else ():
+                files[file] = describe_files(file)
+        return files
+
+    def _check_files_stayed(self, before: Mapping[str, Any]) -> None:
+        now = self._files()
+        changed = [
+            name for name in {**before, **now} if before.get(name) != now.get(name)
+        ]
+        if changed:
+            raise ValueError(
+                f'{changed[0]} has changed since the transfer in {self.out} began; '
+                'bring it back, choose another folder, or remove this one'
+            )
 
 
 def has_token_ids(file: str) -> bool:

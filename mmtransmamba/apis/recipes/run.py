@@ -17,7 +17,7 @@ from mmtransmamba.apis.recipes.measure import measure
 from mmtransmamba.apis.recipes.plan import PlannedStage, TransferPlan, make_plan
 from mmtransmamba.apis.recipes.recipe import CONVERTED, STUDENT, Recipe, read_recipe
 from mmtransmamba.apis.recipes.report import write_transfer_report
-from mmtransmamba.apis.recipes.request import FILE, Request
+from mmtransmamba.apis.recipes.request import FILE, PLAN, Request
 from mmtransmamba.apis.recipes.text import TransferText
 from mmtransmamba.apis.recipes.training import stage_config
 from mmtransmamba.models.folders.lm import load_lm, read_lm
@@ -33,7 +33,7 @@ from mmtransmamba.utils.checkpoint_files import put_in_place, write
 from mmtransmamba.utils.text_files import read_json
 from mmtransmamba.visualization.records import scalar_files
 
-PLAN, SCORES = 'plan.json', 'scores.json'
+SCORES = 'scores.json'
 RANKING_TOKENS = 8192
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmtransmamba.apis.recipes.request import BLOCK, Request, has_token_ids
+from mmtransmamba.apis.recipes.request import BLOCK, PACKED, Request, has_token_ids
 from mmtransmamba.datasets import PackedText, Slice, TokenSamples, collate_tokens
 
 HELD_OUT = 64
@@ -115,7 +115,7 @@ class TransferText:
             tokenizer=self.request.teacher,
             block_size=length,
             text_key=self.request.text_key,
-            cache_dir=str(Path(self.request.out) / 'packed'),
+            cache_dir=str(Path(self.request.out) / PACKED),
             **prompts,
         )
 

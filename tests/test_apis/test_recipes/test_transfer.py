@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import os
+import shutil
 import signal
 
 import numpy as np
@@ -128,6 +130,7 @@ def test_a_plan_trains_nothing_and_is_kept(files, tmp_path, monkeypatch):
 
 def test_another_request_is_refused(files, tmp_path):
     transfer(files, tmp_path / 'out', 'matvlm', only_plan=True)
+    (tmp_path / 'out' / 'converted').mkdir()  # it has begun
     for options, words in (
         (dict(tokens=1024), 'holds a transfer with tokens=512, not 1024'),
         (dict(layers=[1]), r'layers=None, not \[1\]'),
@@ -141,6 +144,34 @@ def test_another_request_is_refused(files, tmp_path):
     (tmp_path / 'full' / 'mine').touch()
     with pytest.raises(ValueError, match='is not empty and holds no transfer'):
         transfer(files, tmp_path / 'full', 'matvlm')
+
+
+def test_plans_can_be_tried_until_one_is_begun(files, tmp_path):
+    out = tmp_path / 'out'
+    first = transfer(files, out, 'matvlm', only_plan=True)
+    for recipe, options in (
+        *(('radlads', dict(tokens=6000)), ('matvlm', dict(tokens=6000))),
+        ('matvlm', dict(layers=[1])),
+    ):
+        other = transfer(files, out, recipe, only_plan=True, **options)
+        assert other != first
+        assert transfer(files, out, recipe, only_plan=True, **options) == other
+    again = transfer(files, out, 'matvlm', only_plan=True)
+    assert [stage.steps for stage in again.stages] == [s.steps for s in first.stages]
+
+
+@pytest.mark.parametrize('name', ['teacher/model.safetensors', 'tokens.npz'])
+def test_files_that_changed_since_the_beginning_are_named(files, tmp_path, name):
+    shutil.copytree(files, tmp_path / 'files')
+    out = tmp_path / 'out'
+    transfer(tmp_path / 'files', out, 'matvlm', only_plan=True)
+    os.utime(tmp_path / 'files' / name)
+    transfer(tmp_path / 'files', out, 'matvlm', only_plan=True)
+    (out / 'converted').mkdir()
+    os.utime(tmp_path / 'files' / name)
+    changed = tmp_path / 'files' / name.partition('/')[0]
+    with pytest.raises(ValueError, match=f'^{changed} has changed since the transfer'):
+        transfer(tmp_path / 'files', out, 'matvlm')
 
 
 @pytest.mark.parametrize('name', ['data', 'val'])
