@@ -63,7 +63,7 @@ def parse_args() -> argparse.Namespace:
         '--init calibrate, and to compare any hybrid with its teacher',
     )
     parser.add_argument(
-        '--calibration-tokens', type=positive, default=8192, help='how many are read'
+        '--calibration-tokens', type=positive, help='how many are read (default: 8192)'
     )
     parser.add_argument(
         '--calibration-steps',
@@ -71,7 +71,7 @@ def parse_args() -> argparse.Namespace:
         help='for --init calibrate: steps of training of each mixer (default: 100)',
     )
     parser.add_argument(
-        '--ranking', choices=RANKINGS, default='single', help='for --layers auto'
+        '--ranking', choices=RANKINGS, help='for --layers auto (default: single)'
     )
     parser.add_argument(
         '--fields',
@@ -111,9 +111,9 @@ def main(args: argparse.Namespace) -> None:
         mixer=args.mixer,
         mamba_checkpoint=args.mamba_checkpoint,
         calibration=args.calibration or (),
-        calibration_tokens=args.calibration_tokens,
+        calibration_tokens=args.calibration_tokens or 8192,
         calibration_steps=args.calibration_steps,
-        ranking=args.ranking,
+        ranking=args.ranking or 'single',
         fields=args.fields,
     )
     if not args.dry_run:

@@ -49,9 +49,26 @@ def read_dumped_config(path: str | Path) -> Config:
     """
     path = Path(path)
     try:
-        tree = ast.parse(path.read_text(encoding='utf-8'))
-    except (SyntaxError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding='utf-8')
+    except UnicodeDecodeError as error:
         raise ValueError(f'"{path}" is not a config: {error}') from error
+    return Config(parse_dumped_config(text, path), filename=str(path))
+
+
+def parse_dumped_config(text: str, name: str | Path = 'the config') -> dict[str, Any]:
+    """The fields in the text of a config dumped by mmengine; nothing is executed.
+
+    Args:
+        text: The text.
+        name: Where it is from, for errors.
+
+    Raises:
+        ValueError: See :func:`read_dumped_config`.
+    """
+    try:
+        tree = ast.parse(text)
+    except SyntaxError as error:
+        raise ValueError(f'"{name}" is not a config: {error}') from error
     fields = {}
     for node in tree.body:
         try:
@@ -60,10 +77,10 @@ def read_dumped_config(path: str | Path) -> Config:
             fields[_name(node.targets[0])] = _value(node.value)
         except ValueError as error:
             raise ValueError(
-                f'"{path}", line {node.lineno}: not a plain value, as in the configs '
+                f'"{name}", line {node.lineno}: not a plain value, as in the configs '
                 'that a Runner saves. If you trust the file, give it as config='
             ) from error
-    return Config(fields, filename=str(path))
+    return fields
 
 
 def _name(node: ast.expr) -> str:

@@ -5,8 +5,9 @@ But a config may define variables for its own use, and a dumped config still con
 them. Hence the rule:
 
 * Keys added on the command line (``--cfg-options``) must be known or in the config.
-* A file may define any key, unless it is almost spelt like a known key and the files do
-  not use it as a variable, or unless mmengine has replaced it since 0.x.
+* Parts of a config whose keys are fixed must have no others.
+* A file may define any other key, unless it is almost spelt like a known key and the
+  files do not use it as a variable, or unless mmengine has replaced it since 0.x.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner import Runner
+from mmengine.dist import init_dist
+from mmengine.runner import Runner, TestLoop, ValLoop
+from torch.distributed import init_process_group
 
 # Read by mmengine from the config itself, by the libraries' tools, or by this package.
 _BESIDE_RUNNER = (
@@ -38,6 +41,13 @@ _REPLACED = {
     'total_epochs': 'train_cfg.max_epochs',
     'workflow': 'train_cfg',
 }
+_CONSTRUCTORS = ('', 'DefaultOptimWrapperConstructor', 'NoWeightDecayConstructor')
+# What these read of ``paramwise_cfg``.
+_PARAMWISE = (
+    *('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult'),
+    *('dwconv_decay_mult', 'flat_decay_mult', 'bypass_duplicate'),
+    'dcn_offset_lr_mult',
+)
 _CLOSE = 0.8
 # Keys that every training has, even if its config does not set them.
 _DEFAULT_HOOKS = {
@@ -74,6 +84,47 @@ def check_keys(cfg: Config) -> None:
                 f'the config has "{key}", which nobody reads; did you mean '
                 f'"{close[0]}"?'
             )
+
+
+def check_inner_keys(cfg: Config) -> None:
+    """Refuse keys that nobody reads inside the parts of a config with fixed keys.
+
+    Raises:
+        ValueError: There is such a key; the message names it and the right one.
+    """
+    for place, known in _inner_keys(cfg).items():
+        first, *inner = place.split('.')
+        part: Any = cfg.get(first)
+        for name in inner:
+            part = part.get(name) if isinstance(part, Mapping) else None
+        if not isinstance(part, Mapping):
+            continue
+        for key in part:
+            if key not in known:
+                raise ValueError(
+                    f'{place}.{key} is read by nobody{_meant(key, known)}; accepted: '
+                    f'{", ".join(sorted(known))}'
+                )
+
+
+def _inner_keys(cfg: Config) -> dict[str, set[str]]:
+    """Names of the arguments that mmengine reads in each of these parts."""
+    known = {
+        'auto_scale_lr': {'base_batch_size', 'enable'},
+        'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
+        'env_cfg.mp_cfg': {'mp_start_method', 'opencv_num_threads'},
+        'env_cfg.dist_cfg': {'init_backend', 'port'}
+        | set(inspect.signature(init_dist).parameters)
+        | set(inspect.signature(init_process_group).parameters) - {'rank'},
+        'randomness': {'seed', 'diff_rank_seed', 'deterministic'},
+    }
+    for name, loop in (('val_cfg', ValLoop), ('test_cfg', TestLoop)):
+        if 'type' not in (cfg.get(name) or {}):
+            known[name] = set(inspect.signature(loop).parameters)
+    constructor = (cfg.get('optim_wrapper') or {}).get('constructor') or ''
+    if str(constructor).rpartition('.')[2] in _CONSTRUCTORS:
+        known['optim_wrapper.paramwise_cfg'] = set(_PARAMWISE)
+    return known
 
 
 def check_options(cfg: Config, options: Mapping[str, Any]) -> None:

@@ -63,6 +63,10 @@ def read_conversion_options(parser: Parser, args: argparse.Namespace) -> None:
     """Check and complete what the tools that convert have in common."""
     if args.init != 'calibrate' and args.calibration_steps is not None:
         parser.error(f'--calibration-steps goes with --init calibrate, not {args.init}')
+    if getattr(args, 'calibration_tokens', None) is not None and not args.calibration:
+        parser.error('--calibration-tokens goes with --calibration FILE')
+    if getattr(args, 'ranking', None) is not None and args.layers != 'auto':
+        parser.error(f'--ranking goes with --layers auto, not {args.layers}')
     read_layer_options(parser, args)
     if args.ratio is None:
         args.ratio = 1.0

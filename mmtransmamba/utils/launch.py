@@ -110,6 +110,7 @@ def override(cfg: Config, options: dict[str, Any] | None) -> Config:
     """
     check_options(cfg, options or {})
     for key, value in (options or {}).items():
+        _check_numbers(cfg, key)
         try:
             # Merging takes `_delete_` out of the dicts that it gets.
             cfg.merge_from_dict({key: copy.deepcopy(value)})
@@ -119,6 +120,23 @@ def override(cfg: Config, options: dict[str, Any] | None) -> Config:
                 f'--cfg-options {key}={value}: the config has no such place ({reason})'
             ) from error
     return cfg
+
+
+def _check_numbers(cfg: Config, key: str) -> None:
+    """Refuse a number that counts the entries of something that is no list.
+
+    mmengine would make it a name.
+    """
+    first, *parts = key.split('.')
+    found: Any = cfg.get(first)
+    for i, part in enumerate(parts):
+        if part.isdigit() and isinstance(found, dict) and part not in found:
+            place = '.'.join([first, *parts[:i]])
+            raise ValueError(
+                f'--cfg-options {key}: {place} is one entry, no list of them; leave '
+                f'out the {part}'
+            )
+        found = found.get(part) if isinstance(found, dict) else None
 
 
 def check_checkpoint_file(path: str) -> str:

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import OPTIMIZERS, DefaultScope
 
 from mmtransmamba.registry import MODELS
+from mmtransmamba.utils.config_keys import check_inner_keys
 from mmtransmamba.utils.strategies import check_fsdp
 
 # With these a model sees all batches of a step, or finds out that it does not.
@@ -21,6 +22,7 @@ _WHOLE_STEPS = (
     *('DDPStrategy', 'SingleDeviceStrategy', 'FullyShardedModel'),
     'ZeroModel',
 )
+_LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL')
 _COUNTS = ('max_epochs', 'max_iters', 'val_interval')
 
 
@@ -28,7 +30,8 @@ def check_run(cfg: Config) -> None:
     """Check the parts that training and testing need.
 
     Raises:
-        ValueError: The config has no model, has no training length, warms up for longer
+        ValueError: The config has a key that nobody reads inside a part whose keys are
+            fixed, has no model, has no training length, warms up for longer
             than it trains, names an unknown optimizer, accumulates batches for a mean
             over their tokens that cannot be taken, or has a part that FSDP does not
             support.
@@ -38,6 +41,9 @@ def check_run(cfg: Config) -> None:
     if not isinstance(model, dict) or 'type' not in model:
         got = '' if model is None else f', got {model!r}'
         raise ValueError(f'{where} has no model: it needs model=dict(type=…){got}')
+    check_inner_keys(cfg)
+    _check_seed((cfg.get('randomness') or {}).get('seed'))
+    _check_log_level(cfg.get('log_level'))
     training = cfg.get('train_cfg')
     if training:
         _check_counts(training)
@@ -45,6 +51,22 @@ def check_run(cfg: Config) -> None:
         _check_optimizer(cfg)
         _check_average(cfg)
         check_fsdp(cfg)
+
+
+def _check_seed(seed: Any) -> None:
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**32):
+        raise ValueError(
+            f'randomness.seed={seed!r} must be a whole number from 0 to {2**32 - 1}, '
+            'or None for a random one'
+        )
+
+
+def _check_log_level(level: Any) -> None:
+    if level is not None and level not in _LEVELS and type(level) is not int:
+        raise ValueError(
+            f'log_level={level!r} must be one of {", ".join(_LEVELS)}, or a whole '
+            'number'
+        )
 
 
 def _check_average(cfg: Config) -> None:
@@ -86,7 +108,7 @@ def _argument(model: dict[str, Any], name: str) -> Any:
 def _check_counts(training: dict[str, Any]) -> None:
     for name in _COUNTS:
         value = training.get(name)
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if name in training and (type(value) is not int or value < 1):
             raise ValueError(
                 f'train_cfg.{name}={value!r} must be a whole number, 1 at least'
             )

@@ -23,9 +23,31 @@ def lower_is_better(metric: str) -> bool:
 def scalar_files(work_dir: str | Path) -> list[Path]:
     """Files with the scalars of a run, in the order in which they were written.
 
-    An interrupted and resumed run has one file per start.
+    An interrupted and resumed run has one file per start. Files of earlier runs in the
+    same folder, which the last one does not continue, are left out.
     """
+    files = _every_scalar_file(work_dir)
+    begins = [i for i, file in enumerate(files) if _begins_anew(file)]
+    return files[max(begins, default=0) :]
+
+
+def replaced_runs(work_dir: str | Path) -> list[str]:
+    """Start times of the trainings in a folder that its last run does not continue."""
+    files = _every_scalar_file(work_dir)
+    return [file.parts[-3] for file in files[: -len(scalar_files(work_dir))]]
+
+
+def _every_scalar_file(work_dir: str | Path) -> list[Path]:
     return sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+
+
+def _begins_anew(file: Path) -> bool:
+    """Whether the config beside the scalars says that the run resumes nothing."""
+    try:
+        text = file.with_name('config.py').read_text('utf-8')
+    except (OSError, UnicodeDecodeError):
+        return False
+    return re.search(r'^resume = False$', text, re.MULTILINE) is not None
 
 
 def read_records(work_dir: str | Path) -> tuple[list[dict[str, float]], int]:

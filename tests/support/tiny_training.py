@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
@@ -129,7 +130,7 @@ def train(cfg, stop_at=None, resume=None):
     cfg = dict(cfg)
     if resume is not None:
         cfg |= dict(resume=True, load_from=None if resume == 'auto' else str(resume))
-    runner = Runner(**cfg)
+    runner = Runner(**{'cfg': Config(dict(cfg)), **cfg})
     if stop_at is not None:
         step = runner.model.train_step
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 
 import pytest
@@ -168,3 +169,70 @@ def test_validation_changes_no_training(tmp_path):
     with_val = train(make_config(tmp_path / 'with', val=True))
     for name, value in without.model.state_dict().items():
         assert torch.equal(value, with_val.model.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (
+            dict(optim_wrapper=dict(optimizer=dict(type='Adam', lr=0.5))),
+            r'optim_wrapper\.optimizer\.lr=0\.5 has no effect: .* a run with 0\.01',
+        ),
+        (
+            dict(
+                optim_wrapper=dict(
+                    optimizer=dict(type='Adam', lr=0.01),
+                    paramwise_cfg=dict(bias_lr_mult=2.0),
+                )
+            ),
+            r'optim_wrapper\.paramwise_cfg=.* has no effect',
+        ),
+        (
+            dict(
+                param_scheduler=dict(type='CosineAnnealingLR', T_max=9, by_epoch=False)
+            ),
+            r'param_scheduler\.T_max=9 has no effect: .* a run with 20',
+        ),
+        (
+            dict(train_cfg=dict(by_epoch=True, max_epochs=1)),
+            r'train_cfg\.max_epochs=1, but the checkpoint has 2 of them behind it',
+        ),
+    ],
+)
+def test_a_resumed_run_refuses_what_its_checkpoint_overrides(tmp_path, change, message):
+    train(make_config(tmp_path), stop_at=12)
+    with pytest.raises(ValueError, match=message):
+        train(make_config(tmp_path) | change, resume='auto')
+
+
+def test_a_resumed_run_may_change_what_it_reads_itself(tmp_path):
+    train(make_config(tmp_path), stop_at=12)
+    clip = dict(clip_grad=dict(max_norm=1.0))
+    optimizer = dict(optimizer=dict(type='Adam', lr=0.01))
+    changes = dict(
+        optim_wrapper=optimizer | clip,
+        train_cfg=dict(by_epoch=True, max_epochs=5),
+    )
+    assert train(make_config(tmp_path) | changes, resume='auto').epoch == 5
+    # A run that is over, as a job that is started again finds it.
+    assert train(make_config(tmp_path) | changes, resume='auto').epoch == 5
+
+
+@pytest.mark.parametrize(
+    ('name', 'meant'),
+    [('max_keep_ckpt', 'max_keep_ckpts'), ('intervall', 'interval'), ('zzz', None)],
+)
+def test_an_unknown_argument_is_refused_before_the_training(tmp_path, name, meant):
+    hint = f"; did you mean '{meant}'?" if meant else ''
+    with pytest.raises(TypeError, match=re.escape(f'no argument {name!r}{hint}')):
+        train(make_config(tmp_path, **{name: 1}))
+
+
+@pytest.mark.parametrize('best', ['accuracy/top5', ['acc', 'accuracy/top5']])
+def test_a_metric_that_there_is_not_loses_no_training(tmp_path, best):
+    rule = 'greater' if isinstance(best, str) else ['greater', 'greater']
+    cfg = make_config(tmp_path, val=True, save_best=best, rule=rule, every=100)
+    message = "save_best='accuracy/top5' .* is none of the metrics .*: acc"
+    with pytest.raises(ValueError, match=message):
+        train(cfg)
+    assert names(tmp_path) == ['epoch_1.pth']

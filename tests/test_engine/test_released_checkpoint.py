@@ -116,6 +116,14 @@ def test_averages_begin_with_the_loaded_weights(tmp_path, wrapper, classes):
             assert torch.equal(source.state_dict()[name], tensor), name
 
 
+def test_a_single_beginning_need_not_be_in_a_list(tmp_path):
+    file = saved(tmp_path, classifier(classes=5))
+    load(tmp_path, classifier(), file, load_skip='head.')
+    for skip in (3, [3], [''], {'head.': 1}):
+        with pytest.raises(CheckpointError, match='load_skip=.* must be a list of'):
+            load(tmp_path, classifier(), file, load_skip=skip)
+
+
 def test_skipping_permits_nothing_else(tmp_path):
     file = saved(tmp_path, classifier(classes=5, width=16))
     with pytest.raises(CheckpointError, match='of another shape.*backbone'):

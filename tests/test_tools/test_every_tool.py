@@ -99,3 +99,20 @@ def test_offered_names_are_those_of_the_package():
     inits = {init for mixer in mixers for init in mixer.inits}
     assert set(choices.ENCODER_INITS) == inits
     assert choices.LAUNCHERS == ('none', *launch._RANK_VARIABLES)
+
+
+@pytest.mark.parametrize('name', TOOLS)
+def test_outputs_are_tried_before_anything_else_happens(name):
+    """By the option's type, which argparse applies to defaults that are text."""
+    tree = ast.parse((ROOT / 'tools' / name).read_text('utf-8'))
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call) or not call.args:
+            continue
+        if getattr(call.func, 'attr', '') != 'add_argument':
+            continue
+        first = getattr(call.args[0], 'value', None)
+        if first not in ('--out', '--out-dir', '--work-dir', '--csv', '--plots'):
+            continue
+        given = {k.arg: ast.unparse(k.value) for k in call.keywords}
+        assert given.get('type') in ('out_file', 'out_folder'), first
+        assert 'Path(' not in given.get('default', ''), first

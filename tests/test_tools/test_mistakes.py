@@ -135,6 +135,11 @@ MISTAKES = [
     ('eval_lm.py', ['lm', '--tasks', 'mqar', '--lengths', '0'], '--lengths'),
     ('eval_lm.py', ['lm', '--tasks', 'mqar', '--letters'], 'letters'),
     ('eval_lm.py', ['lm', '--tasks', 'mqar', '--csv', NOWHERE], NOWHERE),
+    (
+        'eval_lm.py',
+        ['lm', '--tasks', 'mqar', '--out', 'x.json', '--csv', 'folder/../x.json'],
+        '--out and --csv are one file',
+    ),
     ('eval_lm.py', ['lm', '--tasks', 'mqar', '--plots', 'text.txt'], 'text.txt'),
     ('eval_lm.py', ['lm', '--tasks', 'mqar', '--card'], '--card: none of lm'),
     ('convert_vit.py', ['absent', '--out', 'o'], 'absent'),
@@ -218,6 +223,27 @@ MISTAKES = [
     ('eval_vlm.py', ['vlm', '--benchmarks', 'popo'], 'popo'),
     ('eval_vlm.py', ['vlm', '--benchmarks', 'pope', '--out', NOWHERE], NOWHERE),
     ('eval_vlm.py', ['--benchmarks', 'pope'], '--predictions'),
+    *(
+        (
+            'eval_vlm.py',
+            ['--predictions', 'a.jsonl', '--benchmarks', 'gqa', option, value],
+            f'{option} is for a model',
+        )
+        for option, value in (
+            *(('--head', 'reasoning'), ('--max-new-tokens', '3'), ('--dtype', 'half')),
+            *(('--batch-size', '2'), ('--image-root', 'x'), ('--template', 'chatml')),
+        )
+    ),
+    (
+        'eval_vlm.py',
+        ['--predictions', 'a.jsonl', '--benchmarks', 'gqa', '--grades', 'text.txt'],
+        '--grades is for mm_vet',
+    ),
+    (
+        'eval_vlm.py',
+        ['--predictions', 'a.jsonl', '--benchmarks', 'mm_vet', '--grades', 'absent'],
+        'absent',
+    ),
     ('retrieve.py', ['index', 'absent.py', 'other.pth', 'folder'], 'absent.py'),
     ('retrieve.py', ['index', 'vit.py', 'other.pth', 'folder'], 'vit.py'),
     (

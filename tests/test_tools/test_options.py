@@ -357,6 +357,8 @@ def test_a_training_ends_at_the_first_number_that_is_none(prepared, tiny_config)
         (('--layers=-2,-1', '--ratio', '1'), 'names the layers; leave out --ratio'),
         (('--init', 'calibrate'), '--init calibrate needs --calibration FILE'),
         (('--calibration-steps', '5'), 'goes with --init calibrate, not mimic'),
+        (('--calibration-tokens', '5'), '--calibration-tokens goes with --calibration'),
+        (('--ranking', 'greedy'), '--ranking goes with --layers auto, not evenly'),
         (('--calibration-tokens', '0'), '--calibration-tokens: "0" must be a whole'),
         (('--max-shard-size', '-1'), '--max-shard-size: -1 must be above 0'),
         (('--max-shard-size', '0'), '--max-shard-size: 0 must be above 0'),

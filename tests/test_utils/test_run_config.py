@@ -54,6 +54,33 @@ def test_a_good_config_passes():
         ),
         (dict(train_cfg=dict(max_epochs=9, val_interval=0)), 'val_interval=0 must be'),
         (dict(train_cfg=dict(max_iters=2.5)), r'train_cfg\.max_iters=2\.5 must be'),
+        (dict(train_cfg=dict(max_epochs=None)), r'train_cfg\.max_epochs=None must be'),
+        (dict(train_cfg=dict(max_iters=True)), r'train_cfg\.max_iters=True must be'),
+        (dict(randomness=dict(seed='abc')), "randomness.seed='abc' must be a whole"),
+        (dict(randomness=dict(seed=-1)), 'randomness.seed=-1 must be a whole number'),
+        (dict(randomness=dict(seed=1.5)), 'randomness.seed=1.5 must be a whole'),
+        (dict(log_level=float('inf')), 'log_level=inf must be one of DEBUG, INFO'),
+        (dict(log_level='INF'), "log_level='INF' must be one of DEBUG, INFO"),
+        (
+            dict(optim_wrapper=dict(paramwise_cfg=dict(norm_decay_mul=0))),
+            'optim_wrapper.paramwise_cfg.norm_decay_mul is read by nobody; did you '
+            'mean "norm_decay_mult"',
+        ),
+        (
+            dict(env_cfg=dict(cudnn_benchmrk=True)),
+            'env_cfg.cudnn_benchmrk is read by nobody; did you mean "cudnn_benchmark"',
+        ),
+        (dict(env_cfg=dict(mp_cfg=dict(start='fork'))), 'env_cfg.mp_cfg.start is read'),
+        (
+            dict(env_cfg=dict(dist_cfg=dict(backnd='gloo'))),
+            'env_cfg.dist_cfg.backnd is read by nobody; did you mean "backend"',
+        ),
+        (
+            dict(auto_scale_lr=dict(bas_batch_size=3)),
+            'auto_scale_lr.bas_batch_size is read by nobody; did you mean "base_batch',
+        ),
+        (dict(test_cfg=dict(fp61=True)), 'test_cfg.fp61 is read by nobody; .*"fp16"'),
+        (dict(val_cfg=dict(fp61=True)), 'val_cfg.fp61 is read by nobody; .*"fp16"'),
         (dict(train_cfg=dict(max_epochs='3')), "max_epochs='3' must be a whole number"),
         (
             dict(optim_wrapper=dict(optimizer=dict(type='AdmaW'))),
@@ -105,6 +132,35 @@ def test_a_folder_and_another_kind_of_file(tmp_path):
     (tmp_path / 'config.txt').write_text('')
     with pytest.raises(ValueError, match='Only py/yml/yaml/json'):
         launch.read_config(tmp_path / 'config.txt')
+
+
+def test_keys_that_others_read_are_accepted():
+    own = dict(constructor='mmpretrain.LearningRateDecayOptimWrapperConstructor')
+    check_run(config(optim_wrapper=own | dict(paramwise_cfg=dict(layer_decay_rate=1))))
+    check_run(config(test_cfg=dict(type='MyLoop', anything=1), val_cfg=dict(fp16=True)))
+    check_run(
+        config(
+            env_cfg=dict(
+                cudnn_benchmark=True,
+                mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+                dist_cfg=dict(backend='nccl', timeout=1800, init_backend='deepspeed'),
+                resource_limit=4096,
+            ),
+            randomness=dict(seed=0, diff_rank_seed=True, deterministic=False),
+            log_level='ERROR',
+        )
+    )
+
+
+def test_a_number_names_no_entry_of_what_is_no_list():
+    single = config(param_scheduler=dict(type='LinearLR', end=5))
+    with pytest.raises(
+        ValueError, match='param_scheduler.0.end: param_scheduler is one entry, no list'
+    ):
+        launch.override(single, {'param_scheduler.0.end': 1})
+    assert launch.override(single, {'param_scheduler.end': 1}).param_scheduler.end == 1
+    named = config(terms={'0': dict(weight=1)})
+    assert launch.override(named, {'terms.0.weight': 2}).terms['0'].weight == 2
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,25 @@ from mmtransmamba.visualization import (
     plot_runs,
     read_scalars,
 )
+from mmtransmamba.visualization.records import replaced_runs
 
 
 def write(folder, records) -> None:
     path = folder / 'vis_data' / 'scalars.json'
     path.parent.mkdir(parents=True)
     path.write_text('\n'.join(json.dumps(record) for record in records))
+
+
+def test_a_run_that_begins_anew_has_nothing_of_the_one_before(tmp_path):
+    for number, resume in enumerate((None, False, True, False, True)):
+        folder = tmp_path / f'20260101_00000{number}'
+        write(folder, [{'accuracy/top1': 90.0 - number, 'step': 9 - number}])
+        if resume is not None:
+            config = f'model = dict()\nresume = {resume}\n'
+            (folder / 'vis_data' / 'config.py').write_text(config)
+    assert read_scalars(tmp_path).accuracy == [(5, 86.0), (6, 87.0)]
+    left_out = [f'20260101_00000{number}' for number in range(3)]
+    assert replaced_runs(tmp_path) == left_out
 
 
 def test_later_files_of_a_resumed_run_count(tmp_path):

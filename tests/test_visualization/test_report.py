@@ -84,6 +84,17 @@ def log(folder, records, config=CONFIG, text=LOG, time='20260102_100000'):
     (data.parent / f'{time}.log').write_text(text)
 
 
+def test_a_report_says_which_runs_it_leaves_out(tmp_path):
+    log(tmp_path, distillation(), CONFIG + 'resume = False\n', time='20260102_090000')
+    anew = CONFIG + 'resume = False\n'
+    log(tmp_path, distillation(range(1, 3)), anew, time='20260102_100000')
+    run = read_run(tmp_path)
+    assert (run.epochs, run.resumed) == (2, 0)
+    page = page_of(tmp_path)
+    assert 'continues none of 1 before it' in page.text
+    assert '80.00' not in page.text.split()
+
+
 def distillation(epochs=range(1, 9)):
     for epoch in epochs:
         yield {

@@ -7,7 +7,7 @@ and interrupted ones are resumed, so the command can be stopped and repeated.
 from __future__ import annotations
 
 import argparse
-import ast
+import json
 import os
 import statistics
 import subprocess
@@ -48,7 +48,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options', nargs='+', action=KeyValues, help='override every config'
     )
-    parser.add_argument('--one', type=ast.literal_eval, help=argparse.SUPPRESS)
+    parser.add_argument('--one', type=json.loads, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -70,7 +70,7 @@ def train(args: argparse.Namespace, config: Path, seed: int) -> ExperimentResult
 def train_in_process(args: argparse.Namespace, config: Path, seed: int) -> None:
     """Run this script for one config and seed; its output goes to a log file."""
     command = [sys.executable, __file__, str(config), '--seeds', str(seed)]
-    command += ['--one', repr(dict(args.cfg_options or {}))]
+    command += ['--one', json.dumps(dict(args.cfg_options or {}))]
     command += ['--work-dir', str(args.work_dir), '--metric', args.metric]
     threads = str(max(1, len(os.sched_getaffinity(0)) // args.jobs))
     args.work_dir.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os.path as osp
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_p
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
+from mmtransmamba.compat.private import is_resuming
 from mmtransmamba.engine.data_position import DataPosition, ResumableIterator
 from mmtransmamba.engine.random_state import generator_states, set_generator_states
+from mmtransmamba.engine.resume_check import check_length, check_settings
 from mmtransmamba.registry import HOOKS
 from mmtransmamba.utils.checkpoint_files import checkpoint_folder, point_to
 
@@ -33,8 +37,14 @@ class CheckpointHook(MMEngineCheckpointHook):
       numbers of processes and workers are unchanged.
     * Validation restores the generators, so it does not affect training.
 
+    * A resumed run that changes settings of the optimizer or the schedulers, which the
+      checkpoint would override, or that is over already, is refused.
+
     Partially accumulated gradients (``accumulative_counts``) are not in a checkpoint:
     save at steps where none are pending.
+
+    Raises:
+        TypeError: An argument is unknown.
     """
 
     _position: DataPosition | None = None
@@ -42,9 +52,24 @@ class CheckpointHook(MMEngineCheckpointHook):
     _before_val: dict[str, Any] | None = None
     _collected: list[dict[str, Any]] | None = None
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # mmengine hands what it does not know to the first saving.
+        known = {
+            *inspect.signature(MMEngineCheckpointHook).parameters,
+            *inspect.signature(Runner.save_checkpoint).parameters,
+        }
+        for name in kwargs:
+            if name not in known:
+                near = get_close_matches(name, known, 1)
+                hint = f'; did you mean {near[0]!r}?' if near else ''
+                raise TypeError(f'CheckpointHook has no argument {name!r}{hint}')
+        super().__init__(*args, **kwargs)
+
     # ------------------------------------------------------------- old files last
 
     def before_train(self, runner: Runner) -> None:
+        if is_resuming(runner):
+            check_length(runner.train_loop)
         self._resolve_names(runner)
         super().before_train(runner)
         self._follow_data(runner)
@@ -58,6 +83,17 @@ class CheckpointHook(MMEngineCheckpointHook):
             point_to(runner.work_dir, osp.basename(self.last_ckpt))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        wanted = [key for key in getattr(self, 'key_indicators', ()) if key != 'auto']
+        missing = [key for key in wanted if key not in metrics]
+        if missing:
+            # What is trained is not lost.
+            step = runner.epoch if self.by_epoch else runner.iter
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            self._save_checkpoint_with_step(runner, step, meta)
+            raise ValueError(
+                f'save_best={missing[0]!r} of the CheckpointHook is none of the '
+                f'metrics of the validation: {", ".join(metrics) or "there are none"}'
+            )
         with self._removals_last():
             super()._save_best_checkpoint(runner, metrics)
 
@@ -104,6 +140,8 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         self._saved = checkpoint.get(_KEY)
+        if is_resuming(runner):
+            check_settings(checkpoint, runner.cfg.pretty_text)
 
     def _follow_data(self, runner: Runner) -> None:
         loop = runner.train_loop

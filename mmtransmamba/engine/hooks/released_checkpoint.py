@@ -60,7 +60,7 @@ class ReleasedCheckpointHook(Hook):
         # Distillers and transformers models use their own names.
         target = trained_part(model)
         target = getattr(target, 'lm', target)
-        skip = () if is_resuming(runner) else tuple(runner.cfg.get(SKIP) or ())
+        skip = () if is_resuming(runner) else _skipped(runner.cfg.get(SKIP))
         try:
             report = _load(target, _without(state, target, skip))
         except CheckpointError as error:
@@ -103,6 +103,23 @@ def _without(
             )
     kept = {k: v for k, v in state.items() if not k.startswith(skip)}
     return kept | {k: v for k, v in own.items() if k.startswith(skip)}
+
+
+def _skipped(names: Any) -> tuple[str, ...]:
+    """The config's list of beginnings of names; a single one need not be in a list.
+
+    Raises:
+        CheckpointError: It is something else.
+    """
+    names = [names] if isinstance(names, str) else names or ()
+    if not isinstance(names, list | tuple) or not all(
+        isinstance(name, str) and name for name in names
+    ):
+        raise CheckpointError(
+            f'{SKIP}={names!r} must be a list of beginnings of names, such as '
+            "['head.']."
+        )
+    return tuple(names)
 
 
 def _check_own(model: nn.Module, found: dict[str, Tensor]) -> None:

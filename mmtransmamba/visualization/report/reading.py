@@ -17,6 +17,7 @@ from mmtransmamba.visualization.records import (
     is_validation,
     lower_is_better,
     read_records,
+    replaced_runs,
     scalar_files,
 )
 from mmtransmamba.visualization.report.environment import (
@@ -110,7 +111,8 @@ def read_run(work_dir: str | Path) -> Run:
     work_dir = Path(work_dir)
     if not work_dir.is_dir():
         raise FileNotFoundError(f'There is no folder {work_dir}.')
-    logs = log_files(work_dir)
+    earlier = replaced_runs(work_dir)
+    logs = [log for log in log_files(work_dir) if log.parent.name not in earlier]
     reports = [work_dir / n for n in REPORTS if (work_dir / n).is_file()]
     configs = sorted(work_dir.glob('*/vis_data/config.py'))
     if not (logs or reports or configs or scalar_files(work_dir)):
@@ -119,6 +121,11 @@ def read_run(work_dir: str | Path) -> Run:
             f'config.py, no TIME/TIME.log, no {" and no ".join(REPORTS)}.'
         )
     run = Run(work_dir, title=work_dir.resolve().name)
+    if earlier:
+        run.notes.append(
+            f'The last run continues none of {len(earlier)} before it, which are left '
+            f'out: {", ".join(earlier)}.'
+        )
     _read_config(run, configs)
     _read_scalars(run)
     for path in reports:
