@@ -7,7 +7,6 @@ and interrupted ones are resumed, so the command can be stopped and repeated.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -48,15 +47,19 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options', nargs='+', action=KeyValues, help='override every config'
     )
-    parser.add_argument('--one', type=json.loads, help=argparse.SUPPRESS)
+    parser.add_argument('--one', help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def train(args: argparse.Namespace, config: Path, seed: int) -> ExperimentResult:
     from mmtransmamba.apis.experiment import run_experiment
+    from mmtransmamba.utils.config_data import parse_dumped_config
     from mmtransmamba.visualization.records import validation_metrics
 
-    options = (args.one or args.cfg_options or {}) | {'randomness.seed': seed}
+    options = dict(args.cfg_options or {})
+    if args.one is not None:
+        options = parse_dumped_config(f'options = {args.one}')['options']
+    options |= {'randomness.seed': seed}
     folder = args.work_dir / f'{config.stem}_seed{seed}'
     result = run_experiment(config, folder, options, metric=args.metric)
     if not result.scalars.accuracy:
@@ -70,7 +73,7 @@ def train(args: argparse.Namespace, config: Path, seed: int) -> ExperimentResult
 def train_in_process(args: argparse.Namespace, config: Path, seed: int) -> None:
     """Run this script for one config and seed; its output goes to a log file."""
     command = [sys.executable, __file__, str(config), '--seeds', str(seed)]
-    command += ['--one', json.dumps(dict(args.cfg_options or {}))]
+    command += ['--one', repr(dict(args.cfg_options or {}))]
     command += ['--work-dir', str(args.work_dir), '--metric', args.metric]
     threads = str(max(1, len(os.sched_getaffinity(0)) // args.jobs))
     args.work_dir.mkdir(parents=True, exist_ok=True)
