@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from mmtransmamba.apis.loading import load
+from mmtransmamba.utils.evaluation_mode import evaluating
 from mmtransmamba.utils.images import open_image, to_rgb
 
 Picture = str | Path | bytes | Image.Image | np.ndarray
@@ -50,9 +51,10 @@ def infer(
         inputs: An image or a list of images: files, URLs, contents of files, PIL
             images, or arrays ``[H, W, 3]`` of uint8 in BGR order, as read by OpenCV.
             All but arrays become 8-bit RGB as described in
-            :func:`~mmtransmamba.utils.images.to_rgb`, then BGR, or grey if the model
-            has one input channel. The result passes through the test pipeline of the
-            model's config.
+            :func:`~mmtransmamba.utils.images.to_rgb`, with the stored colour where
+            they are transparent, as in the pipelines of training, then BGR, or grey if
+            the model has one input channel. The result passes through the test
+            pipeline of the model's config.
         batch_size: Images in one forward pass, at least 1.
 
     Returns:
@@ -78,7 +80,8 @@ def infer(
     inputs = [inputs] if isinstance(inputs, Picture) else list(inputs)
     for one in inputs:
         _check(one)
-    found = _Inferencer(model)(inputs, batch_size=batch_size)
+    with evaluating(model):
+        found = _Inferencer(model)(inputs, batch_size=batch_size)
     return [
         Prediction(
             label=int(one['pred_label']),
@@ -129,11 +132,11 @@ def _as_array(one: Picture, is_grey: bool) -> np.ndarray:
     if isinstance(one, np.ndarray):
         return one
     if isinstance(one, Image.Image):
-        image = to_rgb(one)
+        image = to_rgb(one, on_white=False)
     elif isinstance(one, bytes) or _is_file(one):
-        image = open_image(one)
+        image = open_image(one, on_white=False)
     else:
-        image = open_image(fileio.get(one), one)
+        image = open_image(fileio.get(one), one, on_white=False)
     if is_grey:
         return np.array(image.convert('L'))[..., None]
     return np.array(image)[..., ::-1].copy()

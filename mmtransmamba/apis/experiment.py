@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -71,7 +72,7 @@ def run_experiment(
             ``LocalVisBackend``, which records the curves.
     """
     work_dir = Path(work_dir)
-    cfg = read_config(config).copy()
+    cfg = copy.deepcopy(read_config(config))  # its own copy() shares what is inside
     launch.override(cfg, cfg_options)
     _check(cfg, test)
     _claim(work_dir, cfg.pretty_text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -95,7 +96,7 @@ def load_for_export(
         ValueError: The config has no model, or the checkpoint does not fit it.
     """
     if isinstance(config, Config):
-        cfg = override(config.copy(), cfg_options)
+        cfg = override(copy.deepcopy(config), cfg_options)
     else:
         cfg = read_config(config, cfg_options)
     if 'model' not in cfg:

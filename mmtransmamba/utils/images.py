@@ -21,12 +21,15 @@ class ImageError(ValueError):
     """An image that cannot be read."""
 
 
-def open_image(source: str | os.PathLike | bytes, name: str = '') -> Image.Image:
+def open_image(
+    source: str | os.PathLike | bytes, name: str = '', on_white: bool = True
+) -> Image.Image:
     """Read an image; if it has several frames, the first one.
 
     Args:
         source: A file, or its content.
         name: Name in messages; by default its path, or its number of bytes.
+        on_white: See :func:`to_rgb`.
 
     Returns:
         See :func:`to_rgb`.
@@ -44,14 +47,14 @@ def open_image(source: str | os.PathLike | bytes, name: str = '') -> Image.Image
             raise FileNotFoundError(f'There is no image {name}.')
     try:
         with Image.open(file) as opened:
-            return to_rgb(opened)
+            return to_rgb(opened, on_white)
     # Pillow's decoders have no common error class; a truncated PNG is a SyntaxError,
     # and an oversized one a DecompressionBombError.
     except Exception as error:
         raise ImageError(f'{name} does not decode: {error!r}') from error
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, on_white: bool = True) -> Image.Image:
     """Convert an image to 8-bit RGB, as a viewer shows it.
 
     * It is rotated and mirrored by its EXIF orientation.
@@ -68,6 +71,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     Args:
         image: An image in any mode. It is not changed.
+        on_white: Whether transparent areas become white; otherwise, they have the
+            colour that is stored for them, as OpenCV reads them.
 
     Raises:
         ImageError: The image has no pixels.
@@ -79,9 +84,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     image.load()
     orientation = _orientation(image)  # after load(): Pillow rotates TIFFs itself
     if image.mode.startswith(('I', 'F')):
-        rgb = _from_deep_grey(image)
+        rgb = _from_deep_grey(image, on_white)
     elif _has_transparency(image):
-        rgb = _on_white(image, raw)
+        rgb = _on_white(image, raw) if on_white else _without_alpha(image)
     else:
         rgb = image.convert('RGB') if image.mode != 'RGB' else image.copy()
     if orientation in _TURNS:
@@ -148,7 +153,13 @@ def _on_white(image: Image.Image, raw: str) -> Image.Image:
     return Image.alpha_composite(ground, colours).convert('RGB')
 
 
-def _from_deep_grey(image: Image.Image) -> Image.Image:
+def _without_alpha(image: Image.Image) -> Image.Image:
+    if image.mode in ('LA', 'La'):
+        return image.convert('LA').convert('L').convert('RGB')
+    return image.convert('RGBA').convert('RGB')
+
+
+def _from_deep_grey(image: Image.Image, on_white: bool) -> Image.Image:
     values = np.asarray(image)
     if image.mode == 'I' and _tiff_bits(image) == 32 and not _is_signed(image):
         values = values.view(np.uint32)  # Pillow has no such mode
@@ -159,7 +170,7 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
     if _tiff_tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:
         grey = 1 - grey
     transparent = image.info.get('transparency')
-    if isinstance(transparent, int):
+    if on_white and isinstance(transparent, int):
         grey[values == transparent] = 1
     return Image.fromarray(np.rint(grey * 255).astype(np.uint8)).convert('RGB')
 

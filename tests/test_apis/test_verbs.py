@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import mmcv
 import numpy as np
 import pytest
 import timm
@@ -17,6 +18,7 @@ from tiny_vlms import tiny_llava
 from torch import nn
 
 import mmtransmamba
+from mmtransmamba.apis.classification import _as_array
 from mmtransmamba.apis.configs import read_config
 from mmtransmamba.apis.loading import load_trained
 from mmtransmamba.models.checkpoint import CheckpointError
@@ -248,6 +250,38 @@ def test_a_colour_classifier_infers_from_files_as_from_arrays_of_opencv(tmp_path
     array = mmtransmamba.infer(model, colours[..., ::-1].copy())[0]
     for found in files:
         np.testing.assert_allclose(found.scores, array.scores, rtol=1e-5)
+
+
+@pytest.mark.parametrize('mode', ['RGBA', 'LA', 'P'])
+def test_transparent_files_are_read_as_by_the_pipelines_of_training(
+    run, tmp_path, mode
+):
+    """They show the colour that is stored where nothing is to be seen."""
+    random = np.random.default_rng(0)
+    image = Image.fromarray(random.integers(0, 256, (8, 8, 4), np.uint8), 'RGBA')
+    image = image.quantize(16) if mode == 'P' else image.convert(mode)
+    image.save(tmp_path / 'x.png')
+    read = mmcv.imread(tmp_path / 'x.png')
+    for kind in (tmp_path / 'x.png', (tmp_path / 'x.png').read_bytes(), image):
+        found = _as_array(kind, is_grey=False)
+        assert np.abs(found.astype(int) - read).max() <= 1
+
+
+def test_inferring_leaves_each_module_in_its_mode(run):
+    model = mmtransmamba.load(run).train()
+    model.head.eval()
+    modes = [module.training for module in model.modules()]
+    mmtransmamba.infer(model, np.zeros((8, 8, 1), np.uint8))
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_a_config_can_be_trained_again_and_stays_as_it_was(tmp_path):
+    config = read_config('digits_scratch')
+    before = config.pretty_text
+    first = mmtransmamba.train(config, tmp_path / 'a', TINY)
+    assert config.pretty_text == before
+    again = mmtransmamba.train(config, tmp_path / 'a', TINY)  # its result
+    assert again.scalars == first.scalars
 
 
 def test_images_that_cannot_be_inferred_from_are_named(run, tmp_path):

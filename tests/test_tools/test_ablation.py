@@ -34,6 +34,15 @@ def test_a_table_by_any_metric(run_tool, tiny_config, tmp_path):
     assert 'theirs are accuracy/top1, accuracy/top10' in log
 
 
+def test_two_configs_of_one_name_are_refused_first(run_tool, tmp_path):
+    for folder in 'ab':
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'scratch.py').write_text('')
+    done = run_tool(SCRIPT, 'a/scratch.py', 'b/scratch.py', cwd=tmp_path)
+    assert done.returncode == 2
+    assert 'a/scratch.py and b/scratch.py would share the name scratch' in done.stderr
+
+
 def test_nothing_is_started_after_an_interruption(monkeypatch, tmp_path, tiny_config):
     monkeypatch.syspath_prepend(str(ROOT / 'tools' / 'analysis_tools'))
     import ablation

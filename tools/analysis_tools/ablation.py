@@ -48,7 +48,16 @@ def parse_args() -> argparse.Namespace:
         '--cfg-options', nargs='+', action=KeyValues, help='override every config'
     )
     parser.add_argument('--one', help=argparse.SUPPRESS)
-    return parser.parse_args()
+    args = parser.parse_args()
+    names: dict[str, Path] = {}
+    for config in args.configs:
+        if config.stem in names:
+            parser.error(
+                f'{names[config.stem]} and {config} would share the name '
+                f'{config.stem}; rename one'
+            )
+        names[config.stem] = config
+    return args
 
 
 def train(args: argparse.Namespace, config: Path, seed: int) -> ExperimentResult:

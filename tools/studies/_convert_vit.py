@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 import mmtransmamba
 from mmtransmamba.models.folders import load_encoder
+from mmtransmamba.models.teachers.fingerprints import weights_hash
 from mmtransmamba.utils.checkpoint_files import save
 
 MIXERS = ('Mamba2', 'GatedDeltaNet')
@@ -152,7 +153,10 @@ class Study:
 
     def _fitted(self, mixer: str) -> dict[str, Tensor]:
         """State dict of the fully converted, calibrated model."""
-        file = self.args.work_dir / f'{self.subject.prefix}{mixer}_fitted.pt'
+        # Of this teacher: another one may have been fitted in the same folder.
+        teacher = weights_hash(self.teacher)[:8]
+        name = f'{self.subject.prefix}{mixer}_{teacher}_fitted.pt'
+        file = self.args.work_dir / name
         if not file.is_file():
             hybrid, report = mmtransmamba.convert(
                 self.teacher,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -68,9 +69,11 @@ def cifar10_folder(args: argparse.Namespace) -> Path:
     Raises:
         SystemExit: It has not been trained.
     """
-    folder = args.work_dir / 'cifar10_teacher'
+    file = require_cifar10_teacher(args.out, 'convert_vit.py')
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+    folder = args.work_dir / f'cifar10_teacher_{digest}'
     if not folder.is_dir():
-        weights = load_file(require_cifar10_teacher(args.out, 'convert_vit.py'))
+        weights = load_file(file)
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             model = MODELS.build(read_config(CONFIG).model)
         model.load_state_dict({n: value.float() for n, value in weights.items()})

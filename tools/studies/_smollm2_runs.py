@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 import statistics
@@ -317,6 +318,16 @@ def measured(run: Run, args: argparse.Namespace) -> list[dict[str, Any]]:
     return [row]
 
 
+def hash_of_weights(folder: Path) -> str:
+    """Beginning of the SHA-256 of a folder's files of weights."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).glob('*.safetensors')):
+        with path.open('rb') as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
 def run(args: argparse.Namespace, whole: list[Run]) -> None:
     """Those runs of some parts of the study that are missing, or one of them.
 
@@ -325,7 +336,12 @@ def run(args: argparse.Namespace, whole: list[Run]) -> None:
     """
     torch.set_num_threads(args.threads)
     folder = args.out / 'smollm2'
-    settings = dict(seed=args.seed, tokens=args.tokens, limit=args.limit)
+    settings = dict(
+        teacher=hash_of_weights(args.teacher),
+        seed=args.seed,
+        tokens=args.tokens,
+        limit=args.limit,
+    )
     claim(folder / 'settings.json', settings, '*.csv', 'tables')
     runs = plan(args.parts)
     if args.one is not None:

@@ -10,6 +10,7 @@ from mmtransmamba.datasets.conversations.conversation import (
     IMAGE,
     BadSampleError,
     Conversation,
+    ImageSource,
     Turn,
 )
 from mmtransmamba.utils.text_files import is_text
@@ -67,11 +68,11 @@ def messages(row: Row) -> Conversation:
 
     ``{"messages": [{"role", "content"}, …], "images": [path, …]}``; ``content`` is
     text, or a list of ``{"type": "text", "text"}`` and ``{"type": "image"}``, which
-    may hold its ``path``. Images without a placeholder are put before the first
-    question.
+    may hold its ``path``, or else is the next one of ``images``. If there is no
+    placeholder at all, the images are put before the first question.
     """
     turns = []
-    images = _images(row)
+    images: list[ImageSource | None] = []
     for said in _list(row, 'messages'):
         content = said.get('content') if isinstance(said, Mapping) else None
         if not isinstance(content, list):
@@ -82,7 +83,7 @@ def messages(row: Row) -> Conversation:
             kind = part.get('type') if isinstance(part, Mapping) else None
             if kind == 'image':
                 text += IMAGE
-                images += _contents(part.get('path'), row)
+                images += _contents(part.get('path'), row) or [None]
             elif kind == 'text' and isinstance(part.get('text'), str):
                 text += part['text']
             else:
@@ -90,7 +91,11 @@ def messages(row: Row) -> Conversation:
                     'malformed turns', f'{row_name(row)!r} has a part {part!r:.80}'
                 )
         turns.append(_turn(dict(said, content=text), 'role', 'content'))
-    return _place_images(Conversation(turns, images, row_name(row)))
+    listed = iter(_images(row))
+    placed = [next(listed, None) if image is None else image for image in images]
+    # One too many, or too few, makes a bad sample.
+    found = [image for image in placed if image is not None] + list(listed)
+    return _place_images(Conversation(turns, found, row_name(row)))
 
 
 def question(row: Row) -> Conversation:
