@@ -117,32 +117,15 @@ class Request:
         folder = Path(self.out)
         path = folder / FILE
         there = read_json(path) if path.is_file() else None
-        entries = {entry.name for entry in folder.iterdir()} if folder.is_dir() else {}
-        if there is not None and record != there and not entries - PLANNED:
-            (folder / PLAN).unlink(missing_ok=True)
-            there = None
-            entries = {}
-        if there is not None:
-            for name, value in record.items():
-                if there.get(name) == value:
-                    continue
-                if name == 'files':
-                    self._check_files_stayed(there.get(name, value))
-                    continue
-                if name == 'stages':
-                    raise ValueError(
-                        f'{self.out} holds a transfer by another version of the recipe '
-                        f'{self.recipe}; choose another folder, or remove this one'
-                    )
-                raise ValueError(
-                    f'{self.out} holds a transfer with {name}={there.get(name)!r}, not '
-                    f'{value!r}; choose another folder, or remove this one'
-                )
-        elif entries:
+        entries = {entry.name for entry in folder.glob('*')}
+        if there is None and entries:
             raise ValueError(
                 f'{self.out} is not empty and holds no transfer; choose another folder'
             )
-        else:
+        if entries - PLANNED:
+            self._check_same(there, record)
+        elif record != there:
+            (folder / PLAN).unlink(missing_ok=True)
             write(path, (json.dumps(record, indent=1) + '\n').encode())
         return recipe
 
@@ -156,16 +139,26 @@ class Request:
                 files[file] = describe_files(file)
         return files
 
-    def _check_files_stayed(self, before: Mapping[str, Any]) -> None:
-        now = self._files()
-        changed = [
-            name for name in {**before, **now} if before.get(name) != now.get(name)
-        ]
-        if changed:
-            raise ValueError(
-                f'{changed[0]} has changed since the transfer in {self.out} began; '
-                'bring it back, choose another folder, or remove this one'
-            )
+    def _check_same(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        for name, value in now.items():
+            was = before.get(name)
+            if name == 'stages' and was != value:
+                raise ValueError(
+                    f'{self.out} holds a transfer by another version of the recipe '
+                    f'{self.recipe}; choose another folder, or remove this one'
+                )
+            if name != 'files' and was != value:
+                raise ValueError(
+                    f'{self.out} holds a transfer with {name}={was!r}, not {value!r}; '
+                    'choose another folder, or remove this one'
+                )
+        files = before.get('files', now['files'])  # an earlier version kept none
+        for name in {**files, **now['files']}:
+            if files.get(name) != now['files'].get(name):
+                raise ValueError(
+                    f'{name} has changed since the transfer in {self.out} began; bring '
+                    'it back, choose another folder, or remove this one'
+                )
 
 
 def has_token_ids(file: str) -> bool:

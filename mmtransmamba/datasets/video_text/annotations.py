@@ -210,15 +210,14 @@ def match_files(captions: Captions, folder: str | Path) -> tuple[Captions, list[
     stems = Counter(_stem(name) for name in files)
     by_stem = {_stem(name): name for name in files if stems[_stem(name)] == 1}
     exact = {name for name in captions if (folder / name).is_file()}
-    found = {
-        name: name if name in exact else by_stem.get(_stem(name)) for name in captions
-    }
-    claims = Counter(file for name, file in found.items() if name not in exact)
+    alike = {name: by_stem.get(_stem(name)) for name in captions if name not in exact}
+    wanted = Counter(alike.values())
     matched, missing = {}, []
     for name, texts in captions.items():
-        file = found[name]
-        alone = file not in exact and claims[file] == 1
-        if file is not None and (name in exact or alone):
+        file = alike.get(name)
+        if name in exact:
+            matched[name] = texts
+        elif file is not None and file not in exact and wanted[file] == 1:
             matched[file] = texts
         else:
             missing.append(name)

@@ -36,9 +36,9 @@ class CheckpointHook(MMEngineCheckpointHook):
       resumed run is then bitwise equal to an uninterrupted one, provided that the
       numbers of processes and workers are unchanged.
     * Validation restores the generators, so it does not affect training.
-
-    * A resumed run that changes settings of the optimizer or the schedulers, which the
-      checkpoint would override, or that is over already, is refused.
+    * A resumed run is refused if it changes settings of the optimizer or the
+      schedulers, which the checkpoint would override, or if it is shorter than what the
+      checkpoint has behind it.
 
     Partially accumulated gradients (``accumulative_counts``) are not in a checkpoint:
     save at steps where none are pending.
