@@ -199,7 +199,9 @@ def test_stride_of_its_own_and_patches_of_another_size():
 
 
 def test_matching_nothing():
-    with pytest.raises(ValueError, match="'vit_to_vim' matched nothing.*cls_token"):
+    with pytest.raises(
+        ValueError, match="'vit_to_vim' does not read this.*a plain ViT"
+    ):
         run('vit_to_vim', target_of(), distinct(backbone(), seed=1))
 
 

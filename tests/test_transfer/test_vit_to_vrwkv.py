@@ -158,5 +158,5 @@ def test_a_wider_students_rest_is_drawn_from_its_seed():
 
 
 def test_matching_nothing():
-    with pytest.raises(ValueError, match="'vit_to_vrwkv' matched nothing"):
+    with pytest.raises(ValueError, match="'vit_to_vrwkv' does not read this"):
         run(target_of(), target_of())

@@ -54,8 +54,8 @@ def subclone(
         ``target``, and the report on each of them.
 
     Raises:
-        ValueError: Nothing of a source is used, shapes differ where they must not, or
-            an option does not fit the models.
+        ValueError: A map does not read its source, nothing of a source is used, shapes
+            differ where they must not, or an option does not fit the models.
     """
     options = options or SubcloneOptions()
     names = {key.removeprefix(BACKBONE): key for key in target}
@@ -69,7 +69,7 @@ def subclone(
             own = replace(own, importance=None)
             if not isinstance(own.layers, str):
                 own = replace(own, layers='first_n')
-        donors.append(Donor(local, wmap.rename(state), wmap, own))
+        donors.append(Donor(local, _renamed(wmap, state), wmap, own))
     weight_map = sources[0][0]
     fresh = _fresh_rules(weight_map, options, local)
     report = SubcloneReport(
@@ -94,6 +94,13 @@ def subclone(
             if name not in donor.used
         ]
     return new, report
+
+
+def _renamed(weight_map: WeightMap, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    try:
+        return weight_map.rename(state)
+    except ValueError as error:
+        raise ValueError(f'{weight_map.name!r} does not read this: {error}') from error
 
 
 def _take_first(donors: Sequence[Donor], name: str, tensor: Tensor) -> Taken:
