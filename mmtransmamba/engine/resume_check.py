@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 
 from mmtransmamba.utils.config_data import parse_dumped_config
+from mmtransmamba.utils.config_keys import entry_at
 
 _STORED = (
-    ('optim_wrapper', 'optimizer'),
-    ('optim_wrapper', 'paramwise_cfg'),
-    ('optim_wrapper', 'constructor'),
-    ('param_scheduler',),
+    'optim_wrapper.optimizer',
+    'optim_wrapper.paramwise_cfg',
+    'optim_wrapper.constructor',
+    'param_scheduler',
 )
 """Settings that a checkpoint brings along: the optimizer's groups, the schedulers."""
 
@@ -33,9 +34,9 @@ def check_settings(checkpoint: Mapping[str, Any], now: str) -> None:
         before, after = parse_dumped_config(text), parse_dumped_config(now)
     except (ValueError, TypeError, RecursionError):
         return
-    for path in _STORED:
+    for place in _STORED:
         for key, old, new in _changes(
-            '.'.join(path), *(_at(fields, path) for fields in (before, after))
+            place, entry_at(before, place), entry_at(after, place)
         ):
             raise ValueError(
                 f'{key}={new!r} has no effect: the checkpoint brings the state of a '
@@ -59,13 +60,6 @@ def check_length(loop: BaseLoop) -> None:
             f'train_cfg.{name}={length}, but the checkpoint has {done} of them behind '
             'it: nothing would be trained'
         )
-
-
-def _at(fields: Mapping[str, Any], path: Sequence[str]) -> Any:
-    found: Any = fields
-    for name in path:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found
 
 
 def _changes(key: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:

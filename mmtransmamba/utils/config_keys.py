@@ -93,13 +93,8 @@ def check_inner_keys(cfg: Config) -> None:
         ValueError: There is such a key; the message names it and the right one.
     """
     for place, known in _inner_keys(cfg).items():
-        first, *inner = place.split('.')
-        part: Any = cfg.get(first)
-        for name in inner:
-            part = part.get(name) if isinstance(part, Mapping) else None
-        if not isinstance(part, Mapping):
-            continue
-        for key in part:
+        part = entry_at(cfg, place)
+        for key in part if isinstance(part, Mapping) else ():
             if key not in known:
                 raise ValueError(
                     f'{place}.{key} is read by nobody{_meant(key, known)}; accepted: '
@@ -113,7 +108,7 @@ def _inner_keys(cfg: Config) -> dict[str, set[str]]:
         'auto_scale_lr': {'base_batch_size', 'enable'},
         'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
         'env_cfg.mp_cfg': {'mp_start_method', 'opencv_num_threads'},
-        'env_cfg.dist_cfg': {'init_backend', 'port'}
+        'env_cfg.dist_cfg': {'port'}
         | set(inspect.signature(init_dist).parameters)
         | set(inspect.signature(init_process_group).parameters) - {'rank'},
         'randomness': {'seed', 'diff_rank_seed', 'deterministic'},
@@ -147,25 +142,26 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
 
 def _check_removable(cfg: Config, key: str) -> None:
     """Refuse to switch off a missing entry, because that has no effect."""
-    first, *rest = key.split('.')
-    if not rest:
-        return
-    *middle, last = rest
-    found: Any = cfg.get(first)
-    for part in middle:
-        if not isinstance(found, Mapping) or part not in found:
-            return
-        found = found[part]
-    switches = key.split('.')[-2]  # others are arguments, which may be None
+    place, _, last = key.rpartition('.')
+    found = entry_at(cfg, place)
+    switches = place.rpartition('.')[2]  # others are arguments, which may be None
     known = {'terms': set(), 'default_hooks': _DEFAULT_HOOKS}.get(switches)
     if known is None or not isinstance(found, Mapping):
         return
     known = known | set(found)
     if last not in known:
         raise ValueError(
-            f'--cfg-options {key}=None has no effect: {key.rpartition(".")[0]} has no '
+            f'--cfg-options {key}=None has no effect: {place} has no '
             f'"{last}"{_meant(last, known)}'
         )
+
+
+def entry_at(fields: Config | Mapping[str, Any], place: str) -> Any:
+    """The entry of a config at a dotted key; None if there is no such place."""
+    found: Any = fields
+    for name in place.split('.'):
+        found = found.get(name) if isinstance(found, Config | Mapping) else None
+    return found
 
 
 def _meant(name: str, known: Iterable[str]) -> str:

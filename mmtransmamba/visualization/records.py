@@ -26,19 +26,20 @@ def scalar_files(work_dir: str | Path) -> list[Path]:
     An interrupted and resumed run has one file per start. Files of earlier runs in the
     same folder, which the last one does not continue, are left out.
     """
-    files = _every_scalar_file(work_dir)
-    begins = [i for i, file in enumerate(files) if _begins_anew(file)]
-    return files[max(begins, default=0) :]
+    return _scalar_files(work_dir)[1]
 
 
 def replaced_runs(work_dir: str | Path) -> list[str]:
     """Start times of the trainings in a folder that its last run does not continue."""
-    files = _every_scalar_file(work_dir)
-    return [file.parts[-3] for file in files[: -len(scalar_files(work_dir))]]
+    return [file.parts[-3] for file in _scalar_files(work_dir)[0]]
 
 
-def _every_scalar_file(work_dir: str | Path) -> list[Path]:
-    return sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+def _scalar_files(work_dir: str | Path) -> tuple[list[Path], list[Path]]:
+    """Files before the start of the last run, and those of this run."""
+    files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+    begins = [i for i, file in enumerate(files) if _begins_anew(file)]
+    begin = max(begins, default=0)
+    return files[:begin], files[begin:]
 
 
 def _begins_anew(file: Path) -> bool:

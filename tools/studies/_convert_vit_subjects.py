@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 
 from mmtransmamba.apis.configs import read_config
 from mmtransmamba.datasets.imagenette import IMAGENETTE_INDICES
+from mmtransmamba.models.teachers.fingerprints import file_hash
 from mmtransmamba.registry import MODELS
 from mmtransmamba.transfer.convert import as_transformers
 
@@ -70,8 +70,7 @@ def cifar10_folder(args: argparse.Namespace) -> Path:
         SystemExit: It has not been trained.
     """
     file = require_cifar10_teacher(args.out, 'convert_vit.py')
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
-    folder = args.work_dir / f'cifar10_teacher_{digest}'
+    folder = args.work_dir / f'cifar10_teacher_{file_hash(file)[:8]}'
     if not folder.is_dir():
         weights = load_file(file)
         with DefaultScope.overwrite_default_scope('mmpretrain'):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 import statistics
@@ -34,6 +33,7 @@ from mmtransmamba.apis.experiment import run_experiment
 from mmtransmamba.apis.lm_benchmarks import evaluate_lm
 from mmtransmamba.models.folders.lm import load_lm
 from mmtransmamba.models.language.cache_names import as_argument
+from mmtransmamba.models.teachers.fingerprints import file_hash
 from mmtransmamba.registry import DATASETS
 from mmtransmamba.transfer.convert import convert
 from mmtransmamba.transfer.convert.calibration import BATCH
@@ -318,16 +318,6 @@ def measured(run: Run, args: argparse.Namespace) -> list[dict[str, Any]]:
     return [row]
 
 
-def hash_of_weights(folder: Path) -> str:
-    """Beginning of the SHA-256 of a folder's files of weights."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(folder).glob('*.safetensors')):
-        with path.open('rb') as file:
-            while block := file.read(2**20):
-                digest.update(block)
-    return digest.hexdigest()[:16]
-
-
 def run(args: argparse.Namespace, whole: list[Run]) -> None:
     """Those runs of some parts of the study that are missing, or one of them.
 
@@ -336,8 +326,9 @@ def run(args: argparse.Namespace, whole: list[Run]) -> None:
     """
     torch.set_num_threads(args.threads)
     folder = args.out / 'smollm2'
+    weights = sorted(Path(args.teacher).glob('*.safetensors'))
     settings = dict(
-        teacher=hash_of_weights(args.teacher),
+        teacher='+'.join(file_hash(path)[:16] for path in weights),
         seed=args.seed,
         tokens=args.tokens,
         limit=args.limit,

@@ -1,9 +1,10 @@
-"""Hashes that identify a teacher and its tokenizer."""
+"""Hashes that identify a teacher, its tokenizer and its files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -25,6 +26,15 @@ def weights_hash(model: nn.Module) -> str:
         digest.update(f'{name} {tensor.dtype} {list(tensor.shape)}\n'.encode())
         content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(memoryview(content.numpy()))
+    return digest.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content, which is read in blocks."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
 
 

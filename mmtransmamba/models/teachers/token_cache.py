@@ -21,6 +21,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from mmtransmamba.models.divergence import Divergence
+from mmtransmamba.models.teachers.fingerprints import file_hash
 from mmtransmamba.utils.checkpoint_files import write
 from mmtransmamba.utils.text_files import read_json
 
@@ -201,7 +202,7 @@ class TokenCache:
             path = self.folder / shard['file']
             if not path.is_file():
                 raise FileNotFoundError(f'"{folder}" lacks {shard["file"]}')
-            if verify and _hash_of_file(path) != shard['sha256']:
+            if verify and file_hash(path) != shard['sha256']:
                 raise ValueError(
                     f'"{path}" has changed since it was recorded: its SHA-256 is not '
                     f'that of {MANIFEST}'
@@ -234,11 +235,3 @@ class TokenCache:
             file.get_slice(name)[start:end] for name in ('ids', 'logits', 'rest')
         )
         return TopLogits(ids.long(), logits, rest)
-
-
-def _hash_of_file(path: Path) -> str:
-    with open(path, 'rb') as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
