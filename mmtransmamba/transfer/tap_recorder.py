@@ -72,13 +72,19 @@ class TapRecorder:
         self._record: TapRecord | None = None
         self._draw: dict[int, Tensor] = {}
 
-    def start(self) -> None:
-        """Open the taps for one forward pass."""
+    def start(self, directions: bool = True) -> None:
+        """Open the taps for one forward pass.
+
+        Args:
+            directions: Whether this pass records direction features, too, if the
+                recorder does at all.
+        """
+        self.close()
         self._record = TapRecord()
         self._draw = {}
         for tap in self.layer_taps:
             tap.listener = self._on_layer
-        if self._directions:
+        if self._directions and directions:
             for tap in self.direction_taps:
                 tap.listener = self._on_direction
                 tap.select = self._select

@@ -222,6 +222,45 @@ def test_faded_term_is_not_computed_but_takes_part():
         assert not parameter.grad.any(), name
 
 
+def test_directions_are_recorded_only_for_terms_that_read_them():
+    distiller = build(dict(layer=LAYER, direction=DIRECTION))
+    taps = distiller.recorder.direction_taps
+    heard = []
+
+    def forward():
+        distiller(*batch(), mode='loss')['loss_layer'].backward()
+        heard.append([tap.listener is not None for tap in taps])
+
+    for scale in (1.0, 0.0, 0.5):
+        distiller.terms['direction'].scale = scale
+        forward()
+    assert heard == [[True] * len(taps), [False] * len(taps), [True] * len(taps)]
+
+
+def test_nobody_asks_the_teacher_once_all_terms_have_faded_out():
+    terms = dict(logits=LOGITS, feature=FEATURE, layer=LAYER, direction=DIRECTION)
+    distiller = build(terms, alpha=0.25)
+    inputs, samples = batch()
+    asked = []
+    distiller.teacher.register_forward_hook(lambda *_: asked.append(1))
+    alone = distiller.student(inputs, samples, mode='loss')['loss']
+    for last in ('logits', 'direction'):
+        for name, term in distiller.terms.items():
+            term.scale = float(name == last)
+        losses = distiller(inputs, samples, mode='loss')
+        assert len(asked) == 1 and losses[f'loss_{last}'] > 0
+        asked.clear()
+    distiller.terms['direction'].scale = 0.0
+    losses = distiller(inputs, samples, mode='loss')
+    assert not asked
+    torch.testing.assert_close(losses.pop('loss_task'), 0.25 * alone)
+    assert set(losses) == {f'loss_{name}' for name in terms}
+    sum(losses.values()).backward()
+    for name, parameter in distiller.terms.named_parameters():
+        assert parameter.grad is not None and not parameter.grad.any(), name
+    assert distiller.layer_weights() == {}
+
+
 def test_released_recipe():
     """120 H(f_T, f_S) + sum_i i H(f_T, f_S^i), as in the authors' code."""
     channel = dict(type='mmtransmamba.ChannelCrossEntropy', temperature=2.0)

@@ -260,21 +260,16 @@ class MultiDirectionDistiller(Distiller):
             the regulariser of its weighting) times the distillation weight. Their
             sum is the total of Eq. 12.
         """
-        teacher_output = self.student_kind.teach(
-            self.teacher, self.teacher_images(inputs), data_samples
-        )
-        self.recorder.start()
+        active = self.active()
+        # Nobody asks the teacher once all terms have faded out.
+        taught = None
+        if active:
+            taught = self.student_kind.teach(
+                self.teacher, self.teacher_images(inputs), data_samples
+            )
+        self.recorder.start(any(term.needs_directions for term in active.values()))
         step = self.student_kind.step(self.student, self._cast(inputs), data_samples)
-        batch = DistillBatch(
-            student=self.recorder.stop(),
-            feature=step.feature,
-            logits=step.logits,
-            extra=step.extra,
-            teacher=teacher_output,
-            teacher_tokens=TeacherTokens(teacher_output.layers),
-            layer_map=self.layer_map,
-            token_index=self.recorder.token_index,
-        )
+        record = self.recorder.stop()
         losses = {}
         for name, value in step.losses.items():
             if 'loss' in name:
@@ -282,10 +277,21 @@ class MultiDirectionDistiller(Distiller):
             else:
                 losses[name] = value
         for key, term in self.terms.items():
-            if not term.is_active:
-                zero = zero_of(term.parameters(), inputs.device)
-                losses[f'loss_{key}'] = zero
-                continue
+            if key not in active:
+                losses[f'loss_{key}'] = zero_of(term.parameters(), inputs.device)
+        if not active:
+            return losses
+        batch = DistillBatch(
+            student=record,
+            feature=step.feature,
+            logits=step.logits,
+            extra=step.extra,
+            teacher=taught,
+            teacher_tokens=TeacherTokens(taught.layers),
+            layer_map=self.layer_map,
+            token_index=self.recorder.token_index,
+        )
+        for key, term in active.items():
             for name, _, value in scaled_losses(key, term, batch):
                 losses[name] = self.distill_weight * value
         return losses
