@@ -4,6 +4,7 @@ import argparse
 import csv
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -17,11 +18,11 @@ from processes import run_script
 
 from mmtransmamba.utils.seed_statistics import mean_and_spread
 
-SCRIPT = 'analysis_tools/stories260k.py'
+SCRIPT = 'studies/stories260k.py'
 
 
-def write_data(folder, num_layers=5):
-    make_teacher(num_hidden_layers=num_layers).save_pretrained(folder / 'hf')
+def write_data(folder, num_layers=5, seed=0):
+    make_teacher(num_hidden_layers=num_layers, seed=seed).save_pretrained(folder / 'hf')
     for name, first in (('train', 0), ('val', 32)):
         dataset = MarkovTokens(num_samples=32, length=12, vocab_size=29, first=first)
         tokens = np.stack([sample['input_ids'].numpy() for sample in dataset])
@@ -48,21 +49,22 @@ def test_a_table_is_made(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, 'tables', lambda order: [other, asked])
     arguments = '--data tales --only recipes --iters 2 --seeds 7 8 --work-dir runs'
     monkeypatch.setattr(
-        sys, 'argv', ['stories260k.py', *arguments.split(), '--out', 'tables.md']
+        sys, 'argv', ['stories260k.py', *arguments.split(), '--out', 'results']
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module.subprocess, 'run', fork)
     stories260k.main()
-    text = (tmp_path / 'tables.md').read_text()
+    text = (tmp_path / 'results/tables.md').read_text()
     assert '## Two students' in text
     assert 'Not asked for' not in text
-    with (tmp_path / 'tables.csv').open(newline='') as file:
-        runs = list(csv.DictReader(file))
-    assert [(run['row'], run['seed']) for run in runs] == [
-        (label, seed) for seed in '78' for label, _ in rows
-    ]
+    with (tmp_path / 'results/runs.csv').open(newline='') as file:
+        runs = {run['run']: run for run in csv.DictReader(file)}
+    assert set(runs) == {
+        f'{student.name}_i2_s{seed}' for seed in (7, 8) for _, student in rows
+    }
     for label, student in rows:
-        found = [run for run in runs if run['row'] == label]
+        found = [runs[f'{student.name}_i2_s{seed}'] for seed in (7, 8)]
+        assert [run['converted'] for run in found] == ['1, 3'] * 2
         nll, kl = ([float(run[key]) for run in found] for key in ('nll', 'kl'))
         # The seed draws the weights and the order of the stories.
         assert nll[0] != nll[1] and min(kl) > 0
@@ -87,12 +89,46 @@ def test_a_table_is_made(tmp_path, monkeypatch, capsys):
         assert config['transfer_history'] == history
     # Where the paths of the configs would lead, there is nothing.
     assert not (tmp_path / 'data').exists()
-    # Again, without a training or a measurement.
+    # Again, without a training or a measurement, on a machine that has only the table.
     capsys.readouterr()
-    monkeypatch.setattr(module.Trainings, '_train', None)
-    monkeypatch.setattr(module.Trainings, 'load', None)
+    shutil.rmtree(tmp_path / 'runs')
+    monkeypatch.setattr(module.Trainings, 'finish', None)
     stories260k.main()
     assert capsys.readouterr().out.endswith(f'{text}\n')
+    # What another teacher taught does not continue it.
+    write_data(tmp_path / 'tales', seed=1)
+    with pytest.raises(SystemExit, match='results has tables with other settings'):
+        stories260k.main()
+
+
+def test_a_finished_student_is_kept_when_another_fails(tmp_path, monkeypatch):
+    write_data(tmp_path)
+    students = [module.Student((1,), stages=''), module.Student((2,), stages='')]
+    table = module.Table('share', 'Two', [('one', students[0]), ('two', students[1])])
+    monkeypatch.setattr(module, 'tables', lambda order: [table])
+    arguments = f'--data {tmp_path} --only share --seeds 0 --jobs 1'.split()
+    monkeypatch.setattr(sys, 'argv', ['stories260k.py', *arguments])
+    monkeypatch.chdir(tmp_path)
+    finish = module.Trainings.finish
+    asked = []
+
+    def failing(self, student):
+        asked.append(student)
+        if student == students[1] and len(asked) == 2:
+            raise SystemExit('the machine is gone')
+        finish(self, student)
+
+    monkeypatch.setattr(module.Trainings, 'finish', failing)
+    with pytest.raises(SystemExit, match='the machine is gone'):
+        stories260k.main()
+    folder = tmp_path / 'work_dirs/stories260k'
+    rows = (folder / 'runs.csv').read_text().splitlines()
+    assert len(rows) == 2 and not (folder / 'tables.md').exists()
+    stories260k.main()
+    assert asked == [*students, students[1]]
+    after = (folder / 'runs.csv').read_text().splitlines()
+    assert after[:2] == rows and len(after) == 3
+    assert '| two | 2 |' in (folder / 'tables.md').read_text()
 
 
 def test_each_run_has_a_folder_of_its_own():

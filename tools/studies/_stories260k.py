@@ -1,8 +1,6 @@
 """Implementation of ``stories260k.py``: stages of students, and their tables."""
 
 import argparse
-import csv
-import json
 import os
 import subprocess
 import sys
@@ -15,15 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from _tables import add_rows, read_table
 from transformers import AutoModelForCausalLM
 
 import mmtransmamba.models.language  # noqa: F401  (makes hybrids known)
 from mmtransmamba.apis.layer_selection import described
 from mmtransmamba.models.language import choose_layers
 from mmtransmamba.models.language.layer_choice import count_layers_of
+from mmtransmamba.models.teachers.fingerprints import file_hash
 from mmtransmamba.transfer.convert import Conversion, convert, rank_layers
 from mmtransmamba.transfer.convert.head_choice import convert_heads
-from mmtransmamba.utils.checkpoint_files import write
+from mmtransmamba.utils.claims import claim
 from mmtransmamba.utils.seed_statistics import mean_and_spread
 
 _ROOT = Path(__file__).absolute().parents[2]
@@ -41,6 +41,9 @@ RANKINGS = ('greedy', 'gates', 'single')
 HEAD_TABLES = ('heads', 'trained_heads')
 TRAINED_COUNTS = (2, 4)
 """Numbers of layers whose share is also converted and trained."""
+
+FIGURES = ('nll', 'ppl', 'kl')
+COLUMNS = ('run', 'converted', *FIGURES)
 
 POSITIONS = ('evenly', 'early', 'middle', 'late', 'interleaved_head')
 
@@ -211,9 +214,12 @@ class Trainings:
         self.locks: dict[Student, threading.Lock] = {}
         self.guard = threading.Lock()
 
+    def run(self, student: Student) -> str:
+        """The name of a student that is trained."""
+        return f'{student.name}_i{self.args.iters}_s{student.seed}'
+
     def folder(self, student: Student) -> Path:
-        run = f'{student.name}_i{self.args.iters}_s{student.seed}'
-        return self.args.work_dir / run
+        return self.args.work_dir / self.run(student)
 
     def finish(self, student: Student) -> None:
         """Convert a student and run those of its stages that are not finished."""
@@ -286,16 +292,6 @@ class Trainings:
         folder = self.folder(student) / 'student'
         return AutoModelForCausalLM.from_pretrained(folder).eval()
 
-    def score(
-        self, student: Student, teacher: torch.nn.Module, tokens: torch.Tensor
-    ) -> dict[str, float]:
-        """What :func:`measure` finds of a finished student, measured once."""
-        path = self.folder(student) / 'score.json'
-        if not path.is_file():
-            figures = measure(self.load(student), teacher, tokens)
-            write(path, json.dumps(figures).encode())
-        return json.loads(path.read_text())
-
 
 @torch.no_grad()
 def measure(
@@ -336,22 +332,48 @@ def run(args: argparse.Namespace) -> None:
             f'{teacher.config.num_hidden_layers} layers; the tables are for '
             f'{NUM_LAYERS}.'
         )
+    out = args.out or args.work_dir
+    claim(out / 'settings.json', _settings(args.data), '*.csv', 'tables')
     batches = list(read_tokens(args.data / 'samples_train.npz')[:RANKED].split(8))
     ranking = rank_layers(teacher, batches)
     print(ranking)
     reports = [asked_tables(args, teacher, ranking.order, s) for s in args.seeds]
     rows = [row for report in reports for table in report for row in table.rows]
-    students = list(dict.fromkeys(student for _, student in rows))
     trainings = Trainings(args)
-    with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(trainings.finish, students))
     stories = read_tokens(args.data / 'samples_val.npz')
-    scores = {s: trainings.score(s, teacher, stories) for s in students}
+    table, measuring = out / 'runs.csv', threading.Lock()
+
+    def finish(student: Student) -> None:
+        trainings.finish(student)
+        with measuring:
+            figures = measure(trainings.load(student), teacher, stories)
+            row = dict(run=trainings.run(student), converted=student.converted)
+            rounded = {name: f'{value:.6f}' for name, value in figures.items()}
+            add_rows(table, COLUMNS, row | rounded, keys=('run',))
+
+    done = {row['run'] for row in read_table(table)}
+    missing = [
+        s for s in dict.fromkeys(s for _, s in rows) if trainings.run(s) not in done
+    ]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(finish, missing))
+    figures = {row['run']: row for row in read_table(table)}
+    scores = {
+        student: {
+            name: float(figures[trainings.run(student)][name]) for name in FIGURES
+        }
+        for _, student in rows
+    }
     text = page(measure(teacher, teacher, stories), reports, scores)
     print(text)
-    if args.out:
-        args.out.write_text(text)
-        write_runs(args.out.with_suffix('.csv'), reports, scores)
+    (out / 'tables.md').write_text(text)
+
+
+def _settings(data: Path) -> dict[str, str]:
+    """What the figures depend on, besides what the name of a run says."""
+    files = [*sorted((data / 'hf').glob('*.safetensors'))]
+    files += [data / f'samples_{split}.npz' for split in ('train', 'val')]
+    return {path.name: file_hash(path)[:16] for path in files}
 
 
 def asked_tables(
@@ -393,16 +415,3 @@ def page(
             label, where = row[0][0], '; '.join(converted)
             text.append(f'| {label} | {where} | {" | ".join(cells)} |')
     return '\n'.join(text) + '\n'
-
-
-def write_runs(path: Path, reports: list[list[Table]], scores: Scores) -> None:
-    """The figures of each row and seed as a table of their own."""
-    with path.open('w', newline='') as file:
-        writer = csv.writer(file, lineterminator='\n')
-        writer.writerow(['table', 'row', 'seed', 'converted', 'nll', 'ppl', 'kl'])
-        for table in (table for report in reports for table in report):
-            for label, student in table.rows:
-                figures = [f'{value:.6f}' for value in scores[student].values()]
-                writer.writerow(
-                    [table.name, label, student.seed, student.converted, *figures]
-                )

@@ -1,9 +1,10 @@
 """Repeat the papers' ablations on a Llama of 260K parameters that generates stories.
 
 Every stage of every student is a separate training (configs/language/stories260k) in
-its own folder. Finished ones are not repeated, so the command can be stopped and
-restarted. Perplexity and the KL divergence per token from the teacher are computed
-here, on 400 stories that no student has seen.
+its own folder. Perplexity and the KL divergence per token from the teacher are computed
+here, on 400 stories that no student has seen. Students with a row in the table are not
+trained again, and stages that are finished are not repeated, so the command can be
+stopped and started again, with the table even on another machine.
 
 docs/data.md explains how to get the teacher and its stories.
 """
@@ -11,7 +12,7 @@ docs/data.md explains how to get the teacher and its stories.
 import argparse
 from pathlib import Path
 
-from _tool import EachOnce, Parser, out_file, out_folder, positive, seed_number, tool
+from _tool import EachOnce, Parser, out_folder, positive, seed_number, tool
 
 TABLES = (
     *('share', 'stages', 'inits', 'positions', 'recipes', 'starts', 'mixers'),
@@ -25,8 +26,7 @@ def parse_args() -> argparse.Namespace:
         '--data',
         type=Path,
         default=Path('data/stories260k'),
-        help='folder of the teacher and its stories; another one needs a work dir of '
-        'its own',
+        help='folder of the teacher and its stories',
     )
     parser.add_argument('--work-dir', type=out_folder, default='work_dirs/stories260k')
     parser.add_argument('--iters', type=positive, default=300, help='per stage')
@@ -45,9 +45,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--out',
-        type=out_file,
-        help='also write the tables (Markdown), and the figures of each run beside '
-        'them, with the ending .csv',
+        type=out_folder,
+        help='gets the figures of each student as it finishes (runs.csv), and the '
+        'tables of this command (tables.md); default: the work dir',
     )
     return parser.parse_args()
 
