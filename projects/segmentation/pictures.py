@@ -25,16 +25,13 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     # Python finds modules beside a script, and this one's package is above it.
     sys.path.insert(0, str(Path(__file__).absolute().parents[2]))
-    import matplotlib
     import numpy as np
     import torch
 
     import mmtransmamba
+    from mmtransmamba.visualization.picture_grid import save_picture_grid
     from projects.segmentation.datasets import ShapeScenes
     from projects.segmentation.shapes import PALETTE
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
 
     pipeline = [dict(type='mmseg.PackSegInputs')]
     scenes = ShapeScenes('val', args.scenes, pipeline=pipeline)
@@ -52,21 +49,10 @@ def main(args: argparse.Namespace) -> None:
             found = model.test_step(dict(batch))
         columns[run.name] = [colours[s.pred_sem_seg.data[0].numpy()] for s in found]
 
-    figure, grid = pyplot.subplots(
-        args.scenes,
-        len(columns),
-        figsize=(1.8 * len(columns), 1.6 * args.scenes),
-        squeeze=False,
-        layout='constrained',
-    )
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for (title, pictures), column in zip(columns.items(), grid.T, strict=True):
-        column[0].set_title(title.replace('_', '\n'), size=8)
-        for axes, picture in zip(column, pictures, strict=True):
-            axes.imshow(picture, interpolation='nearest')
-    figure.savefig(args.out, dpi=80)
-    pyplot.close(figure)
+    def draw(axes, picture):
+        axes.imshow(picture, interpolation='nearest')
+
+    save_picture_grid(args.out, columns, draw, cell=(1.8, 1.6), dpi=80)
     print(f'Pictures: {args.out}')
 
 

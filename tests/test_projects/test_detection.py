@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
+from mmengine.runner import Runner, save_checkpoint
 from mmengine.structures import InstanceData
 
 from mmtransmamba.registry import DATASETS, MODELS
@@ -275,3 +276,41 @@ def test_example_on_blood_cells(name, scope, shared_dir, tmp_path, monkeypatch):
     ]
     assert any('coco/bbox_mAP' in record for record in records)
     assert any('loss_layer' in record for record in records) == ('trans' in name)
+
+
+@needs_ops
+def test_predictions_become_a_picture(shared_dir, tmp_path, monkeypatch, capsys):
+    """Of a detector that has learned nothing and is sure of everything."""
+    monkeypatch.syspath_prepend(str(ROOT / 'projects/detection'))
+    monkeypatch.setenv('BCCD_ROOT', str(shared_dir / 'data/bccd'))
+    pictures = importlib.import_module('pictures')
+    config = load('vmamba-faster-rcnn_bccd')
+    config.model.test_cfg.rcnn.score_thr = 0.0
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(config.model)
+    run = tmp_path / 'student'
+    run.mkdir()
+    config.dump(run / 'config.py')
+    save_checkpoint(dict(state_dict=model.state_dict()), str(run / 'epoch_1.pth'))
+    (run / 'last_checkpoint').write_text(str(run / 'epoch_1.pth'))
+    boxes = []
+    draw = pictures.draw
+    monkeypatch.setattr(
+        pictures,
+        'draw',
+        lambda axes, entry: (boxes.append(entry[1]), draw(axes, entry)),
+    )
+    out = tmp_path / 'out.png'
+    for score in ('0', '1'):
+        arguments = ['pictures.py', str(run), '--out', str(out), '--pictures', '2']
+        monkeypatch.setattr(sys, 'argv', [*arguments, '--score', score])
+        pictures.main(pictures.parse_args())
+    assert out.stat().st_size > 5_000
+    assert str(out) in capsys.readouterr().out
+    # The labels of two pictures, then what was found there, with either score.
+    truth, found = boxes[:2], boxes[2:4]
+    assert all(len(labels) for _, labels in truth + found)
+    assert not any(len(labels) for _, labels in boxes[6:])
+    for places, _ in truth + found:
+        assert (places >= 0).all() and (places <= torch.tensor([320, 240] * 2)).all()
+        assert places[:, 2].max() > 200

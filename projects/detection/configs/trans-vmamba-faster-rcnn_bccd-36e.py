@@ -1,25 +1,9 @@
-# The same with a backbone taught by DeiT-Tiny of ImageNet-1k (docs/data.md), block by
-# block and direction by direction. DeiT-Tiny sees the same pictures, at 320x240.
-_base_ = './vmamba-faster-rcnn_bccd-36e.py'
+# The same with a schedule three times as long.
+_base_ = './trans-vmamba-faster-rcnn_bccd.py'
 
-adaptive = dict(type='mmtransmamba.AdaptiveWeighting')
-model = dict(
-    _delete_=True,
-    type='mmtransmamba.MultiDirectionDistiller',
-    student=_base_.model,
-    teacher=dict(
-        type='mmtransmamba.TransformersTeacher',
-        model='{{$MMTRANSMAMBA_DATA:data}}/deit_tiny',
-    ),
-    alpha=0.5,
-    # The weights turn the sums over five blocks and four directions into means.
-    terms=dict(
-        layer=dict(type='mmtransmamba.LayerTerm', weight=1 / 5, weighting=adaptive),
-        direction=dict(
-            type='mmtransmamba.DirectionTerm', weight=1 / 20, weighting=adaptive
-        ),
-    ),
-)
-custom_hooks = [
-    dict(type='mmtransmamba.TermDecayHook', terms=['layer', 'direction'], end=0.6),
+train_cfg = dict(max_epochs=36, val_interval=12)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, end=36, convert_to_iter_based=True),
 ]
+default_hooks = dict(checkpoint=dict(interval=4, max_keep_ckpts=1))
