@@ -7,6 +7,18 @@ set -euo pipefail
 SCRIPT=$1
 PARTITION=$2
 JOB_NAME=$3
+
+# Before Slurm queues the job, or bash takes a word for a variable that is 0.
+for name in GPUS NTASKS_PER_NODE CPUS_PER_TASK; do
+    if ! [[ ${!name:-1} =~ ^[1-9][0-9]*$ ]]; then
+        echo "error: $name must be a positive integer, got \"${!name}\"" >&2
+        exit 2
+    fi
+done
+if ! [[ ${GPUS_PER_NODE:-0} =~ ^[0-9]+$ ]]; then
+    echo "error: GPUS_PER_NODE must be an integer, 0 at least, got \"$GPUS_PER_NODE\"" >&2
+    exit 2
+fi
 GPUS=${GPUS:-8}
 GPUS_PER_NODE=${GPUS_PER_NODE:-$((GPUS < 8 ? GPUS : 8))}
 NTASKS_PER_NODE=${NTASKS_PER_NODE:-$((GPUS_PER_NODE > 0 ? GPUS_PER_NODE : GPUS))}

@@ -312,6 +312,24 @@ def test_number_of_processes(run_tool, tmp_path):
     assert 'must be a positive integer, got "two"' in done.stderr
 
 
+@pytest.mark.parametrize(
+    ('name', 'value', 'accepted'),
+    [
+        ('GPUS', 'two', 'a positive integer'),
+        ('GPUS', '0', 'a positive integer'),
+        ('NTASKS_PER_NODE', '-1', 'a positive integer'),
+        ('CPUS_PER_TASK', '2.5', 'a positive integer'),
+        ('GPUS_PER_NODE', 'PATH', 'an integer, 0 at least'),
+    ],
+)
+@pytest.mark.parametrize('script', ['slurm_train.sh', 'slurm_test.sh'])
+def test_numbers_of_a_slurm_job(run_tool, tmp_path, script, name, value, accepted):
+    arguments = 'partition', 'job', 'config.py', 'there'
+    done = run_tool(script, *arguments, cwd=tmp_path, **{name: value})
+    assert done.returncode == 2
+    assert f'{name} must be {accepted}, got "{value}"' in done.stderr
+
+
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 def test_published_formats_are_left_to_the_reader(tmp_path, suffix):
     path = tmp_path / f'model{suffix}'
