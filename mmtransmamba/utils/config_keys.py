@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import init_dist
 from mmengine.runner import Runner, TestLoop, ValLoop
 from torch.distributed import init_process_group
+
+from mmtransmamba.utils.near_names import did_you_mean
 
 # Read by mmengine from the config itself, by the libraries' tools, or by this package.
 _BESIDE_RUNNER = (
@@ -78,12 +79,9 @@ def check_keys(cfg: Config) -> None:
                 f'the config has "{key}", which nobody reads since mmengine; set '
                 f'{_REPLACED[key]}'
             )
-        close = get_close_matches(key, spelt, 1, _CLOSE)
-        if close:
-            raise ValueError(
-                f'the config has "{key}", which nobody reads; did you mean '
-                f'"{close[0]}"?'
-            )
+        hint = did_you_mean(key, spelt, cutoff=_CLOSE)
+        if hint:
+            raise ValueError(f'the config has "{key}", which nobody reads{hint}')
 
 
 def check_inner_keys(cfg: Config) -> None:
@@ -97,8 +95,8 @@ def check_inner_keys(cfg: Config) -> None:
         for key in part if isinstance(part, Mapping) else ():
             if key not in known:
                 raise ValueError(
-                    f'{place}.{key} is read by nobody{_meant(key, known)}; accepted: '
-                    f'{", ".join(sorted(known))}'
+                    f'{place}.{key} is read by nobody{did_you_mean(key, known)}; '
+                    f'accepted: {", ".join(sorted(known))}'
                 )
 
 
@@ -134,7 +132,8 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
         first = key.split('.')[0]
         if first not in known:
             raise ValueError(
-                f'--cfg-options {key}: nobody reads "{first}"{_meant(first, known)}'
+                f'--cfg-options {key}: nobody reads "{first}"'
+                f'{did_you_mean(first, known)}'
             )
         if value is None:
             _check_removable(cfg, key)
@@ -152,7 +151,7 @@ def _check_removable(cfg: Config, key: str) -> None:
     if last not in known:
         raise ValueError(
             f'--cfg-options {key}=None has no effect: {place} has no '
-            f'"{last}"{_meant(last, known)}'
+            f'"{last}"{did_you_mean(last, known)}'
         )
 
 
@@ -162,11 +161,6 @@ def entry_at(fields: Config | Mapping[str, Any], place: str) -> Any:
     for name in place.split('.'):
         found = found.get(name) if isinstance(found, Config | Mapping) else None
     return found
-
-
-def _meant(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, list(known), 1, 0.6)
-    return f'; did you mean "{close[0]}"?' if close else ''
 
 
 def _is_used(name: str, text: str) -> bool:

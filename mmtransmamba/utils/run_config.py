@@ -6,7 +6,6 @@ mmengine finds these mistakes too, but late, and describes them in terms of its 
 from __future__ import annotations
 
 import inspect
-from difflib import get_close_matches
 from typing import Any
 
 from mmengine.config import Config
@@ -14,6 +13,7 @@ from mmengine.registry import OPTIMIZERS, DefaultScope
 
 from mmtransmamba.registry import MODELS
 from mmtransmamba.utils.config_keys import check_inner_keys
+from mmtransmamba.utils.near_names import did_you_mean
 from mmtransmamba.utils.strategies import check_fsdp
 
 # With these a model sees all batches of a step, or finds out that it does not.
@@ -145,8 +145,7 @@ def _check_optimizer(cfg: Config) -> None:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         if OPTIMIZERS.get(kind) is not None:
             return
-    near = get_close_matches(kind, OPTIMIZERS.module_dict, n=3)
-    hint = f'; did you mean {" or ".join(near)}?' if near else ''
     raise ValueError(
-        f'optim_wrapper.optimizer.type="{kind}" is not an optimizer that is known{hint}'
+        f'optim_wrapper.optimizer.type="{kind}" is not an optimizer that is known'
+        f'{did_you_mean(kind, OPTIMIZERS.module_dict, 3)}'
     )

@@ -223,8 +223,8 @@ def test_a_resumed_run_may_change_what_it_reads_itself(tmp_path):
     [('max_keep_ckpt', 'max_keep_ckpts'), ('intervall', 'interval'), ('zzz', None)],
 )
 def test_an_unknown_argument_is_refused_before_the_training(tmp_path, name, meant):
-    hint = f"; did you mean '{meant}'?" if meant else ''
-    with pytest.raises(TypeError, match=re.escape(f'no argument {name!r}{hint}')):
+    hint = f'; did you mean "{meant}"?' if meant else ''
+    with pytest.raises(TypeError, match=re.escape(f'no argument "{name}"{hint}')):
         train(make_config(tmp_path, **{name: 1}))
 
 

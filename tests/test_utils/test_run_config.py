@@ -84,7 +84,7 @@ def test_a_good_config_passes():
         (dict(train_cfg=dict(max_epochs='3')), "max_epochs='3' must be a whole number"),
         (
             dict(optim_wrapper=dict(optimizer=dict(type='AdmaW'))),
-            'type="AdmaW" is not an optimizer that is known; did you mean AdamW',
+            'type="AdmaW" is not an optimizer that is known; did you mean "AdamW"',
         ),
         (
             dict(optim_wrapper=dict(optimizer=dict(type='x.y'))),

@@ -6,7 +6,6 @@ import inspect
 import os.path as osp
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from mmtransmamba.engine.random_state import generator_states, set_generator_sta
 from mmtransmamba.engine.resume_check import check_length, check_settings
 from mmtransmamba.registry import HOOKS
 from mmtransmamba.utils.checkpoint_files import checkpoint_folder, point_to
+from mmtransmamba.utils.near_names import did_you_mean
 
 _KEY = 'random_state'  # of a checkpoint
 
@@ -60,9 +60,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         }
         for name in kwargs:
             if name not in known:
-                near = get_close_matches(name, known, 1)
-                hint = f'; did you mean {near[0]!r}?' if near else ''
-                raise TypeError(f'CheckpointHook has no argument {name!r}{hint}')
+                hint = did_you_mean(name, known)
+                raise TypeError(f'CheckpointHook has no argument "{name}"{hint}')
         super().__init__(*args, **kwargs)
 
     # ------------------------------------------------------------- old files last
