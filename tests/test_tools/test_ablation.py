@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -59,3 +60,28 @@ def test_nothing_is_started_after_an_interruption(monkeypatch, tmp_path, tiny_co
     with pytest.raises(SystemExit, match='130'):
         ablation.main()
     assert started in ([0], [0, 1])  # the next one may just have begun
+
+
+@pytest.mark.parametrize(
+    ('values', 'cells'),
+    [
+        ((0.032, 0.059), '| 0.0455 ± 0.0191 | 0.0455 ± 0.0191 |'),
+        ((0.5, 1.0), '| 0.7500 ± 0.3536 | 0.7500 ± 0.3536 |'),
+        ((42.68, 43.1), '| 42.89 ± 0.30 | 42.89 ± 0.30 |'),
+    ],
+)
+def test_shares_have_as_many_digits_as_percentages(monkeypatch, values, cells):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools' / 'analysis_tools'))
+    import ablation
+
+    def train(args, config, seed):
+        scalars = SimpleNamespace(
+            final=values[seed], best=values[seed], epochs_to=lambda target: 1
+        )
+        return SimpleNamespace(scalars=scalars, seconds=None)
+
+    monkeypatch.setattr(ablation, 'train', train)
+    args = SimpleNamespace(
+        configs=[Path('scratch.py')], seeds=[0, 1], baseline='scratch', metric='mIoU'
+    )
+    assert cells in ablation.tabulate(args).splitlines()[-1]

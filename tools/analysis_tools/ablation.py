@@ -121,6 +121,9 @@ def tabulate(args: argparse.Namespace) -> str:
     targets = [run.scalars.best for run in rows.get(baseline, [])]
     reach = f'reaches the best of {baseline or "a baseline"} at'
     name = METRICS.get(args.metric, args.metric)
+    # Accuracies are percentages, mAP is a share.
+    shares = all(run.scalars.best <= 1 for runs in rows.values() for run in runs)
+    digits = 4 if shares else 2
     lines = [
         f'| config | final {name} | best {name} | {reach} | seconds |',
         '|---|---|---|---|---|',
@@ -131,8 +134,9 @@ def tabulate(args: argparse.Namespace) -> str:
             for run, target in zip(runs, targets, strict=False)
         ]
         lines.append(
-            f'| {name} | {mean_and_spread([run.scalars.final for run in runs])} '
-            f'| {mean_and_spread([run.scalars.best for run in runs])} '
+            f'| {name} '
+            f'| {mean_and_spread([run.scalars.final for run in runs], digits)} '
+            f'| {mean_and_spread([run.scalars.best for run in runs], digits)} '
             f'| {", ".join("-" if e is None else str(e) for e in epochs)} '
             f'| {_seconds(runs)} |'
         )
