@@ -40,7 +40,7 @@ class TapRecorder:
         num_tokens: Number of tokens whose direction outputs are read, drawn anew in
             every step; None reads all. The losses are means over tokens, so a random
             subset estimates them without bias at a fraction of the cost.
-        directions: Whether to record direction features.
+        directions: Whether direction features will be asked for.
 
     Raises:
         ValueError: The student lacks taps of a requested kind.
@@ -68,7 +68,6 @@ class TapRecorder:
                     '(LayerTap) or beside each scan (DirectionTap), see '
                     'mmtransmamba.models.taps.'
                 )
-        self._directions = directions
         self._record: TapRecord | None = None
         self._draw: dict[int, Tensor] = {}
 
@@ -76,15 +75,14 @@ class TapRecorder:
         """Open the taps for one forward pass.
 
         Args:
-            directions: Whether this pass records direction features, too, if the
-                recorder does at all.
+            directions: Whether this pass records direction features, too.
         """
         self.close()
         self._record = TapRecord()
         self._draw = {}
         for tap in self.layer_taps:
             tap.listener = self._on_layer
-        if self._directions and directions:
+        if directions:
             for tap in self.direction_taps:
                 tap.listener = self._on_direction
                 tap.select = self._select
